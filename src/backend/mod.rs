@@ -1,0 +1,3 @@
+//! The ops implemented.
+
+pub mod cpu;

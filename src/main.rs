@@ -1,0 +1,3 @@
+//! The `nanorun` command.
+
+fn main() {}

@@ -1,0 +1,4 @@
+//! The models: sizes from a configuration, parameters, forward and backward over the op traits.
+
+pub mod config;
+pub mod param;

@@ -1,0 +1,143 @@
+//! Complete optimizer and schedule configurations.
+
+use serde::{Deserialize, Serialize};
+
+use crate::model::param::ParamGroup;
+use crate::precision::Precision;
+
+/// Which optimizer updates which group, with learning rates already scaled for width and batch.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct OptimizerConfig {
+    /// One entry for each group the model has.
+    pub groups: Vec<(ParamGroup, GroupConfig)>,
+}
+
+/// The optimizer of one group.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "lowercase")]
+pub enum GroupConfig {
+    /// AdamW.
+    Adamw(AdamWConfig),
+    /// Muon with NorMuon.
+    Muon(MuonConfig),
+    /// SGD.
+    Sgd(SgdConfig),
+}
+
+/// AdamW constants.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct AdamWConfig {
+    /// Base learning rate, scaled; the multiplier of the step comes on top.
+    pub lr: f64,
+    /// Decay of the first moment.
+    pub beta1: f64,
+    /// Decay of the second moment.
+    pub beta2: f64,
+    /// Epsilon, outside the root.
+    pub eps: f64,
+    /// Decoupled weight decay, constant.
+    pub weight_decay: f64,
+}
+
+/// Muon constants; momentum and weight decay come from the schedule.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct MuonConfig {
+    /// Base learning rate, scaled.
+    pub lr: f64,
+    /// Decay of NorMuon's second moment.
+    pub beta2: f64,
+    /// f in `X / (|X| * f + 1e-6)`.
+    pub norm_factor: f64,
+    /// Polar iterations.
+    pub ns_steps: usize,
+    /// MuonEq row equilibration before the polar iteration.
+    pub row_equilibration: bool,
+    /// Muon+ renormalisation after it.
+    pub renormalize: bool,
+    /// Precision of the polar iteration.
+    pub polar_precision: Precision,
+    /// Precision of the update after it.
+    pub update_precision: Precision,
+}
+
+/// SGD constants.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SgdConfig {
+    /// Base learning rate.
+    pub lr: f64,
+    /// Momentum.
+    pub momentum: f64,
+    /// Decoupled weight decay.
+    pub weight_decay: f64,
+}
+
+/// Everything that decides a step's multipliers.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ScheduleConfig {
+    /// N, optimizer steps in all.
+    pub num_iterations: u64,
+    /// Steps of linear warm-up.
+    pub warmup_steps: u64,
+    /// W, steps of warm-down, already rounded half to even.
+    pub warmdown_steps: u64,
+    /// Shape of the warm-down.
+    pub warmdown: Warmdown,
+    /// Multiplier the warm-down approaches.
+    pub final_lr_frac: f64,
+    /// Muon's momentum over steps.
+    pub momentum: MomentumSchedule,
+    /// Muon's weight decay at the start, already scaled.
+    pub weight_decay: f64,
+    /// Its shape.
+    pub weight_decay_shape: WeightDecayShape,
+}
+
+/// Shape of the warm-down; p is the fraction of it already done, f the final fraction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Warmdown {
+    /// `(1 - p) + p * f`, upstream's.
+    Linear,
+    /// `f + (1 - f) * (1 - sqrt(p))`. arXiv 2405.18392.
+    Sqrt,
+    /// `f + (1 - f) * (1 + cos(pi p)) / 2`.
+    Cosine,
+    /// 1 throughout.
+    Constant,
+}
+
+/// Muon's momentum over steps.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct MomentumSchedule {
+    /// At step 0.
+    pub start: f64,
+    /// From step `warmup_steps` on.
+    pub peak: f64,
+    /// Steps from `start` to `peak`, linearly.
+    pub warmup_steps: u64,
+    /// Where momentum falls during the LR warm-down, its value at the end of it.
+    pub warmdown_to: Option<f64>,
+}
+
+/// How weight decay changes over steps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum WeightDecayShape {
+    /// `wd * (1 - t / N)`.
+    Linear,
+    /// `wd * (1 + cos(pi t / N)) / 2`.
+    Cosine,
+    /// `wd`.
+    Constant,
+}
+
+/// What step t consumes.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct StepValues {
+    /// Multiplies every group's base learning rate.
+    pub lr_multiplier: f64,
+    /// Muon's momentum.
+    pub muon_momentum: f64,
+    /// Muon's weight decay.
+    pub muon_weight_decay: f64,
+}

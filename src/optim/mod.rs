@@ -1,0 +1,3 @@
+//! The optimizers: parameter groups, schedules, and AdamW, Muon and SGD over the ops.
+
+pub mod config;

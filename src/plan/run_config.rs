@@ -1,0 +1,166 @@
+//! A complete run: nothing in it is left to derive, and everything that decides its numbers is in it.
+
+use serde::{Deserialize, Serialize};
+
+use crate::hash::Digest;
+use crate::model::config::ModelConfig;
+use crate::optim::config::{OptimizerConfig, ScheduleConfig};
+use crate::precision::Precision;
+
+/// What `train` carries out.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RunConfig {
+    /// All 40 digits of the pinned upstream commit.
+    pub commit: String,
+    /// Seed of the initial weights.
+    pub seed: u64,
+    /// Where initial weights come from.
+    pub init: InitSource,
+    /// Which ops.
+    pub backend: BackendChoice,
+    /// Model sizes and switches.
+    pub model: ModelConfig,
+    /// Optimizer groups.
+    pub optimizer: OptimizerConfig,
+    /// Schedules.
+    pub schedule: ScheduleConfig,
+    /// Batch sizes.
+    pub batch: BatchConfig,
+    /// What it trains on.
+    pub data: DataConfig,
+    /// Validation.
+    pub eval: EvalConfig,
+    /// Checkpoints.
+    pub checkpoint: CheckpointConfig,
+}
+
+/// Where initial weights come from.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum InitSource {
+    /// torch's CPU generator and upstream's draw order.
+    Torch,
+    /// A safetensors file with every parameter by its name.
+    File {
+        /// Its path.
+        path: String,
+        /// SHA-256 of its bytes.
+        sha256: Digest,
+    },
+}
+
+/// Backend, device and precision.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BackendChoice {
+    /// Which implementation.
+    pub kind: BackendKind,
+    /// Device of the tch backend: `cpu` or `cuda:N`.
+    pub device: String,
+    /// Compute precision.
+    pub precision: Precision,
+}
+
+/// The implementations of the ops.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum BackendKind {
+    /// ndarray + rayon + matrixmultiply.
+    Cpu,
+    /// libtorch.
+    Tch,
+    /// Reverse-mode differentiation over f64 scalars.
+    Scalar,
+}
+
+/// Batch sizes. `total_batch_size = device_batch_size * sequence_len * grad_accum_steps`, in tokens.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BatchConfig {
+    /// B, rows of a micro-batch.
+    pub device_batch_size: usize,
+    /// Tokens of an optimizer step.
+    pub total_batch_size: usize,
+    /// Micro-batches of a step.
+    pub grad_accum_steps: usize,
+}
+
+/// The data of a run, with content hashes once they are known.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct DataConfig {
+    /// Path patterns as resolved, or `embedded`.
+    pub shards: Vec<String>,
+    /// The tokenizer.
+    pub tokenizer: TokenizerChoice,
+    /// Rows are packed from documents, or each row is one document (the small models).
+    pub packing: Packing,
+    /// How text files divide into documents.
+    pub document: DocumentSplit,
+    /// Which definition of a token's bytes bpb uses.
+    pub token_bytes: TokenBytesRule,
+    /// Hash over the contents of train shards, validation shard and tokenizer; none while the data are absent.
+    pub content: Option<Digest>,
+}
+
+/// Which tokenizer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TokenizerChoice {
+    /// A trained one: upstream's directory or `tokenizer.pkl`.
+    Path(String),
+    /// BPE trained on the train split to this vocabulary.
+    Train {
+        /// V, with the nine special tokens.
+        vocab_size: usize,
+    },
+    /// One token a character and one BOS (the small models).
+    Char,
+}
+
+/// How rows are made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Packing {
+    /// Upstream's best-fit packing, BOS at the start of each document.
+    BestFitBos,
+    /// One document a row: BOS, the document, BOS; cut at the context, targets beyond the end ignored.
+    Document,
+}
+
+/// How a text file divides into documents.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DocumentSplit {
+    /// Blank-line separated blocks.
+    Block,
+    /// A document a line.
+    Line,
+}
+
+/// What counts as the bytes of a token.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TokenBytesRule {
+    /// Bytes of the token decoded to text with replacement characters (upstream before 92d63d4).
+    Decoded,
+    /// The token's own bytes (92d63d4).
+    Raw,
+}
+
+/// Validation.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct EvalConfig {
+    /// Every so many steps, besides the first and the last; 0 is only those two.
+    pub every: u64,
+    /// Tokens of a validation; `tokens / (B * T)` batches.
+    pub tokens: u64,
+    /// Bytes that an evaluation may leave behind before the drift guard stops the run.
+    pub max_drift_bytes: u64,
+}
+
+/// Checkpoints.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct CheckpointConfig {
+    /// Kept every so many steps; 0 keeps the last one alone.
+    pub every: u64,
+    /// How many of the kept ones stay; 0 is all.
+    pub keep: usize,
+}
