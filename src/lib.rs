@@ -8,6 +8,7 @@ pub mod error;
 pub mod hash;
 pub mod math;
 pub mod precision;
+pub mod rng;
 
 pub mod data;
 pub mod manifest;
