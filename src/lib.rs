@@ -5,6 +5,7 @@
 //! uses what stands above it, never what stands below.
 
 pub mod error;
+pub mod files;
 pub mod hash;
 pub mod math;
 pub mod precision;
@@ -21,6 +22,7 @@ pub mod optim;
 pub mod plan;
 
 pub mod cli;
+pub mod gate;
 pub mod record;
 pub mod run;
 pub mod scorecard;
