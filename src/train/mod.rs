@@ -2,4 +2,5 @@
 
 pub mod bpb;
 pub mod engine;
+pub mod observer;
 pub mod ops_engine;
