@@ -21,6 +21,7 @@ pub mod optim;
 pub mod plan;
 
 pub mod cli;
+pub mod interop;
 pub mod record;
 pub mod run;
 pub mod scorecard;
