@@ -1,4 +1,6 @@
 //! The models: sizes from a configuration, parameters, forward and backward over the op traits.
 
 pub mod config;
+pub mod gpt;
 pub mod param;
+pub mod specs;
