@@ -2,5 +2,6 @@
 
 pub mod config;
 pub mod gpt;
+pub mod network;
 pub mod param;
 pub mod specs;

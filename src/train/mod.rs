@@ -1,1 +1,5 @@
-//! train.
+//! The step loop, checkpoints, evaluation and guards.
+
+pub mod bpb;
+pub mod engine;
+pub mod ops_engine;

@@ -1,4 +1,4 @@
-//! Loss and gradients: the forward pass, then the hand-written backward in reverse order.
+//! The hand-written backward, in the reverse order of the forward.
 
 use crate::error::Error;
 use crate::model::param::{ParamId, Params};
@@ -8,36 +8,8 @@ use super::forward::{BlockSaved, TrunkSaved};
 use super::{BlockIds, Gpt};
 
 impl Gpt {
-    /// Losses of the N tokens, and the gradient of `grad_scale * sum of the losses` added to `grads`.
-    pub fn loss_and_grads<B: TrainOps>(
-        &self,
-        ops: &B,
-        weights: &Params<B::Weight>,
-        rotary: &B::Rotary,
-        tokens: &B::Tokens,
-        targets: &B::Tokens,
-        sequence: SequenceShape,
-        grad_scale: f32,
-        grads: &mut Params<B::Grad>,
-    ) -> OpResult<Vec<f32>> {
-        let mut blocks = Vec::with_capacity(self.config.n_layer);
-        let mut saved = self.trunk(ops, weights, rotary, tokens, sequence, |block| blocks.push(block))?;
-        saved.blocks = blocks;
-        let lm_head = self.ids.lm_head;
-        let (losses, dy) = ops.cross_entropy_train(
-            &saved.y,
-            &weights[lm_head],
-            targets,
-            &self.head(),
-            grad_scale,
-            &mut grads[lm_head],
-        )?;
-        self.backward(ops, weights, rotary, tokens, sequence, saved, &dy, grads)?;
-        Ok(losses)
-    }
-
     /// From the gradient `dy` (N, C) of the final norm's output down to the embedding.
-    fn backward<B: TrainOps>(
+    pub(super) fn backward<B: TrainOps>(
         &self,
         ops: &B,
         weights: &Params<B::Weight>,

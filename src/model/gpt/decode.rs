@@ -1,5 +1,6 @@
 //! Decoding with cached keys and values: the same blocks on one sequence that grows.
 
+use crate::model::network::Network;
 use crate::model::param::Params;
 use crate::ops::{ForwardOps, OpError, OpResult, SequenceShape};
 
@@ -17,6 +18,18 @@ pub struct GptCache<B: ForwardOps> {
 }
 
 impl<B: ForwardOps> GptCache<B> {
+    pub(super) fn new(gpt: &Gpt, ops: &B, capacity: usize) -> OpResult<Self> {
+        Ok(Self {
+            layers: (0..gpt.config.n_layer)
+                .map(|_| ops.kv_cache(capacity, gpt.config.kv_dim()))
+                .collect::<OpResult<_>>()?,
+            rotary: gpt.tables(ops, capacity)?,
+            previous: None,
+            position: 0,
+            capacity,
+        })
+    }
+
     /// Positions decoded so far.
     pub fn position(&self) -> usize {
         self.position
@@ -29,24 +42,11 @@ impl<B: ForwardOps> GptCache<B> {
 }
 
 impl Gpt {
-    /// An empty cache for one sequence of up to `capacity` tokens.
-    pub fn cache<B: ForwardOps>(&self, ops: &B, capacity: usize) -> OpResult<GptCache<B>> {
-        Ok(GptCache {
-            layers: (0..self.config.n_layer)
-                .map(|_| ops.kv_cache(capacity, self.config.kv_dim()))
-                .collect::<OpResult<_>>()?,
-            rotary: self.rotary(ops, capacity)?,
-            previous: None,
-            position: 0,
-            capacity,
-        })
-    }
-
     /// Feeds `ids` and returns the logits (1, V) after the last of them.
     ///
     /// # Errors
     /// [`OpError::Shape`] if there are none, or more than the cache has room for.
-    pub fn decode<B: ForwardOps>(
+    pub(super) fn decode_ids<B: ForwardOps>(
         &self,
         ops: &B,
         weights: &Params<B::Weight>,

@@ -55,51 +55,6 @@ pub(super) struct Qkv<B: ForwardOps> {
 }
 
 impl Gpt {
-    /// Rotary tables for `len` positions.
-    pub fn rotary<B: ForwardOps>(&self, ops: &B, len: usize) -> OpResult<B::Rotary> {
-        let config = &self.config;
-        ops.rotary(len, config.head_dim(), config.rotary_base, config.rotary_precision)
-    }
-
-    /// Logits (N, V) of `tokens`.
-    pub fn logits<B: ForwardOps>(
-        &self,
-        ops: &B,
-        weights: &Params<B::Weight>,
-        rotary: &B::Rotary,
-        tokens: &B::Tokens,
-        sequence: SequenceShape,
-    ) -> OpResult<B::Tensor> {
-        let y = self.hidden(ops, weights, rotary, tokens, sequence)?;
-        ops.logits(&y, &weights[self.ids.lm_head], &self.head())
-    }
-
-    /// Loss of each of the N tokens in nats; 0 where the target is -1.
-    pub fn losses<B: ForwardOps>(
-        &self,
-        ops: &B,
-        weights: &Params<B::Weight>,
-        rotary: &B::Rotary,
-        tokens: &B::Tokens,
-        targets: &B::Tokens,
-        sequence: SequenceShape,
-    ) -> OpResult<Vec<f32>> {
-        let y = self.hidden(ops, weights, rotary, tokens, sequence)?;
-        ops.cross_entropy(&y, &weights[self.ids.lm_head], targets, &self.head())
-    }
-
-    /// Output of the final norm (N, C), keeping nothing.
-    fn hidden<B: ForwardOps>(
-        &self,
-        ops: &B,
-        weights: &Params<B::Weight>,
-        rotary: &B::Rotary,
-        tokens: &B::Tokens,
-        sequence: SequenceShape,
-    ) -> OpResult<B::Tensor> {
-        Ok(self.trunk(ops, weights, rotary, tokens, sequence, |_| ())?.y)
-    }
-
     /// The forward pass up to the final norm. Each block's activations go to `keep` as soon as the block is done, so
     /// that an evaluation holds those of one block only.
     pub(super) fn trunk<B: ForwardOps>(

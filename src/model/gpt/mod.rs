@@ -8,10 +8,11 @@ pub use decode::GptCache;
 pub use forward::{BlockSaved, TrunkSaved};
 
 use crate::error::{Error, Result};
-use crate::ops::{AttentionShape, HeadShape, SequenceShape};
+use crate::ops::{AttentionShape, ForwardOps, HeadShape, OpResult, SequenceShape, TrainOps};
 
 use super::config::GptConfig;
-use super::param::{ParamId, ParamSpec};
+use super::network::Network;
+use super::param::{ParamId, ParamSpec, Params};
 use super::specs::gpt_specs;
 
 /// A GPT: its configuration and where each parameter stands.
@@ -73,11 +74,6 @@ impl Gpt {
         &self.config
     }
 
-    /// Its parameters, in upstream's order.
-    pub fn specs(&self) -> &[ParamSpec] {
-        &self.specs
-    }
-
     /// What turns its last activations into logits.
     pub fn head(&self) -> HeadShape {
         HeadShape { vocab_size: self.config.vocab_size, softcap: self.config.softcap }
@@ -96,6 +92,90 @@ impl Gpt {
     /// The block whose output is subtracted before the final norm.
     fn backout_layer(&self) -> usize {
         self.config.n_layer / 2
+    }
+}
+
+impl Network for Gpt {
+    type Tables<B: ForwardOps> = B::Rotary;
+    type Cache<B: ForwardOps> = GptCache<B>;
+
+    fn specs(&self) -> &[ParamSpec] {
+        &self.specs
+    }
+
+    fn sequence_len(&self) -> usize {
+        self.config.sequence_len
+    }
+
+    fn tables<B: ForwardOps>(&self, ops: &B, len: usize) -> OpResult<B::Rotary> {
+        let config = &self.config;
+        ops.rotary(len, config.head_dim(), config.rotary_base, config.rotary_precision)
+    }
+
+    fn losses<B: ForwardOps>(
+        &self,
+        ops: &B,
+        weights: &Params<B::Weight>,
+        rotary: &B::Rotary,
+        tokens: &B::Tokens,
+        targets: &B::Tokens,
+        sequence: SequenceShape,
+    ) -> OpResult<Vec<f32>> {
+        let y = self.trunk(ops, weights, rotary, tokens, sequence, |_| ())?.y;
+        ops.cross_entropy(&y, &weights[self.ids.lm_head], targets, &self.head())
+    }
+
+    fn logits<B: ForwardOps>(
+        &self,
+        ops: &B,
+        weights: &Params<B::Weight>,
+        rotary: &B::Rotary,
+        tokens: &B::Tokens,
+        sequence: SequenceShape,
+    ) -> OpResult<B::Tensor> {
+        let y = self.trunk(ops, weights, rotary, tokens, sequence, |_| ())?.y;
+        ops.logits(&y, &weights[self.ids.lm_head], &self.head())
+    }
+
+    fn loss_and_grads<B: TrainOps>(
+        &self,
+        ops: &B,
+        weights: &Params<B::Weight>,
+        rotary: &B::Rotary,
+        tokens: &B::Tokens,
+        targets: &B::Tokens,
+        sequence: SequenceShape,
+        grad_scale: f32,
+        grads: &mut Params<B::Grad>,
+    ) -> OpResult<Vec<f32>> {
+        let mut blocks = Vec::with_capacity(self.config.n_layer);
+        let mut saved = self.trunk(ops, weights, rotary, tokens, sequence, |block| blocks.push(block))?;
+        saved.blocks = blocks;
+        let lm_head = self.ids.lm_head;
+        let (losses, dy) = ops.cross_entropy_train(
+            &saved.y,
+            &weights[lm_head],
+            targets,
+            &self.head(),
+            grad_scale,
+            &mut grads[lm_head],
+        )?;
+        self.backward(ops, weights, rotary, tokens, sequence, saved, &dy, grads)?;
+        Ok(losses)
+    }
+
+    fn cache<B: ForwardOps>(&self, ops: &B, capacity: usize) -> OpResult<GptCache<B>> {
+        GptCache::new(self, ops, capacity)
+    }
+
+    fn decode<B: ForwardOps>(
+        &self,
+        ops: &B,
+        weights: &Params<B::Weight>,
+        cache: &mut GptCache<B>,
+        ids: &[i32],
+    ) -> OpResult<B::Tensor> {
+        self.decode_ids(ops, weights, cache, ids)
     }
 }
 
