@@ -1,1 +1,4 @@
-//! train.
+//! The step loop, checkpoints, evaluation and guards.
+
+pub mod checkpoint;
+pub mod result_hash;
