@@ -1,6 +1,8 @@
 //! The step loop, checkpoints, evaluation and guards.
 
 pub mod bpb;
+pub mod checkpoint;
 pub mod engine;
 pub mod observer;
 pub mod ops_engine;
+pub mod result_hash;
