@@ -20,6 +20,7 @@ pub mod optim;
 pub mod plan;
 
 pub mod cli;
+pub mod generate;
 pub mod record;
 pub mod run;
 pub mod scorecard;

@@ -3,3 +3,4 @@
 pub mod bpb;
 pub mod engine;
 pub mod ops_engine;
+pub mod scalar_engine;
