@@ -6,3 +6,4 @@ pub mod engine;
 pub mod observer;
 pub mod ops_engine;
 pub mod result_hash;
+pub mod scalar_engine;

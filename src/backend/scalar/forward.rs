@@ -1,8 +1,8 @@
 //! The forward ops, each as its definition reads.
 
+use super::ScalarBackend;
 use super::tape::{Scalar, Tape};
 use super::weight::{KvCache, Rotary, Tensor, Tokens, Weight, shape_error};
-use super::ScalarBackend;
 use crate::ops::{AttentionShape, ForwardOps, HeadShape, OpResult, SequenceShape};
 use crate::precision::Precision;
 
@@ -139,9 +139,7 @@ impl ForwardOps for ScalarBackend {
         self.tensor_of(op, x.rows(), x.cols(), |tape| {
             let resid = tape.leaves(resid).get(layer);
             let x0_lambda = tape.leaves(x0_lambdas).get(layer);
-            let mix = |(x, x0): (&Scalar, &Scalar)| {
-                tape.dot([(resid, *x), (x0_lambda, *x0)].into_iter())
-            };
+            let mix = |(x, x0): (&Scalar, &Scalar)| tape.dot([(resid, *x), (x0_lambda, *x0)].into_iter());
             x.scalars().iter().zip(x0.scalars()).map(mix).collect()
         })
     }
@@ -244,7 +242,8 @@ impl ForwardOps for ScalarBackend {
         let op = "rotary_norm";
         x.expect(op, "x", sequence.rows(), x.cols())?;
         if head_dim == 0 || rotary.half * 2 != head_dim || !x.cols().is_multiple_of(head_dim) {
-            let message = format!("{} channels, heads of {head_dim}, tables for {}", x.cols(), rotary.half * 2);
+            let message =
+                format!("{} channels, heads of {head_dim}, tables for {}", x.cols(), rotary.half * 2);
             return Err(shape_error(op, message));
         }
         if start + sequence.len > rotary.len {
@@ -268,7 +267,13 @@ impl ForwardOps for ScalarBackend {
         Ok((y, ()))
     }
 
-    fn attention(&self, q: &Tensor, k: &Tensor, v: &Tensor, shape: &AttentionShape) -> OpResult<(Tensor, ())> {
+    fn attention(
+        &self,
+        q: &Tensor,
+        k: &Tensor,
+        v: &Tensor,
+        shape: &AttentionShape,
+    ) -> OpResult<(Tensor, ())> {
         let op = "attention";
         let SequenceShape { batch, len } = shape.sequence;
         let (_, kv_cols) = check_attention(op, q, shape)?;
@@ -390,7 +395,14 @@ struct Keys<'a> {
 
 impl Keys<'_> {
     /// Attention of the query row at `position` over the keys it may see; appends H * D outputs.
-    fn attend(&self, tape: &mut Tape, q: &[Scalar], position: usize, shape: &AttentionShape, o: &mut Vec<Scalar>) {
+    fn attend(
+        &self,
+        tape: &mut Tape,
+        q: &[Scalar],
+        position: usize,
+        shape: &AttentionShape,
+        o: &mut Vec<Scalar>,
+    ) {
         let dim = shape.head_dim;
         let scale = 1.0 / (dim as f64).sqrt();
         let visible = position.saturating_sub(shape.window)..=position;
@@ -458,7 +470,8 @@ fn check_attention(op: &'static str, q: &Tensor, shape: &AttentionShape) -> OpRe
 fn gate_channels(op: &'static str, gate: &Weight, rows: usize, available: usize) -> OpResult<usize> {
     let (gate_rows, channels) = gate.matrix(op)?;
     if gate_rows != rows || channels > available {
-        let message = format!("gate is ({gate_rows}, {channels}), expected {rows} rows of at most {available}");
+        let message =
+            format!("gate is ({gate_rows}, {channels}), expected {rows} rows of at most {available}");
         return Err(shape_error(op, message));
     }
     Ok(channels)

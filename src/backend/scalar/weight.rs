@@ -74,13 +74,13 @@ pub struct Tensor {
     rows: usize,
     cols: usize,
     scalars: Vec<Scalar>,
-    held: Held,
+    _held: Held,
 }
 
 impl Tensor {
     pub(super) fn new(rows: usize, cols: usize, scalars: Vec<Scalar>, held: Held) -> Self {
         debug_assert_eq!(scalars.len(), rows * cols);
-        Self { rows, cols, scalars, held }
+        Self { rows, cols, scalars, _held: held }
     }
 
     /// Rows.
@@ -105,11 +105,6 @@ impl Tensor {
     /// Row `row`; the ops check sizes before they come here.
     pub(super) fn row(&self, row: usize) -> &[Scalar] {
         &self.scalars[row * self.cols..][..self.cols]
-    }
-
-    /// The counter that this tensor's bytes are in.
-    pub(super) fn counter(&self) -> &Arc<AtomicU64> {
-        &self.held.counter
     }
 
     /// Checks its shape.
