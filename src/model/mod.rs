@@ -7,3 +7,4 @@ pub mod microgpt;
 pub mod network;
 pub mod param;
 pub mod specs;
+pub mod init;

@@ -1,0 +1,93 @@
+//! Faults on demand: how tests make any single step of a write fail.
+
+use std::io::{self, ErrorKind};
+use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// The steps that writing consists of; each asks the fault layer first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Step {
+    /// A directory is created.
+    CreateDir,
+    /// A file is created or opened for appending.
+    Create,
+    /// Bytes are written.
+    Write,
+    /// A file is synced.
+    Sync,
+    /// A name is moved.
+    Rename,
+    /// A directory is synced.
+    SyncDir,
+    /// A file is cut to a length.
+    Truncate,
+    /// A file or directory is removed.
+    Remove,
+}
+
+/// What happens to a step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// It does not take place; the caller sees this kind of error.
+    Fail(ErrorKind),
+    /// Of the bytes to write only so many reach the file, then the caller sees this kind of error.
+    /// Any other step than [`Step::Write`] fails whole.
+    Short(usize, ErrorKind),
+}
+
+impl Fault {
+    /// The error the caller sees.
+    pub(super) fn error(self) -> io::Error {
+        match self {
+            Self::Fail(kind) | Self::Short(_, kind) => io::Error::new(kind, "injected fault"),
+        }
+    }
+}
+
+/// Decides before each step whether it fails.
+pub trait Faults: Send + Sync {
+    /// The fault of this step, if it is to have one.
+    fn before(&self, step: Step, path: &Path) -> Option<Fault>;
+}
+
+/// Fails one step by its number, counted over everything that uses the same value.
+///
+/// A *kill* also fails every later step, so that nothing is cleaned up: what is on disk afterwards is what a
+/// process leaves that was stopped there.
+#[derive(Debug)]
+pub struct FaultAt {
+    at: usize,
+    fault: Fault,
+    kill: bool,
+    seen: AtomicUsize,
+}
+
+impl FaultAt {
+    /// Step number `at` (from 0) meets `fault`; the others work.
+    pub fn once(at: usize, fault: Fault) -> Self {
+        Self { at, fault, kill: false, seen: AtomicUsize::new(0) }
+    }
+
+    /// The process is as good as dead from step number `at` on; a write there still puts `bytes` on disk.
+    pub fn kill(at: usize, bytes: usize) -> Self {
+        Self { at, fault: Fault::Short(bytes, ErrorKind::Interrupted), kill: true, seen: AtomicUsize::new(0) }
+    }
+
+    /// How many steps have asked so far.
+    pub fn seen(&self) -> usize {
+        self.seen.load(Ordering::Relaxed)
+    }
+}
+
+impl Faults for FaultAt {
+    fn before(&self, _step: Step, _path: &Path) -> Option<Fault> {
+        let number = self.seen.fetch_add(1, Ordering::Relaxed);
+        if number == self.at {
+            Some(self.fault)
+        } else if self.kill && number > self.at {
+            Some(Fault::Fail(ErrorKind::Other))
+        } else {
+            None
+        }
+    }
+}

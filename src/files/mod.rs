@@ -1,0 +1,28 @@
+//! The one seam through which files are written.
+//!
+//! Everything nanorun leaves on disk goes through [`Files`]: a file is written under a temporary name in its own
+//! directory, synced, renamed, and its directory synced; a directory that belongs together (a checkpoint) is
+//! built under a temporary name and renamed as a whole. So after a crash at any moment a name holds what it held
+//! before or what it was to hold, never a part. [`Faults`] lets tests make any single step fail. [`DirLock`]
+//! keeps two runners out of one results directory.
+//!
+//! This module knows nothing of what the files mean.
+
+mod atomic;
+mod bits;
+mod clock;
+mod error;
+mod faults;
+mod lock;
+mod staged;
+
+#[cfg(test)]
+mod tests;
+
+pub use atomic::{AtomicFile, Files};
+pub use bits::{ExactF32, ExactF64};
+pub use clock::{utc, utc_now};
+pub use error::{FileError, FileResult};
+pub use faults::{Fault, FaultAt, Faults, Step};
+pub use lock::{DirLock, LockError, LockHolder};
+pub use staged::{StagedDir, StagedFile};
