@@ -1,6 +1,9 @@
 //! The step loop, checkpoints, evaluation and guards.
 
 pub mod bpb;
+pub mod causality;
+pub mod engine;
+pub mod guard;
 pub mod checkpoint;
 pub mod engine;
 pub mod observer;
