@@ -3,3 +3,5 @@
 pub mod config;
 
 pub use config::{DataConfig, DocumentSplit, Packing, TokenBytesRule, TokenizerChoice};
+pub mod loader;
+pub use loader::{Batch,Cursor};
