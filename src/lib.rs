@@ -5,24 +5,27 @@
 //! uses what stands above it, never what stands below.
 
 pub mod error;
-pub mod files;
 pub mod hash;
-pub mod math;
 pub mod precision;
+pub mod math;
+pub mod rng;
+pub mod files;
 
-pub mod data;
-pub mod manifest;
 pub mod upstream;
+pub mod manifest;
+pub mod data;
 
-pub mod backend;
-pub mod model;
 pub mod ops;
+pub mod model;
 pub mod optim;
 pub mod plan;
+pub mod backend;
 
-pub mod cli;
-pub mod gate;
+pub mod train;
+pub mod generate;
+pub mod interop;
 pub mod record;
 pub mod run;
 pub mod scorecard;
-pub mod train;
+pub mod gate;
+pub mod cli;

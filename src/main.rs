@@ -1,3 +1,7 @@
 //! The `nanorun` command.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    nanorun::cli::main()
+}

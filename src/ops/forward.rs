@@ -39,6 +39,10 @@ pub trait ForwardOps {
     fn tensor_values(&self, tensor: &Self::Tensor) -> OpResult<Vec<f32>>;
     /// An activation (rows, cols) from row-major values.
     fn tensor(&self, rows: usize, cols: usize, values: &[f32]) -> OpResult<Self::Tensor>;
+    /// Zeros (rows, cols).
+    fn zeros(&self, rows: usize, cols: usize) -> OpResult<Self::Tensor> {
+        self.tensor(rows, cols, &vec![0.0; rows * cols])
+    }
     /// A copy.
     fn copy(&self, x: &Self::Tensor) -> OpResult<Self::Tensor>;
     /// Rows `start .. start + count` of `x`.

@@ -14,10 +14,12 @@
 //! All activations are row-major matrices. Weights have torch's `nn.Linear` layout, `(out, in)`.
 //! An op that takes a tensor by value may reuse its memory for its result.
 
+mod backend;
 mod forward;
 mod train;
 mod types;
 
+pub use backend::Backend;
 pub use forward::ForwardOps;
 pub use train::TrainOps;
 pub use types::{

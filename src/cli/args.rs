@@ -1,0 +1,273 @@
+//! What can be said on the command line.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+/// Declarative, bit-exactly reproducible experiments for nanochat-style pretraining.
+///
+/// `nanorun MANIFEST` alone runs the manifest. Results go to stdout, everything else to stderr.
+#[derive(Debug, Parser)]
+#[command(
+    name = "nanorun",
+    version,
+    args_conflicts_with_subcommands = true,
+    arg_required_else_help = true,
+    disable_help_subcommand = true,
+    after_help = EXIT_CODES
+)]
+pub struct Cli {
+    /// The command; none is `run`.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+    /// Arguments of `run` without its name.
+    #[command(flatten)]
+    pub run: Option<RunArgs>,
+}
+
+const EXIT_CODES: &str = "\
+Exit codes:
+  0    done, and no verdict failed
+  1    a defect in nanorun
+  2    a bad manifest, argument or input file; nothing was written
+  3    a run failed (NaN loss, out of memory, backend missing)
+  4    a result hash differs
+  5    a quality or speed verdict failed
+  130  interrupted; the same command carries on from there";
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Carry out an experiment: train what is not done yet, then write tables and the scorecard
+    Run(RunArgs),
+    /// Show what would be run, and why, without doing it
+    Plan(PlanArgs),
+    /// Carry on an interrupted experiment from its results directory
+    Resume(ResumeArgs),
+    /// Run or read an experiment and compare its hashes with a baseline
+    Verify(VerifyArgs),
+    /// Compare two results directories, run by run
+    Diff(DiffArgs),
+    /// Judge finished runs again and print the scorecard
+    Report(ReportArgs),
+    /// Sample text from a finished run
+    Sample(SampleArgs),
+    /// Check the implementation against upstream's own numbers
+    Parity(ParityArgs),
+    /// Measure training speed, time per operation and memory
+    Bench(BenchArgs),
+    /// Pin the hashes of an experiment's data in its manifest
+    Lock(LockArgs),
+    /// Show the hardware, the backends and why one does not work
+    Doctor(DoctorArgs),
+    /// Print the reference of every manifest field, as Markdown
+    Fields,
+}
+
+/// How an experiment is read and where its results are.
+#[derive(Debug, Clone, Args)]
+pub struct Common {
+    /// Lay `[profile.NAME]` over the manifest
+    #[arg(long, value_name = "NAME")]
+    pub profile: Option<String>,
+    /// Override a manifest field; may be given several times
+    #[arg(long = "set", value_name = "PATH=VALUE")]
+    pub sets: Vec<String>,
+    /// Where results are kept
+    #[arg(long, value_name = "DIR", default_value = "results")]
+    pub results: PathBuf,
+    /// Threads of the CPU backend (default: all cores); never changes a result
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub threads: Option<u16>,
+    /// Print machine-readable JSON on stdout
+    #[arg(long)]
+    pub json: bool,
+    /// Print results only
+    #[arg(long, short)]
+    pub quiet: bool,
+}
+
+/// `nanorun run`
+#[derive(Debug, Clone, Args)]
+pub struct RunArgs {
+    /// The experiment's manifest
+    #[arg(value_name = "MANIFEST")]
+    pub manifest: PathBuf,
+    /// Run again what is finished
+    #[arg(long)]
+    pub rerun: bool,
+    /// Train every run from its first step, sharing no prefix
+    #[arg(long)]
+    pub no_share: bool,
+    /// Runs trained at the same time (default: the plan's choice)
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
+    pub jobs: Option<u16>,
+    /// Common options
+    #[command(flatten)]
+    pub common: Common,
+}
+
+/// `nanorun plan`
+#[derive(Debug, Clone, Args)]
+pub struct PlanArgs {
+    /// The experiment's manifest
+    #[arg(value_name = "MANIFEST")]
+    pub manifest: PathBuf,
+    /// Common options
+    #[command(flatten)]
+    pub common: Common,
+}
+
+/// `nanorun resume`
+#[derive(Debug, Clone, Args)]
+pub struct ResumeArgs {
+    /// The results directory of the experiment, e.g. results/quickstart
+    #[arg(value_name = "DIR")]
+    pub directory: PathBuf,
+    /// Threads of the CPU backend (default: all cores); never changes a result
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub threads: Option<u16>,
+    /// Print machine-readable JSON on stdout
+    #[arg(long)]
+    pub json: bool,
+    /// Print results only
+    #[arg(long, short)]
+    pub quiet: bool,
+}
+
+/// `nanorun verify`
+#[derive(Debug, Clone, Args)]
+pub struct VerifyArgs {
+    /// The experiment's manifest
+    #[arg(value_name = "MANIFEST")]
+    pub manifest: PathBuf,
+    /// The baseline (default: the manifest's `scorecard.reproducibility.baseline`)
+    #[arg(long, value_name = "FILE")]
+    pub baseline: Option<PathBuf>,
+    /// Write the baseline from these results instead of comparing
+    #[arg(long)]
+    pub bless: bool,
+    /// Compare the results that are there; run nothing
+    #[arg(long)]
+    pub read: bool,
+    /// Write a JUnit report for CI
+    #[arg(long, value_name = "FILE")]
+    pub junit: Option<PathBuf>,
+    /// Write a Markdown summary for CI
+    #[arg(long, value_name = "FILE")]
+    pub markdown: Option<PathBuf>,
+    /// Common options
+    #[command(flatten)]
+    pub common: Common,
+}
+
+/// `nanorun diff`
+#[derive(Debug, Clone, Args)]
+pub struct DiffArgs {
+    /// A results directory
+    pub a: PathBuf,
+    /// Another
+    pub b: PathBuf,
+    /// Print machine-readable JSON on stdout
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `nanorun report`
+#[derive(Debug, Clone, Args)]
+pub struct ReportArgs {
+    /// The experiment's manifest
+    #[arg(value_name = "MANIFEST")]
+    pub manifest: PathBuf,
+    /// Common options
+    #[command(flatten)]
+    pub common: Common,
+}
+
+/// `nanorun sample`
+#[derive(Debug, Clone, Args)]
+pub struct SampleArgs {
+    /// The experiment's manifest
+    #[arg(value_name = "MANIFEST")]
+    pub manifest: PathBuf,
+    /// First hex digits of the run's key, where the experiment has several runs
+    #[arg(long, value_name = "KEY")]
+    pub run: Option<String>,
+    /// Text to continue; none starts a document
+    #[arg(long, default_value = "")]
+    pub prompt: String,
+    /// Tokens to sample at most
+    #[arg(long, value_name = "N", default_value_t = 64)]
+    pub tokens: usize,
+    /// Samples to draw
+    #[arg(long, short, value_name = "N", default_value_t = 1)]
+    pub number: usize,
+    /// 0 takes the most likely token
+    #[arg(long, default_value_t = 0.8)]
+    pub temperature: f64,
+    /// Sample among the K most likely tokens
+    #[arg(long, value_name = "K")]
+    pub top_k: Option<usize>,
+    /// Seed of the sampling
+    #[arg(long, default_value_t = 42)]
+    pub seed: u64,
+    /// Common options
+    #[command(flatten)]
+    pub common: Common,
+}
+
+/// `nanorun parity`
+#[derive(Debug, Clone, Args)]
+pub struct ParityArgs {
+    /// Case directories (default: those of the project, tests/fixtures/parity/*)
+    #[arg(value_name = "DIR")]
+    pub cases: Vec<PathBuf>,
+    /// The backend to check: cpu, tch or scalar
+    #[arg(long, default_value = "cpu")]
+    pub backend: String,
+    /// Device of the tch backend
+    #[arg(long, default_value = "cpu")]
+    pub device: String,
+    /// Threads of the CPU backend (default: all cores)
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub threads: Option<u16>,
+    /// Print machine-readable JSON on stdout
+    #[arg(long, conflicts_with = "markdown")]
+    pub json: bool,
+    /// Print a Markdown table on stdout
+    #[arg(long)]
+    pub markdown: bool,
+}
+
+/// `nanorun bench`
+#[derive(Debug, Clone, Args)]
+pub struct BenchArgs {
+    /// The manifest whose first run is measured
+    #[arg(value_name = "MANIFEST")]
+    pub manifest: PathBuf,
+    /// Steps to measure, after two that are not
+    #[arg(long, value_name = "N", default_value_t = 10)]
+    pub steps: u64,
+    /// Common options
+    #[command(flatten)]
+    pub common: Common,
+}
+
+/// `nanorun lock`
+#[derive(Debug, Clone, Args)]
+pub struct LockArgs {
+    /// The experiment's manifest, rewritten with `[data] sha256` pins
+    #[arg(value_name = "MANIFEST")]
+    pub manifest: PathBuf,
+    /// Common options
+    #[command(flatten)]
+    pub common: Common,
+}
+
+/// `nanorun doctor`
+#[derive(Debug, Clone, Args)]
+pub struct DoctorArgs {
+    /// Print machine-readable JSON on stdout
+    #[arg(long)]
+    pub json: bool,
+}

@@ -1,0 +1,71 @@
+//! What every model kind offers: a forward over any backend, and a backward over those that train.
+
+use crate::ops::{ForwardOps, OpResult, SequenceShape, TrainOps};
+
+use super::param::{ParamSpec, Params};
+
+/// A model: its parameters and what is computed with them. N tokens in `sequence`, V logits each.
+pub trait Network {
+    /// What a forward reads besides the weights (rotary tables).
+    type Tables<B: ForwardOps>;
+    /// What decoding keeps of the tokens fed so far.
+    type Cache<B: ForwardOps>;
+
+    /// The parameters, in upstream's order.
+    fn specs(&self) -> &[ParamSpec];
+
+    /// The longest sequence it was made for.
+    fn sequence_len(&self) -> usize;
+
+    /// Tables for sequences of up to `len` positions.
+    fn tables<B: ForwardOps>(&self, ops: &B, len: usize) -> OpResult<Self::Tables<B>>;
+
+    /// Loss of each of the N tokens in nats; 0 where the target is -1.
+    fn losses<B: ForwardOps>(
+        &self,
+        ops: &B,
+        weights: &Params<B::Weight>,
+        tables: &Self::Tables<B>,
+        tokens: &B::Tokens,
+        targets: &B::Tokens,
+        sequence: SequenceShape,
+    ) -> OpResult<Vec<f32>>;
+
+    /// Logits (N, V).
+    fn logits<B: ForwardOps>(
+        &self,
+        ops: &B,
+        weights: &Params<B::Weight>,
+        tables: &Self::Tables<B>,
+        tokens: &B::Tokens,
+        sequence: SequenceShape,
+    ) -> OpResult<B::Tensor>;
+
+    /// Losses of the N tokens; adds the gradient of `grad_scale * sum of the losses` to `grads`.
+    fn loss_and_grads<B: TrainOps>(
+        &self,
+        ops: &B,
+        weights: &Params<B::Weight>,
+        tables: &Self::Tables<B>,
+        tokens: &B::Tokens,
+        targets: &B::Tokens,
+        sequence: SequenceShape,
+        grad_scale: f32,
+        grads: &mut Params<B::Grad>,
+    ) -> OpResult<Vec<f32>>;
+
+    /// An empty cache for one sequence of up to `capacity` tokens.
+    fn cache<B: ForwardOps>(&self, ops: &B, capacity: usize) -> OpResult<Self::Cache<B>>;
+
+    /// Feeds `ids` and returns the logits (1, V) after the last of them.
+    ///
+    /// # Errors
+    /// [`crate::ops::OpError::Shape`] if there are none, or more than the cache has room for.
+    fn decode<B: ForwardOps>(
+        &self,
+        ops: &B,
+        weights: &Params<B::Weight>,
+        cache: &mut Self::Cache<B>,
+        ids: &[i32],
+    ) -> OpResult<B::Tensor>;
+}

@@ -1,0 +1,104 @@
+//! Against numbers drawn by torch (`tests/fixtures/generate/rng.py`).
+
+use proptest::prelude::*;
+use serde::Deserialize;
+
+use super::*;
+
+#[derive(Deserialize)]
+struct Fixture {
+    cases: Vec<Case>,
+}
+
+#[derive(Deserialize)]
+struct Case {
+    seed: u64,
+    draws: Vec<Draw>,
+}
+
+#[derive(Deserialize)]
+struct Draw {
+    kind: String,
+    args: Vec<f64>,
+    bits: Vec<u32>,
+}
+
+/// Distance in units of the last place.
+fn ulps(a: f32, b: f32) -> u64 {
+    let key = |x: f32| {
+        let bits = i64::from(x.to_bits() & 0x7fff_ffff);
+        if x.is_sign_negative() { -bits } else { bits }
+    };
+    key(a).abs_diff(key(b))
+}
+
+#[test]
+fn draws_equal_torch() {
+    let fixture: Fixture =
+        serde_json::from_str(include_str!("../../tests/fixtures/rng/torch_cpu.json")).unwrap();
+    let (mut normals, mut inexact) = (0, 0);
+    for case in fixture.cases {
+        let mut generator = TorchGenerator::new(case.seed);
+        for (index, draw) in case.draws.iter().enumerate() {
+            let mut values = vec![0.0; draw.bits.len()];
+            let limit = match (draw.kind.as_str(), draw.args.as_slice()) {
+                ("uniform", &[low, high]) => {
+                    generator.uniform(&mut values, low, high);
+                    0
+                }
+                ("normal", &[std]) => {
+                    generator.normal(&mut values, std);
+                    4
+                }
+                other => panic!("unknown draw {other:?}"),
+            };
+            for (at, (&value, &bits)) in values.iter().zip(&draw.bits).enumerate() {
+                let distance = ulps(value, f32::from_bits(bits));
+                assert!(distance <= limit, "seed {} draw {index} value {at}: {distance} ulp", case.seed);
+                normals += usize::from(limit > 0);
+                inexact += usize::from(distance > 0);
+            }
+        }
+    }
+    println!("{inexact} of {normals} normals differ in the last places");
+    assert!(inexact * 3 < normals, "{inexact} of {normals} normals differ");
+}
+
+#[test]
+fn impossible_states_are_refused() {
+    let state = TorchGenerator::new(1).state();
+    let words = GeneratorState { words: vec![0; 3], ..state.clone() };
+    assert_eq!(TorchGenerator::from_state(&words), Err(StateError::Words { found: 3 }));
+    let used = GeneratorState { used: 625, ..state.clone() };
+    assert_eq!(TorchGenerator::from_state(&used), Err(StateError::Used { used: 625 }));
+    let normal = GeneratorState { next_normal: Some(f64::NAN), ..state };
+    assert_eq!(TorchGenerator::from_state(&normal), Err(StateError::NextNormal));
+}
+
+proptest! {
+    /// A generator restored from JSON goes on exactly as the one that was saved, wherever it was.
+    #[test]
+    fn state_carries_on(seed: u64, before in 0_usize..1400, short in 0_usize..4) {
+        let mut generator = TorchGenerator::new(seed);
+        generator.uniform(&mut vec![0.0; before], 0.0, 1.0);
+        generator.normal(&mut vec![0.0; short], 1.0);
+        let json = serde_json::to_string(&generator.state()).unwrap();
+        let mut restored = TorchGenerator::from_state(&serde_json::from_str(&json).unwrap()).unwrap();
+        let rest = |generator: &mut TorchGenerator| {
+            let mut values = vec![0.0; 50];
+            generator.normal(&mut values[..3], 1.0);
+            generator.normal(&mut values[3..], 1.0);
+            values
+        };
+        prop_assert_eq!(rest(&mut generator), rest(&mut restored));
+    }
+
+    #[test]
+    fn uniform_stays_in_range(seed: u64, low in -10.0_f64..10.0, width in 0.001_f64..10.0) {
+        let mut values = vec![0.0; 100];
+        TorchGenerator::new(seed).uniform(&mut values, low, low + width);
+        for value in values {
+            prop_assert!(value >= low as f32 && value <= (low + width) as f32);
+        }
+    }
+}

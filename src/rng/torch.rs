@@ -1,0 +1,155 @@
+//! The generator behind `torch.manual_seed` on the CPU, with `uniform_` and `normal_` for contiguous float32 tensors.
+
+use std::f64::consts::PI;
+
+use serde::{Deserialize, Serialize};
+
+use super::mt19937::{Mt19937, N};
+
+/// From this many values on, torch fills a tensor with normals in blocks of this size.
+const BLOCK: usize = 16;
+const HALF_BLOCK: usize = BLOCK / 2;
+
+/// torch's CPU generator. Its state is carried from call to call, as one global generator's is in torch.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TorchGenerator {
+    engine: Mt19937,
+    /// Second of a pair of standard normals, kept by [`Self::normal`] on fewer than 16 values for the next such
+    /// call. Neither longer fills nor uniform draws look at it or drop it.
+    next_normal: Option<f64>,
+}
+
+/// Everything that decides a generator's future draws.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct GeneratorState {
+    /// The 624 words of the Mersenne twister.
+    pub words: Vec<u32>,
+    /// How many of them are already given out.
+    pub used: usize,
+    /// The standard normal kept for the next short fill.
+    pub next_normal: Option<f64>,
+}
+
+/// A generator state that no generator can have.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum StateError {
+    /// Not 624 words.
+    #[error("generator state has {found} words, expected {N}")]
+    Words {
+        /// Words found.
+        found: usize,
+    },
+    /// More words given out than there are.
+    #[error("generator state has given out {used} words of {N}")]
+    Used {
+        /// Words said to be given out.
+        used: usize,
+    },
+    /// A kept normal that is not finite.
+    #[error("generator state keeps a normal that is not finite")]
+    NextNormal,
+}
+
+impl TorchGenerator {
+    /// The generator after `torch.manual_seed(seed)`.
+    pub fn new(seed: u64) -> Self {
+        Self { engine: Mt19937::new(seed), next_normal: None }
+    }
+
+    /// Its state, to be saved.
+    pub fn state(&self) -> GeneratorState {
+        GeneratorState {
+            words: self.engine.words.to_vec(),
+            used: self.engine.used,
+            next_normal: self.next_normal,
+        }
+    }
+
+    /// The generator that had this state.
+    pub fn from_state(state: &GeneratorState) -> Result<Self, StateError> {
+        let words = <[u32; N]>::try_from(state.words.as_slice())
+            .map_err(|_| StateError::Words { found: state.words.len() })?;
+        if state.used > N {
+            return Err(StateError::Used { used: state.used });
+        }
+        if state.next_normal.is_some_and(|normal| !normal.is_finite()) {
+            return Err(StateError::NextNormal);
+        }
+        Ok(Self { engine: Mt19937 { words, used: state.used }, next_normal: state.next_normal })
+    }
+
+    /// 32 random bits.
+    pub fn next_u32(&mut self) -> u32 {
+        self.engine.next_u32()
+    }
+
+    /// Uniform in [0, 1) with 24 bits: one engine word.
+    pub fn unit_f32(&mut self) -> f32 {
+        (self.engine.next_u32() & 0x00ff_ffff) as f32 / 16_777_216.0
+    }
+
+    /// Uniform in [0, 1) with 53 bits: two engine words, the high one first.
+    pub fn unit_f64(&mut self) -> f64 {
+        let high = u64::from(self.engine.next_u32());
+        let bits = (high << 32) | u64::from(self.engine.next_u32());
+        (bits & ((1 << 53) - 1)) as f64 / 9_007_199_254_740_992.0
+    }
+
+    /// `tensor.uniform_(low, high)` on a contiguous float32 tensor.
+    pub fn uniform(&mut self, values: &mut [f32], low: f64, high: f64) {
+        let (low, high) = (low as f32, high as f32);
+        for value in values {
+            *value = libm::fmaf(self.unit_f32(), high - low, low);
+        }
+    }
+
+    /// `tensor.normal_(0, std)` on a contiguous float32 tensor.
+    pub fn normal(&mut self, values: &mut [f32], std: f64) {
+        if values.len() < BLOCK {
+            for value in values {
+                *value = (self.standard_normal() * std) as f32;
+            }
+            return;
+        }
+        let std = std as f32;
+        values.fill_with(|| self.unit_f32());
+        let (blocks, rest) = values.as_chunks_mut::<BLOCK>();
+        blocks.iter_mut().for_each(|block| box_muller(block, std));
+        // The last 16 values, some of them done already, are drawn anew.
+        if !rest.is_empty()
+            && let Some(last) = values.last_chunk_mut::<BLOCK>()
+        {
+            last.fill_with(|| self.unit_f32());
+            box_muller(last, std);
+        }
+    }
+
+    /// A standard normal by the scalar path, which makes them in pairs.
+    fn standard_normal(&mut self) -> f64 {
+        if let Some(normal) = self.next_normal.take() {
+            return normal;
+        }
+        let (u1, u2) = (self.unit_f64(), self.unit_f64());
+        let radius = (-2.0 * libm::log1p(-u2)).sqrt();
+        let theta = 2.0 * PI * u1;
+        self.next_normal = Some(radius * libm::sin(theta));
+        radius * libm::cos(theta)
+    }
+}
+
+/// Eight pairs of uniforms, value j with value j + 8, into normals. Every intermediate is rounded to f32 where torch's
+/// vector kernel rounds it; logarithm, sine and cosine are correctly rounded in nearly all cases.
+fn box_muller(block: &mut [f32; BLOCK], std: f32) {
+    let (first, second) = block.split_at_mut(HALF_BLOCK);
+    for (a, b) in first.iter_mut().zip(second) {
+        let log = libm::log(f64::from(1.0 - *a)) as f32;
+        let radius = (-2.0 * log).sqrt();
+        let theta = f64::from((2.0 * PI) as f32 * *b);
+        *a = radius * libm::cos(theta) as f32 * std;
+        *b = radius * libm::sin(theta) as f32 * std;
+    }
+}
+
+#[cfg(test)]
+#[path = "tests.rs"]
+mod tests;

@@ -1,0 +1,87 @@
+//! What the step loop needs of a model on a backend, whichever they are.
+
+use crate::error::{Error, Result};
+use crate::model::param::ParamSpec;
+use crate::ops::SequenceShape;
+use crate::optim::config::StepValues;
+use crate::optim::optimizer::NamedState;
+
+/// A tensor as checkpoints hold it.
+pub type NamedTensor = NamedState;
+
+/// Token ids of a micro-batch: N inputs and N targets (-1 is ignored), row-major over sequences.
+#[derive(Debug, Clone, Copy)]
+pub struct MicroBatch<'a> {
+    /// Input ids.
+    pub inputs: &'a [i32],
+    /// Target ids.
+    pub targets: &'a [i32],
+    /// Sequences and positions.
+    pub sequence: SequenceShape,
+}
+
+impl MicroBatch<'_> {
+    /// How many targets count.
+    pub fn valid_targets(&self) -> usize {
+        self.targets.iter().filter(|&&target| target >= 0).count()
+    }
+}
+
+/// A model with its weights, gradients and optimizer on a backend.
+pub trait Engine {
+    /// The model's parameters.
+    fn specs(&self) -> &[ParamSpec];
+    /// Adds the gradient of `grad_scale * sum of the losses` and returns the losses of the N tokens.
+    fn accumulate(&mut self, batch: &MicroBatch<'_>, grad_scale: f32) -> Result<Vec<f32>>;
+    /// One optimizer step on the accumulated gradients, which it clears.
+    fn update(&mut self, values: &StepValues) -> Result<()>;
+    /// Losses of the N tokens, without gradients.
+    fn losses(&mut self, batch: &MicroBatch<'_>) -> Result<Vec<f32>>;
+    /// Logits (N, V), row-major.
+    fn logits(&mut self, batch: &MicroBatch<'_>) -> Result<Vec<f32>>;
+    /// The accumulated gradients, in the order of [`Self::specs`].
+    fn gradients(&self) -> Result<Vec<NamedTensor>>;
+    /// The weights, in the order of [`Self::specs`].
+    fn parameters(&self) -> Result<Vec<NamedTensor>>;
+    /// The optimizer's state.
+    fn optimizer_state(&self) -> Result<Vec<NamedTensor>>;
+    /// Takes up weights and, after `steps` steps, optimizer state.
+    ///
+    /// # Errors
+    /// A name or shape that does not fit the model, by name; class `Input`.
+    fn restore(&mut self, steps: u64, parameters: &[NamedTensor], optimizer: &[NamedTensor]) -> Result<()>;
+    /// Starts decoding one sequence of up to `capacity` tokens with the current weights.
+    fn start_decoding(&mut self, capacity: usize) -> Result<()>;
+    /// Feeds ids and returns the logits (V) after the last of them.
+    fn decode(&mut self, ids: &[i32]) -> Result<Vec<f32>>;
+    /// Bytes the backend holds for tensors right now.
+    fn live_bytes(&self) -> u64;
+    /// Which machines give the same bits.
+    fn environment_class(&self) -> String;
+}
+
+/// The tensors of `found` in the order of `specs`.
+///
+/// # Errors
+/// A parameter that is missing, of another shape, or that the model does not have: each by name.
+pub fn in_order<'a>(specs: &[ParamSpec], found: &'a [NamedTensor]) -> Result<Vec<&'a NamedTensor>> {
+    if let Some(extra) = found.iter().find(|tensor| specs.iter().all(|spec| spec.name != tensor.name)) {
+        return Err(Error::input(format!("the model has no parameter `{}`", extra.name))
+            .expected(format!("the {} parameters of this configuration", specs.len()))
+            .help("the weights belong to another depth, width or set of features"));
+    }
+    specs
+        .iter()
+        .map(|spec| {
+            let tensor = found
+                .iter()
+                .find(|tensor| tensor.name == spec.name)
+                .ok_or_else(|| Error::input(format!("the parameter `{}` is missing", spec.name)))?;
+            if tensor.shape == spec.shape && tensor.values.len() == spec.numel() {
+                return Ok(tensor);
+            }
+            Err(Error::input(format!("the parameter `{}` has shape {:?}", spec.name, tensor.shape))
+                .expected(format!("{:?}", spec.shape)))
+        })
+        .collect()
+}

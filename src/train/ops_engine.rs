@@ -1,0 +1,154 @@
+//! The engine of every backend with hand-written backwards.
+
+use crate::error::{Error, Result};
+use crate::model::network::Network;
+use crate::model::param::{ParamSpec, Params};
+use crate::ops::{Backend, OpError, OpResult};
+use crate::optim::config::{OptimizerConfig, StepValues};
+use crate::optim::optimizer::Optimizer;
+
+use super::engine::{Engine, MicroBatch, NamedTensor};
+
+/// A network on a training backend.
+pub struct OpsEngine<M: Network, B: Backend> {
+    network: M,
+    ops: B,
+    tables: M::Tables<B>,
+    weights: Params<B::Weight>,
+    grads: Params<B::Grad>,
+    optimizer: Optimizer<B>,
+    cache: Option<M::Cache<B>>,
+}
+
+impl<M: Network, B: Backend> OpsEngine<M, B> {
+    /// An engine whose weights start at `values`, one vector a parameter.
+    ///
+    /// # Errors
+    /// Memory that cannot be had; values that do not fit the network's parameters.
+    pub fn new(network: M, ops: B, optimizer: &OptimizerConfig, values: &[Vec<f32>]) -> Result<Self> {
+        let specs = network.specs();
+        if values.len() != specs.len() || specs.iter().zip(values).any(|(s, v)| s.numel() != v.len()) {
+            return Err(Error::internal("initial values do not fit the network's parameters"));
+        }
+        let weights = specs.iter().zip(values).map(|(spec, values)| ops.weight(&spec.shape, values));
+        let weights = weights.collect::<OpResult<_>>().map_err(op_error)?;
+        let grads =
+            specs.iter().map(|spec| ops.grad(&spec.shape)).collect::<OpResult<_>>().map_err(op_error)?;
+        let optimizer = Optimizer::new(&ops, specs, optimizer)?;
+        let tables = network.tables(&ops, network.sequence_len()).map_err(op_error)?;
+        Ok(Self {
+            network,
+            tables,
+            weights: Params(weights),
+            grads: Params(grads),
+            optimizer,
+            cache: None,
+            ops,
+        })
+    }
+
+    fn named(&self, values: impl Fn(usize) -> OpResult<Vec<f32>>) -> Result<Vec<NamedTensor>> {
+        let specs = self.network.specs().iter().enumerate();
+        specs
+            .map(|(index, spec)| {
+                Ok(NamedTensor { name: spec.name.clone(), shape: spec.shape.clone(), values: values(index)? })
+            })
+            .collect::<OpResult<_>>()
+            .map_err(op_error)
+    }
+}
+
+impl<M: Network, B: Backend> Engine for OpsEngine<M, B> {
+    fn specs(&self) -> &[ParamSpec] {
+        self.network.specs()
+    }
+
+    fn accumulate(&mut self, batch: &MicroBatch<'_>, grad_scale: f32) -> Result<Vec<f32>> {
+        let Self { network, ops, tables, weights, grads, .. } = self;
+        let mut run = || {
+            let (tokens, targets) = (ops.tokens(batch.inputs)?, ops.tokens(batch.targets)?);
+            network.loss_and_grads(ops, weights, tables, &tokens, &targets, batch.sequence, grad_scale, grads)
+        };
+        run().map_err(op_error)
+    }
+
+    fn update(&mut self, values: &StepValues) -> Result<()> {
+        self.optimizer.step(&self.ops, &mut self.weights, &mut self.grads, values).map_err(op_error)?;
+        self.grads.0.iter_mut().try_for_each(|grad| self.ops.zero_grad(grad)).map_err(op_error)
+    }
+
+    fn losses(&mut self, batch: &MicroBatch<'_>) -> Result<Vec<f32>> {
+        let Self { network, ops, tables, weights, .. } = self;
+        let run = || {
+            let (tokens, targets) = (ops.tokens(batch.inputs)?, ops.tokens(batch.targets)?);
+            network.losses(ops, weights, tables, &tokens, &targets, batch.sequence)
+        };
+        run().map_err(op_error)
+    }
+
+    fn logits(&mut self, batch: &MicroBatch<'_>) -> Result<Vec<f32>> {
+        let Self { network, ops, tables, weights, .. } = self;
+        let run = || {
+            let tokens = ops.tokens(batch.inputs)?;
+            ops.tensor_values(&network.logits(ops, weights, tables, &tokens, batch.sequence)?)
+        };
+        run().map_err(op_error)
+    }
+
+    fn gradients(&self) -> Result<Vec<NamedTensor>> {
+        self.named(|index| self.ops.grad_values(&self.grads.0[index]))
+    }
+
+    fn parameters(&self) -> Result<Vec<NamedTensor>> {
+        self.named(|index| self.ops.weight_values(&self.weights.0[index]))
+    }
+
+    fn optimizer_state(&self) -> Result<Vec<NamedTensor>> {
+        self.optimizer.export(&self.ops).map_err(op_error)
+    }
+
+    fn restore(&mut self, steps: u64, parameters: &[NamedTensor], optimizer: &[NamedTensor]) -> Result<()> {
+        let values = super::engine::in_order(self.network.specs(), parameters)?;
+        for (index, tensor) in values.into_iter().enumerate() {
+            self.weights.0[index] = self.ops.weight(&tensor.shape, &tensor.values).map_err(op_error)?;
+        }
+        if steps > 0 {
+            self.optimizer.import(&self.ops, steps, optimizer)?;
+        }
+        self.cache = None;
+        Ok(())
+    }
+
+    fn start_decoding(&mut self, capacity: usize) -> Result<()> {
+        self.cache = Some(self.network.cache(&self.ops, capacity).map_err(op_error)?);
+        Ok(())
+    }
+
+    fn decode(&mut self, ids: &[i32]) -> Result<Vec<f32>> {
+        let Self { network, ops, weights, cache, .. } = self;
+        let cache = cache.as_mut().ok_or_else(|| Error::internal("decoding was not started"))?;
+        let logits = network.decode(ops, weights, cache, ids).and_then(|logits| ops.tensor_values(&logits));
+        logits.map_err(op_error)
+    }
+
+    fn live_bytes(&self) -> u64 {
+        self.ops.live_bytes()
+    }
+
+    fn environment_class(&self) -> String {
+        self.ops.environment_class()
+    }
+}
+
+/// An op's failure as a failed run, with what to try.
+pub fn op_error(error: OpError) -> Error {
+    match error {
+        OpError::OutOfMemory { .. } => Error::run("the run does not fit into memory")
+            .help("halve train.device_batch_size (gradient accumulation keeps the batch and the schedule)")
+            .because(error),
+        OpError::Shape { .. } => {
+            Error::internal("an operation was given shapes that do not fit").because(error)
+        }
+        OpError::Backend { .. } => Error::run("the backend failed").because(error),
+    }
+}
