@@ -116,7 +116,7 @@ fn schema<R: Row>() -> String {
         let optional = if column.optional { ", may be empty" } else { "" };
         let measured = if column.measured { " *(measured)*" } else { "" };
         let (name, kind, unit, meaning) = (column.name, column.kind, column.unit, column.meaning);
-        text.push_str(&format!("| `{name}` | {kind}{optional} | {unit} | {meaning}{measured} |\n"));
+        text += &format!("| `{name}` | {kind}{optional} | {unit} | {meaning}{measured} |\n");
     }
     text
 }
