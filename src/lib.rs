@@ -22,6 +22,7 @@ pub mod plan;
 
 pub mod cli;
 pub mod interop;
+pub mod parity;
 pub mod record;
 pub mod run;
 pub mod scorecard;

@@ -114,7 +114,9 @@ impl TorchGenerator {
         let std = std as f32;
         values.fill_with(|| self.unit_f32());
         let (blocks, rest) = values.as_chunks_mut::<BLOCK>();
-        blocks.iter_mut().for_each(|block| box_muller(block, std));
+        for block in blocks {
+            box_muller(block, std);
+        }
         // The last 16 values, some of them done already, are drawn anew.
         if !rest.is_empty()
             && let Some(last) = values.last_chunk_mut::<BLOCK>()
