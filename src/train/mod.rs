@@ -5,7 +5,6 @@ pub mod causality;
 pub mod engine;
 pub mod guard;
 pub mod checkpoint;
-pub mod engine;
 pub mod observer;
 pub mod ops_engine;
 pub mod result_hash;
