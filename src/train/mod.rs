@@ -2,9 +2,9 @@
 
 pub mod bpb;
 pub mod causality;
+pub mod checkpoint;
 pub mod engine;
 pub mod guard;
-pub mod checkpoint;
 pub mod observer;
 pub mod ops_engine;
 pub mod result_hash;

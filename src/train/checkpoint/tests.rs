@@ -38,6 +38,7 @@ fn sample(step: u64) -> Checkpoint<'static> {
             config: Digest::of(b"config"),
             environment_class: "cpu".into(),
             step_losses: (0..step as u32).map(|s| ExactF32(bits(s))).collect(),
+            step_seconds: vec![0.25; step as usize],
             evals: vec![eval],
             counters: BTreeMap::from([("tokens".to_owned(), step * 4096)]),
             averages: BTreeMap::from([("loss".to_owned(), ExactF64(f64::NEG_INFINITY))]),
