@@ -6,7 +6,8 @@ use crate::ops::{ForwardOps, HeadShape, OpError, OpResult, SequenceShape, TrainO
 
 use super::config::BigramConfig;
 use super::network::Network;
-use super::param::{Init, ParamGroup, ParamId, ParamSpec, Params};
+use super::param::{ParamId, ParamSpec, Params};
+use super::specs::bigram_specs;
 
 /// A bigram model: its configuration and where each parameter stands.
 #[derive(Debug, Clone)]
@@ -28,17 +29,8 @@ pub struct BigramCache {
 impl Bigram {
     /// A bigram model of these sizes.
     pub fn new(config: BigramConfig) -> Self {
-        let spec = |name: &str, group: ParamGroup, draw_order: usize| ParamSpec {
-            name: name.to_owned(),
-            shape: vec![config.vocab_size, config.n_embd],
-            group,
-            init: Init::Normal { std: config.init_std },
-            draw_order,
-        };
-        let mut specs = vec![spec("wte", ParamGroup::Wte, 0)];
-        if !config.tie_lm_head {
-            specs.push(spec("lm_head", ParamGroup::LmHead, 1));
-        }
+        let specs = bigram_specs(&config);
+        // wte comes first, and `lm_head` last where it is not wte.
         let lm_head = ParamId(specs.len() - 1);
         Self { config, specs, wte: ParamId(0), lm_head }
     }
