@@ -1,3 +1,4 @@
 //! The ops implemented.
 
 pub mod cpu;
+pub mod torch;
