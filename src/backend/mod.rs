@@ -1,4 +1,6 @@
 //! The ops implemented.
 
+#[cfg(test)]
+pub(crate) mod conformance;
 pub mod cpu;
 pub mod torch;

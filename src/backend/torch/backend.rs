@@ -41,7 +41,7 @@ impl TorchBackend {
         shim::set_threads(backend.threads).map_err(start)?;
         if let TorchDevice::Cuda(_) = device {
             // The first tensor starts CUDA; its failure is the driver's or the library's, not an op's.
-            Tensor::f_zeros([1], (Kind::Float, backend.tch_device())).map_err(start)?;
+            let _ = Tensor::f_zeros([1], (Kind::Float, backend.tch_device())).map_err(start)?;
             backend.mixed_addmm = super::linear::trial(backend.tch_device());
             backend.flash = precision == Precision::Bf16 && attention::flash_trial(backend.tch_device());
         }

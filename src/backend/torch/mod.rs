@@ -48,3 +48,6 @@ mod train;
 
 #[cfg(feature = "tch")]
 pub use backend::{Grad, State, Tokens, TorchBackend, Weight};
+
+#[cfg(all(test, feature = "tch"))]
+mod tests;

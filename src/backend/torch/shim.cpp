@@ -141,7 +141,6 @@ char* nanorun_start() {
       context.setBenchmarkCuDNN(false);
       context.setAllowTF32CuBLAS(false);
       context.setAllowTF32CuDNN(false);
-      context.setAllowTF32OneDNN(false);
       context.setAllowBF16ReductionCuBLAS(false);
     });
   });
