@@ -40,6 +40,13 @@ impl fmt::Debug for Digest {
     }
 }
 
+impl From<[u8; 32]> for Digest {
+    /// A digest that was computed elsewhere, piece by piece.
+    fn from(bytes: [u8; 32]) -> Self {
+        Self(bytes)
+    }
+}
+
 impl From<Digest> for String {
     fn from(digest: Digest) -> Self {
         digest.to_string()
@@ -144,6 +151,17 @@ impl Canonical {
                 slot.copy_from_slice(&value.to_bits().to_le_bytes());
             }
             self.0.update(&buffer[..block.len() * 4]);
+        }
+        self
+    }
+
+    /// Adds a slice of doubles by their bits, without copying it.
+    pub fn f64s(&mut self, label: &str, values: &[f64]) -> &mut Self {
+        self.chunk(label.as_bytes());
+        self.0.update([9]);
+        self.0.update((values.len() as u64).to_le_bytes());
+        for value in values {
+            self.0.update(value.to_bits().to_le_bytes());
         }
         self
     }

@@ -22,6 +22,8 @@ pub mod plan;
 pub mod backend;
 
 pub mod train;
+pub mod generate;
+pub mod interop;
 pub mod record;
 pub mod run;
 pub mod scorecard;

@@ -4,3 +4,4 @@
 pub(crate) mod conformance;
 pub mod cpu;
 pub mod torch;
+pub mod scalar;

@@ -1,1 +1,24 @@
-//! record.
+//! What runs leave behind: journals, results, tables, and the facts about where they were made.
+//!
+//! `result.json` is the truth about a finished run and is written last; the parquet tables are made from results
+//! and can be made again. Hashes are computed in [`crate::train::result_hash`] over values alone; timings and host
+//! facts stand beside them.
+
+pub mod column;
+pub mod host;
+pub mod journal;
+pub mod layout;
+pub mod plan_record;
+pub mod result;
+pub mod tables;
+
+#[cfg(test)]
+mod tests;
+
+pub use column::{Column, Row, TableError, read_table, schemas_markdown, write_table};
+pub use host::{HostFacts, peak_rss_bytes};
+pub use journal::{Entry, Event, Journal};
+pub use layout::{ExperimentDir, RunDir};
+pub use plan_record::{PlanRecord, PlannedRun};
+pub use result::{RecordError, RunResult, Timings};
+pub use tables::{EvalRow, RunRow, ScorecardRow, StepRow};

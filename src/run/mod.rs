@@ -1,1 +1,4 @@
-//! run.
+//! Carries out a plan: cache, resume, prefixes, parallel runs, progress.
+
+pub mod progress;
+pub mod stop;

@@ -1,5 +1,11 @@
 //! The step loop, checkpoints, evaluation and guards.
 
 pub mod bpb;
+pub mod causality;
+pub mod checkpoint;
 pub mod engine;
+pub mod guard;
+pub mod observer;
 pub mod ops_engine;
+pub mod result_hash;
+pub mod scalar_engine;

@@ -1,1 +1,22 @@
-//! upstream.
+//! What each pinned commit of karpathy/nanochat means: every named number of its recipe, one table a commit, and
+//! the laws that derive sizes, horizon, batch and decay from a depth. Knows nothing of manifests or models.
+
+mod commits;
+mod horizon;
+mod recipe;
+mod sizes;
+
+#[cfg(test)]
+mod tests;
+
+pub use commits::{RECIPES, UnknownCommit, find, newest};
+pub use horizon::{
+    BATCH_REF, DEPTH_REF, MODEL_DIM_REF, auto_batch_size, batch_lr_factor, round_half_even, steps_for_flops,
+    steps_for_tokens, target_tokens, weight_decay_factor, width_lr_factor,
+};
+pub use recipe::{
+    AdamWRecipe, BatchRule, DataRecipe, InitRecipe, LayerRamp, ModelRecipe, MomentumRecipe, MuonRecipe,
+    OptimizerRecipe, PrecisionRule, Recipe, ScheduleRecipe, ShortWindow, TokenBytes, WarmupRule,
+    WeightDecayLaw, WeightDecayShape,
+};
+pub use sizes::{GptShape, GptSizes, ParamCounts, padded_vocab_size, windows};

@@ -1,0 +1,3 @@
+//! Files of other programs: safetensors.
+
+pub mod safetensors;

@@ -1,0 +1,156 @@
+//! A bigram model over the op traits: the token embedding straight into `lm_head`.
+//!
+//! `x = norm(wte[token])`, logits are `lm_head x`. The norm and a separate `lm_head` are switches.
+
+use crate::ops::{ForwardOps, HeadShape, OpError, OpResult, SequenceShape, TrainOps};
+
+use super::config::BigramConfig;
+use super::network::Network;
+use super::param::{Init, ParamGroup, ParamId, ParamSpec, Params};
+
+/// A bigram model: its configuration and where each parameter stands.
+#[derive(Debug, Clone)]
+pub struct Bigram {
+    config: BigramConfig,
+    specs: Vec<ParamSpec>,
+    wte: ParamId,
+    /// `wte` where tied.
+    lm_head: ParamId,
+}
+
+/// A bigram model looks at the last token alone; this counts them.
+#[derive(Debug, Clone, Copy)]
+pub struct BigramCache {
+    position: usize,
+    capacity: usize,
+}
+
+impl Bigram {
+    /// A bigram model of these sizes.
+    pub fn new(config: BigramConfig) -> Self {
+        let spec = |name: &str, group: ParamGroup, draw_order: usize| ParamSpec {
+            name: name.to_owned(),
+            shape: vec![config.vocab_size, config.n_embd],
+            group,
+            init: Init::Normal { std: config.init_std },
+            draw_order,
+        };
+        let mut specs = vec![spec("wte", ParamGroup::Wte, 0)];
+        if !config.tie_lm_head {
+            specs.push(spec("lm_head", ParamGroup::LmHead, 1));
+        }
+        let lm_head = ParamId(specs.len() - 1);
+        Self { config, specs, wte: ParamId(0), lm_head }
+    }
+
+    /// Its sizes.
+    pub fn config(&self) -> &BigramConfig {
+        &self.config
+    }
+
+    fn head(&self) -> HeadShape {
+        HeadShape { vocab_size: self.config.vocab_size, softcap: None }
+    }
+
+    /// The embeddings (N, C), normed where they are, and what the norm kept.
+    fn embed<B: ForwardOps>(
+        &self,
+        ops: &B,
+        weights: &Params<B::Weight>,
+        tokens: &B::Tokens,
+    ) -> OpResult<(B::Tensor, Option<B::NormSaved>)> {
+        let x = ops.embedding(&weights[self.wte], tokens)?;
+        if !self.config.input_rmsnorm {
+            return Ok((x, None));
+        }
+        let (x, norm) = ops.rms_norm(&x, self.config.norm_eps)?;
+        Ok((x, Some(norm)))
+    }
+}
+
+impl Network for Bigram {
+    type Tables<B: ForwardOps> = ();
+    type Cache<B: ForwardOps> = BigramCache;
+
+    fn specs(&self) -> &[ParamSpec] {
+        &self.specs
+    }
+
+    fn sequence_len(&self) -> usize {
+        self.config.sequence_len
+    }
+
+    fn tables<B: ForwardOps>(&self, _ops: &B, _len: usize) -> OpResult<()> {
+        Ok(())
+    }
+
+    fn losses<B: ForwardOps>(
+        &self,
+        ops: &B,
+        weights: &Params<B::Weight>,
+        _tables: &(),
+        tokens: &B::Tokens,
+        targets: &B::Tokens,
+        _sequence: SequenceShape,
+    ) -> OpResult<Vec<f32>> {
+        let (x, _) = self.embed(ops, weights, tokens)?;
+        ops.cross_entropy(&x, &weights[self.lm_head], targets, &self.head())
+    }
+
+    fn logits<B: ForwardOps>(
+        &self,
+        ops: &B,
+        weights: &Params<B::Weight>,
+        _tables: &(),
+        tokens: &B::Tokens,
+        _sequence: SequenceShape,
+    ) -> OpResult<B::Tensor> {
+        let (x, _) = self.embed(ops, weights, tokens)?;
+        ops.logits(&x, &weights[self.lm_head], &self.head())
+    }
+
+    fn loss_and_grads<B: TrainOps>(
+        &self,
+        ops: &B,
+        weights: &Params<B::Weight>,
+        _tables: &(),
+        tokens: &B::Tokens,
+        targets: &B::Tokens,
+        _sequence: SequenceShape,
+        grad_scale: f32,
+        grads: &mut Params<B::Grad>,
+    ) -> OpResult<Vec<f32>> {
+        let (x, norm) = self.embed(ops, weights, tokens)?;
+        let lm_head = self.lm_head;
+        let dlm_head = &mut grads[lm_head];
+        let (losses, mut dx) =
+            ops.cross_entropy_train(&x, &weights[lm_head], targets, &self.head(), grad_scale, dlm_head)?;
+        if let Some(norm) = &norm {
+            dx = ops.rms_norm_backward(&x, norm, &dx, None)?;
+        }
+        ops.embedding_backward(tokens, &dx, &mut grads[self.wte])?;
+        Ok(losses)
+    }
+
+    fn cache<B: ForwardOps>(&self, _ops: &B, capacity: usize) -> OpResult<BigramCache> {
+        Ok(BigramCache { position: 0, capacity })
+    }
+
+    fn decode<B: ForwardOps>(
+        &self,
+        ops: &B,
+        weights: &Params<B::Weight>,
+        cache: &mut BigramCache,
+        ids: &[i32],
+    ) -> OpResult<B::Tensor> {
+        let full = cache.position + ids.len() > cache.capacity;
+        let Some(last) = ids.last().filter(|_| !full) else {
+            let (count, BigramCache { position, capacity }) = (ids.len(), *cache);
+            let message = format!("{count} tokens after {position} in a cache of {capacity}");
+            return Err(OpError::Shape { op: "decode", message });
+        };
+        cache.position += ids.len();
+        let (x, _) = self.embed(ops, weights, &ops.tokens(&[*last])?)?;
+        ops.logits(&x, &weights[self.lm_head], &self.head())
+    }
+}

@@ -1,0 +1,217 @@
+//! Tables whose columns are documented where they are defined.
+//!
+//! [`table!`] makes a row type, its documented columns, and the way to and from parquet from one list, so that
+//! the schema, the documentation and the code cannot disagree.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use polars::prelude::{
+    Column as PolarsColumn, DataFrame, NamedFrom as _, ParquetReader, ParquetWriter, PolarsResult,
+    SerReader as _, Series,
+};
+
+use crate::error::Error;
+use crate::files::{FileError, Files};
+
+/// What one column of a table is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Column {
+    /// Its name.
+    pub name: &'static str,
+    /// Its type, as polars calls it.
+    pub kind: &'static str,
+    /// Whether it may be empty.
+    pub optional: bool,
+    /// Its unit; empty where it has none.
+    pub unit: &'static str,
+    /// Whether it was measured: such a column differs from run to run of the same thing.
+    pub measured: bool,
+    /// What it means.
+    pub meaning: &'static str,
+}
+
+/// A row of a documented table.
+pub trait Row: Sized {
+    /// The file's name.
+    const FILE: &'static str;
+    /// What one row is.
+    const ABOUT: &'static str;
+    /// Its columns, in order.
+    const COLUMNS: &'static [Column];
+
+    /// The table of these rows.
+    fn to_frame(rows: &[Self]) -> PolarsResult<DataFrame>;
+
+    /// The rows of a table that has these columns (further ones are passed over); the error says what is wrong.
+    fn from_frame(frame: &DataFrame) -> Result<Vec<Self>, String>;
+}
+
+/// Why a table could not be written or read.
+#[derive(Debug, thiserror::Error)]
+pub enum TableError {
+    /// It is no parquet, or not this table.
+    #[error("`{}` is not a table of nanorun's: {what}", .path.display())]
+    Malformed {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        what: String,
+    },
+    /// The file system refused.
+    #[error(transparent)]
+    File(#[from] FileError),
+}
+
+impl From<TableError> for Error {
+    fn from(error: TableError) -> Self {
+        match error {
+            TableError::File(error) => error.into(),
+            TableError::Malformed { .. } => {
+                Self::input(error.to_string()).help("it can be made again: remove it")
+            }
+        }
+    }
+}
+
+/// Writes a table, atomically. The same rows give the same bytes.
+pub fn write_table<R: Row>(files: &Files, path: &Path, rows: &[R]) -> Result<(), TableError> {
+    let bytes = table_bytes(rows).map_err(|what| TableError::Malformed { path: path.to_owned(), what })?;
+    Ok(files.write(path, &bytes)?)
+}
+
+/// The bytes of a table's parquet file.
+pub fn table_bytes<R: Row>(rows: &[R]) -> Result<Vec<u8>, String> {
+    let mut frame = R::to_frame(rows).map_err(|error| error.to_string())?;
+    let mut bytes = Vec::new();
+    ParquetWriter::new(&mut bytes)
+        .set_parallel(false)
+        .finish(&mut frame)
+        .map_err(|error| error.to_string())?;
+    Ok(bytes)
+}
+
+/// Reads a table.
+pub fn read_table<R: Row>(files: &Files, path: &Path) -> Result<Vec<R>, TableError> {
+    let bytes = files.read(path)?;
+    table_rows(&bytes).map_err(|what| TableError::Malformed { path: path.to_owned(), what })
+}
+
+/// The rows in the bytes of a parquet file; the error says what is wrong.
+pub fn table_rows<R: Row>(bytes: &[u8]) -> Result<Vec<R>, String> {
+    let frame = ParquetReader::new(io::Cursor::new(bytes)).finish().map_err(|error| error.to_string())?;
+    R::from_frame(&frame)
+}
+
+/// The columns of all tables, for the documentation.
+pub fn schemas_markdown() -> String {
+    use super::tables::{EvalRow, RunRow, ScorecardRow, StepRow};
+    [schema::<RunRow>(), schema::<StepRow>(), schema::<EvalRow>(), schema::<ScorecardRow>()].join("\n")
+}
+
+fn schema<R: Row>() -> String {
+    let mut text = format!("### `{}`\n\n{}\n\n", R::FILE, R::ABOUT);
+    text.push_str("| column | type | unit | meaning |\n|---|---|---|---|\n");
+    for column in R::COLUMNS {
+        let optional = if column.optional { ", may be empty" } else { "" };
+        let measured = if column.measured { " *(measured)*" } else { "" };
+        let (name, kind, unit, meaning) = (column.name, column.kind, column.unit, column.meaning);
+        text.push_str(&format!("| `{name}` | {kind}{optional} | {unit} | {meaning}{measured} |\n"));
+    }
+    text
+}
+
+/// A type that fills a column.
+pub(super) trait Cell: Sized + Clone {
+    const KIND: &'static str;
+    const OPTIONAL: bool;
+    fn column(name: &str, values: Vec<Self>) -> PolarsColumn;
+    fn read(frame: &DataFrame, name: &str) -> Result<std::vec::IntoIter<Self>, String>;
+}
+
+macro_rules! cell {
+    ($type:ty, $kind:literal, $get:ident, $convert:expr) => {
+        impl Cell for $type {
+            const KIND: &'static str = $kind;
+            const OPTIONAL: bool = false;
+
+            fn column(name: &str, values: Vec<Self>) -> PolarsColumn {
+                Series::new(name.into(), values).into()
+            }
+
+            fn read(frame: &DataFrame, name: &str) -> Result<std::vec::IntoIter<Self>, String> {
+                let values: Option<Vec<Self>> = <Option<$type>>::read(frame, name)?.collect();
+                values.map(Vec::into_iter).ok_or_else(|| format!("column `{name}` has empty fields"))
+            }
+        }
+
+        impl Cell for Option<$type> {
+            const KIND: &'static str = $kind;
+            const OPTIONAL: bool = true;
+
+            fn column(name: &str, values: Vec<Self>) -> PolarsColumn {
+                Series::new(name.into(), values).into()
+            }
+
+            fn read(frame: &DataFrame, name: &str) -> Result<std::vec::IntoIter<Self>, String> {
+                let column = frame.column(name).map_err(|_| format!("it has no column `{name}`"))?;
+                let found = column.$get().map_err(|_| {
+                    format!("column `{name}` has type {}; expected {}", column.dtype(), $kind)
+                })?;
+                Ok(found.iter().map(|value| value.map($convert)).collect::<Vec<_>>().into_iter())
+            }
+        }
+    };
+}
+
+cell!(String, "str", str, str::to_owned);
+cell!(bool, "bool", bool, |value| value);
+cell!(u64, "u64", u64, |value| value);
+cell!(f32, "f32", f32, |value| value);
+cell!(f64, "f64", f64, |value| value);
+
+/// Defines a row type with documented columns: name, type, unit, `exact` or `measured`, meaning.
+macro_rules! table {
+    (
+        $row:ident, $file:literal, $about:literal,
+        $($name:ident : $type:ty, $unit:literal, $nature:ident, $meaning:literal;)*
+    ) => {
+        #[doc = $about]
+        #[derive(Debug, Clone, Default, PartialEq)]
+        pub struct $row {
+            $(#[doc = $meaning] pub $name: $type,)*
+        }
+
+        impl $crate::record::column::Row for $row {
+            const FILE: &'static str = $file;
+            const ABOUT: &'static str = $about;
+            const COLUMNS: &'static [$crate::record::column::Column] = &[$(
+                $crate::record::column::Column {
+                    name: stringify!($name),
+                    kind: <$type as $crate::record::column::Cell>::KIND,
+                    optional: <$type as $crate::record::column::Cell>::OPTIONAL,
+                    unit: $unit,
+                    measured: table!(@ $nature),
+                    meaning: $meaning,
+                },
+            )*];
+
+            fn to_frame(rows: &[Self]) -> polars::prelude::PolarsResult<polars::prelude::DataFrame> {
+                use $crate::record::column::Cell;
+                polars::prelude::DataFrame::new(rows.len(), vec![$(
+                    <$type as Cell>::column(stringify!($name), rows.iter().map(|row| row.$name.clone()).collect()),
+                )*])
+            }
+
+            fn from_frame(frame: &polars::prelude::DataFrame) -> Result<Vec<Self>, String> {
+                use $crate::record::column::Cell;
+                $(let mut $name = <$type as Cell>::read(frame, stringify!($name))?;)*
+                let row = || Some(Self { $($name: $name.next()?,)* });
+                Ok(std::iter::from_fn(row).collect())
+            }
+        }
+    };
+    (@ exact) => { false };
+    (@ measured) => { true };
+}
+pub(super) use table;

@@ -1,0 +1,201 @@
+//! `journal.jsonl`: what happened to a run, in order, one event a line.
+//!
+//! For people and for finding out what went wrong; nothing is decided by it, so a torn last line or a clock that
+//! went backwards harms nobody.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use crate::files::{FileResult, Files, utc_now};
+use crate::hash::Digest;
+
+/// One line of a journal.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Entry {
+    /// When, UTC, by the host's clock.
+    pub at: String,
+    /// What.
+    #[serde(flatten)]
+    pub event: Event,
+}
+
+/// What happens to a run.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub enum Event {
+    /// It began at step 0.
+    Started {
+        /// Its run key.
+        run_key: Digest,
+        /// The class it computes in.
+        environment_class: String,
+        /// The host.
+        host: String,
+        /// nanorun's version.
+        nanorun: String,
+    },
+    /// It took over the steps that another run of the experiment shares with it.
+    Forked {
+        /// That run's key.
+        from: Digest,
+        /// Steps taken over.
+        step: u64,
+    },
+    /// It carried on from a checkpoint.
+    Resumed {
+        /// The checkpoint's step.
+        step: u64,
+        /// The host.
+        host: String,
+    },
+    /// A checkpoint was passed over.
+    CheckpointSkipped {
+        /// Its directory's name.
+        checkpoint: String,
+        /// Why.
+        reason: String,
+    },
+    /// A checkpoint was written.
+    Checkpoint {
+        /// Its step.
+        step: u64,
+    },
+    /// An evaluation was made.
+    Evaluated {
+        /// At which step.
+        step: u64,
+        /// Its values.
+        values: BTreeMap<String, f64>,
+        /// Its eval hash.
+        eval_hash: Digest,
+    },
+    /// It was stopped by a signal.
+    Interrupted {
+        /// Steps done.
+        step: u64,
+    },
+    /// It cannot go on.
+    Failed {
+        /// Steps done.
+        step: u64,
+        /// Why.
+        reason: String,
+        /// The last checkpoint that can be gone back to.
+        last_checkpoint: Option<u64>,
+    },
+    /// It is done.
+    Finished {
+        /// Its result hash.
+        result_hash: Digest,
+    },
+}
+
+/// Appends to a journal.
+#[derive(Debug, Clone)]
+pub struct Journal {
+    files: Files,
+    path: PathBuf,
+}
+
+/// A journal as read back.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct JournalText {
+    /// Its events, oldest first.
+    pub entries: Vec<Entry>,
+    /// Lines (from 1) that are no event: a last one without its end is no damage and not among them.
+    pub damaged: Vec<usize>,
+}
+
+impl Journal {
+    /// The journal at `path`; it need not exist yet.
+    pub fn new(files: Files, path: impl Into<PathBuf>) -> Self {
+        Self { files, path: path.into() }
+    }
+
+    /// Adds an event, durably.
+    pub fn add(&self, event: Event) -> FileResult<()> {
+        let entry = Entry { at: utc_now(), event };
+        // Plain data with string keys: it always has a JSON form.
+        let line = serde_json::to_string(&entry).unwrap_or_default();
+        self.files.append_line(&self.path, &line)
+    }
+
+    /// Reads it; one that is not there is empty.
+    pub fn read(&self) -> FileResult<JournalText> {
+        let bytes = self.files.read_if_there(&self.path)?.unwrap_or_default();
+        let whole = bytes.iter().rposition(|&byte| byte == b'\n').map_or(0, |at| at + 1);
+        let mut text = JournalText::default();
+        for (number, line) in bytes[..whole].split_inclusive(|&byte| byte == b'\n').enumerate() {
+            match serde_json::from_slice(line) {
+                Ok(entry) => text.entries.push(entry),
+                Err(_) => text.damaged.push(number + 1),
+            }
+        }
+        Ok(text)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    fn events() -> Vec<Event> {
+        let digest = Digest::of(b"x");
+        vec![
+            Event::Started {
+                run_key: digest,
+                environment_class: "cpu/x86_64-fma".into(),
+                host: "crunch".into(),
+                nanorun: "0.1.0".into(),
+            },
+            Event::Forked { from: digest, step: 3 },
+            Event::Checkpoint { step: 5 },
+            Event::Evaluated { step: 5, values: [("val_bpb".into(), 2.5)].into(), eval_hash: digest },
+            Event::Interrupted { step: 5 },
+            Event::CheckpointSkipped { checkpoint: "step_000006".into(), reason: "damaged".into() },
+            Event::Resumed { step: 5, host: "crunch".into() },
+            Event::Failed { step: 6, reason: "NaN".into(), last_checkpoint: None },
+            Event::Finished { result_hash: digest },
+        ]
+    }
+
+    #[test]
+    fn events_come_back_in_order_and_a_torn_line_is_left_out() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("journal.jsonl");
+        let journal = Journal::new(Files::new(), &path);
+        assert_eq!(journal.read().unwrap(), JournalText::default());
+        for event in events() {
+            journal.add(event).unwrap();
+        }
+        let read = |expected: &[Event], damaged: &[usize]| {
+            let text = journal.read().unwrap();
+            assert_eq!(text.entries.into_iter().map(|entry| entry.event).collect::<Vec<_>>(), expected);
+            assert_eq!(text.damaged, damaged);
+        };
+        read(&events(), &[]);
+        let whole = fs::read(&path).unwrap();
+        let cut = whole.len() - 20;
+        fs::write(&path, &whole[..cut]).unwrap();
+        read(&events()[..8], &[]);
+        journal.add(events()[8].clone()).unwrap();
+        read(&events(), &[]);
+        let mut flipped = whole;
+        flipped[3] = 0xff;
+        fs::write(&path, flipped).unwrap();
+        read(&events()[1..], &[1]);
+    }
+
+    #[test]
+    fn lines_look_like_this() {
+        let lines: Vec<_> = events()
+            .into_iter()
+            .map(|event| serde_json::to_string(&Entry { at: "2026-01-31T23:59:59Z".into(), event }).unwrap())
+            .collect();
+        insta::assert_snapshot!(lines.join("\n"));
+    }
+}

@@ -1,0 +1,189 @@
+//! `result.json`: the truth about a finished run. It is written last; a run without it is unfinished.
+
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::host::HostFacts;
+use crate::error::Error;
+use crate::files::{ExactF32, FileError, Files};
+use crate::hash::Digest;
+use crate::train::checkpoint::EvalPoint;
+use crate::train::result_hash::result_hash;
+
+/// The version of the format; another one is refused.
+const FORMAT: u32 = 1;
+
+/// A finished run. It knows nothing of names and arms: several cells of a plan may be the same run.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RunResult {
+    /// The version of the format.
+    pub format: u32,
+    /// The run key, `k[N]`.
+    pub run_key: Digest,
+    /// The class whose bits these are.
+    pub environment_class: String,
+    /// The version of the engine's numerics.
+    pub numerics_version: u32,
+    /// Hash over losses and final parameters.
+    pub train_hash: Digest,
+    /// Hash over the final evaluation.
+    pub eval_hash: Digest,
+    /// Hash over both.
+    pub result_hash: Digest,
+    /// Mean loss of every step.
+    pub step_losses: Vec<ExactF32>,
+    /// Every evaluation, the final one last.
+    pub evals: Vec<EvalPoint>,
+    /// How long it took; never hashed.
+    pub timings: Timings,
+    /// Where it was made; never hashed.
+    pub host: HostFacts,
+}
+
+/// How long a run took and in what company; never hashed.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Timings {
+    /// Wall seconds of every step, over all the processes that worked on it; shared steps have their first run's.
+    pub step_seconds: Vec<f64>,
+    /// Wall seconds in evaluations.
+    pub eval_seconds: f64,
+    /// Wall seconds in writing checkpoints.
+    pub checkpoint_seconds: f64,
+    /// Steps that were trained as part of another run.
+    pub shared_steps: u64,
+    /// How often it was resumed.
+    pub resumes: u64,
+    /// Whether it trained with no other run beside it.
+    pub alone: bool,
+    /// The most memory the process held, bytes.
+    pub peak_rss_bytes: Option<u64>,
+    /// When it began and ended, UTC, by the host's clock.
+    pub started: String,
+    /// See `started`.
+    pub finished: String,
+}
+
+/// Why a record could not be written or read.
+#[derive(Debug, thiserror::Error)]
+pub enum RecordError {
+    /// It does not have the form it should have.
+    #[error("`{}` is damaged: {what}", .path.display())]
+    Malformed {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        what: String,
+    },
+    /// Its hashes do not follow from its values.
+    #[error("`{}` contradicts itself: {what}", .path.display())]
+    Inconsistent {
+        /// The file.
+        path: PathBuf,
+        /// Which hash.
+        what: String,
+    },
+    /// Written in another version of the format.
+    #[error("`{}` has format {found}; this nanorun reads format {expected}", .path.display())]
+    Format {
+        /// The file.
+        path: PathBuf,
+        /// The format this build reads.
+        expected: u32,
+        /// The format it has.
+        found: u64,
+    },
+    /// The file system refused.
+    #[error(transparent)]
+    File(#[from] FileError),
+}
+
+impl From<RecordError> for Error {
+    fn from(error: RecordError) -> Self {
+        match error {
+            RecordError::File(error) => error.into(),
+            other => Self::input(other.to_string()).help("remove that file, or run again with --rerun"),
+        }
+    }
+}
+
+impl RunResult {
+    /// A result from its parts; the final evaluation is the last of `evals`. None where there is no evaluation.
+    pub fn new(
+        run_key: Digest,
+        environment_class: String,
+        numerics_version: u32,
+        train_hash: Digest,
+        step_losses: Vec<ExactF32>,
+        evals: Vec<EvalPoint>,
+        timings: Timings,
+        host: HostFacts,
+    ) -> Option<Self> {
+        let eval_hash = evals.last()?.hash();
+        Some(Self {
+            format: FORMAT,
+            run_key,
+            environment_class,
+            numerics_version,
+            train_hash,
+            eval_hash,
+            result_hash: result_hash(&train_hash, &eval_hash),
+            step_losses,
+            evals,
+            timings,
+            host,
+        })
+    }
+
+    /// Writes it, atomically.
+    pub fn write(&self, files: &Files, path: &Path) -> Result<(), RecordError> {
+        let mut bytes = serde_json::to_vec_pretty(self).map_err(|error| malformed(path, &error))?;
+        bytes.push(b'\n');
+        Ok(files.write(path, &bytes)?)
+    }
+
+    /// Reads it and checks that its hashes follow from its values; none where the run is unfinished.
+    pub fn read(files: &Files, path: &Path) -> Result<Option<Self>, RecordError> {
+        let Some(bytes) = files.read_if_there(path)? else { return Ok(None) };
+        let value: serde_json::Value = serde_json::from_slice(&bytes).map_err(|e| malformed(path, &e))?;
+        if let Some(found) = value.get("format").and_then(serde_json::Value::as_u64)
+            && found != u64::from(FORMAT)
+        {
+            return Err(RecordError::Format { path: path.to_owned(), expected: FORMAT, found });
+        }
+        let result: Self = serde_json::from_value(value).map_err(|e| malformed(path, &e))?;
+        result.check().map_err(|what| RecordError::Inconsistent { path: path.to_owned(), what })?;
+        Ok(Some(result))
+    }
+
+    fn check(&self) -> Result<(), String> {
+        let last = self.evals.last().ok_or("it has no evaluation")?;
+        if last.hash() != self.eval_hash {
+            return Err("eval_hash is not that of the last evaluation".to_owned());
+        }
+        if last.train_hash != self.train_hash {
+            return Err("the last evaluation is not of the final parameters".to_owned());
+        }
+        if result_hash(&self.train_hash, &self.eval_hash) != self.result_hash {
+            return Err("result_hash is not that of train_hash and eval_hash".to_owned());
+        }
+        Ok(())
+    }
+
+    /// A value of the final evaluation.
+    pub fn final_value(&self, metric: &str) -> Option<f64> {
+        self.evals.last()?.values.get(metric).map(|value| value.0)
+    }
+
+    /// Whether this and `other` cannot both be right: one run, one class, one version, two results.
+    pub fn contradicts(&self, other: &Self) -> bool {
+        self.run_key == other.run_key
+            && self.environment_class == other.environment_class
+            && self.numerics_version == other.numerics_version
+            && self.result_hash != other.result_hash
+    }
+}
+
+fn malformed(path: &Path, error: &serde_json::Error) -> RecordError {
+    RecordError::Malformed { path: path.to_owned(), what: error.to_string() }
+}

@@ -1,0 +1,88 @@
+//! The tables of an experiment.
+
+use super::column::table;
+
+table! {
+    RunRow, "runs.parquet", "One row a run of the plan.",
+    experiment: String, "", exact, "name of the experiment";
+    arm: String, "", exact, "the cell without its seed, as `key=value` pairs";
+    seed: u64, "", exact, "seed of the initial weights";
+    run_key: String, "", exact, "identity of everything that decides the numbers";
+    status: String, "", exact, "`finished`, `failed`, `interrupted` or `planned`";
+    reason: Option<String>, "", exact, "why it failed";
+    commit: String, "", exact, "pinned upstream commit";
+    backend: String, "", exact, "`cpu`, `tch` or `scalar`";
+    device: String, "", exact, "device of the backend";
+    precision: String, "", exact, "compute precision";
+    environment_class: String, "", exact, "class within which bits are promised";
+    numerics_version: u64, "", exact, "version of the engine's numerics";
+    parameters: u64, "", exact, "parameters of the model";
+    steps: u64, "steps", exact, "optimizer steps of the run";
+    steps_done: u64, "steps", exact, "optimizer steps done";
+    tokens: u64, "tokens", exact, "tokens trained on, over the steps done";
+    flops_per_token: f64, "FLOP", exact, "by upstream's formula";
+    final_loss: Option<f32>, "nats/token", exact, "mean loss of the last step";
+    val_bpb: Option<f64>, "bits/byte", exact, "final validation";
+    best_val_bpb: Option<f64>, "bits/byte", exact, "lowest of all validations";
+    train_hash: Option<String>, "", exact, "hash over losses and final parameters";
+    eval_hash: Option<String>, "", exact, "hash over the final evaluation";
+    result_hash: Option<String>, "", exact, "hash over both";
+    shared_steps: u64, "steps", measured, "steps trained as part of another run";
+    resumes: u64, "", measured, "how often it was resumed";
+    alone: bool, "", measured, "whether it trained with no other run beside it";
+    threads: u64, "", measured, "threads it used";
+    train_seconds: f64, "s", measured, "wall time in training steps";
+    eval_seconds: f64, "s", measured, "wall time in evaluations";
+    checkpoint_seconds: f64, "s", measured, "wall time in writing checkpoints";
+    tokens_per_second: Option<f64>, "tokens/s", measured, "tokens over wall time, median over the steps after the first";
+    mfu: Option<f64>, "", measured, "share of the device's peak FLOP rate, where that is known";
+    peak_rss_bytes: Option<u64>, "bytes", measured, "most memory the process held";
+    host: String, "", measured, "host name";
+    cpu_model: String, "", measured, "the CPU's name";
+    accelerator: Option<String>, "", measured, "the accelerator's name";
+    started: String, "UTC", measured, "when it began";
+    finished: String, "UTC", measured, "when it ended";
+}
+
+table! {
+    StepRow, "steps.parquet", "One row an optimizer step of a run.",
+    arm: String, "", exact, "the cell without its seed";
+    seed: u64, "", exact, "seed of the initial weights";
+    run_key: String, "", exact, "identity of the run";
+    step: u64, "", exact, "the step, from 0";
+    loss: f32, "nats/token", exact, "mean loss over the step's tokens, before its update";
+    lr_multiplier: f64, "", exact, "multiplies every group's base learning rate";
+    muon_momentum: f64, "", exact, "Muon's momentum";
+    muon_weight_decay: f64, "", exact, "Muon's weight decay";
+    tokens: u64, "tokens", exact, "tokens trained on, this step included";
+    seconds: f64, "s", measured, "wall time of the step";
+}
+
+table! {
+    EvalRow, "evals.parquet", "One row a value of an evaluation.",
+    arm: String, "", exact, "the cell without its seed";
+    seed: u64, "", exact, "seed of the initial weights";
+    run_key: String, "", exact, "identity of the run";
+    step: u64, "steps", exact, "optimizer steps done before it";
+    metric: String, "", exact, "what was evaluated: `val_bpb`, ..";
+    value: f64, "", exact, "its value; `val_bpb` in bits a byte";
+    eval_hash: String, "", exact, "hash over the evaluation";
+}
+
+table! {
+    ScorecardRow, "scorecard.parquet", "One row a verdict.",
+    verdict: String, "", exact, "`quality`, `speed` or `reproducibility`";
+    arm: String, "", exact, "the arm that is judged";
+    control: Option<String>, "", exact, "the arm it is compared with";
+    metric: String, "", exact, "what is compared";
+    outcome: String, "", exact, "`pass`, `fail`, `undecided`, `not judged`, `no baseline` or `info`";
+    pairs: u64, "", exact, "pairs of runs with equal seeds";
+    arm_mean: Option<f64>, "", exact, "mean of the arm";
+    control_mean: Option<f64>, "", exact, "mean of the control";
+    difference: Option<f64>, "", exact, "mean of arm - control over the pairs; for speed the ratio arm / control";
+    lower: Option<f64>, "", exact, "lower confidence bound of the difference";
+    upper: Option<f64>, "", exact, "upper confidence bound of the difference";
+    limit: Option<f64>, "", exact, "the margin or the smallest ratio";
+    confidence: Option<f64>, "", exact, "confidence of the interval";
+    detail: String, "", exact, "the verdict in words";
+}

@@ -1,0 +1,163 @@
+use std::fs;
+use std::io::ErrorKind;
+use std::sync::Arc;
+
+use super::column::{table_bytes, table_rows};
+use super::*;
+use crate::files::{ExactF32, ExactF64, Fault, FaultAt, Files};
+use crate::hash::Digest;
+use crate::train::checkpoint::EvalPoint;
+
+fn result(loss: f32) -> RunResult {
+    let train_hash = Digest::of(&loss.to_le_bytes());
+    let eval = EvalPoint {
+        step: 2,
+        settings: Digest::of(b"settings"),
+        train_hash,
+        values: [("val_bpb".to_owned(), ExactF64(f64::from(loss)))].into(),
+    };
+    let losses = vec![ExactF32(3.0), ExactF32(loss)];
+    let timings = Timings { step_seconds: vec![0.5, 0.25], alone: true, ..Timings::default() };
+    let host = HostFacts { host: "crunch".into(), ..HostFacts::default() };
+    RunResult::new(Digest::of(b"key"), "cpu".into(), 1, train_hash, losses, vec![eval], timings, host)
+        .unwrap()
+}
+
+#[test]
+fn a_result_comes_back_and_looks_like_this() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("result.json");
+    assert_eq!(RunResult::read(&Files::new(), &path).unwrap(), None);
+    result(2.5).write(&Files::new(), &path).unwrap();
+    assert_eq!(RunResult::read(&Files::new(), &path).unwrap(), Some(result(2.5)));
+    insta::assert_snapshot!(fs::read_to_string(&path).unwrap());
+    assert_eq!(result(2.5).final_value("val_bpb"), Some(2.5));
+    assert!(result(2.5).contradicts(&result(2.25)));
+    assert!(!result(2.5).contradicts(&result(2.5)));
+    let elsewhere = RunResult { environment_class: "tch".into(), ..result(2.25) };
+    assert!(!result(2.5).contradicts(&elsewhere));
+}
+
+#[test]
+fn a_result_that_contradicts_itself_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("result.json");
+    result(2.5).write(&Files::new(), &path).unwrap();
+    let good = fs::read_to_string(&path).unwrap();
+    let value = format!("{:016x}", 2.5_f64.to_bits());
+    let cases = [
+        good.replace(&value, "4004000000000001"),
+        good.replace(&result(2.5).result_hash.to_string(), &Digest::of(b"other").to_string()),
+        good.replace(&result(2.5).eval_hash.to_string(), &Digest::of(b"other").to_string()),
+        good.replace("\"format\": 1", "\"format\": 9"),
+        good[..good.len() / 2].to_owned(),
+        String::new(),
+    ];
+    let told = cases.map(|text| {
+        assert_ne!(text, good);
+        fs::write(&path, text).unwrap();
+        let error = crate::error::Error::from(RunResult::read(&Files::new(), &path).unwrap_err());
+        assert_eq!(error.class().exit_code(), 2);
+        error.what().replace(&dir.path().display().to_string(), "run")
+    });
+    insta::assert_snapshot!(told.join("\n"));
+}
+
+#[test]
+fn a_run_is_finished_or_not_under_every_fault() {
+    let count = Arc::new(FaultAt::once(usize::MAX, Fault::Fail(ErrorKind::Other)));
+    let dir = tempfile::tempdir().unwrap();
+    result(2.5).write(&Files::with_faults(count.clone()), &dir.path().join("result.json")).unwrap();
+    for at in 0..count.seen() {
+        for fault in [FaultAt::once(at, Fault::Short(9, ErrorKind::StorageFull)), FaultAt::kill(at, 9)] {
+            let dir = tempfile::tempdir().unwrap();
+            let path = dir.path().join("result.json");
+            result(2.5).write(&Files::with_faults(Arc::new(fault)), &path).unwrap_err();
+            let read = RunResult::read(&Files::new(), &path).unwrap();
+            assert!(read.is_none() || read == Some(result(2.5)));
+        }
+    }
+}
+
+#[test]
+fn tables_come_back_bit_by_bit() {
+    let steps: Vec<_> = (0..1000_u64)
+        .map(|step| StepRow {
+            arm: "schedule.warmdown=sqrt".into(),
+            step,
+            loss: f32::from_bits(0x7f80_0000 + step as u32),
+            lr_multiplier: -0.0,
+            seconds: 1.0 / step as f64,
+            ..StepRow::default()
+        })
+        .collect();
+    let bytes = table_bytes(&steps).unwrap();
+    assert_eq!(bytes, table_bytes(&steps).unwrap());
+    let back: Vec<StepRow> = table_rows(&bytes).unwrap();
+    assert_eq!(back.len(), steps.len());
+    for (a, b) in back.iter().zip(&steps) {
+        assert_eq!(a.loss.to_bits(), b.loss.to_bits());
+        assert_eq!(a.lr_multiplier.to_bits(), b.lr_multiplier.to_bits());
+        assert_eq!((&a.arm, a.step, a.seconds.to_bits()), (&b.arm, b.step, b.seconds.to_bits()));
+    }
+    let runs = [
+        RunRow {
+            arm: "a".into(),
+            val_bpb: None,
+            peak_rss_bytes: Some(u64::MAX),
+            alone: true,
+            ..RunRow::default()
+        },
+        RunRow { arm: "b".into(), val_bpb: Some(2.5), reason: Some("NaN".into()), ..RunRow::default() },
+    ];
+    assert_eq!(table_rows::<RunRow>(&table_bytes(&runs).unwrap()).unwrap(), runs);
+    assert_eq!(table_rows::<RunRow>(&table_bytes::<RunRow>(&[]).unwrap()).unwrap(), []);
+}
+
+#[test]
+fn a_table_of_another_kind_is_named() {
+    let evals = table_bytes(&[EvalRow::default()]).unwrap();
+    assert_eq!(table_rows::<StepRow>(&evals).unwrap_err(), "it has no column `loss`");
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("steps.parquet");
+    for bytes in [&b""[..], b"PAR1", b"not parquet at all", &evals[..evals.len() - 3]] {
+        fs::write(&path, bytes).unwrap();
+        let error = read_table::<StepRow>(&Files::new(), &path).unwrap_err();
+        assert!(matches!(error, TableError::Malformed { .. }), "{error}");
+    }
+    write_table(&Files::new(), &path, &[StepRow::default()]).unwrap();
+    assert_eq!(read_table::<StepRow>(&Files::new(), &path).unwrap(), [StepRow::default()]);
+}
+
+#[test]
+fn the_schemas_are_documented() {
+    insta::assert_snapshot!(schemas_markdown());
+}
+
+#[test]
+fn a_plan_comes_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let experiment = ExperimentDir::new(dir.path(), "d12_sqrt", Some("smoke"));
+    assert_eq!(experiment.path(), dir.path().join("d12_sqrt@smoke"));
+    Files::new().create_dir_all(experiment.path()).unwrap();
+    let plan = PlanRecord {
+        name: "d12_sqrt".into(),
+        question: None,
+        manifest: "experiments/d12_sqrt.toml".into(),
+        profile: Some("smoke".into()),
+        nanorun: "0.1.0".into(),
+        control: Some("schedule.warmdown=linear".into()),
+        runs: vec![PlannedRun {
+            arm: "schedule.warmdown=sqrt".into(),
+            seed: 1,
+            key: Digest::of(b"key"),
+            steps: 3,
+            cell: [("schedule.warmdown".to_owned(), toml::Value::from("sqrt"))].into(),
+        }],
+    };
+    plan.write(&Files::new(), &experiment).unwrap();
+    assert_eq!(PlanRecord::read(&Files::new(), &experiment).unwrap(), plan);
+    insta::assert_snapshot!(fs::read_to_string(experiment.file("plan.toml")).unwrap());
+    fs::write(experiment.file("plan.toml"), "name = 3").unwrap();
+    assert!(matches!(PlanRecord::read(&Files::new(), &experiment), Err(RecordError::Malformed { .. })));
+}

@@ -1,0 +1,245 @@
+//! How runs are watched: a bar each on a terminal, sober lines elsewhere.
+
+use std::io::Write;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+
+use crate::train::observer::{Event, Observer, Origin};
+
+/// How often a line reports steps where there are no bars.
+const LINE_EVERY: Duration = Duration::from_secs(10);
+
+/// All the runs of an experiment, as they are shown.
+#[derive(Clone)]
+pub struct Display {
+    kind: Kind,
+}
+
+#[derive(Clone)]
+enum Kind {
+    Bars(MultiProgress),
+    Lines(Arc<Mutex<()>>),
+    Silent,
+}
+
+impl Display {
+    /// Bars on a terminal.
+    pub fn bars() -> Self {
+        Self { kind: Kind::Bars(MultiProgress::new()) }
+    }
+
+    /// Lines on stderr.
+    pub fn lines() -> Self {
+        Self { kind: Kind::Lines(Arc::default()) }
+    }
+
+    /// Nothing.
+    pub fn silent() -> Self {
+        Self { kind: Kind::Silent }
+    }
+
+    /// A line above the bars.
+    pub fn line(&self, text: &str) {
+        match &self.kind {
+            Kind::Bars(bars) => {
+                let _ = bars.println(text);
+            }
+            Kind::Lines(lock) => {
+                let _guard = lock.lock().unwrap_or_else(PoisonError::into_inner);
+                let _ = writeln!(std::io::stderr(), "{text}");
+            }
+            Kind::Silent => {}
+        }
+    }
+
+    /// Starts showing a run of `steps` steps.
+    pub fn run(&self, label: &str, steps: u64) -> RunProgress {
+        let bar = match &self.kind {
+            Kind::Bars(bars) => {
+                let bar = bars.add(ProgressBar::new(steps));
+                let style = "{prefix:24!} {bar:24} {pos}/{len} {msg}  eta {eta}";
+                if let Ok(style) = ProgressStyle::with_template(style) {
+                    bar.set_style(style.progress_chars("=> "));
+                }
+                bar.set_prefix(label.to_owned());
+                bar.enable_steady_tick(Duration::from_millis(500));
+                Some(bar)
+            }
+            _ => None,
+        };
+        RunProgress {
+            display: self.clone(),
+            label: label.to_owned(),
+            steps,
+            bar,
+            last_line: Instant::now(),
+            loss: None,
+            val_bpb: None,
+            rate: Rate::default(),
+        }
+    }
+}
+
+/// One run, as it is shown.
+pub struct RunProgress {
+    display: Display,
+    label: String,
+    steps: u64,
+    bar: Option<ProgressBar>,
+    last_line: Instant,
+    loss: Option<f32>,
+    val_bpb: Option<f64>,
+    rate: Rate,
+}
+
+/// Exponential average of step times, for tok/s and the time left.
+#[derive(Default)]
+struct Rate {
+    seconds: f64,
+    weight: f64,
+    tokens: u64,
+}
+
+impl Rate {
+    fn add(&mut self, seconds: f64, tokens: u64) {
+        self.seconds = 0.9 * self.seconds + 0.1 * seconds;
+        self.weight = 0.9 * self.weight + 0.1;
+        self.tokens = tokens;
+    }
+
+    fn seconds_per_step(&self) -> f64 {
+        if self.weight > 0.0 { self.seconds / self.weight } else { 0.0 }
+    }
+
+    fn tokens_per_second(&self) -> f64 {
+        let seconds = self.seconds_per_step();
+        if seconds > 0.0 { self.tokens as f64 / seconds } else { 0.0 }
+    }
+}
+
+impl RunProgress {
+    fn numbers(&self) -> String {
+        let loss = self.loss.map_or_else(|| "-".to_owned(), |loss| format!("{loss:.4}"));
+        let bpb = self.val_bpb.map_or_else(|| "-".to_owned(), |bpb| format!("{bpb:.4}"));
+        format!("loss {loss}  val bpb {bpb}  {} tok/s", grouped(self.rate.tokens_per_second()))
+    }
+
+    fn show(&self, step: u64) {
+        if let Some(bar) = &self.bar {
+            bar.set_position(step);
+            bar.set_message(self.numbers());
+        }
+    }
+
+    /// The run ended; `how` says how in a few words.
+    pub fn finish(self, how: &str) {
+        if let Some(bar) = &self.bar {
+            bar.set_message(format!("{}  {how}", self.numbers()));
+            bar.abandon();
+        } else {
+            self.display.line(&format!("{}: {how}", self.label));
+        }
+    }
+}
+
+impl Observer for RunProgress {
+    fn event(&mut self, event: &Event<'_>) {
+        match event {
+            Event::Started { step, origin } => {
+                let from = match origin {
+                    Origin::Scratch => String::new(),
+                    Origin::Checkpoint => format!(", resumed after step {step}"),
+                    Origin::Prefix => format!(", first {step} steps shared"),
+                };
+                if self.bar.is_some() {
+                    self.show(*step);
+                } else {
+                    self.display.line(&format!("{}: {} steps{from}", self.label, self.steps));
+                }
+            }
+            Event::Step(done) => {
+                self.loss = Some(done.loss);
+                self.rate.add(done.seconds, done.tokens);
+                self.show(done.step + 1);
+                if self.bar.is_none() && self.last_line.elapsed() >= LINE_EVERY {
+                    self.last_line = Instant::now();
+                    let left = (self.steps - done.step.min(self.steps)) as f64 * self.rate.seconds_per_step();
+                    self.display.line(&format!(
+                        "{}: step {}/{}  {}  eta {}",
+                        self.label,
+                        done.step + 1,
+                        self.steps,
+                        self.numbers(),
+                        duration(left)
+                    ));
+                }
+            }
+            Event::Evaluated(done) => {
+                self.val_bpb = Some(done.val_bpb);
+                self.show(done.step);
+                if self.bar.is_none() {
+                    self.display.line(&format!(
+                        "{}: step {}/{}  val bpb {:.4}",
+                        self.label, done.step, self.steps, done.val_bpb
+                    ));
+                }
+            }
+            Event::Note(text) => self.display.line(&format!("{}: {text}", self.label)),
+            Event::Evaluating { .. } | Event::Saved { .. } => {}
+        }
+    }
+}
+
+/// A whole number with thousands separated.
+pub fn grouped(value: f64) -> String {
+    let digits = format!("{:.0}", value.max(0.0));
+    let mut out = String::new();
+    for (i, digit) in digits.chars().enumerate() {
+        if i > 0 && (digits.len() - i).is_multiple_of(3) {
+            out.push(',');
+        }
+        out.push(digit);
+    }
+    out
+}
+
+/// Seconds as `45 s`, `3 min 20 s`, `2 h 05 min` or `3 d 4 h`.
+pub fn duration(seconds: f64) -> String {
+    let s = seconds.max(0.0).round() as u64;
+    match s {
+        0..60 => format!("{s} s"),
+        60..3600 => format!("{} min {:02} s", s / 60, s % 60),
+        3600..86400 => format!("{} h {:02} min", s / 3600, s % 3600 / 60),
+        _ => format!("{} d {} h", s / 86400, s % 86400 / 3600),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_grouped() {
+        assert_eq!(grouped(0.4), "0");
+        assert_eq!(grouped(999.0), "999");
+        assert_eq!(grouped(1_234_567.0), "1,234,567");
+    }
+
+    #[test]
+    fn durations_read_well() {
+        assert_eq!(duration(59.4), "59 s");
+        assert_eq!(duration(3_725.0), "1 h 02 min");
+        assert_eq!(duration(200_000.0), "2 d 7 h");
+    }
+
+    #[test]
+    fn the_rate_forgets() {
+        let mut rate = Rate::default();
+        for _ in 0..200 {
+            rate.add(2.0, 100);
+        }
+        assert!((rate.tokens_per_second() - 50.0).abs() < 1e-6);
+    }
+}

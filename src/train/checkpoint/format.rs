@@ -1,0 +1,193 @@
+//! One checkpoint's directory: written as a whole, verified when read.
+
+use std::io::{self, Write};
+use std::path::Path;
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+
+use super::error::CheckpointError;
+use super::state::TrainState;
+use super::tensors::{NamedTensor, check_fit, read_safetensors, write_safetensors};
+use crate::files::{FileError, Files, StagedDir};
+use crate::hash::Digest;
+
+/// The version of the format; another one is refused.
+const FORMAT: u32 = 1;
+const MODEL: &str = "model.safetensors";
+const OPTIMIZER: &str = "optimizer.safetensors";
+const STATE: &str = "state.json";
+const MANIFEST: &str = "MANIFEST.json";
+
+/// Everything a run needs to carry on.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Checkpoint<'a, C = serde_json::Value> {
+    /// The parameters, by upstream's state dict names.
+    pub params: Vec<NamedTensor<'a>>,
+    /// Optimizer state, named `<parameter>.<buffer>`.
+    pub optimizer: Vec<NamedTensor<'a>>,
+    /// The rest.
+    pub state: TrainState<C>,
+}
+
+/// `MANIFEST.json`.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Manifest {
+    format: u32,
+    step: u64,
+    files: Vec<FileEntry>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct FileEntry {
+    name: String,
+    bytes: u64,
+    sha256: Digest,
+}
+
+impl Manifest {
+    /// Its one spelling: a manifest that is spelled otherwise was damaged.
+    fn to_bytes(&self) -> Result<Vec<u8>, serde_json::Error> {
+        let mut bytes = serde_json::to_vec_pretty(self)?;
+        bytes.push(b'\n');
+        Ok(bytes)
+    }
+}
+
+impl<C: Serialize> Checkpoint<'_, C> {
+    /// Writes the directory `dir`, whose parent exists, replacing one that is there.
+    pub fn write(&self, files: &Files, dir: &Path) -> Result<(), CheckpointError> {
+        let staged = files.stage_dir(dir)?;
+        let write_error = |name: &str, error| FileError::new("write", &dir.join(name), error);
+        let mut manifest = Manifest { format: FORMAT, step: self.state.step, files: Vec::new() };
+        let mut add = |name: &str, write: &dyn Fn(&mut HashingWriter) -> io::Result<()>| {
+            let mut out = HashingWriter::new(&staged, name)?;
+            write(&mut out).map_err(|error| write_error(name, error))?;
+            manifest.files.push(out.finish(name)?);
+            Ok::<_, FileError>(())
+        };
+        add(MODEL, &|out| write_safetensors(out, &self.params))?;
+        add(OPTIMIZER, &|out| write_safetensors(out, &self.optimizer))?;
+        add(STATE, &|out| Ok(serde_json::to_writer(out, &self.state)?))?;
+        let manifest = manifest.to_bytes().map_err(|error| write_error(MANIFEST, error.into()))?;
+        staged.write(MANIFEST, &manifest)?;
+        Ok(staged.commit()?)
+    }
+}
+
+impl<C: DeserializeOwned> Checkpoint<'static, C> {
+    /// Reads and verifies the directory `dir`.
+    pub fn read(files: &Files, dir: &Path) -> Result<Self, CheckpointError> {
+        let manifest = read_manifest(files, dir)?;
+        let part = |name: &str| read_verified(files, dir, &manifest, name);
+        let malformed = |name: &str, what: String| CheckpointError::Malformed { path: dir.join(name), what };
+        let tensors = |name: &str| read_safetensors(&part(name)?).map_err(|what| malformed(name, what));
+        let state: TrainState<C> =
+            serde_json::from_slice(&part(STATE)?).map_err(|error| malformed(STATE, error.to_string()))?;
+        let losses = state.step_losses.len() as u64;
+        if state.step != manifest.step || losses != state.step {
+            let what = format!("it tells of step {} and {losses} losses in {}", state.step, manifest.step);
+            return Err(malformed(STATE, what));
+        }
+        Ok(Self { params: tensors(MODEL)?, optimizer: tensors(OPTIMIZER)?, state })
+    }
+
+    /// Checks that it belongs to the run whose key at this step is `run_key`, made in the class `environment`.
+    pub fn check_run(&self, run_key: &Digest, environment: &str) -> Result<(), CheckpointError> {
+        let (step, state) = (self.state.step, &self.state);
+        if state.run_key != *run_key {
+            return Err(CheckpointError::OtherRun { step, expected: *run_key, found: state.run_key });
+        }
+        if state.environment_class != environment {
+            let (expected, found) = (environment.to_owned(), state.environment_class.clone());
+            return Err(CheckpointError::OtherEnvironment { step, expected, found });
+        }
+        Ok(())
+    }
+
+    /// Checks that parameters and optimizer state have exactly these names and shapes.
+    pub fn check_fit<'a>(
+        &self,
+        params: impl IntoIterator<Item = (&'a str, &'a [usize])>,
+        optimizer: impl IntoIterator<Item = (&'a str, &'a [usize])>,
+    ) -> Result<(), CheckpointError> {
+        check_fit(params, &self.params)?;
+        check_fit(optimizer, &self.optimizer)
+    }
+}
+
+fn read_manifest(files: &Files, dir: &Path) -> Result<Manifest, CheckpointError> {
+    let path = dir.join(MANIFEST);
+    let malformed = |what: &str| CheckpointError::Malformed { path: path.clone(), what: what.to_owned() };
+    let missing = || CheckpointError::Missing { dir: dir.to_owned(), file: MANIFEST.to_owned() };
+    let bytes = files.read_if_there(&path)?.ok_or_else(missing)?;
+    // The version first: the rest may look otherwise in another one.
+    let value: serde_json::Value = serde_json::from_slice(&bytes).map_err(|e| malformed(&e.to_string()))?;
+    match value.get("format").and_then(serde_json::Value::as_u64) {
+        Some(found) if found != u64::from(FORMAT) => {
+            let found = u32::try_from(found).unwrap_or(u32::MAX);
+            return Err(CheckpointError::Format { dir: dir.to_owned(), expected: FORMAT, found });
+        }
+        _ => {}
+    }
+    let manifest: Manifest = serde_json::from_value(value).map_err(|e| malformed(&e.to_string()))?;
+    if manifest.to_bytes().ok() != Some(bytes) {
+        return Err(malformed("it is not spelled as it was written"));
+    }
+    Ok(manifest)
+}
+
+fn read_verified(
+    files: &Files,
+    dir: &Path,
+    manifest: &Manifest,
+    name: &str,
+) -> Result<Vec<u8>, CheckpointError> {
+    let missing = || CheckpointError::Missing { dir: dir.to_owned(), file: name.to_owned() };
+    let entry = manifest.files.iter().find(|entry| entry.name == name).ok_or_else(missing)?;
+    let path = dir.join(name);
+    let bytes = files.read_if_there(&path)?.ok_or_else(missing)?;
+    if bytes.len() as u64 != entry.bytes {
+        return Err(CheckpointError::Length { path, expected: entry.bytes, found: bytes.len() as u64 });
+    }
+    let found = Digest::of(&bytes);
+    if found != entry.sha256 {
+        return Err(CheckpointError::Hash { path, expected: entry.sha256, found });
+    }
+    Ok(bytes)
+}
+
+/// Writes a file of the checkpoint and hashes it on the way.
+struct HashingWriter {
+    file: crate::files::StagedFile,
+    hash: Sha256,
+    bytes: u64,
+}
+
+impl HashingWriter {
+    fn new(staged: &StagedDir, name: &str) -> Result<Self, FileError> {
+        Ok(Self { file: staged.create(name)?, hash: Sha256::new(), bytes: 0 })
+    }
+
+    fn finish(self, name: &str) -> Result<FileEntry, FileError> {
+        self.file.finish()?;
+        let sha256 = Digest::from(<[u8; 32]>::from(self.hash.finalize()));
+        Ok(FileEntry { name: name.to_owned(), bytes: self.bytes, sha256 })
+    }
+}
+
+impl Write for HashingWriter {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let written = self.file.write(bytes)?;
+        self.hash.update(&bytes[..written]);
+        self.bytes += written as u64;
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
+}

@@ -1,0 +1,27 @@
+//! Checkpoints: everything a run needs to carry on bit by bit.
+//!
+//! A checkpoint of the state after 500 steps is the directory `step_000500/` with
+//!
+//! - `model.safetensors`: the parameters by upstream's state dict names;
+//! - `optimizer.safetensors`: optimizer state, `<parameter>.exp_avg`, `.exp_avg_sq` (AdamW), `.momentum_buffer`,
+//!   `.second_momentum_buffer` (Muon);
+//! - `state.json`: a [`TrainState`];
+//! - `MANIFEST.json`: size and SHA-256 of each of these, written last.
+//!
+//! It is built under a temporary name and renamed as a whole. Loading verifies every hash; a
+//! [`CheckpointStore`] falls back to the checkpoint before when the newest does not verify.
+
+mod error;
+mod format;
+mod state;
+mod store;
+mod tensors;
+
+#[cfg(test)]
+mod tests;
+
+pub use error::{CheckpointError, Misfit};
+pub use format::Checkpoint;
+pub use state::{EvalPoint, TrainState};
+pub use store::{CheckpointStore, LatestValid, Retention, Skipped, surplus};
+pub use tensors::{NamedTensor, Values, check_fit, read_safetensors, write_safetensors};

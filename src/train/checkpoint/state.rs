@@ -1,0 +1,61 @@
+//! What a checkpoint holds besides tensors.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::files::{ExactF32, ExactF64};
+use crate::hash::Digest;
+use crate::train::result_hash::eval_hash;
+
+/// Where a run stands. `C` is the data cursor with its buffered documents, whatever the data needs to hand out
+/// the very next row.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct TrainState<C = serde_json::Value> {
+    /// Optimizer steps done.
+    pub step: u64,
+    /// The run key at that step, `k[step]`.
+    pub run_key: Digest,
+    /// Digest of the run's whole configuration, for people: `run_key` decides.
+    pub config: Digest,
+    /// The environment class that computed it.
+    pub environment_class: String,
+    /// Mean loss of every step so far, `step` of them: the running state of the train hash.
+    pub step_losses: Vec<ExactF32>,
+    /// Wall seconds of every step so far; never hashed.
+    #[serde(default)]
+    pub step_seconds: Vec<f64>,
+    /// Wall seconds of every step so far; recorded beside the results, never hashed.
+    pub step_seconds: Vec<f64>,
+    /// Evaluations so far, in the order in which they were made.
+    pub evals: Vec<EvalPoint>,
+    /// Tokens seen, epochs, and the like.
+    pub counters: BTreeMap<String, u64>,
+    /// Smoothed losses and other running averages.
+    pub averages: BTreeMap<String, ExactF64>,
+    /// State words of the random generators that the rest of the run draws from.
+    pub random: Vec<u64>,
+    /// Where the data stand.
+    pub cursor: C,
+}
+
+/// One evaluation and its hash.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct EvalPoint {
+    /// Optimizer steps done before it.
+    pub step: u64,
+    /// Digest of its settings: tokens, split, batch shape.
+    pub settings: Digest,
+    /// The train hash at its step.
+    pub train_hash: Digest,
+    /// Its values by name, `val_bpb` among them.
+    pub values: BTreeMap<String, ExactF64>,
+}
+
+impl EvalPoint {
+    /// Its eval hash.
+    pub fn hash(&self) -> Digest {
+        let values = self.values.iter().map(|(name, &value)| (name.as_str(), value));
+        eval_hash(&self.train_hash, &self.settings, values)
+    }
+}

@@ -1,0 +1,154 @@
+//! The checkpoints of one run: which are there, which is the newest that verifies, which may go.
+
+use std::collections::BTreeSet;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::error::CheckpointError;
+use super::format::Checkpoint;
+use crate::files::{FileError, Files};
+
+/// The directory `checkpoints/` of one run.
+#[derive(Debug, Clone)]
+pub struct CheckpointStore {
+    files: Files,
+    dir: PathBuf,
+}
+
+/// Which checkpoints stay.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Retention {
+    /// Every so many steps one is kept; 0 keeps none but the last.
+    pub every: u64,
+    /// How many of the kept ones stay, the newest of them; 0 is all.
+    pub keep: usize,
+    /// The run's last step, whose checkpoint is always kept.
+    pub last_step: u64,
+    /// Steps at which other runs fork: they stay until their caller lets go of them.
+    pub pinned: BTreeSet<u64>,
+}
+
+/// The newest checkpoint that verifies.
+#[derive(Debug)]
+pub struct LatestValid<C = serde_json::Value> {
+    /// It, or none where none verifies.
+    pub checkpoint: Option<Checkpoint<'static, C>>,
+    /// Newer ones that were passed over, newest first.
+    pub skipped: Vec<Skipped>,
+}
+
+/// A checkpoint that was passed over.
+#[derive(Debug)]
+pub struct Skipped {
+    /// Its directory.
+    pub dir: PathBuf,
+    /// Why.
+    pub reason: CheckpointError,
+}
+
+impl CheckpointStore {
+    /// The store at `dir`, which need not exist yet.
+    pub fn new(files: Files, dir: impl Into<PathBuf>) -> Self {
+        Self { files, dir: dir.into() }
+    }
+
+    /// Where the checkpoint of a step is: `step_000500`, longer from a million on.
+    pub fn step_dir(&self, step: u64) -> PathBuf {
+        self.dir.join(format!("step_{step:06}"))
+    }
+
+    /// The steps that have a checkpoint, ascending, valid or not.
+    pub fn steps(&self) -> Result<Vec<u64>, CheckpointError> {
+        let error = |error| FileError::new("read the directory", &self.dir, error);
+        let entries = match std::fs::read_dir(&self.dir) {
+            Ok(entries) => entries,
+            Err(e) if e.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(e) => return Err(error(e).into()),
+        };
+        let mut steps = Vec::new();
+        for entry in entries {
+            let path = entry.map_err(error)?.path();
+            // Only the exact spelling: two directories never claim one step.
+            steps.extend(step_of(&path).filter(|&step| self.step_dir(step) == path));
+        }
+        steps.sort_unstable();
+        Ok(steps)
+    }
+
+    /// Writes a checkpoint durably.
+    pub fn save<C: Serialize>(&self, checkpoint: &Checkpoint<'_, C>) -> Result<(), CheckpointError> {
+        self.files.create_dir_all(&self.dir)?;
+        checkpoint.write(&self.files, &self.step_dir(checkpoint.state.step))
+    }
+
+    /// Reads and verifies the checkpoint of a step.
+    pub fn load<C: DeserializeOwned>(&self, step: u64) -> Result<Checkpoint<'static, C>, CheckpointError> {
+        let dir = self.step_dir(step);
+        let checkpoint = Checkpoint::<C>::read(&self.files, &dir)?;
+        if checkpoint.state.step != step {
+            let what = format!("it holds step {}", checkpoint.state.step);
+            return Err(CheckpointError::Malformed { path: dir, what });
+        }
+        Ok(checkpoint)
+    }
+
+    /// The newest checkpoint that verifies, and what was passed over on the way to it.
+    pub fn latest_valid<C: DeserializeOwned>(&self) -> Result<LatestValid<C>, CheckpointError> {
+        self.latest_valid_where(|_| Ok(()))
+    }
+
+    /// The newest checkpoint that verifies and that `accept` takes: one of another run or class is passed over too.
+    pub fn latest_valid_where<C: DeserializeOwned>(
+        &self,
+        accept: impl Fn(&Checkpoint<'static, C>) -> Result<(), CheckpointError>,
+    ) -> Result<LatestValid<C>, CheckpointError> {
+        let mut skipped = Vec::new();
+        for step in self.steps()?.into_iter().rev() {
+            let outcome = self.load(step).and_then(|checkpoint| accept(&checkpoint).map(|()| checkpoint));
+            match outcome {
+                Ok(checkpoint) => return Ok(LatestValid { checkpoint: Some(checkpoint), skipped }),
+                Err(reason) => skipped.push(Skipped { dir: self.step_dir(step), reason }),
+            }
+        }
+        Ok(LatestValid { checkpoint: None, skipped })
+    }
+
+    /// Removes what `retention` does not keep; the newest always stays. To be called once a newer one is there.
+    /// Returns the removed steps.
+    pub fn prune(&self, retention: &Retention) -> Result<Vec<u64>, CheckpointError> {
+        let surplus = surplus(&self.steps()?, retention);
+        for &step in &surplus {
+            self.files.remove_dir(&self.step_dir(step))?;
+        }
+        Ok(surplus)
+    }
+
+    /// Removes every checkpoint.
+    pub fn clear(&self) -> Result<(), CheckpointError> {
+        Ok(self.files.remove_dir(&self.dir)?)
+    }
+}
+
+/// Of the ascending `steps` that have checkpoints, those that may go: rolling ones as soon as a newer one is
+/// there, kept ones beyond the newest `keep`.
+pub fn surplus(steps: &[u64], retention: &Retention) -> Vec<u64> {
+    let is_kept = |step: u64| {
+        step == retention.last_step || (retention.every > 0 && step > 0 && step % retention.every == 0)
+    };
+    let kept: Vec<_> = steps.iter().copied().filter(|&step| is_kept(step)).collect();
+    let staying = if retention.keep == 0 { kept.len() } else { retention.keep.min(kept.len()) };
+    let staying = &kept[kept.len() - staying..];
+    steps
+        .iter()
+        .copied()
+        .filter(|step| steps.last() != Some(step))
+        .filter(|step| !staying.contains(step) && !retention.pinned.contains(step))
+        .collect()
+}
+
+fn step_of(path: &Path) -> Option<u64> {
+    path.file_name()?.to_str()?.strip_prefix("step_")?.parse().ok()
+}

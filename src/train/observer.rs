@@ -1,0 +1,74 @@
+//! What the step loop tells whoever watches it.
+
+/// One optimizer step, done.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct StepDone {
+    /// The step, from 0.
+    pub step: u64,
+    /// Mean loss over the step's tokens, nats.
+    pub loss: f32,
+    /// Learning-rate multiplier it used.
+    pub lr_multiplier: f64,
+    /// Wall time, seconds.
+    pub seconds: f64,
+    /// Of which the optimizer update, seconds.
+    pub update_seconds: f64,
+    /// Tokens it trained on.
+    pub tokens: u64,
+}
+
+/// One evaluation, done.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct EvalDone {
+    /// Steps trained before it.
+    pub step: u64,
+    /// Validation bits per byte.
+    pub val_bpb: f64,
+    /// Wall time, seconds.
+    pub seconds: f64,
+}
+
+/// What happened.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Event<'a> {
+    /// The loop begins, after this many steps done before.
+    Started {
+        /// Steps done before.
+        step: u64,
+        /// Where they came from: nothing, a checkpoint, or a prefix that another run trained.
+        origin: Origin,
+    },
+    /// A step.
+    Step(StepDone),
+    /// An evaluation begins.
+    Evaluating {
+        /// Steps trained before it.
+        step: u64,
+    },
+    /// An evaluation.
+    Evaluated(EvalDone),
+    /// A checkpoint is durably on disk.
+    Saved {
+        /// Its step.
+        step: u64,
+    },
+    /// Something worth a line, which changes no number.
+    Note(&'a str),
+}
+
+/// Where a run's first steps came from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Origin {
+    /// Initial weights.
+    Scratch,
+    /// A checkpoint of the same run.
+    Checkpoint,
+    /// A prefix shared with another run.
+    Prefix,
+}
+
+/// Watches a step loop.
+pub trait Observer {
+    /// Something happened.
+    fn event(&mut self, event: &Event<'_>);
+}

@@ -1,0 +1,375 @@
+//! The step loop: trains a run from wherever it stands to a step, evaluating and saving on the way.
+
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+use crate::data::{Batch, Cursor};
+use crate::error::{Error, Result};
+use crate::files::{ExactF32, ExactF64};
+use crate::hash::{Canonical, Digest};
+use crate::ops::SequenceShape;
+use crate::plan::run_config::{EvalConfig, RunConfig};
+
+use super::bpb::BitsPerByte;
+use super::causality::check_causality;
+use super::checkpoint::{self, Checkpoint, CheckpointStore, EvalPoint, Retention, TrainState};
+use super::engine::{Engine, MicroBatch, NamedTensor};
+use super::guard::{DriftGuard, HeldBytes};
+use super::observer::{EvalDone, Event, Observer, Origin, StepDone};
+use super::result_hash::train_hash;
+
+/// Name of the validation metric in an [`EvalPoint`].
+pub const VAL_BPB: &str = "val_bpb";
+/// Name of the mean validation loss, nats a token.
+pub const VAL_LOSS: &str = "val_loss";
+
+/// Rows of tokens, one micro-batch after another.
+pub trait BatchSource {
+    /// The next micro-batch.
+    fn next_batch(&mut self) -> Result<Batch>;
+}
+
+/// Where a session's rows come from.
+pub trait Rows {
+    /// The train split from `cursor` on, from its start without one.
+    fn train(&self, cursor: Option<Cursor>) -> Result<Box<dyn BatchSource>>;
+    /// The validation split from its start.
+    fn validation(&self) -> Result<Box<dyn BatchSource>>;
+    /// Bytes of each token, for bits per byte.
+    fn token_bytes(&self) -> &[u32];
+}
+
+/// A run being trained.
+pub struct Session<'a> {
+    /// What it is.
+    pub config: &'a RunConfig,
+    /// Its key after each number of steps, `k[0]` to `k[N]`.
+    pub keys: &'a [Digest],
+    /// Its rows.
+    pub rows: &'a dyn Rows,
+    /// Its checkpoints.
+    pub store: &'a CheckpointStore,
+    /// Steps whose checkpoint stays until the experiment is done: other runs start from them.
+    pub forks: &'a [u64],
+    /// Who watches.
+    pub observer: &'a mut dyn Observer,
+    /// Whether to stop at the next step boundary.
+    pub stop: &'a dyn Fn() -> bool,
+    /// Whether no other run trains in this process, so that the process's memory is this run's.
+    pub alone: bool,
+}
+
+/// How a session ended.
+#[derive(Debug)]
+pub enum Ending {
+    /// All steps are done.
+    Finished(Box<Finished>),
+    /// Asked to stop; a checkpoint of this step is on disk.
+    Interrupted {
+        /// Steps done.
+        step: u64,
+    },
+    /// The loss was not finite.
+    Diverged {
+        /// The step, from 0.
+        step: u64,
+        /// Its loss.
+        loss: f32,
+        /// The newest checkpoint before it.
+        last_good: Option<u64>,
+    },
+}
+
+/// A trained run.
+#[derive(Debug)]
+pub struct Finished {
+    /// Losses, evaluations and timings.
+    pub state: TrainState<Option<Cursor>>,
+    /// Hash over losses and final parameters.
+    pub train_hash: Digest,
+    /// The environment class it was trained in.
+    pub environment_class: String,
+}
+
+impl Session<'_> {
+    /// Trains to the last step. `start` is a checkpoint of this run, or of another with the same key at that step.
+    ///
+    /// # Errors
+    /// Data, memory or file failures. A loss that is not finite is an [`Ending`].
+    pub fn run(
+        &mut self,
+        engine: &mut dyn Engine,
+        start: Option<(Checkpoint<'static, Option<Cursor>>, Origin)>,
+    ) -> Result<Ending> {
+        let last = self.config.schedule.num_iterations;
+        let (mut state, origin) = match start {
+            Some((checkpoint, origin)) => {
+                let (parameters, optimizer) = (plain(&checkpoint.params)?, plain(&checkpoint.optimizer)?);
+                engine.restore(checkpoint.state.step, &parameters, &optimizer)?;
+                (checkpoint.state, origin)
+            }
+            None => (self.fresh(engine)?, Origin::Scratch),
+        };
+        self.observer.event(&Event::Started { step: state.step, origin });
+        let mut guard = DriftGuard::new(self.config.eval.max_drift_bytes);
+        let mut train = None;
+        let mut causal = false;
+        // A prefix lies in another run's directory: this run's own first checkpoint is still to be written.
+        let mut saved = if origin == Origin::Checkpoint { Some(state.step) } else { None };
+        loop {
+            let step = state.step;
+            if self.evaluates_at(step) && state.evals.iter().all(|eval| eval.step != step) {
+                self.save(engine, &mut state, &mut saved)?;
+                if !std::mem::replace(&mut causal, true) {
+                    self.check_causality(engine)?;
+                }
+                self.evaluate(engine, &mut guard, &mut state)?;
+            }
+            if self.saves_at(step) {
+                self.save(engine, &mut state, &mut saved)?;
+            }
+            if step == last {
+                break;
+            }
+            if (self.stop)() {
+                self.save(engine, &mut state, &mut saved)?;
+                return Ok(Ending::Interrupted { step });
+            }
+            let source = match &mut train {
+                Some(source) => source,
+                None => train.insert(self.rows.train(state.cursor.clone())?),
+            };
+            let loss = self.step(engine, source.as_mut(), &mut state)?;
+            if !loss.is_finite() {
+                return Ok(Ending::Diverged { step, loss, last_good: self.store.steps()?.pop() });
+            }
+        }
+        let losses = state.step_losses.iter().map(|loss| loss.0);
+        let train_hash = train_hash(losses, &named(&engine.parameters()?));
+        let environment_class = engine.environment_class();
+        Ok(Ending::Finished(Box::new(Finished { state, train_hash, environment_class })))
+    }
+
+    fn fresh(&self, engine: &dyn Engine) -> Result<TrainState<Option<Cursor>>> {
+        Ok(TrainState {
+            step: 0,
+            run_key: self.key(0)?,
+            config: config_digest(self.config)?,
+            environment_class: engine.environment_class(),
+            step_losses: Vec::new(),
+            step_seconds: Vec::new(),
+            evals: Vec::new(),
+            counters: BTreeMap::new(),
+            averages: BTreeMap::new(),
+            random: Vec::new(),
+            cursor: None,
+        })
+    }
+
+    fn key(&self, step: u64) -> Result<Digest> {
+        let key = usize::try_from(step).ok().and_then(|step| self.keys.get(step));
+        key.copied().ok_or_else(|| Error::internal(format!("the run has no key at step {step}")))
+    }
+
+    fn evaluates_at(&self, step: u64) -> bool {
+        let EvalConfig { every, .. } = self.config.eval;
+        step == 0 || step == self.config.schedule.num_iterations || (every > 0 && step.is_multiple_of(every))
+    }
+
+    fn saves_at(&self, step: u64) -> bool {
+        let every = self.config.checkpoint.every;
+        step == self.config.schedule.num_iterations
+            || (step > 0 && every > 0 && step.is_multiple_of(every))
+            || self.forks.contains(&step)
+    }
+
+    /// One optimizer step; returns its mean loss, which is not recorded where it is not finite.
+    fn step(
+        &mut self,
+        engine: &mut dyn Engine,
+        source: &mut dyn BatchSource,
+        state: &mut TrainState<Option<Cursor>>,
+    ) -> Result<f32> {
+        let started = Instant::now();
+        let accumulation = self.config.batch.grad_accum_steps;
+        let (mut sum, mut cursor, mut tokens) = (0.0_f64, None, 0);
+        for _ in 0..accumulation {
+            let batch = source.next_batch()?;
+            let micro = micro_batch(&batch);
+            let valid = micro.valid_targets().max(1);
+            let grad_scale = 1.0 / (valid as f32 * accumulation as f32);
+            let losses = engine.accumulate(&micro, grad_scale)?;
+            sum += mean(&losses, valid);
+            tokens += micro.inputs.len() as u64;
+            cursor = Some(batch.cursor_after);
+        }
+        let loss = (sum / accumulation as f64) as f32;
+        if !loss.is_finite() {
+            return Ok(loss);
+        }
+        let values = self.config.schedule.step_values(state.step);
+        let update = Instant::now();
+        engine.update(&values)?;
+        let (update_seconds, seconds) = (update.elapsed().as_secs_f64(), started.elapsed().as_secs_f64());
+        let done = StepDone {
+            step: state.step,
+            loss,
+            lr_multiplier: values.lr_multiplier,
+            seconds,
+            update_seconds,
+            tokens,
+        };
+        state.step += 1;
+        state.run_key = self.key(state.step)?;
+        state.step_losses.push(ExactF32(loss));
+        state.step_seconds.push(seconds);
+        *state.counters.entry("tokens".to_owned()).or_default() += tokens;
+        state.cursor = cursor;
+        self.observer.event(&Event::Step(done));
+        Ok(loss)
+    }
+
+    /// Puts the state on disk unless it is there already, then drops checkpoints that need not stay.
+    fn save(
+        &mut self,
+        engine: &dyn Engine,
+        state: &mut TrainState<Option<Cursor>>,
+        saved: &mut Option<u64>,
+    ) -> Result<()> {
+        if *saved == Some(state.step) {
+            return Ok(());
+        }
+        let (parameters, optimizer) = (engine.parameters()?, engine.optimizer_state()?);
+        let (params, optimizer) = (named(&parameters), named(&optimizer));
+        self.store.save(&Checkpoint { state: state.clone(), params, optimizer })?;
+        *saved = Some(state.step);
+        self.store.prune(&Retention {
+            every: self.config.checkpoint.every,
+            keep: self.config.checkpoint.keep,
+            last_step: self.config.schedule.num_iterations,
+            pinned: self.forks.iter().copied().collect(),
+        })?;
+        self.observer.event(&Event::Saved { step: state.step });
+        Ok(())
+    }
+
+    fn check_causality(&self, engine: &mut dyn Engine) -> Result<()> {
+        let batch = self.rows.validation()?.next_batch()?;
+        // One row tells; a whole micro-batch would cost as much as an evaluation of a small run.
+        let (rows, len) = (1.min(batch.rows), batch.len);
+        let micro = MicroBatch {
+            inputs: &batch.inputs[..rows * len],
+            targets: &batch.targets[..rows * len],
+            sequence: SequenceShape { batch: rows, len },
+        };
+        check_causality(engine, &micro, self.config.model.vocab_size())
+    }
+
+    /// Bits per byte over the first `eval.tokens` tokens of the validation split.
+    fn evaluate(
+        &mut self,
+        engine: &mut dyn Engine,
+        guard: &mut DriftGuard,
+        state: &mut TrainState<Option<Cursor>>,
+    ) -> Result<()> {
+        let started = Instant::now();
+        self.observer.event(&Event::Evaluating { step: state.step });
+        let mut watch = guard.start(HeldBytes::read(engine, self.alone));
+        let (bpb, loss) = evaluate(engine, self.rows, self.config, |engine| {
+            watch.after_batch(HeldBytes::read(engine, self.alone))
+        })?;
+        watch.finish(HeldBytes::read(engine, self.alone))?;
+        let losses = state.step_losses.iter().map(|loss| loss.0);
+        let values = [(VAL_BPB.to_owned(), ExactF64(bpb)), (VAL_LOSS.to_owned(), ExactF64(loss))];
+        state.evals.push(EvalPoint {
+            step: state.step,
+            settings: eval_settings(self.config),
+            train_hash: train_hash(losses, &named(&engine.parameters()?)),
+            values: values.into(),
+        });
+        let seconds = started.elapsed().as_secs_f64();
+        self.observer.event(&Event::Evaluated(EvalDone { step: state.step, val_bpb: bpb, seconds }));
+        Ok(())
+    }
+}
+
+/// Bits per byte and mean loss over `eval.tokens / (B * T)` batches from the start of the validation split.
+///
+/// # Errors
+/// `eval.tokens` below one batch, or a split in which no target has bytes; class `Input`.
+pub fn evaluate(
+    engine: &mut dyn Engine,
+    rows: &dyn Rows,
+    config: &RunConfig,
+    mut after_batch: impl FnMut(&dyn Engine) -> Result<()>,
+) -> Result<(f64, f64)> {
+    let tokens = (config.batch.device_batch_size * config.model.sequence_len()) as u64;
+    let batches = config.eval.tokens / tokens.max(1);
+    if batches == 0 {
+        return Err(Error::input(format!("the evaluation has {} tokens", config.eval.tokens))
+            .key("eval.tokens")
+            .expected(format!("at least one batch: {tokens} tokens")));
+    }
+    let mut source = rows.validation()?;
+    let mut bpb = BitsPerByte::default();
+    for _ in 0..batches {
+        let batch = source.next_batch()?;
+        let losses = engine.losses(&micro_batch(&batch))?;
+        bpb.add(&losses, &batch.targets, rows.token_bytes());
+        after_batch(engine)?;
+    }
+    bpb.value().zip(bpb.mean_loss()).ok_or_else(|| {
+        Error::input("the validation split is empty: no target of it has bytes")
+            .key("data.shards")
+            .expected("text in the last shard")
+    })
+}
+
+/// Digest of everything that decides an evaluation besides the weights.
+pub fn eval_settings(config: &RunConfig) -> Digest {
+    let mut hash = Canonical::new("nanorun.eval-settings/1");
+    hash.u64("tokens", config.eval.tokens)
+        .u64("device_batch_size", config.batch.device_batch_size as u64)
+        .u64("sequence_len", config.model.sequence_len() as u64)
+        .str("split", "val")
+        .str("token_bytes", &format!("{:?}", config.data.token_bytes));
+    match &config.data.content {
+        Some(content) => hash.digest("data", content),
+        None => hash.none("data"),
+    };
+    hash.finish()
+}
+
+/// Digest of the whole configuration, cadences included.
+pub fn config_digest(config: &RunConfig) -> Result<Digest> {
+    let json = serde_json::to_vec(config);
+    Ok(Digest::of(&json.map_err(|e| Error::internal("the run's configuration cannot be written").because(e))?))
+}
+
+fn micro_batch(batch: &Batch) -> MicroBatch<'_> {
+    let sequence = SequenceShape { batch: batch.rows, len: batch.len };
+    MicroBatch { inputs: &batch.inputs, targets: &batch.targets, sequence }
+}
+
+/// Mean over the counted targets, summed in token order in double precision.
+fn mean(losses: &[f32], valid: usize) -> f64 {
+    losses.iter().map(|&loss| f64::from(loss)).sum::<f64>() / valid as f64
+}
+
+/// An engine's tensors as checkpoints and hashes take them.
+fn named(tensors: &[NamedTensor]) -> Vec<checkpoint::NamedTensor<'_>> {
+    tensors.iter().map(|t| checkpoint::NamedTensor::f32(&*t.name, &t.shape, &*t.values)).collect()
+}
+
+/// A checkpoint's tensors as engines take them.
+fn plain(tensors: &[checkpoint::NamedTensor<'_>]) -> Result<Vec<NamedTensor>> {
+    tensors
+        .iter()
+        .map(|tensor| {
+            let values = tensor.as_f32().ok_or_else(|| {
+                Error::input(format!("the tensor `{}` of the checkpoint is not of single precision", tensor.name))
+            })?;
+            Ok(NamedTensor { name: tensor.name.clone(), shape: tensor.shape.clone(), values: values.to_vec() })
+        })
+        .collect()
+}
