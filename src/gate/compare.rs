@@ -225,7 +225,8 @@ fn difference(found: &RunRecord, expected: &RunRecord) -> Difference {
     for name in expected.metrics.keys().filter(|name| !found.metrics.contains_key(*name)) {
         notes.push(format!("the results have no `{name}`"));
     }
-    if found.train_hash == expected.train_hash && metrics.is_empty() {
+    let same_values = metrics.is_empty() && found.metrics.keys().eq(expected.metrics.keys());
+    if found.train_hash == expected.train_hash && found.eval_hash != expected.eval_hash && same_values {
         notes.push("training and values are equal; the settings of the evaluation differ".to_owned());
     }
     Difference {

@@ -40,17 +40,20 @@ pub fn junit(comparison: &Comparison, scorecard: Option<&Scorecard>) -> String {
     let failures = cases.iter().filter(|case| case.failed).count();
     let skipped = cases.iter().filter(|case| case.skipped).count();
     let counts = format!("tests=\"{tests}\" failures=\"{failures}\" errors=\"0\" skipped=\"{skipped}\"");
-    let mut text = String::from("<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n");
-    text += &format!("<testsuites name=\"nanorun\" {counts}>\n");
-    text += &format!("  <testsuite name=\"{}\" {counts}>\n", escape(&suite));
-    for case in cases {
+    let mut lines = vec![
+        "<?xml version=\"1.0\" encoding=\"UTF-8\"?>".to_owned(),
+        format!("<testsuites name=\"nanorun\" {counts}>"),
+        format!("  <testsuite name=\"{}\" {counts}>", escape(&suite)),
+    ];
+    lines.extend(cases.into_iter().map(|case| {
         let head = format!("    <testcase classname=\"{}\" name=\"{}\"", escape(&suite), escape(&case.name));
-        text += &match case.body {
-            None => format!("{head}/>\n"),
-            Some(body) => format!("{head}>\n      {body}\n    </testcase>\n"),
-        };
-    }
-    text + "  </testsuite>\n</testsuites>\n"
+        match case.body {
+            None => format!("{head}/>"),
+            Some(body) => format!("{head}>\n      {body}\n    </testcase>"),
+        }
+    }));
+    lines.push("  </testsuite>\n</testsuites>\n".to_owned());
+    lines.join("\n")
 }
 
 struct Case {

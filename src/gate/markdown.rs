@@ -7,26 +7,26 @@ use crate::scorecard::Scorecard;
 pub fn markdown(comparison: &Comparison, scorecard: Option<&Scorecard>) -> String {
     let (passing, all) = (comparison.passing(), comparison.runs.len());
     let verdict = if comparison.passed() { "reproduced" } else { "not reproduced" };
-    let mut text = format!("### {}: {verdict}\n\n", escape(&comparison.experiment));
     let runs = if all == 1 { "run" } else { "runs" };
-    text += &format!("{passing} of {all} {runs} as in `{}`.\n\n", comparison.reference);
-    text += "| run | result | |\n|---|---|---|\n";
-    for run in &comparison.runs {
+    let mut lines = vec![
+        format!("### {}: {verdict}\n", escape(&comparison.experiment)),
+        format!("{passing} of {all} {runs} as in `{}`.\n", comparison.reference),
+        "| run | result | |\n|---|---|---|".to_owned(),
+    ];
+    lines.extend(comparison.runs.iter().map(|run| {
         let detail: Vec<_> = run.lines().iter().map(|line| escape(line)).collect();
-        text += &format!("| {} | {} | {} |\n", escape(&run.name()), run.word(), detail.join("<br>"));
-    }
-    for note in &comparison.notes {
-        text += &format!("\n{}\n", escape(note));
-    }
+        format!("| {} | {} | {} |", escape(&run.name()), run.word(), detail.join("<br>"))
+    }));
+    lines.extend(comparison.notes.iter().map(|note| format!("\n{}", escape(note))));
     if let Some(card) = scorecard.filter(|card| !card.verdicts.is_empty()) {
-        text += "\n| verdict | arm | result | |\n|---|---|---|---|\n";
-        for verdict in &card.verdicts {
+        lines.push("\n| verdict | arm | result | |\n|---|---|---|---|".to_owned());
+        lines.extend(card.verdicts.iter().map(|verdict| {
             let (kind, outcome) = (verdict.kind, verdict.outcome);
             let (arm, detail) = (escape(&verdict.arm), escape(&verdict.detail));
-            text += &format!("| {kind} | {arm} | {outcome} | {detail} |\n");
-        }
+            format!("| {kind} | {arm} | {outcome} | {detail} |")
+        }));
     }
-    text
+    lines.join("\n") + "\n"
 }
 
 /// Text that stays text inside a table.
