@@ -200,7 +200,8 @@ impl Group {
                 }
             }
             for j in (0..d).step_by(NR) {
-                let values = &packed.values[j * packed.positions + low * NR..j * packed.positions + high * NR];
+                let values =
+                    &packed.values[j * packed.positions + low * NR..j * packed.positions + high * NR];
                 // SAFETY: scores and sums have the rows, `values` the panel.
                 unsafe {
                     micro::<ROW_STRIDE, 1>(

@@ -77,7 +77,13 @@ struct Inputs<'a> {
 }
 
 /// All of one key head of one sequence.
-unsafe fn head_backward(x: &Inputs<'_>, outputs: [Shared<f32>; 3], b: usize, kv_head: usize, scratch: &mut [f32]) {
+unsafe fn head_backward(
+    x: &Inputs<'_>,
+    outputs: [Shared<f32>; 3],
+    b: usize,
+    kv_head: usize,
+    scratch: &mut [f32],
+) {
     let s = &x.shape;
     let (t, d) = (s.sequence.len, s.head_dim);
     let (q_cols, kv_cols) = (x.q.cols, x.k.cols);

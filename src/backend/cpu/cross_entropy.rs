@@ -26,7 +26,9 @@ fn check_targets(op: &'static str, x: &Tensor, targets: &Tokens, vocab: usize) -
     let ids = targets.ids();
     check(op, ids.len() == x.rows, || format!("{} targets for {} rows", ids.len(), x.rows))?;
     let bad = ids.iter().position(|&id| id < -1 || id >= vocab as i32);
-    check(op, bad.is_none(), || format!("target {} is not in the vocabulary of {vocab}", bad.unwrap_or_default()))
+    check(op, bad.is_none(), || {
+        format!("target {} is not in the vocabulary of {vocab}", bad.unwrap_or_default())
+    })
 }
 
 pub(super) fn logits(cpu: &CpuBackend, x: &Tensor, lm_head: &Param, head: &HeadShape) -> OpResult<Tensor> {
@@ -34,7 +36,12 @@ pub(super) fn logits(cpu: &CpuBackend, x: &Tensor, lm_head: &Param, head: &HeadS
     let v = head.vocab_size;
     let mut y = cpu.tensor_uninit("logits", x.rows, v)?;
     let weights = View::new(&lm_head.data, v, x.cols).t();
-    gemm(&cpu.workers, &cpu.pool, Job::new(View::new(&x.data, x.rows, x.cols), weights, &mut y.data), Store::Set)?;
+    gemm(
+        &cpu.workers,
+        &cpu.pool,
+        Job::new(View::new(&x.data, x.rows, x.cols), weights, &mut y.data),
+        Store::Set,
+    )?;
     if let Some(cap) = head.softcap {
         for_chunks(cpu, &mut y.data, |_, y| softcap_chunk(y, cap));
     }
@@ -76,7 +83,9 @@ pub(super) fn train(
     dlm_head: &mut Param,
 ) -> OpResult<(Vec<f32>, Tensor)> {
     let op = "cross_entropy_train";
-    check(op, dlm_head.data.len() == lm_head.data.len(), || "dlm_head has another shape than lm_head".to_owned())?;
+    check(op, dlm_head.data.len() == lm_head.data.len(), || {
+        "dlm_head has another shape than lm_head".to_owned()
+    })?;
     let mut dx = cpu.tensor_uninit(op, x.rows, x.cols)?;
     let gradient = Gradient { scale, dx: &mut dx, dlm_head };
     let losses = pass(cpu, op, x, lm_head, targets, head, Some(gradient))?;
@@ -103,7 +112,15 @@ fn pass(
         let x = View::new(&x.data[start * c..(start + rows) * c], rows, c);
         gemm(&cpu.workers, &cpu.pool, Job::new(x, weights.t(), &mut chunk), Store::Set)?;
         let scale = gradient.as_ref().map(|g| g.scale);
-        chunk_losses(cpu, &mut chunk, v, &targets.ids()[start..start + rows], &mut losses[start..], head, scale);
+        chunk_losses(
+            cpu,
+            &mut chunk,
+            v,
+            &targets.ids()[start..start + rows],
+            &mut losses[start..],
+            head,
+            scale,
+        );
         if let Some(g) = &mut gradient {
             let dlogits = View::new(&chunk, rows, v);
             let dx = &mut g.dx.data[start * c..(start + rows) * c];

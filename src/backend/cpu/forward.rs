@@ -10,7 +10,8 @@ use super::smear::SmearSaved;
 use super::tensor::{Param, Tensor, Tokens, check, check_shape};
 use super::value_embedding::ValueSaved;
 use super::{
-    attention, cross_entropy, elementwise, embedding, kv_cache, norm, residual, rotary, smear, value_embedding,
+    attention, cross_entropy, elementwise, embedding, kv_cache, norm, residual, rotary, smear,
+    value_embedding,
 };
 use crate::ops::{AttentionShape, ForwardOps, HeadShape, OpResult, SequenceShape};
 use crate::precision::Precision;
@@ -64,7 +65,9 @@ impl ForwardOps for CpuBackend {
     }
 
     fn tensor(&self, rows: usize, cols: usize, values: &[f32]) -> OpResult<Tensor> {
-        check("tensor", rows * cols == values.len(), || format!("{} values for {rows} x {cols}", values.len()))?;
+        check("tensor", rows * cols == values.len(), || {
+            format!("{} values for {rows} x {cols}", values.len())
+        })?;
         let mut x = self.tensor_uninit("tensor", rows, cols)?;
         elementwise::copy(self, values, &mut x.data);
         Ok(x)
@@ -96,11 +99,8 @@ impl ForwardOps for CpuBackend {
     fn linear(&self, x: &Tensor, w: &Param) -> OpResult<Tensor> {
         let out = check_linear("linear", x, w)?;
         let mut y = self.tensor_uninit("linear", x.rows, out)?;
-        let job = Job::new(
-            View::new(&x.data, x.rows, x.cols),
-            View::new(&w.data, out, x.cols).t(),
-            &mut y.data,
-        );
+        let job =
+            Job::new(View::new(&x.data, x.rows, x.cols), View::new(&w.data, out, x.cols).t(), &mut y.data);
         gemm(&self.workers, &self.pool, job, Store::Set)?;
         Ok(y)
     }

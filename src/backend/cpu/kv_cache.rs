@@ -83,7 +83,12 @@ impl Packed {
     }
 }
 
-pub(super) fn attention(cpu: &CpuBackend, q: &Tensor, cache: &KvCache, s: &AttentionShape) -> OpResult<Tensor> {
+pub(super) fn attention(
+    cpu: &CpuBackend,
+    q: &Tensor,
+    cache: &KvCache,
+    s: &AttentionShape,
+) -> OpResult<Tensor> {
     let op = "attention_cached";
     check_heads(op, s)?;
     check_shape(op, "q", q, s.sequence.len, s.n_head * s.head_dim)?;

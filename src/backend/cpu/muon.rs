@@ -43,7 +43,9 @@ pub(super) fn update(
             format!("{:?} among matrices of {:?}, or its state does not fit", p.weight.shape, (rows, cols))
         })?;
     }
-    check("muon", step.ns_steps <= POLAR_EXPRESS.len(), || format!("{} polar iterations, at most 5", step.ns_steps))?;
+    check("muon", step.ns_steps <= POLAR_EXPRESS.len(), || {
+        format!("{} polar iterations, at most 5", step.ns_steps)
+    })?;
     if rows * cols == 0 {
         return Ok(());
     }
@@ -90,7 +92,9 @@ impl Matrices {
             let r = piece(rows, ROW_CHUNK, task % chunks);
             let start = task / chunks * rows * cols;
             // SAFETY: every task has its own rows.
-            f(task / chunks, r.start, unsafe { shared.slice_mut(start + r.start * cols..start + r.end * cols) });
+            f(task / chunks, r.start, unsafe {
+                shared.slice_mut(start + r.start * cols..start + r.end * cols)
+            });
         });
     }
 
@@ -205,9 +209,8 @@ simd_fn! {
 /// `X / (|X| f + 1e-6)`
 fn normalise(cpu: &CpuBackend, x: &mut Matrices, step: &MuonStep) -> OpResult<()> {
     let bf16 = polar_bf16(step);
-    let divisors = x.norms(cpu)?.map(|norm| {
-        rounded(rounded(rounded(norm, bf16) * step.norm_factor, bf16) + 1e-6, bf16)
-    });
+    let divisors =
+        x.norms(cpu)?.map(|norm| rounded(rounded(rounded(norm, bf16) * step.norm_factor, bf16) + 1e-6, bf16));
     x.for_rows(cpu, |i, _, x| divide(x, divisors[i], bf16));
     Ok(())
 }
@@ -229,7 +232,9 @@ fn polar(cpu: &CpuBackend, x: &mut Matrices, step: &MuonStep) -> OpResult<()> {
     let mut square = Matrices::new(cpu, x.count, n, n)?;
     let mut next = Matrices::new(cpu, x.count, x.rows, x.cols)?;
     for &(a, b, c) in &POLAR_EXPRESS[..step.ns_steps] {
-        products(cpu, &mut gram, Part::Upper, |i| if tall { (x.get(i).t(), x.get(i)) } else { (x.get(i), x.get(i).t()) })?;
+        products(cpu, &mut gram, Part::Upper, |i| {
+            if tall { (x.get(i).t(), x.get(i)) } else { (x.get(i), x.get(i).t()) }
+        })?;
         if bf16 {
             gram.for_rows(cpu, |_, _, g| round(g));
         }
@@ -240,7 +245,9 @@ fn polar(cpu: &CpuBackend, x: &mut Matrices, step: &MuonStep) -> OpResult<()> {
             combine(s, &gram.data[at..at + s.len()], b, c, bf16);
         });
         mirror_all(cpu, &mut square);
-        products(cpu, &mut next, Part::All, |i| if tall { (x.get(i), square.get(i)) } else { (square.get(i), x.get(i)) })?;
+        products(cpu, &mut next, Part::All, |i| {
+            if tall { (x.get(i), square.get(i)) } else { (square.get(i), x.get(i)) }
+        })?;
         let (rows, cols) = (x.rows, x.cols);
         next.for_rows(cpu, |i, first, y| {
             let at = (i * rows + first) * cols;

@@ -18,9 +18,7 @@ pub(super) fn forward(cpu: &CpuBackend, x: &Tensor, eps: f32) -> OpResult<(Tenso
     let (out, saved) = (Shared::new(&mut y.data), Shared::new(&mut scales));
     cpu.for_row_chunks(rows, |r| {
         // SAFETY: every task has its own rows.
-        let (y, s) = unsafe {
-            (out.slice_mut(r.start * cols..r.end * cols), saved.slice_mut(r.clone()))
-        };
+        let (y, s) = unsafe { (out.slice_mut(r.start * cols..r.end * cols), saved.slice_mut(r.clone())) };
         forward_rows(&x.data[r.start * cols..r.end * cols], y, s, cols, eps);
     });
     Ok((y, NormSaved(scales)))

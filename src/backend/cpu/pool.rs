@@ -19,7 +19,7 @@ struct Line([f32; LINE]);
 
 /// A source of buffers.
 #[derive(Debug, Clone, Default)]
-pub struct Pool(Arc<Shelves>);
+pub(super) struct Pool(Arc<Shelves>);
 
 #[derive(Debug, Default)]
 struct Shelves {
@@ -31,7 +31,7 @@ struct Shelves {
 
 impl Pool {
     /// A buffer of `len` floats; whatever was in it before is still there.
-    pub fn take(&self, op: &'static str, len: usize) -> OpResult<Buffer> {
+    pub(super) fn take(&self, op: &'static str, len: usize) -> OpResult<Buffer> {
         let lines = len.div_ceil(LINE);
         let mut free = self.0.free.lock().unwrap_or_else(PoisonError::into_inner);
         let reused = free.get_mut(&lines).and_then(Vec::pop);
@@ -44,24 +44,24 @@ impl Pool {
     }
 
     /// A buffer of zeros.
-    pub fn zeroed(&self, op: &'static str, len: usize) -> OpResult<Buffer> {
+    pub(super) fn zeroed(&self, op: &'static str, len: usize) -> OpResult<Buffer> {
         let mut buffer = self.take(op, len)?;
         buffer.fill(0.0);
         Ok(buffer)
     }
 
     /// How often memory was asked of the system.
-    pub fn allocations(&self) -> u64 {
+    pub(super) fn allocations(&self) -> u64 {
         self.0.allocations.load(Ordering::Relaxed)
     }
 
     /// Bytes held, in use or waiting.
-    pub fn bytes(&self) -> u64 {
+    pub(super) fn bytes(&self) -> u64 {
         self.0.bytes.load(Ordering::Relaxed)
     }
 
     /// Gives waiting memory back to the system.
-    pub fn trim(&self) {
+    pub(super) fn trim(&self) {
         let mut free = self.0.free.lock().unwrap_or_else(PoisonError::into_inner);
         let waiting: usize = free.iter().map(|(lines, shelf)| lines * shelf.len()).sum();
         free.clear();
@@ -81,7 +81,7 @@ impl Pool {
 
 /// Floats, aligned to cache lines; back to their pool on drop.
 #[derive(Debug)]
-pub struct Buffer {
+pub(super) struct Buffer {
     memory: Vec<Line>,
     len: usize,
     shelves: Option<Arc<Shelves>>,
@@ -89,13 +89,13 @@ pub struct Buffer {
 
 impl Buffer {
     /// The same memory as integers.
-    pub fn as_i32(&self) -> &[i32] {
+    pub(super) fn as_i32(&self) -> &[i32] {
         // SAFETY: f32 and i32 have one size and alignment, and any bits are a valid i32.
         unsafe { std::slice::from_raw_parts(self.as_ptr().cast(), self.len) }
     }
 
     /// The same memory as integers.
-    pub fn as_i32_mut(&mut self) -> &mut [i32] {
+    pub(super) fn as_i32_mut(&mut self) -> &mut [i32] {
         // SAFETY: as in `as_i32`; any bits are a valid f32 too.
         unsafe { std::slice::from_raw_parts_mut(self.as_mut_ptr().cast(), self.len) }
     }

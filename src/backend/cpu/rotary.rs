@@ -47,9 +47,8 @@ pub(super) fn table(
     cpu.for_row_chunks(len, |r| {
         for t in r {
             // SAFETY: every task has its own rows.
-            let (c, s) = unsafe {
-                (c.slice_mut(t * half..(t + 1) * half), s.slice_mut(t * half..(t + 1) * half))
-            };
+            let (c, s) =
+                unsafe { (c.slice_mut(t * half..(t + 1) * half), s.slice_mut(t * half..(t + 1) * half)) };
             for ((c, s), f) in c.iter_mut().zip(s).zip(&*inv_freq) {
                 let angle = t as f32 * f;
                 (*c, *s) = (cos(angle), sin(angle));

@@ -17,7 +17,7 @@ pub enum Level {
 }
 
 /// What this machine has. `NANORUN_SIMD` = `portable` or `avx2` holds it down, to test that bits do not change.
-pub fn level() -> Level {
+pub(super) fn level() -> Level {
     static LEVEL: OnceLock<Level> = OnceLock::new();
     *LEVEL.get_or_init(|| {
         let cap = match std::env::var("NANORUN_SIMD").as_deref() {
@@ -68,11 +68,11 @@ macro_rules! simd_fn {
 pub(crate) use simd_fn;
 
 /// Lanes of the fixed-shape reductions.
-pub const LANES: usize = 16;
+pub(super) const LANES: usize = 16;
 
 /// The sum of the lanes, as a balanced tree.
 #[inline(always)]
-pub fn tree_sum(lanes: [f32; LANES]) -> f32 {
+pub(super) fn tree_sum(lanes: [f32; LANES]) -> f32 {
     let mut v = lanes;
     for half in [8, 4, 2, 1] {
         for i in 0..half {
@@ -84,7 +84,7 @@ pub fn tree_sum(lanes: [f32; LANES]) -> f32 {
 
 /// Sum of `x[i] * y[i]`: element i goes to lane i mod 16, lanes are summed as a tree.
 #[inline(always)]
-pub fn dot(x: &[f32], y: &[f32]) -> f32 {
+pub(super) fn dot(x: &[f32], y: &[f32]) -> f32 {
     let mut lanes = [0.0_f32; LANES];
     let (x_main, x_rest) = x.as_chunks::<LANES>();
     let (y_main, y_rest) = y.as_chunks::<LANES>();

@@ -21,7 +21,9 @@ fn check_smear(
     sequence: SequenceShape,
 ) -> OpResult<f32> {
     check_shape(op, "x", x, sequence.rows(), x.cols)?;
-    check(op, gate.data.len() <= x.cols, || format!("gate reads {} of {} channels", gate.data.len(), x.cols))?;
+    check(op, gate.data.len() <= x.cols, || {
+        format!("gate reads {} of {} channels", gate.data.len(), x.cols)
+    })?;
     check(op, lambda.data.len() == 1, || format!("lambda has {} entries", lambda.data.len()))?;
     Ok(lambda.data[0])
 }

@@ -78,8 +78,12 @@ pub(super) fn check_equal(op: &'static str, a: &Tensor, b: &Tensor) -> OpResult<
 }
 
 /// Fails unless it has the shape.
-pub(super) fn check_shape(op: &'static str, name: &str, x: &Tensor, rows: usize, cols: usize) -> OpResult<()> {
-    check(op, x.shape() == (rows, cols), || {
-        format!("{name} is {:?}, expected {:?}", x.shape(), (rows, cols))
-    })
+pub(super) fn check_shape(
+    op: &'static str,
+    name: &str,
+    x: &Tensor,
+    rows: usize,
+    cols: usize,
+) -> OpResult<()> {
+    check(op, x.shape() == (rows, cols), || format!("{name} is {:?}, expected {:?}", x.shape(), (rows, cols)))
 }

@@ -6,11 +6,11 @@ use super::gemm::{Job, Store, View, gemm};
 use super::norm::NormSaved;
 use super::rotary::{Rotary, RotarySaved};
 use super::smear::SmearSaved;
-use super::tensor::{Param, Tensor, Tokens, check_shape, check};
+use super::tensor::{Param, Tensor, Tokens, check, check_shape};
 use super::value_embedding::ValueSaved;
 use super::{
-    adamw, attention_backward, cross_entropy, elementwise, embedding, muon, norm, residual, rotary, sgd, smear,
-    value_embedding,
+    adamw, attention_backward, cross_entropy, elementwise, embedding, muon, norm, residual, rotary, sgd,
+    smear, value_embedding,
 };
 use crate::ops::{
     AdamWStep, AttentionShape, HeadShape, MuonParam, MuonStep, OpResult, SequenceShape, SgdStep, TrainOps,

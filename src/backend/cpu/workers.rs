@@ -13,17 +13,17 @@ thread_local! {
 }
 
 /// Floats of scratch a thread keeps.
-pub const SCRATCH_LEN: usize = 384 * 1024;
+pub(super) const SCRATCH_LEN: usize = 384 * 1024;
 
 /// A pool of threads.
 #[derive(Debug)]
-pub struct Workers {
+pub(super) struct Workers {
     threads: rayon::ThreadPool,
 }
 
 impl Workers {
     /// `threads` threads, each with its scratch memory from `pool`.
-    pub fn new(threads: usize, pool: &Pool) -> OpResult<Self> {
+    pub(super) fn new(threads: usize, pool: &Pool) -> OpResult<Self> {
         let threads = rayon::ThreadPoolBuilder::new()
             .num_threads(threads.max(1))
             .thread_name(|i| format!("cpu-{i}"))
@@ -39,17 +39,17 @@ impl Workers {
     }
 
     /// How many there are.
-    pub fn count(&self) -> usize {
+    pub(super) fn count(&self) -> usize {
         self.threads.current_num_threads()
     }
 
     /// Runs `f` on one of the threads; what it spawns stays among them.
-    pub fn install<R: Send>(&self, f: impl FnOnce() -> R + Send) -> R {
+    pub(super) fn install<R: Send>(&self, f: impl FnOnce() -> R + Send) -> R {
         self.threads.install(f)
     }
 
     /// Runs `f(0) .. f(tasks - 1)`, in any order, in parallel.
-    pub fn run(&self, tasks: usize, f: impl Fn(usize) + Send + Sync) {
+    pub(super) fn run(&self, tasks: usize, f: impl Fn(usize) + Send + Sync) {
         self.install(|| match tasks {
             0 => {}
             1 => f(0),
@@ -58,7 +58,7 @@ impl Workers {
     }
 
     /// [`Self::run`] with the thread's scratch memory, whose contents are unspecified. `f` must not spawn.
-    pub fn run_with_scratch(&self, tasks: usize, f: impl Fn(usize, &mut [f32]) + Send + Sync) {
+    pub(super) fn run_with_scratch(&self, tasks: usize, f: impl Fn(usize, &mut [f32]) + Send + Sync) {
         self.run(tasks, |task| {
             SCRATCH.with_borrow_mut(|slot| {
                 // `new` gave every thread its scratch.
@@ -72,14 +72,14 @@ impl Workers {
 
 /// Task `task` of those that split `0..len` into pieces of `size`.
 #[inline]
-pub fn piece(len: usize, size: usize, task: usize) -> Range<usize> {
+pub(super) fn piece(len: usize, size: usize, task: usize) -> Range<usize> {
     let start = (task * size).min(len);
     start..(start + size).min(len)
 }
 
 /// A pointer to memory whose parts several tasks write.
 #[derive(Debug, Clone, Copy)]
-pub struct Shared<T>(*mut T, usize);
+pub(super) struct Shared<T>(*mut T, usize);
 
 // SAFETY: the users of a `Shared` promise, at each `slice_mut`, that no two tasks touch one element.
 unsafe impl<T: Send> Send for Shared<T> {}
@@ -88,17 +88,17 @@ unsafe impl<T: Send> Sync for Shared<T> {}
 
 impl<T> Shared<T> {
     /// Shares the whole slice.
-    pub fn new(slice: &mut [T]) -> Self {
+    pub(super) fn new(slice: &mut [T]) -> Self {
         Self(slice.as_mut_ptr(), slice.len())
     }
 
     /// Elements in all.
-    pub fn len(self) -> usize {
+    pub(super) fn len(self) -> usize {
         self.1
     }
 
     /// The first element.
-    pub fn as_ptr(self) -> *mut T {
+    pub(super) fn as_ptr(self) -> *mut T {
         self.0
     }
 
@@ -106,7 +106,7 @@ impl<T> Shared<T> {
     ///
     /// # Safety
     /// The slice shared must outlive the part, and no other task may touch the part meanwhile.
-    pub unsafe fn slice_mut<'a>(self, range: Range<usize>) -> &'a mut [T] {
+    pub(super) unsafe fn slice_mut<'a>(self, range: Range<usize>) -> &'a mut [T] {
         assert!(range.start <= range.end && range.end <= self.1);
         // SAFETY: in bounds; the caller promises the rest.
         unsafe { std::slice::from_raw_parts_mut(self.0.add(range.start), range.end - range.start) }

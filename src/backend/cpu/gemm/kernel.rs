@@ -6,18 +6,18 @@
 use super::super::simd::{Level, level};
 
 /// Rows of a tile.
-pub const MR: usize = 12;
+pub(crate) const MR: usize = 12;
 /// Columns of a tile, and width of a panel of packed B.
-pub const NR: usize = 32;
+pub(crate) const NR: usize = 32;
 /// Longest k of a call: a numerics constant, products over more are added up block by block.
-pub const KC: usize = 256;
+pub(crate) const KC: usize = 256;
 /// Distance between the rows of a block of A packed row by row. Not a multiple of 4096 bytes, so that rows do not
 /// compete for the same sets of the first-level cache.
-pub const ROW_STRIDE: usize = KC + 16;
+pub(crate) const ROW_STRIDE: usize = KC + 16;
 
 /// What becomes of a finished tile.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Store {
+pub(crate) enum Store {
     /// `c = tile`
     Set,
     /// `c = c + tile`
@@ -30,7 +30,7 @@ pub enum Store {
 /// # Safety
 /// All those elements are in bounds, `1 <= mr <= 12`, `1 <= nr <= 32`, and nobody else touches those of C.
 #[inline]
-pub unsafe fn micro<const RS: usize, const KS: usize>(
+pub(crate) unsafe fn micro<const RS: usize, const KS: usize>(
     mr: usize,
     nr: usize,
     k: usize,

@@ -5,9 +5,9 @@
 //! results are equal for any number of rows done at once too: one decoded token has the bits of a whole batch.
 
 mod kernel;
-pub mod pack;
+pub(super) mod pack;
 
-pub use kernel::{KC, MR, NR, ROW_STRIDE, Store, micro};
+pub(super) use kernel::{KC, MR, NR, ROW_STRIDE, Store, micro};
 
 use super::pool::{Buffer, Pool};
 use super::workers::{Shared, Workers, piece};
@@ -15,7 +15,7 @@ use crate::ops::OpResult;
 
 /// A matrix in memory, contiguous over rows or columns.
 #[derive(Debug, Clone, Copy)]
-pub struct View<'a> {
+pub(super) struct View<'a> {
     data: &'a [f32],
     rows: usize,
     cols: usize,
@@ -25,14 +25,14 @@ pub struct View<'a> {
 
 impl<'a> View<'a> {
     /// Row-major, `rows` x `cols`.
-    pub fn new(data: &'a [f32], rows: usize, cols: usize) -> Self {
+    pub(super) fn new(data: &'a [f32], rows: usize, cols: usize) -> Self {
         assert!(rows * cols <= data.len());
         Self { data, rows, cols, row_stride: cols, col_stride: 1 }
     }
 
     /// Its transpose.
     #[must_use]
-    pub fn t(self) -> Self {
+    pub(super) fn t(self) -> Self {
         Self {
             rows: self.cols,
             cols: self.rows,
@@ -52,7 +52,7 @@ impl<'a> View<'a> {
 
 /// One product `c = a b`, or `c += a b`.
 #[derive(Debug, Clone, Copy)]
-pub struct Job<'a> {
+pub(super) struct Job<'a> {
     a: View<'a>,
     b: View<'a>,
     c: Shared<f32>,
@@ -60,7 +60,7 @@ pub struct Job<'a> {
 
 impl<'a> Job<'a> {
     /// a (m, k), b (k, n), c (m, n) row-major.
-    pub fn new(a: View<'a>, b: View<'a>, c: &'a mut [f32]) -> Self {
+    pub(super) fn new(a: View<'a>, b: View<'a>, c: &'a mut [f32]) -> Self {
         assert!(a.cols == b.rows && a.rows * b.cols <= c.len());
         Self { a, b, c: Shared::new(c) }
     }
@@ -68,7 +68,7 @@ impl<'a> Job<'a> {
 
 /// Which elements of C are wanted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Part {
+pub(super) enum Part {
     /// All.
     All,
     /// Those on and above the diagonal; tiles wholly below it are left alone.
@@ -87,12 +87,18 @@ const PREPACK_LIMIT: usize = 8 << 20;
 const _: () = assert!(A_SCRATCH + KC * TASK_COLS <= super::workers::SCRATCH_LEN);
 
 /// One product.
-pub fn gemm(workers: &Workers, pool: &Pool, job: Job<'_>, store: Store) -> OpResult<()> {
+pub(super) fn gemm(workers: &Workers, pool: &Pool, job: Job<'_>, store: Store) -> OpResult<()> {
     gemm_batch(workers, pool, &[job], store, Part::All)
 }
 
 /// Several products of one shape.
-pub fn gemm_batch(workers: &Workers, pool: &Pool, jobs: &[Job<'_>], store: Store, part: Part) -> OpResult<()> {
+pub(super) fn gemm_batch(
+    workers: &Workers,
+    pool: &Pool,
+    jobs: &[Job<'_>],
+    store: Store,
+    part: Part,
+) -> OpResult<()> {
     let Some(first) = jobs.first() else { return Ok(()) };
     let (m, n, k) = (first.a.rows, first.b.cols, first.a.cols);
     if m == 0 || n == 0 {
@@ -234,7 +240,7 @@ unsafe fn tile(
 }
 
 /// Copies what is above the diagonal of an n x n matrix below it.
-pub fn mirror(workers: &Workers, matrices: &mut [&mut [f32]], n: usize) {
+pub(super) fn mirror(workers: &Workers, matrices: &mut [&mut [f32]], n: usize) {
     const BLOCK: usize = 32;
     let count = matrices.len();
     let blocks = n.div_ceil(BLOCK);

@@ -7,7 +7,7 @@ use super::kernel::{MR, NR, ROW_STRIDE};
 ///
 /// # Safety
 /// `a[i * stride + p]` is readable for i below `rows` and p below `k`, and `dst` has room for `rows * ROW_STRIDE`.
-pub unsafe fn rows(dst: &mut [f32], a: *const f32, stride: usize, rows: usize, k: usize) {
+pub(crate) unsafe fn rows(dst: &mut [f32], a: *const f32, stride: usize, rows: usize, k: usize) {
     for i in 0..rows {
         // SAFETY: the caller's promise.
         let source = unsafe { std::slice::from_raw_parts(a.add(i * stride), k) };
@@ -21,7 +21,7 @@ pub unsafe fn rows(dst: &mut [f32], a: *const f32, stride: usize, rows: usize, k
 /// # Safety
 /// `a[p * stride + i]` is readable for i below `rows` and p below `k`; `dst` has room for `rows` rounded up to 12,
 /// times `k`.
-pub unsafe fn columns(dst: &mut [f32], a: *const f32, stride: usize, rows: usize, k: usize) {
+pub(crate) unsafe fn columns(dst: &mut [f32], a: *const f32, stride: usize, rows: usize, k: usize) {
     let full = rows / MR;
     for p in 0..k {
         // SAFETY: the caller's promise.
@@ -42,7 +42,7 @@ pub unsafe fn columns(dst: &mut [f32], a: *const f32, stride: usize, rows: usize
 /// # Safety
 /// `b[p * stride + j]` is readable for p below `k` and j below `cols`; `dst` has room for `cols` rounded up to 32,
 /// times `k`.
-pub unsafe fn panels(dst: &mut [f32], b: *const f32, stride: usize, cols: usize, k: usize) {
+pub(crate) unsafe fn panels(dst: &mut [f32], b: *const f32, stride: usize, cols: usize, k: usize) {
     for p in 0..k {
         // SAFETY: the caller's promise.
         let source = unsafe { std::slice::from_raw_parts(b.add(p * stride), cols) };
@@ -63,7 +63,7 @@ pub unsafe fn panels(dst: &mut [f32], b: *const f32, stride: usize, cols: usize,
 /// # Safety
 /// `b[j * stride + p]` is readable for p below `k` and j below `cols`; `dst` has room for `cols` rounded up to 32,
 /// times `k`.
-pub unsafe fn panels_transposed(dst: &mut [f32], b: *const f32, stride: usize, cols: usize, k: usize) {
+pub(crate) unsafe fn panels_transposed(dst: &mut [f32], b: *const f32, stride: usize, cols: usize, k: usize) {
     let mut j = 0;
     while j < cols {
         let panel = &mut dst[j * k..][..NR * k];
@@ -85,7 +85,8 @@ unsafe fn transpose_panel(panel: &mut [f32], b: *const f32, stride: usize, cols:
         for p in first..k {
             for i in 0..8 {
                 // SAFETY: column j + i is present.
-                panel[p * NR + j + i] = if i < present { unsafe { *b.add((j + i) * stride + p) } } else { 0.0 };
+                panel[p * NR + j + i] =
+                    if i < present { unsafe { *b.add((j + i) * stride + p) } } else { 0.0 };
             }
         }
     }
@@ -112,7 +113,7 @@ unsafe fn transpose_strip(panel: &mut [f32], j: usize, b: *const f32, stride: us
 
 simd_fn! {
     /// `dst = src^T`: src is `rows` x `cols` with row distance `src_stride`, dst `cols` x `rows` with `dst_stride`.
-    pub fn transpose(dst: &mut [f32], dst_stride: usize, src: &[f32], src_stride: usize, rows: usize, cols: usize) {
+    pub(crate) fn transpose(dst: &mut [f32], dst_stride: usize, src: &[f32], src_stride: usize, rows: usize, cols: usize) {
         for j in 0..cols {
             for i in 0..rows {
                 dst[j * dst_stride + i] = src[i * src_stride + j];
@@ -144,8 +145,7 @@ mod x86 {
             let (q2, q3) = quads(t1, t3);
             let (q4, q5) = quads(t4, t6);
             let (q6, q7) = quads(t5, t7);
-            let halves =
-                |a, b| (_mm256_permute2f128_ps::<0x20>(a, b), _mm256_permute2f128_ps::<0x31>(a, b));
+            let halves = |a, b| (_mm256_permute2f128_ps::<0x20>(a, b), _mm256_permute2f128_ps::<0x31>(a, b));
             for (i, (a, b)) in [(q0, q4), (q1, q5), (q2, q6), (q3, q7)].into_iter().enumerate() {
                 let (low, high) = halves(a, b);
                 _mm256_storeu_ps(dst.add(i * dst_stride), low);

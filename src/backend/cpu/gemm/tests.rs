@@ -13,7 +13,9 @@ fn product(threads: usize, a: View<'_>, b: View<'_>, c: &[f32], store: Store) ->
 
 #[test]
 fn products_match_f64_in_every_layout() {
-    for (m, n, k) in [(1, 1, 1), (12, 32, 8), (13, 33, 9), (5, 70, 300), (100, 40, 257), (97, 600, 16), (3, 5, 0)] {
+    for (m, n, k) in
+        [(1, 1, 1), (12, 32, 8), (13, 33, 9), (5, 70, 300), (100, 40, 257), (97, 600, 16), (3, 5, 0)]
+    {
         let (a, b, c) = (values(1, m * k), values(2, k * n), values(3, m * n));
         for layout in 0..4 {
             let a_view = if layout & 1 == 0 { View::new(&a, m, k) } else { View::new(&a, k, m).t() };
