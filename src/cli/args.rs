@@ -168,9 +168,6 @@ pub struct DiffArgs {
     pub a: PathBuf,
     /// Another
     pub b: PathBuf,
-    /// Print machine-readable JSON on stdout
-    #[arg(long)]
-    pub json: bool,
 }
 
 /// `nanorun report`

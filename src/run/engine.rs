@@ -15,7 +15,7 @@ use crate::model::network::Network;
 use crate::plan::run_config::{BackendKind, InitSource, RunConfig};
 use crate::train::checkpoint::read_safetensors;
 use crate::train::engine::{Engine, NamedTensor, in_order};
-use crate::train::ops_engine::OpsEngine;
+use crate::train::ops_engine::{OpsEngine, op_error};
 use crate::train::scalar_engine::ScalarEngine;
 
 /// Makes the engine of a run; `threads` never changes its results on the cpu backend.
@@ -35,7 +35,8 @@ fn on_backend<M: Network + 'static>(network: M, config: &RunConfig, threads: usi
     let optimizer = &config.optimizer;
     match config.backend.kind {
         BackendKind::Cpu => {
-            Ok(Box::new(OpsEngine::new(network, CpuBackend::new(threads)?, optimizer, &values)?))
+            let ops = CpuBackend::new(threads).map_err(op_error)?;
+            Ok(Box::new(OpsEngine::new(network, ops, optimizer, &values)?))
         }
         BackendKind::Scalar => Ok(Box::new(ScalarEngine::new(network, optimizer, &values)?)),
         BackendKind::Tch => Err(Error::run("this nanorun was built without the tch backend")

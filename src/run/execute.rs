@@ -170,8 +170,8 @@ impl Executor<'_> {
         let mut engine = engine(&task.config, threads)?;
         let donors: Vec<_> = starts[index]
             .map(|(donor, steps)| Donor {
-                run_key: tasks[donor].run_key(),
-                dir: self.dir.run(&tasks[donor].run_key()),
+                run_key: tasks[donor].run_key,
+                dir: self.dir.run(&tasks[donor].run_key),
                 steps,
             })
             .into_iter()
@@ -180,7 +180,7 @@ impl Executor<'_> {
             starts.iter().flatten().filter(|(donor, _)| *donor == index).map(|(_, steps)| *steps).collect();
         let setting = Setting {
             files: &self.files,
-            dir: &self.dir.run(&task.run_key()),
+            dir: &self.dir.run(&task.run_key),
             rows: rows.as_ref(),
             threads,
             donors: &donors,

@@ -6,6 +6,7 @@ use crate::data::Cursor;
 use crate::error::{Error, Result};
 use crate::files::{Files, utc_now};
 use crate::hash::Digest;
+use crate::plan::key::NUMERICS_VERSION;
 use crate::record::journal::{Event as JournalEvent, Journal};
 use crate::record::{HostFacts, RunDir, RunResult, Timings, peak_rss_bytes};
 use crate::train::checkpoint::{Checkpoint, CheckpointError, CheckpointStore, EvalPoint};
@@ -143,7 +144,7 @@ fn find_start(
         match key {
             Some(key) if *key == state.run_key => {}
             key => {
-                let expected = key.copied().unwrap_or_else(|| task.run_key());
+                let expected = key.copied().unwrap_or_else(|| task.run_key);
                 return Err(CheckpointError::OtherRun { step: state.step, expected, found: state.run_key });
             }
         }
@@ -181,7 +182,7 @@ fn find_start(
         }
     }
     journal.add(JournalEvent::Started {
-        run_key: task.run_key(),
+        run_key: task.run_key,
         environment_class: class,
         host: host.host.clone(),
         nanorun: host.nanorun.clone(),
@@ -224,9 +225,9 @@ fn result(
         finished: utc_now(),
     };
     RunResult::new(
-        task.run_key(),
+        task.run_key,
         finished.environment_class,
-        crate::plan::NUMERICS_VERSION,
+        NUMERICS_VERSION as u32,
         finished.train_hash,
         finished.state.step_losses,
         finished.state.evals,

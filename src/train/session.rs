@@ -106,7 +106,11 @@ impl Session<'_> {
             Some((checkpoint, origin)) => {
                 let (parameters, optimizer) = (plain(&checkpoint.params)?, plain(&checkpoint.optimizer)?);
                 engine.restore(checkpoint.state.step, &parameters, &optimizer)?;
-                (checkpoint.state, origin)
+                let mut state = checkpoint.state;
+                // Evaluation settings are not in the run key: what was evaluated otherwise is evaluated again.
+                let settings = eval_settings(self.config);
+                state.evals.retain(|eval| eval.settings == settings);
+                (state, origin)
             }
             None => (self.fresh(engine)?, Origin::Scratch),
         };
