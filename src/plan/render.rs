@@ -1,0 +1,1 @@
+//! The plan as a person reads it, and as JSON.
