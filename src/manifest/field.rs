@@ -138,7 +138,9 @@ impl Applies {
             Self::GptAdam => "model.kind = \"gpt\" with optimizer.kind = \"muon_adamw\" or \"adamw\"",
             Self::Muon => "model.kind = \"gpt\" with optimizer.kind = \"muon_adamw\"",
             Self::GptAdamAlone => "model.kind = \"gpt\" with optimizer.kind = \"adamw\"",
-            Self::OneRate => "model.kind = \"microgpt\" or \"bigram\", and any model with optimizer.kind = \"sgd\"",
+            Self::OneRate => {
+                "model.kind = \"microgpt\" or \"bigram\", and any model with optimizer.kind = \"sgd\""
+            }
             Self::SmallAdam => "model.kind = \"microgpt\" or \"bigram\" with optimizer.kind = \"adamw\"",
             Self::AnyAdam => "optimizer.kind = \"muon_adamw\" or \"adamw\"",
             Self::Sgd => "optimizer.kind = \"sgd\"",
@@ -215,7 +217,8 @@ impl Kind {
                 (7..=40).contains(&text.len()) && text.bytes().all(|digit| digit.is_ascii_hexdigit())
             }
             Self::Device => {
-                let ordinal = text.strip_prefix("cuda:").map(|n| n.parse::<u8>().is_ok_and(|p| p.to_string() == n));
+                let ordinal =
+                    text.strip_prefix("cuda:").map(|n| n.parse::<u8>().is_ok_and(|p| p.to_string() == n));
                 text == "cpu" || ordinal == Some(true)
             }
             Self::Name => {
@@ -231,7 +234,10 @@ impl Kind {
 
     /// Whether text is what it takes first of all, so that `--set name=12` means the text.
     pub(crate) fn is_text(self) -> bool {
-        matches!(self, Self::Text | Self::Texts | Self::WindowPattern | Self::Commit | Self::Device | Self::Name)
+        matches!(
+            self,
+            Self::Text | Self::Texts | Self::WindowPattern | Self::Commit | Self::Device | Self::Name
+        )
     }
 }
 
@@ -244,7 +250,11 @@ fn as_float(value: &Value) -> Option<f64> {
 }
 
 fn integer(low: i64, high: i64) -> String {
-    if high == i64::MAX { format!("an integer of at least {low}") } else { format!("an integer from {low} to {high}") }
+    if high == i64::MAX {
+        format!("an integer of at least {low}")
+    } else {
+        format!("an integer from {low} to {high}")
+    }
 }
 
 fn number(low: f64, high: f64) -> String {

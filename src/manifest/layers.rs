@@ -125,11 +125,7 @@ fn mismatch(field: &Field, value: &Value) -> Error {
 /// A value as an error shows it: on one line, not too long.
 pub(crate) fn brief(value: &Value) -> String {
     let text = value.to_string().replace('\n', " ");
-    if text.chars().count() > 60 {
-        format!("{}...", text.chars().take(57).collect::<String>())
-    } else {
-        text
-    }
+    if text.chars().count() > 60 { format!("{}...", text.chars().take(57).collect::<String>()) } else { text }
 }
 
 /// At most one member of each exclusive group in one layer.

@@ -48,7 +48,9 @@ impl Matrix {
     pub(crate) fn read(node: &Node, origin: &Origin) -> Result<Self> {
         let origin = at(origin, node);
         if !node.is_table() {
-            return Err(origin.locate(Error::input("matrix is no table").key("matrix").expected("a table of axes")));
+            return Err(
+                origin.locate(Error::input("matrix is no table").key("matrix").expected("a table of axes"))
+            );
         }
         let mut matrix = Self { origin: Some(origin.clone()), ..Self::default() };
         let mut zips = Vec::new();
@@ -82,7 +84,8 @@ impl Matrix {
     /// Lays a profile's matrix over this one: its axes replace those of the same keys, its lists the same lists.
     pub(crate) fn lay_over(&mut self, stronger: Self) {
         for axis in stronger.axes {
-            self.axes.retain(|old| old.keys == axis.keys || !old.keys.iter().any(|key| axis.keys.contains(key)));
+            self.axes
+                .retain(|old| old.keys == axis.keys || !old.keys.iter().any(|key| axis.keys.contains(key)));
             match self.axes.iter_mut().find(|old| old.keys == axis.keys) {
                 Some(old) => *old = axis,
                 None => self.axes.push(axis),
@@ -104,19 +107,14 @@ impl Matrix {
                 || fields::group_of(path)
                     .is_some_and(|group| group.members.iter().any(|member| sets.contains_key(*member)))
         };
-        for axis in &mut self.axes {
-            for row in &mut axis.rows {
-                row.retain(|(path, _)| !decided(path));
+        for rows in self.axes.iter_mut().map(|axis| &mut axis.rows).chain([&mut self.include]) {
+            if rows.iter().flatten().any(|(path, _)| decided(path)) {
+                rows.iter_mut().for_each(|row| row.retain(|(path, _)| !decided(path)));
+                rows.retain(|row| !row.is_empty());
+                distinct(rows);
             }
-            axis.rows.retain(|row| !row.is_empty());
-            distinct(&mut axis.rows);
         }
         self.axes.retain(|axis| !axis.rows.is_empty());
-        for row in &mut self.include {
-            row.retain(|(path, _)| !decided(path));
-        }
-        self.include.retain(|row| !row.is_empty());
-        distinct(&mut self.include);
     }
 
     /// The cells, in order. `base` is what they are laid over; `strict` rejects exclusions that match no value of
@@ -133,10 +131,7 @@ impl Matrix {
         }
         let mut cells = vec![Layer::new()];
         for axis in &self.axes {
-            cells = cells
-                .iter()
-                .flat_map(|cell| axis.rows.iter().map(move |row| with(cell, row)))
-                .collect();
+            cells = cells.iter().flat_map(|cell| axis.rows.iter().map(move |row| with(cell, row))).collect();
         }
         cells.retain(|cell| !self.exclude.iter().any(|pattern| matches(cell, base, pattern)));
         for row in &self.include {
@@ -153,7 +148,8 @@ impl Matrix {
             }
         }
         if cells.is_empty() {
-            let error = Error::input("the matrix has no cell left: exclude cuts every one").key("matrix.exclude");
+            let error =
+                Error::input("the matrix has no cell left: exclude cuts every one").key("matrix.exclude");
             return Err(self.locate(error.expected("at least one cell")));
         }
         cells.iter().try_for_each(layers::check_groups)?;
@@ -164,7 +160,9 @@ impl Matrix {
     /// The values of the seed axis, each once.
     fn seeds(&self) -> Vec<Entry> {
         let mut seeds: Vec<Entry> = Vec::new();
-        for (_, entry) in self.axes.iter().flat_map(|axis| axis.rows.iter().flatten()).filter(|(key, _)| key == SEED) {
+        for (_, entry) in
+            self.axes.iter().flat_map(|axis| axis.rows.iter().flatten()).filter(|(key, _)| key == SEED)
+        {
             if !seeds.iter().any(|seed| seed.value == entry.value) {
                 seeds.push(entry.clone());
             }
@@ -285,7 +283,8 @@ fn matches(cell: &Layer, base: &Layer, pattern: &Row) -> bool {
 fn points(path: &str, node: &Node, origin: &Origin) -> Result<Vec<Row>> {
     let place = at(origin, node);
     if fields::find(path).is_none() && !fields::is_section(path) {
-        return Err(place.locate(layers::unknown_key(path, &node.value()).expected("a matrix axis: a manifest field")));
+        return Err(place
+            .locate(layers::unknown_key(path, &node.value()).expected("a matrix axis: a manifest field")));
     }
     if !fields::is_sweepable(path) {
         return Err(place.locate(Error::input(format!("{path} cannot be swept")).key(path)));
@@ -374,9 +373,9 @@ fn zipped(table: &Node, origin: &Origin) -> Result<Axis> {
 fn zip_lists(path: &str, node: &Node, origin: &Origin, lists: &mut Vec<(String, Vec<Row>)>) -> Result<()> {
     if node.is_table() && fields::is_section(path) {
         let children = node.entries().iter();
-        return children.into_iter().try_for_each(|(key, child)| {
-            zip_lists(&format!("{path}.{key}"), child, origin, lists)
-        });
+        return children
+            .into_iter()
+            .try_for_each(|(key, child)| zip_lists(&format!("{path}.{key}"), child, origin, lists));
     }
     lists.push((path.to_owned(), points(path, node, origin)?));
     Ok(())

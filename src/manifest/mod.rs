@@ -127,7 +127,11 @@ impl Manifest {
         layers::lay_over(&mut base, &sets);
         matrix.collapse(&sets);
         let control = control.map(|control| {
-            control.into_iter().filter(|(path, _)| !sets.contains_key(path)).map(|(p, e)| (p, e.value)).collect()
+            control
+                .into_iter()
+                .filter(|(path, _)| !sets.contains_key(path))
+                .map(|(p, e)| (p, e.value))
+                .collect()
         });
 
         let head = settle_head(&base, file)?;
@@ -212,12 +216,8 @@ fn line_of(origin: &Origin, node: &Node) -> Origin {
 }
 
 fn unknown_profile(root: &Node, name: &str) -> Error {
-    let known: Vec<&str> = root
-        .get("profile")
-        .map_or(&[][..], Node::entries)
-        .iter()
-        .map(|(name, _)| name.as_str())
-        .collect();
+    let known: Vec<&str> =
+        root.get("profile").map_or(&[][..], Node::entries).iter().map(|(name, _)| name.as_str()).collect();
     let error = Error::input(format!("there is no profile {name}")).key(format!("profile.{name}"));
     let error = match known.as_slice() {
         [] => error.expected("no --profile: this manifest has none"),
@@ -234,10 +234,8 @@ fn require(base: &Layer, cells: &[Layer], file: &Path) -> Result<()> {
     let budget: &[&str] = &["budget.steps", "budget.tokens", "budget.flops", "budget.param_data_ratio"];
     let has = |cell: &Layer, path: &str| base.contains_key(path) || cell.contains_key(path);
     let required = fields::all().filter(|field| matches!(field.default, Fallback::Required));
-    let mut missing: Vec<&str> = required
-        .map(|field| field.path)
-        .filter(|path| cells.iter().any(|cell| !has(cell, path)))
-        .collect();
+    let mut missing: Vec<&str> =
+        required.map(|field| field.path).filter(|path| cells.iter().any(|cell| !has(cell, path))).collect();
     if cells.iter().any(|cell| !budget.iter().any(|path| has(cell, path))) {
         missing.push("budget");
     }
@@ -248,7 +246,8 @@ fn require(base: &Layer, cells: &[Layer], file: &Path) -> Result<()> {
     for path in &missing {
         lines.push(match *path {
             "budget" => {
-                "[budget] with one of steps, tokens, flops, param_data_ratio, such as param_data_ratio = 12".to_owned()
+                "[budget] with one of steps, tokens, flops, param_data_ratio, such as param_data_ratio = 12"
+                    .to_owned()
             }
             "upstream.commit" => format!("[upstream] commit = \"{}\"", upstream::newest().commit),
             path => {
@@ -259,7 +258,11 @@ fn require(base: &Layer, cells: &[Layer], file: &Path) -> Result<()> {
                     "run.backend" => "\"cpu\"",
                     _ => "\"linear\"",
                 };
-                if section.is_empty() { format!("{key} = {value}") } else { format!("[{section}] {key} = {value}") }
+                if section.is_empty() {
+                    format!("{key} = {value}")
+                } else {
+                    format!("[{section}] {key} = {value}")
+                }
             }
         });
     }
@@ -274,11 +277,8 @@ fn settle_head(base: &Layer, file: &Path) -> Result<Head> {
     }
     let head = |path: &str| path == "name" || path == "question" || path.starts_with("scorecard.");
     // The head's defaults depend on nothing.
-    let context = Context {
-        recipe: upstream::newest(),
-        model: ModelKind::Gpt,
-        optimizer: OptimizerKind::MuonAdamw,
-    };
+    let context =
+        Context { recipe: upstream::newest(), model: ModelKind::Gpt, optimizer: OptimizerKind::MuonAdamw };
     let defaults = layers::defaults(&context, base).into_iter().filter(|(path, _)| head(path)).collect();
     let written = base.iter().filter(|(path, _)| head(path));
     let written = written.map(|(path, entry)| (path.as_str(), entry.value.clone())).collect();
@@ -291,7 +291,8 @@ fn settle(base: &Layer, overrides: Layer, file: &Path, env: &[(String, String)])
     layers::lay_over(&mut set, &overrides);
     set.retain(|path, _| path != "name" && path != "question" && !path.starts_with("scorecard."));
 
-    let commit = set.get("upstream.commit").and_then(|entry| entry.value.as_str()).unwrap_or_default().to_owned();
+    let commit =
+        set.get("upstream.commit").and_then(|entry| entry.value.as_str()).unwrap_or_default().to_owned();
     let recipe = match (upstream::find(&commit), set.get_mut("upstream.commit")) {
         (Ok(recipe), Some(entry)) => {
             entry.value = Value::String(recipe.commit.to_owned());
@@ -340,7 +341,9 @@ fn settle(base: &Layer, overrides: Layer, file: &Path, env: &[(String, String)])
             };
             let what = format!("model.kind = \"{kind}\" with optimizer.kind = \"{optimizer}\" has no {path}");
             let error = Error::input(what).key(path.as_str());
-            return Err(entry.origin.locate(error.expected(format!("it only with {}", field.applies.text()))));
+            return Err(entry
+                .origin
+                .locate(error.expected(format!("it only with {}", field.applies.text()))));
         }
     }
 

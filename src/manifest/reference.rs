@@ -25,7 +25,10 @@ pub fn markdown() -> String {
                 name => format!("`[{name}]`"),
             };
             let space = if text.is_empty() { "" } else { "\n" };
-            let _ = writeln!(text, "{space}#### {title}\n\n| field | takes | left out | meaning |\n|---|---|---|---|");
+            let _ = writeln!(
+                text,
+                "{space}#### {title}\n\n| field | takes | left out | meaning |\n|---|---|---|---|"
+            );
         }
         let unit = if field.unit.is_empty() { String::new() } else { format!(", {}", field.unit) };
         let scope = match field.applies {
@@ -94,7 +97,8 @@ fn by_commit(field: &Field, model: ModelKind, optimizer: OptimizerKind) -> Optio
             changes.push((recipe.short(), value));
         }
     }
-    let show = |value: &Option<Value>| value.as_ref().map_or_else(|| "-".to_owned(), |value| format!("`{value}`"));
+    let show =
+        |value: &Option<Value>| value.as_ref().map_or_else(|| "-".to_owned(), |value| format!("`{value}`"));
     match changes.as_slice() {
         [(_, None)] => None,
         [(_, value)] => Some(show(value)),

@@ -47,7 +47,9 @@ pub(super) fn arms(manifest: &Manifest) -> Result<Vec<Arm>> {
     if arms.len() > 1 && controls.iter().all(Option::is_none) {
         let known: Vec<&str> = arms.iter().map(|arm| arm.label.as_str()).collect();
         let error = Error::input(format!("no arm is the control {}", label(control))).file(&manifest.file);
-        return Err(error.key("scorecard.control").expected(format!("the values of an arm: {}", known.join("; "))));
+        return Err(error
+            .key("scorecard.control")
+            .expected(format!("the values of an arm: {}", known.join("; "))));
     }
     for (index, (arm, control)) in arms.iter_mut().zip(controls).enumerate() {
         arm.control = control.filter(|&control| control != index);

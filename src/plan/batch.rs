@@ -37,7 +37,11 @@ fn suggestion(total: u64, device: u64, sequence: u64) -> String {
     }
     let rows = total / sequence;
     // The nearest sizes that fit, the larger ones first; powers of two are found soon.
-    let fitting: Vec<String> =
-        (1..=rows.min(device)).rev().filter(|size| rows % size == 0).take(3).map(|size| size.to_string()).collect();
+    let fitting: Vec<String> = (1..=rows.min(device))
+        .rev()
+        .filter(|size| rows % size == 0)
+        .take(3)
+        .map(|size| size.to_string())
+        .collect();
     format!("device_batch_size = {} fits, or {totals}", fitting.join(" or "))
 }

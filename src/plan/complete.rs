@@ -9,8 +9,8 @@ use super::{DataFacts, Facts, RunSizes, batch};
 use crate::error::{Error, Result};
 use crate::manifest::Cell;
 use crate::manifest::settings::{
-    Backend, Budget, ComputePrecision, DocumentKind, InitChoice, ModelKind, ModelSettings, PackingKind, Settings,
-    TokenizerSetting, TotalBatch, WarmdownShape,
+    Backend, Budget, ComputePrecision, DocumentKind, InitChoice, ModelKind, ModelSettings, PackingKind,
+    Settings, TokenizerSetting, TotalBatch, WarmdownShape,
 };
 use crate::model::config::{
     BigramConfig, GptConfig, GptInit, LayerRamp, MicrogptConfig, ModelConfig, ValueEmbedConfig,
@@ -283,8 +283,7 @@ fn microgpt(cell: &Cell, vocab_size: usize) -> Result<Sized> {
         input_rmsnorm: model.input_rmsnorm,
         init_std: model.init_std,
     };
-    let [layers, dim, positions] =
-        [model.depth, model.n_embd, model.sequence_len].map(|size| size as u64);
+    let [layers, dim, positions] = [model.depth, model.n_embd, model.sequence_len].map(|size| size as u64);
     let mut sized = small(ModelConfig::Microgpt(config), model, vocab_size);
     sized.params.wte += positions * dim;
     sized.params.transformer_matrices = layers * 12 * dim * dim;

@@ -52,7 +52,13 @@ fn group_config(group: ParamGroup, settings: &OptimizerSettings, context: &Group
     let batch = if settings.batch_lr_scaling { batch_lr_factor(context.total_batch_size) } else { 1.0 };
     let width = if settings.width_lr_scaling { width_lr_factor(context.n_embd) } else { 1.0 };
     let adamw = |lr: f64, betas: (f64, f64), weight_decay: f64| {
-        GroupConfig::Adamw(AdamWConfig { lr, beta1: betas.0, beta2: betas.1, eps: settings.eps, weight_decay })
+        GroupConfig::Adamw(AdamWConfig {
+            lr,
+            beta1: betas.0,
+            beta2: betas.1,
+            eps: settings.eps,
+            weight_decay,
+        })
     };
     // Products in upstream's order: batch factor first, then width, then the group's own.
     match group {

@@ -28,11 +28,7 @@ pub const GROUPS: &[Group] = &[
         members: &["budget.steps", "budget.tokens", "budget.flops", "budget.param_data_ratio"],
         companions: &[],
     },
-    Group {
-        name: "warmup",
-        members: &["schedule.warmup_steps", "schedule.warmup_ratio"],
-        companions: &[],
-    },
+    Group { name: "warmup", members: &["schedule.warmup_steps", "schedule.warmup_ratio"], companions: &[] },
     Group {
         name: "tokenizer",
         members: &["data.tokenizer", "data.tokenizer.path", "data.tokenizer.vocab_size"],

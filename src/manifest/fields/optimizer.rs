@@ -27,7 +27,8 @@ const fn betas(path: &'static str, default: fn(&Context) -> Value) -> Field {
 }
 
 const fn decay(path: &'static str, default: fn(&Context) -> Value) -> Field {
-    field(path, DECAY, "", Fallback::Value(default), "Decoupled weight decay, constant.").only(Applies::GptAdam)
+    field(path, DECAY, "", Fallback::Value(default), "Decoupled weight decay, constant.")
+        .only(Applies::GptAdam)
 }
 
 const fn muon(path: &'static str, kind: Kind, default: fn(&Context) -> Value, doc: &'static str) -> Field {
@@ -184,7 +185,9 @@ pub(super) const FIELDS: &[Field] = &[
         "Rate of the residual lambdas.",
     ),
     betas("optimizer.resid_betas", |context| pair(&context.recipe.optimizer.resid)),
-    decay("optimizer.resid_weight_decay", |context| Value::Float(context.recipe.optimizer.resid.weight_decay)),
+    decay("optimizer.resid_weight_decay", |context| {
+        Value::Float(context.recipe.optimizer.resid.weight_decay)
+    }),
     betas("optimizer.x0_betas", |context| pair(&context.recipe.optimizer.x0)),
     decay("optimizer.x0_weight_decay", |context| Value::Float(context.recipe.optimizer.x0.weight_decay)),
     rate(
@@ -194,7 +197,9 @@ pub(super) const FIELDS: &[Field] = &[
         "Rate of smear gate, smear lambda and backout lambda; nothing scales it.",
     ),
     betas("optimizer.smear_betas", |context| pair(&context.recipe.optimizer.smear)),
-    decay("optimizer.smear_weight_decay", |context| Value::Float(context.recipe.optimizer.smear.weight_decay)),
+    decay("optimizer.smear_weight_decay", |context| {
+        Value::Float(context.recipe.optimizer.smear.weight_decay)
+    }),
     muon(
         "optimizer.muon_beta2",
         Kind::Float(0.0, 0.9999),
