@@ -17,13 +17,11 @@ pub(crate) fn path(text: &str, variables: &[(String, String)]) -> Result<String>
     }
     while let Some((before, after)) = rest.split_once('$') {
         expanded.push_str(before);
-        let (name, tail) = match after.strip_prefix('{').and_then(|braced| braced.split_once('}')) {
-            Some(parts) => parts,
-            None => {
-                let end = after.find(|c: char| !c.is_ascii_alphanumeric() && c != '_').unwrap_or(after.len());
-                after.split_at(end)
-            }
-        };
+        let braced = after.strip_prefix('{').and_then(|braced| braced.split_once('}'));
+        let (name, tail) = braced.unwrap_or_else(|| {
+            let end = after.find(|c: char| !c.is_ascii_alphanumeric() && c != '_').unwrap_or(after.len());
+            after.split_at(end)
+        });
         if name.is_empty() {
             expanded.push('$');
         } else {

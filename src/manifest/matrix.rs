@@ -109,7 +109,9 @@ impl Matrix {
         };
         for rows in self.axes.iter_mut().map(|axis| &mut axis.rows).chain([&mut self.include]) {
             if rows.iter().flatten().any(|(path, _)| decided(path)) {
-                rows.iter_mut().for_each(|row| row.retain(|(path, _)| !decided(path)));
+                for row in rows.iter_mut() {
+                    row.retain(|(path, _)| !decided(path));
+                }
                 rows.retain(|row| !row.is_empty());
                 distinct(rows);
             }
@@ -177,12 +179,14 @@ impl Matrix {
                 let earlier = axis.rows.iter().take(at).any(|other| same(other, row));
                 if let (true, Some((path, entry))) = (earlier, row.first()) {
                     let what = format!("the axis {} has {} twice", axis.keys.join(", "), brief(&entry.value));
-                    return Err(entry.origin.locate(Error::input(what).key(path.as_str())));
+                    let error = Error::input(what).key(path.as_str()).expected("every value once");
+                    return Err(entry.origin.locate(error));
                 }
                 for (path, entry) in row {
                     if self.axes.iter().take(index).any(|other| other.sets(path)) {
                         let what = format!("{path} is on two axes");
-                        return Err(entry.origin.locate(Error::input(what).key(path.as_str())));
+                        let error = Error::input(what).key(path.as_str()).expected("every field on one axis");
+                        return Err(entry.origin.locate(error));
                     }
                 }
             }
@@ -244,6 +248,12 @@ impl Matrix {
     }
 }
 
+/// An error for a field that decides nothing about a run.
+pub(crate) fn not_sweepable(path: &str) -> Error {
+    let error = Error::input(format!("{path} cannot be swept")).key(path);
+    error.expected("a field that decides something about a run")
+}
+
 fn at(origin: &Origin, node: &Node) -> Origin {
     match origin {
         Origin::File(file, _) => Origin::File(file.clone(), node.line),
@@ -287,7 +297,7 @@ fn points(path: &str, node: &Node, origin: &Origin) -> Result<Vec<Row>> {
             .locate(layers::unknown_key(path, &node.value()).expected("a matrix axis: a manifest field")));
     }
     if !fields::is_sweepable(path) {
-        return Err(place.locate(Error::input(format!("{path} cannot be swept")).key(path)));
+        return Err(place.locate(not_sweepable(path)));
     }
     let NodeKind::Array(items) = &node.kind else {
         let what = format!("the axis {path} is {}, not a list", brief(&node.value()));
@@ -334,7 +344,7 @@ fn rows(node: &Node, path: &str, origin: &Origin) -> Result<Vec<Row>> {
             layers::flatten(table, "", &at(origin, table), &[], &mut layer)?;
             layers::check_groups(&layer)?;
             if let Some((key, entry)) = layer.iter().find(|(key, _)| !fields::is_sweepable(key)) {
-                let error = Error::input(format!("{key} cannot be swept")).key(key.as_str());
+                let error = not_sweepable(key);
                 return Err(entry.origin.locate(error));
             }
             if layer.is_empty() {

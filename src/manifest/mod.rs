@@ -71,12 +71,17 @@ pub struct Cell {
     pub settings: Settings,
     /// Where values that were written stand.
     origins: BTreeMap<String, Origin>,
+    /// The manifest, for what was not written.
+    file: PathBuf,
 }
 
 impl Cell {
-    /// The key path with its place in the manifest, where it was written at all.
+    /// Adds a key path and where it was written; of one that was not, the file alone.
     pub fn locate(&self, path: &str, error: Error) -> Error {
-        self.origins.get(path).iter().fold(error.key(path), |error, origin| origin.locate(error))
+        match self.origins.get(path) {
+            Some(origin) => origin.locate(error.key(path)),
+            None => error.key(path).file(&self.file),
+        }
     }
 
     /// Whether the manifest, and not the recipe, says what this field is.
@@ -203,7 +208,7 @@ fn read_control(node: &Node, origin: &Origin) -> Result<Option<Layer>> {
     let mut layer = Layer::new();
     layers::flatten(control, "", &place, &[], &mut layer)?;
     if let Some((path, entry)) = layer.iter().find(|(path, _)| !fields::is_sweepable(path)) {
-        return Err(entry.origin.locate(Error::input(format!("{path} cannot be swept")).key(path.as_str())));
+        return Err(entry.origin.locate(matrix::not_sweepable(path)));
     }
     Ok(Some(layer))
 }
@@ -354,6 +359,7 @@ fn settle(base: &Layer, overrides: Layer, file: &Path, env: &[(String, String)])
         overrides: overrides.into_iter().map(|(path, entry)| (path, entry.value)).collect(),
         settings,
         origins: set.into_iter().map(|(path, entry)| (path, entry.origin)).collect(),
+        file: file.to_owned(),
     };
     check_precision(&cell)?;
     expand_paths(&mut cell, env)?;

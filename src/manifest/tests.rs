@@ -220,7 +220,7 @@ fn a_swept_kind_leaves_fields_of_the_other_kind_in_the_base() {
 fn bad_input() {
     let mut all = String::new();
     let mut add = |title: &str, message: String| {
-        all.push_str(&format!("## {title}\n{message}\n\n"));
+        all.extend(["## ", title, "\n", &message, "\n\n"]);
     };
     let with = |extra: &str| format!("{BASE}{extra}");
     for (title, text) in [

@@ -8,14 +8,14 @@ use crate::manifest::Cell;
 pub(super) fn batch(cell: &Cell, total: u64, sequence_len: usize) -> Result<BatchConfig> {
     let device_batch_size = cell.settings.train.device_batch_size;
     let micro = device_batch_size as u64 * sequence_len as u64;
-    if micro <= total && total % micro == 0 {
+    if micro <= total && total.is_multiple_of(micro) {
         return Ok(BatchConfig {
             device_batch_size,
             total_batch_size: total as usize,
             grad_accum_steps: (total / micro) as usize,
         });
     }
-    let auto = if cell.is_written("train.total_batch_size") { "" } else { ", which the recipe decides" };
+    let auto = if cell.is_written("train.total_batch_size") { "" } else { ", which the recipe decides," };
     let what = format!(
         "a step of {total} tokens{auto} does not divide into micro-batches of {device_batch_size} rows of \
          {sequence_len} tokens"
@@ -32,14 +32,14 @@ pub(super) fn batch(cell: &Cell, total: u64, sequence_len: usize) -> Result<Batc
 fn suggestion(total: u64, device: u64, sequence: u64) -> String {
     let micro = device * sequence;
     let totals = format!("total_batch_size = {} fits", total.div_ceil(micro).max(1) * micro);
-    if total % sequence != 0 {
+    if !total.is_multiple_of(sequence) {
         return totals;
     }
     let rows = total / sequence;
     // The nearest sizes that fit, the larger ones first; powers of two are found soon.
     let fitting: Vec<String> = (1..=rows.min(device))
         .rev()
-        .filter(|size| rows % size == 0)
+        .filter(|size| rows.is_multiple_of(*size))
         .take(3)
         .map(|size| size.to_string())
         .collect();

@@ -103,7 +103,7 @@ pub(super) fn complete(
         weight_decay,
         has: model.groups,
     };
-    let tokens = steps * total;
+    let tokens = steps.saturating_mul(total);
     let sizes = RunSizes {
         params: model.params,
         flops_per_token: model.flops_per_token,
@@ -178,7 +178,7 @@ struct Sized {
 
 fn gpt(cell: &Cell, recipe: &Recipe, vocab_size: usize) -> Result<Sized> {
     let model = &cell.settings.model;
-    if model.head_dim % 2 != 0 {
+    if !model.head_dim.is_multiple_of(2) {
         let what = format!("head_dim {} is odd", model.head_dim);
         let error = Error::input(what).expected("an even number: rotary positions turn pairs of channels");
         return Err(cell.locate("model.head_dim", error));
@@ -198,7 +198,7 @@ fn gpt(cell: &Cell, recipe: &Recipe, vocab_size: usize) -> Result<Sized> {
         flops_count_smear_gate: recipe.model.flops_count_smear_gate,
     };
     let sizes = shape.sizes();
-    if sizes.n_head % sizes.n_kv_head != 0 {
+    if !sizes.n_head.is_multiple_of(sizes.n_kv_head) {
         let what = format!("n_kv_head {} does not divide the {} heads", sizes.n_kv_head, sizes.n_head);
         let error = Error::input(what).expected(format!("a divisor: {}", divisors(sizes.n_head)));
         return Err(cell.locate("model.n_kv_head", error));
@@ -267,7 +267,7 @@ fn gpt(cell: &Cell, recipe: &Recipe, vocab_size: usize) -> Result<Sized> {
 
 fn microgpt(cell: &Cell, vocab_size: usize) -> Result<Sized> {
     let model = &cell.settings.model;
-    if model.n_embd % model.n_head != 0 {
+    if !model.n_embd.is_multiple_of(model.n_head) {
         let what = format!("{} heads do not divide the {} channels", model.n_head, model.n_embd);
         let error = Error::input(what).expected(format!("a divisor: {}", divisors(model.n_embd)));
         return Err(cell.locate("model.n_head", error));
@@ -325,7 +325,8 @@ fn small(config: ModelConfig, model: &ModelSettings, vocab_size: usize) -> Sized
 }
 
 fn divisors(of: usize) -> String {
-    let divisors: Vec<String> = (1..=of).filter(|size| of % size == 0).map(|size| size.to_string()).collect();
+    let divisors: Vec<String> =
+        (1..=of).filter(|size| of.is_multiple_of(*size)).map(|size| size.to_string()).collect();
     divisors.join(", ")
 }
 
@@ -344,7 +345,7 @@ fn steps(cell: &Cell, flops_per_token: u64, target: u64, total: u64) -> Result<u
         0 => format!("the budget is less than one step of {total} tokens ({:e} FLOPs)", {
             flops_per_token as f64 * total as f64
         }),
-        steps => format!("the budget is {steps} steps of {total} tokens"),
+        _ => format!("the budget is more than {MOST_STEPS} steps of {total} tokens"),
     };
     Err(cell.locate(path, Error::input(what).expected(format!("1 to {MOST_STEPS} steps"))))
 }

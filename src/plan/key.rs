@@ -135,16 +135,13 @@ fn start(config: &RunConfig) -> Digest {
     canonical.u64("total_batch_size", *total_batch_size as u64);
     tree(&mut canonical, "packing", packing);
     tree(&mut canonical, "document", document);
-    match content {
-        Some(content) => {
-            canonical.digest("content", content);
-        }
+    if let Some(content) = content {
+        canonical.digest("content", content);
+    } else {
         // Pending: other data are other runs, whatever they will turn out to contain.
-        None => {
-            canonical.none("content");
-            tree(&mut canonical, "shards", shards);
-            tree(&mut canonical, "tokenizer", tokenizer);
-        }
+        canonical.none("content");
+        tree(&mut canonical, "shards", shards);
+        tree(&mut canonical, "tokenizer", tokenizer);
     }
     canonical.finish()
 }
@@ -186,11 +183,15 @@ fn walk(canonical: &mut Canonical, label: &str, value: &serde_json::Value) {
         }
         Value::Array(items) => {
             canonical.u64(label, items.len() as u64);
-            items.iter().for_each(|item| walk(canonical, "item", item));
+            for item in items {
+                walk(canonical, "item", item);
+            }
         }
         Value::Object(fields) => {
             canonical.u64(label, fields.len() as u64);
-            fields.iter().for_each(|(name, field)| walk(canonical, name, field));
+            for (name, field) in fields {
+                walk(canonical, name, field);
+            }
         }
     }
 }

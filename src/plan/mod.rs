@@ -119,13 +119,12 @@ pub fn plan(manifest: &Manifest, facts: &dyn Facts) -> Result<Plan> {
     let arms = arms::arms(manifest)?;
     for (index, cell) in manifest.cells.iter().enumerate() {
         let data = complete::data_config(&cell.settings);
-        let data_facts = match known.iter().find(|(other, _)| *other == data) {
-            Some((_, facts)) => *facts,
-            None => {
-                let found = facts.data(&data)?;
-                known.push((data.clone(), found));
-                found
-            }
+        let data_facts = if let Some((_, facts)) = known.iter().find(|(other, _)| *other == data) {
+            *facts
+        } else {
+            let found = facts.data(&data)?;
+            known.push((data.clone(), found));
+            found
         };
         let (config, sizes) = complete::complete(cell, data, data_facts, facts)?;
         let key = KeyChain::new(&config).run_key();

@@ -155,7 +155,7 @@ impl View<'_> {
             let key = if run.key.pending { "pending".to_owned() } else { run.key.short() };
             rows.push(vec![
                 (index + 1).to_string(),
-                arm.to_owned(),
+                shortened(arm),
                 run.config.seed.to_string(),
                 quantity(run.sizes.params.total as f64),
                 quantity(run.sizes.tokens as f64),
@@ -168,6 +168,9 @@ impl View<'_> {
         }
         table(&mut text, &rows, &[0, 2, 3, 4, 5, 6, 7]);
         text.push('\n');
+        for arm in plan.arms.iter().filter(|arm| shortened(&arm.label) != arm.label) {
+            let _ = writeln!(text, "arm {} is {}", shortened(&arm.label), arm.label);
+        }
         let controls: Vec<&str> = plan
             .arms
             .iter()
@@ -254,6 +257,15 @@ fn table(text: &mut String, rows: &[Vec<String>], right: &[usize]) {
         }
         let _ = writeln!(text, "{}", line.trim_end());
     }
+}
+
+/// A label as the table has room for it.
+fn shortened(label: &str) -> String {
+    const ROOM: usize = 40;
+    if label.chars().count() <= ROOM {
+        return label.to_owned();
+    }
+    format!("{}...", label.chars().take(ROOM - 3).collect::<String>())
 }
 
 /// `110.1M`.

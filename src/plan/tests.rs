@@ -11,7 +11,7 @@ use crate::manifest::Options;
 use crate::model::config::{GptConfig, ModelConfig};
 use crate::model::param::ParamGroup;
 use crate::optim::config::GroupConfig;
-use crate::precision::Precision;
+use crate::precision::Precision::{Bf16, F32};
 use crate::upstream::RECIPES;
 
 fn options(profile: Option<&str>, sets: &[&str]) -> Options {
@@ -194,7 +194,6 @@ fn precisions_follow_the_commit_and_the_run() {
         let (polar, update) = muon.unwrap();
         [rotary, polar, update]
     };
-    use Precision::{Bf16, F32};
     assert_eq!(precisions("324e69c", "f32"), [Bf16, Bf16, Bf16]);
     assert_eq!(precisions("6ed7d1d", "f32"), [F32, Bf16, Bf16]);
     assert_eq!(precisions("4e014d3", "f32"), [F32, F32, F32]);
@@ -274,13 +273,13 @@ fn bad_input() {
     ] {
         let error = planned(sets, &NoData).unwrap_err();
         assert_eq!(error.class().exit_code(), 2);
-        all.push_str(&format!("## {title}\n{error}\n\n"));
+        all.extend(["## ", title, "\n", &error.to_string(), "\n\n"]);
     }
     let text = format!(
         "{BASE}[scorecard.control]\n\"schedule.warmdown\" = \"cosine\"\n[matrix]\n\"schedule.warmdown\" = [\"linear\", \"sqrt\"]\n"
     );
     let manifest = Manifest::parse(Path::new("t.toml"), &text, &options(None, &[])).unwrap();
-    all.push_str(&format!("## no control\n{}\n", plan(&manifest, &NoData).unwrap_err()));
+    all.extend(["## no control\n", &plan(&manifest, &NoData).unwrap_err().to_string(), "\n"]);
     insta::assert_snapshot!(all);
 }
 
