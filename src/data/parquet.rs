@@ -14,6 +14,7 @@ use polars::io::mmap::MmapBytesReader;
 use polars::io::parquet::read::{FileMetadata, ParallelStrategy, ParquetReader};
 use polars::prelude::{DataType, PolarsResult, SerReader};
 
+use super::parquet_pages;
 use crate::error::{Error, Result};
 
 /// The column that upstream's shards have.
@@ -122,8 +123,14 @@ impl ParquetShard {
         let mut metadata = FileMetadata::clone(&self.metadata);
         metadata.row_groups = vec![wanted.clone()];
         metadata.num_rows = rows;
-        let source = self.bytes.open()?;
+        let mut source = self.bytes.open()?;
         let documents = guarded(|| {
+            let columns: Vec<_> = wanted.columns_under_root_iter(COLUMN).into_iter().flatten().collect();
+            let [column] = columns.as_slice() else {
+                polars::prelude::polars_bail!(ComputeError: "its column `{COLUMN}` is not one flat column");
+            };
+            parquet_pages::check(&mut source, column.byte_range(), rows)
+                .map_err(|what| polars::prelude::polars_err!(ComputeError: "{what}"))?;
             let mut reader = ParquetReader::new(source)
                 .with_columns(Some(vec![COLUMN.to_owned()]))
                 .read_parallel(ParallelStrategy::None);
