@@ -82,7 +82,8 @@ impl ParquetShard {
         .map_err(|cause| not_parquet(&bytes, cause))?;
 
         let Some(field) = schema.get(COLUMN) else {
-            let names: Vec<&str> = schema.iter_names().map(|name| name.as_str()).take(8).collect();
+            let names: Vec<&str> =
+                schema.iter_names().map(polars::prelude::PlSmallStr::as_str).take(8).collect();
             return Err(bad(&format!("a shard has no column `{COLUMN}`, only {}", backticked(&names)))
                 .expected(format!("a column `{COLUMN}` of strings, as in upstream's shards")));
         };
@@ -108,7 +109,8 @@ impl ParquetShard {
 
     /// Rows of one group.
     pub(super) fn group_len(&self, group: usize) -> usize {
-        self.metadata.row_groups.get(group).map_or(0, |group| group.num_rows())
+        let Some(group) = self.metadata.row_groups.get(group) else { return 0 };
+        group.num_rows()
     }
 
     /// The documents of one row group, in order.
