@@ -96,7 +96,7 @@ def apart(agreement: dict | None) -> str:
 
 
 TIME_HEAD = [
-    "shape", "upstream", "elapsed", "of it compiling", "nanorun elapsed", "upstream to its last loss",
+    "shape", "upstream", "elapsed", "of it compiling", "nanorun elapsed", "upstream to 99 % of its way down",
     "nanorun to that loss", "early step losses differ by",
 ]
 
