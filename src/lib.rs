@@ -24,6 +24,7 @@ pub mod backend;
 pub mod train;
 pub mod generate;
 pub mod interop;
+pub mod parity;
 pub mod record;
 pub mod run;
 pub mod scorecard;

@@ -1,4 +1,7 @@
 //! The ops implemented.
 
+#[cfg(test)]
+pub(crate) mod conformance;
 pub mod cpu;
+pub mod torch;
 pub mod scalar;

@@ -169,9 +169,9 @@ impl Files {
                 }
                 Some(_) => {
                     if is_dir {
-                        self.remove_tree(&path)?
+                        self.remove_tree(&path)?;
                     } else {
-                        self.remove_file(&path)?
+                        self.remove_file(&path)?;
                     }
                     found.push(path);
                 }

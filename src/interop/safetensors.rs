@@ -149,7 +149,7 @@ impl TensorFile {
     pub fn f32(&self, name: &str, shape: &[usize]) -> Result<&[f32]> {
         let values = self.tensor_of_shape(name, shape).and_then(|tensor| match &tensor.elements {
             Elements::F32(values) => Ok(values.as_slice()),
-            other => Err(wrong_dtype(name, other, "F32")),
+            other @ Elements::I32(_) => Err(wrong_dtype(name, other, "F32")),
         });
         values.map_err(|error| error.at(&self.path))
     }
@@ -158,7 +158,7 @@ impl TensorFile {
     pub fn i32(&self, name: &str, shape: &[usize]) -> Result<&[i32]> {
         let values = self.tensor_of_shape(name, shape).and_then(|tensor| match &tensor.elements {
             Elements::I32(values) => Ok(values.as_slice()),
-            other => Err(wrong_dtype(name, other, "I32")),
+            other @ Elements::F32(_) => Err(wrong_dtype(name, other, "I32")),
         });
         values.map_err(|error| error.at(&self.path))
     }

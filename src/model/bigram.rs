@@ -2,11 +2,13 @@
 //!
 //! `x = norm(wte[token])`, logits are `lm_head x`. The norm and a separate `lm_head` are switches.
 
+use crate::error::{Error, Result};
 use crate::ops::{ForwardOps, HeadShape, OpError, OpResult, SequenceShape, TrainOps};
 
 use super::config::BigramConfig;
 use super::network::Network;
-use super::param::{Init, ParamGroup, ParamId, ParamSpec, Params};
+use super::param::{ParamId, ParamSpec, Params};
+use super::specs::bigram_specs;
 
 /// A bigram model: its configuration and where each parameter stands.
 #[derive(Debug, Clone)]
@@ -27,20 +29,17 @@ pub struct BigramCache {
 
 impl Bigram {
     /// A bigram model of these sizes.
-    pub fn new(config: BigramConfig) -> Self {
-        let spec = |name: &str, group: ParamGroup, draw_order: usize| ParamSpec {
-            name: name.to_owned(),
-            shape: vec![config.vocab_size, config.n_embd],
-            group,
-            init: Init::Normal { std: config.init_std },
-            draw_order,
-        };
-        let mut specs = vec![spec("wte", ParamGroup::Wte, 0)];
-        if !config.tie_lm_head {
-            specs.push(spec("lm_head", ParamGroup::LmHead, 1));
+    ///
+    /// # Errors
+    /// A width of 0; class `Input`.
+    pub fn new(config: BigramConfig) -> Result<Self> {
+        if config.n_embd == 0 {
+            return Err(Error::input("a bigram model of width 0").key("model.n_embd").expected("1 or more"));
         }
+        let specs = bigram_specs(&config);
+        // wte comes first, and `lm_head` last where it is not wte.
         let lm_head = ParamId(specs.len() - 1);
-        Self { config, specs, wte: ParamId(0), lm_head }
+        Ok(Self { config, specs, wte: ParamId(0), lm_head })
     }
 
     /// Its sizes.

@@ -9,7 +9,8 @@ use crate::ops::{AttentionShape, ForwardOps, HeadShape, OpError, OpResult, Seque
 
 use super::config::MicrogptConfig;
 use super::network::Network;
-use super::param::{Init, ParamGroup, ParamId, ParamSpec, Params};
+use super::param::{ParamId, ParamSpec, Params};
+use super::specs::microgpt_specs;
 
 /// A microgpt: its configuration and where each parameter stands.
 #[derive(Debug, Clone)]
@@ -73,9 +74,9 @@ impl Microgpt {
     /// A microgpt of these sizes.
     ///
     /// # Errors
-    /// A width that its heads do not divide; class `Input`.
+    /// A width of 0, or one that its heads do not divide; class `Input`.
     pub fn new(config: MicrogptConfig) -> Result<Self> {
-        if config.n_head == 0 || !config.n_embd.is_multiple_of(config.n_head) {
+        if config.n_head == 0 || config.n_embd == 0 || !config.n_embd.is_multiple_of(config.n_head) {
             return Err(Error::input(format!(
                 "a width of {} does not divide into {} heads",
                 config.n_embd, config.n_head
@@ -83,34 +84,28 @@ impl Microgpt {
             .key("model.n_head")
             .expected("a divisor of model.n_embd"));
         }
-        let mut specs = Vec::new();
-        let mut add = |name: String, rows: usize, cols: usize, group: ParamGroup| {
-            let init = Init::Normal { std: config.init_std };
-            let draw_order = specs.len();
-            specs.push(ParamSpec { name, shape: vec![rows, cols], group, init, draw_order });
-            ParamId(draw_order)
+        let specs = microgpt_specs(&config);
+        let id = |name: &str| {
+            specs
+                .iter()
+                .position(|spec| spec.name == name)
+                .map(ParamId)
+                .ok_or_else(|| Error::internal(format!("microgpt's parameter list lacks `{name}`")))
         };
-        let (vocab, width) = (config.vocab_size, config.n_embd);
-        let wte = add("wte".to_owned(), vocab, width, ParamGroup::Wte);
-        let wpe = add("wpe".to_owned(), config.sequence_len, width, ParamGroup::Wte);
-        let lm_head = if config.tie_lm_head {
-            wte
-        } else {
-            add("lm_head".to_owned(), vocab, width, ParamGroup::LmHead)
-        };
-        let mut matrix = |layer: usize, name: &str, rows: usize, cols: usize| {
-            add(format!("layer{layer}.{name}"), rows, cols, ParamGroup::Matrix)
-        };
-        let blocks = (0..config.n_layer)
-            .map(|layer| BlockIds {
-                wq: matrix(layer, "attn_wq", width, width),
-                wk: matrix(layer, "attn_wk", width, width),
-                wv: matrix(layer, "attn_wv", width, width),
-                wo: matrix(layer, "attn_wo", width, width),
-                fc1: matrix(layer, "mlp_fc1", 4 * width, width),
-                fc2: matrix(layer, "mlp_fc2", width, 4 * width),
+        let block = |layer: usize| {
+            let part = |name: &str| id(&format!("layer{layer}.{name}"));
+            Ok(BlockIds {
+                wq: part("attn_wq")?,
+                wk: part("attn_wk")?,
+                wv: part("attn_wv")?,
+                wo: part("attn_wo")?,
+                fc1: part("mlp_fc1")?,
+                fc2: part("mlp_fc2")?,
             })
-            .collect();
+        };
+        let (wte, wpe) = (id("wte")?, id("wpe")?);
+        let lm_head = if config.tie_lm_head { wte } else { id("lm_head")? };
+        let blocks = (0..config.n_layer).map(block).collect::<Result<_>>()?;
         Ok(Self { config, specs, wte, wpe, lm_head, blocks })
     }
 

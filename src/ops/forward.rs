@@ -31,6 +31,11 @@ pub trait ForwardOps {
 
     /// A weight of the given shape from row-major values.
     fn weight(&self, shape: &[usize], values: &[f32]) -> OpResult<Self::Weight>;
+    /// A weight that is only gathered from ([`Self::embedding`], [`Self::value_embedding`]). A backend that computes in
+    /// bf16 may store it in bf16, with its optimizer state, as upstream does.
+    fn table(&self, shape: &[usize], values: &[f32]) -> OpResult<Self::Weight> {
+        self.weight(shape, values)
+    }
     /// The values of a weight, row-major, exactly as they are stored.
     fn weight_values(&self, weight: &Self::Weight) -> OpResult<Vec<f32>>;
     /// Token ids for the backend. `ids.len()` is N.

@@ -148,7 +148,8 @@ mod tests {
         assert_eq!(config.step_values(20).muon_momentum, 0.97);
         assert_eq!(config.step_values(50).muon_momentum, 0.97);
         assert!((config.step_values(75).muon_momentum - 0.935).abs() < 1e-12);
-        let short = ScheduleConfig { momentum: MomentumSchedule { warmup_steps: 400, ..config.momentum }, ..config };
+        let short =
+            ScheduleConfig { momentum: MomentumSchedule { warmup_steps: 400, ..config.momentum }, ..config };
         assert!(short.step_values(99).muon_momentum < 0.97 && short.step_values(99).muon_momentum > 0.85);
     }
 

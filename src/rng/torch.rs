@@ -2,13 +2,14 @@
 
 use std::f64::consts::PI;
 
+use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
+use super::box_muller::{BLOCK, box_muller};
 use super::mt19937::{Mt19937, N};
 
-/// From this many values on, torch fills a tensor with normals in blocks of this size.
-const BLOCK: usize = 16;
-const HALF_BLOCK: usize = BLOCK / 2;
+/// Blocks of normals that are made in one task.
+const BLOCKS_PER_TASK: usize = 4096;
 
 /// torch's CPU generator. Its state is carried from call to call, as one global generator's is in torch.
 #[derive(Debug, Clone, PartialEq)]
@@ -99,11 +100,11 @@ impl TorchGenerator {
     pub fn uniform(&mut self, values: &mut [f32], low: f64, high: f64) {
         let (low, high) = (low as f32, high as f32);
         for value in values {
-            *value = libm::fmaf(self.unit_f32(), high - low, low);
+            *value = self.unit_f32().mul_add(high - low, low);
         }
     }
 
-    /// `tensor.normal_(0, std)` on a contiguous float32 tensor.
+    /// `tensor.normal_(0, std)` on a contiguous float32 tensor: in blocks of 16, or one by one if there are fewer values.
     pub fn normal(&mut self, values: &mut [f32], std: f64) {
         if values.len() < BLOCK {
             for value in values {
@@ -114,7 +115,12 @@ impl TorchGenerator {
         let std = std as f32;
         values.fill_with(|| self.unit_f32());
         let (blocks, rest) = values.as_chunks_mut::<BLOCK>();
-        blocks.iter_mut().for_each(|block| box_muller(block, std));
+        // Uniforms come in one order; what is made of them does not depend on who makes it.
+        blocks.par_chunks_mut(BLOCKS_PER_TASK).for_each(|blocks| {
+            for block in blocks {
+                box_muller(block, std);
+            }
+        });
         // The last 16 values, some of them done already, are drawn anew.
         if !rest.is_empty()
             && let Some(last) = values.last_chunk_mut::<BLOCK>()
@@ -134,19 +140,6 @@ impl TorchGenerator {
         let theta = 2.0 * PI * u1;
         self.next_normal = Some(radius * libm::sin(theta));
         radius * libm::cos(theta)
-    }
-}
-
-/// Eight pairs of uniforms, value j with value j + 8, into normals. Every intermediate is rounded to f32 where torch's
-/// vector kernel rounds it; logarithm, sine and cosine are correctly rounded in nearly all cases.
-fn box_muller(block: &mut [f32; BLOCK], std: f32) {
-    let (first, second) = block.split_at_mut(HALF_BLOCK);
-    for (a, b) in first.iter_mut().zip(second) {
-        let log = libm::log(f64::from(1.0 - *a)) as f32;
-        let radius = (-2.0 * log).sqrt();
-        let theta = f64::from((2.0 * PI) as f32 * *b);
-        *a = radius * libm::cos(theta) as f32 * std;
-        *b = radius * libm::sin(theta) as f32 * std;
     }
 }
 

@@ -1,4 +1,9 @@
 //! Carries out a plan: cache, resume, prefixes, parallel runs, progress.
 
+pub mod engine;
+pub mod execute;
 pub mod progress;
+pub mod single;
+pub mod status;
 pub mod stop;
+pub mod task;

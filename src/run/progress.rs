@@ -176,7 +176,7 @@ impl Observer for RunProgress {
                     ));
                 }
             }
-            Event::Evaluated(done) => {
+            Event::Evaluated(done, _) => {
                 self.val_bpb = Some(done.val_bpb);
                 self.show(done.step);
                 if self.bar.is_none() {
@@ -187,7 +187,7 @@ impl Observer for RunProgress {
                 }
             }
             Event::Note(text) => self.display.line(&format!("{}: {text}", self.label)),
-            Event::Evaluating { .. } | Event::Saved { .. } => {}
+            Event::Evaluating { .. } | Event::Saving | Event::Saved { .. } => {}
         }
     }
 }

@@ -1,1 +1,21 @@
-//! scorecard.
+//! Verdicts over the runs of an experiment: arms against a control over paired seeds.
+//!
+//! Works on plain summaries of runs; knows nothing of how they were trained. What it cannot decide it calls
+//! undecided or not judged, never a pass.
+
+mod judge;
+mod quality;
+mod render;
+mod reproducibility;
+mod speed;
+pub mod stats;
+mod verdict;
+
+#[cfg(test)]
+mod tests;
+
+pub use judge::{ArmSummary, Criteria, RunSummary, Scorecard, judge};
+pub use quality::Quality;
+pub use reproducibility::BaselineOutcome;
+pub use speed::Speed;
+pub use verdict::{Outcome, Verdict, VerdictKind};

@@ -9,3 +9,4 @@ pub mod observer;
 pub mod ops_engine;
 pub mod result_hash;
 pub mod scalar_engine;
+pub mod session;

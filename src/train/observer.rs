@@ -1,5 +1,7 @@
 //! What the step loop tells whoever watches it.
 
+use super::checkpoint::EvalPoint;
+
 /// One optimizer step, done.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct StepDone {
@@ -45,8 +47,10 @@ pub enum Event<'a> {
         /// Steps trained before it.
         step: u64,
     },
-    /// An evaluation.
-    Evaluated(EvalDone),
+    /// An evaluation, and what is recorded of it.
+    Evaluated(EvalDone, &'a EvalPoint),
+    /// A checkpoint is being written.
+    Saving,
     /// A checkpoint is durably on disk.
     Saved {
         /// Its step.

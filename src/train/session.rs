@@ -239,6 +239,7 @@ impl Session<'_> {
         if *saved == Some(state.step) {
             return Ok(());
         }
+        self.observer.event(&Event::Saving);
         let (parameters, optimizer) = (engine.parameters()?, engine.optimizer_state()?);
         let (params, optimizer) = (named(&parameters), named(&optimizer));
         self.store.save(&Checkpoint { state: state.clone(), params, optimizer })?;
@@ -281,14 +282,15 @@ impl Session<'_> {
         watch.finish(HeldBytes::read(engine, self.alone))?;
         let losses = state.step_losses.iter().map(|loss| loss.0);
         let values = [(VAL_BPB.to_owned(), ExactF64(bpb)), (VAL_LOSS.to_owned(), ExactF64(loss))];
-        state.evals.push(EvalPoint {
+        let point = EvalPoint {
             step: state.step,
             settings: eval_settings(self.config),
             train_hash: train_hash(losses, &named(&engine.parameters()?)),
             values: values.into(),
-        });
+        };
         let seconds = started.elapsed().as_secs_f64();
-        self.observer.event(&Event::Evaluated(EvalDone { step: state.step, val_bpb: bpb, seconds }));
+        self.observer.event(&Event::Evaluated(EvalDone { step: state.step, val_bpb: bpb, seconds }, &point));
+        state.evals.push(point);
         Ok(())
     }
 }

@@ -38,7 +38,13 @@ pub fn width_lr_factor(n_embd: usize) -> f64 {
 }
 
 /// The factor on Muon's base decay, with `target` tokens as the horizon and `reference` those of the d12.
-pub fn weight_decay_factor(law: WeightDecayLaw, depth: usize, batch: u64, target: f64, reference: f64) -> f64 {
+pub fn weight_decay_factor(
+    law: WeightDecayLaw,
+    depth: usize,
+    batch: u64,
+    target: f64,
+    reference: f64,
+) -> f64 {
     match law {
         WeightDecayLaw::Depth => {
             let ratio = DEPTH_REF as f64 / depth as f64;

@@ -7,6 +7,7 @@
 //!
 //! Nothing is recorded outside [`ScalarBackend::differentiate`], so evaluation and sampling leave no tape behind.
 
+pub mod compare;
 mod forward;
 pub mod optim;
 mod tape;

@@ -1,2 +1,262 @@
-#[allow(unused_imports)]
+//! The oracle itself: its gradients against central differences over random small models with every feature switch,
+//! and against upstream's own; its optimizers against what their papers promise.
+
+use std::path::{Path, PathBuf};
+
+use proptest::prelude::*;
+
 use super::*;
+use crate::generate::SplitMix64;
+use crate::model::bigram::Bigram;
+use crate::model::config::{BigramConfig, GptConfig, GptInit, LayerRamp, MicrogptConfig, ValueEmbedConfig};
+use crate::model::gpt::Gpt;
+use crate::model::microgpt::Microgpt;
+use crate::model::network::Network;
+use crate::model::param::Params;
+use crate::ops::SequenceShape;
+use crate::precision::Precision;
+
+/// A small random GPT: any switch on or off, grouped queries, windows shorter than the sequence, padded vocabulary.
+fn gpt_configs() -> impl Strategy<Value = GptConfig> {
+    let sizes = (1_usize..4, 0_usize..3, 0_usize..2, 1_usize..4);
+    let switches = (any::<bool>(), any::<bool>(), any::<bool>(), any::<bool>(), any::<bool>());
+    let windows = proptest::collection::vec(0_usize..8, 3);
+    (sizes, switches, windows).prop_map(|((n_layer, heads, grouped, half), switches, windows)| {
+        let (softcap, value_embeds, smear, backout, qk_scale) = switches;
+        let n_head = 1 << heads;
+        let n_embd = n_head * 2 * half;
+        GptConfig {
+            sequence_len: 8,
+            vocab_size: 7,
+            padded_vocab_size: 9,
+            n_layer,
+            n_head,
+            n_kv_head: (n_head >> grouped).max(1),
+            n_embd,
+            windows: windows[..n_layer].to_vec(),
+            rotary_base: 100.0,
+            rotary_precision: Precision::F32,
+            qk_scale: if qk_scale { 1.2 } else { 1.0 },
+            softcap: softcap.then_some(2.0),
+            value_embeds: value_embeds
+                .then_some(ValueEmbedConfig { gate_channels: n_embd.min(3), gate_scale: 2.0 }),
+            smear_channels: smear.then_some(n_embd.min(2)),
+            backout,
+            norm_eps: 1e-5,
+            init: GptInit {
+                wte_std: 1.0,
+                lm_head_std: 1.0,
+                c_fc_scale: 1.0,
+                ve_gate_max: 0.0,
+                resid_lambda: LayerRamp { first: 1.0, fall: 0.0 },
+                x0_lambda: LayerRamp { first: 0.1, fall: 0.0 },
+                smear_gate_max: 0.0,
+                smear_lambda: 0.0,
+                backout_lambda: 0.0,
+            },
+        }
+    })
+}
+
+fn microgpt_configs() -> impl Strategy<Value = MicrogptConfig> {
+    (1_usize..3, 1_usize..4, 1_usize..4, any::<bool>(), any::<bool>()).prop_map(
+        |(n_layer, n_head, head_dim, tie_lm_head, input_rmsnorm)| MicrogptConfig {
+            sequence_len: 6,
+            vocab_size: 7,
+            n_layer,
+            n_head,
+            n_embd: n_head * head_dim,
+            norm_eps: 1e-5,
+            tie_lm_head,
+            input_rmsnorm,
+            init_std: 0.08,
+        },
+    )
+}
+
+fn bigram_configs() -> impl Strategy<Value = BigramConfig> {
+    (1_usize..6, any::<bool>(), any::<bool>()).prop_map(|(n_embd, tie_lm_head, input_rmsnorm)| BigramConfig {
+        sequence_len: 6,
+        vocab_size: 7,
+        n_embd,
+        norm_eps: 1e-5,
+        tie_lm_head,
+        input_rmsnorm,
+        init_std: 0.08,
+    })
+}
+
+/// Weights away from every special value, so that each path of a model carries gradient.
+fn random_values(network: &impl Network, rng: &mut SplitMix64) -> Vec<Vec<f32>> {
+    let value = |rng: &mut SplitMix64| (2.0 * rng.next_f64() - 1.0) as f32;
+    network.specs().iter().map(|spec| (0..spec.numel()).map(|_| value(rng)).collect()).collect()
+}
+
+fn oracle_weights(ops: &ScalarBackend, network: &impl Network, values: &[Vec<f32>]) -> Params<Weight> {
+    let weight = |(spec, values): (&crate::model::param::ParamSpec, &Vec<f32>)| {
+        ops.weight(&spec.shape, values).unwrap()
+    };
+    Params(network.specs().iter().zip(values).map(weight).collect())
+}
+
+fn differentiate<M: Network>(
+    ops: &ScalarBackend,
+    network: &M,
+    weights: &Params<Weight>,
+    (inputs, targets): (&[i32], &[i32]),
+    sequence: SequenceShape,
+    grad_scale: f64,
+) -> Differentiated {
+    let tables = network.tables(ops, sequence.len).unwrap();
+    ops.differentiate(grad_scale, |ops| {
+        let (tokens, targets) = (ops.tokens(inputs)?, ops.tokens(targets)?);
+        network.losses(ops, weights, &tables, &tokens, &targets, sequence).map(drop)
+    })
+    .unwrap()
+}
+
+/// Compares a few entries of every gradient with central differences of the loss.
+fn check_central_differences<M: Network>(network: &M, seed: u64) -> Result<(), TestCaseError> {
+    let mut rng = SplitMix64::new(seed);
+    let ops = ScalarBackend::new();
+    let values = random_values(network, &mut rng);
+    let mut weights = oracle_weights(&ops, network, &values);
+    let sequence = SequenceShape { batch: 2, len: 5 };
+    let inputs: Vec<i32> = (0..10).map(|_| (rng.next_u64() % 7) as i32).collect();
+    let targets: Vec<i32> = (0..10).map(|_| (rng.next_u64() % 8) as i32 - 1).collect();
+    let scale = 0.25;
+    let result = differentiate(&ops, network, &weights, (&inputs, &targets), sequence, scale);
+    for (index, spec) in network.specs().iter().enumerate() {
+        let gradient = result.gradients.weight_gradient(&weights.0[index]);
+        for _ in 0..3 {
+            let entry = (rng.next_u64() % spec.numel() as u64) as usize;
+            let mut loss_at = |offset: f64| {
+                let start = f64::from(values[index][entry]);
+                weights.0[index].values_mut()[entry] = start + offset;
+                let result = differentiate(&ops, network, &weights, (&inputs, &targets), sequence, scale);
+                weights.0[index].values_mut()[entry] = start;
+                scale * result.losses.iter().sum::<f64>()
+            };
+            let mut difference = |step: f64| (loss_at(step) - loss_at(-step)) / (2.0 * step);
+            let (coarse, difference) = (difference(2e-5), difference(1e-5));
+            // Rounding leaves about 1e-16 / step. Curvature, and a bend of max(x, 0)^2 within the step, show in how
+            // much the difference changes with the step.
+            let tolerance = 1e-7 * (1.0 + difference.abs()) + 2.0 * (coarse - difference).abs();
+            prop_assert!(
+                (gradient[entry] - difference).abs() < tolerance,
+                "{} [{entry}]: {} on the tape, {difference} by central difference",
+                spec.name,
+                gradient[entry]
+            );
+        }
+    }
+    prop_assert_eq!(ops.tape.borrow().cost(), TapeCost::default());
+    Ok(())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 48, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn gpt_gradients_are_central_differences(config in gpt_configs(), seed: u64) {
+        check_central_differences(&Gpt::new(config).unwrap(), seed)?;
+    }
+
+    #[test]
+    fn microgpt_gradients_are_central_differences(config in microgpt_configs(), seed: u64) {
+        check_central_differences(&Microgpt::new(config).unwrap(), seed)?;
+    }
+
+    #[test]
+    fn bigram_gradients_are_central_differences(config in bigram_configs(), seed: u64) {
+        check_central_differences(&Bigram::new(config).unwrap(), seed)?;
+    }
+
+    #[test]
+    fn gpt_decoding_is_the_full_forward(config in gpt_configs(), seed: u64) {
+        let (network, ops, mut rng) = (Gpt::new(config).unwrap(), ScalarBackend::new(), SplitMix64::new(seed));
+        let weights = oracle_weights(&ops, &network, &random_values(&network, &mut rng));
+        let ids: Vec<i32> = (0..6).map(|_| (rng.next_u64() % 7) as i32).collect();
+        let tables = network.tables(&ops, 6).unwrap();
+        let sequence = SequenceShape { batch: 1, len: 6 };
+        let full = network.logits(&ops, &weights, &tables, &ops.tokens(&ids).unwrap(), sequence).unwrap();
+        let mut cache = network.cache(&ops, 6).unwrap();
+        for (fed, upto) in [(0, 2), (2, 3), (3, 6)] {
+            let last = network.decode(&ops, &weights, &mut cache, &ids[fed..upto]).unwrap();
+            prop_assert_eq!(last.values(), full.values()[(upto - 1) * 7..upto * 7].to_vec());
+        }
+        prop_assert!(network.decode(&ops, &weights, &mut cache, &ids[..1]).is_err(), "the cache is full");
+    }
+}
+
+#[test]
+fn gradients_of_micro_batches_add_up() {
+    let config = BigramConfig {
+        sequence_len: 4,
+        vocab_size: 5,
+        n_embd: 3,
+        norm_eps: 1e-5,
+        tie_lm_head: true,
+        input_rmsnorm: true,
+        init_std: 0.08,
+    };
+    let (network, ops) = (Bigram::new(config).unwrap(), ScalarBackend::new());
+    let weights = oracle_weights(&ops, &network, &random_values(&network, &mut SplitMix64::new(1)));
+    let (inputs, targets) = ([0, 1, 2, 3, 4, 0], [1, 2, 3, 4, -1, 1]);
+    let part = |range: std::ops::Range<usize>| {
+        let sequence = SequenceShape { batch: 1, len: range.len() };
+        let batch = (&inputs[range.clone()], &targets[range]);
+        differentiate(&ops, &network, &weights, batch, sequence, 0.5).gradients
+    };
+    let mut sum = part(0..2);
+    sum.accumulate(&part(2..6));
+    let (sum, whole) = (sum.weight_gradient(&weights.0[0]), part(0..6).weight_gradient(&weights.0[0]));
+    for (sum, whole) in sum.iter().zip(whole) {
+        assert!((sum - whole).abs() < 1e-15);
+    }
+}
+
+#[test]
+fn a_tape_over_its_limit_is_out_of_memory_and_leaves_nothing() {
+    let ops = ScalarBackend::with_max_tape_bytes(10_000);
+    let weight = ops.weight(&[64, 64], &[0.5; 64 * 64]).unwrap();
+    let before = ops.live_bytes();
+    let outcome = ops.differentiate(1.0, |ops| {
+        let x = ops.embedding(&weight, &ops.tokens(&[1, 2, 3])?)?;
+        ops.linear(&x, &weight).map(drop)
+    });
+    assert!(matches!(outcome, Err(OpError::OutOfMemory { .. })));
+    assert_eq!(ops.live_bytes(), before);
+    // Without a tape there is no limit.
+    let x = ops.embedding(&weight, &ops.tokens(&[1, 2, 3]).unwrap()).unwrap();
+    ops.linear(&x, &weight).unwrap();
+    drop(x);
+    assert_eq!(ops.live_bytes(), before);
+}
+
+#[test]
+fn misfits_are_shape_errors() {
+    let ops = ScalarBackend::new();
+    let table = ops.weight(&[4, 2], &[0.0; 8]).unwrap();
+    let x = ops.zeros(3, 2).unwrap();
+    let head = crate::ops::HeadShape { vocab_size: 4, softcap: None };
+    let tokens = |ids: &[i32]| ops.tokens(ids).unwrap();
+    let failures = [
+        ops.weight(&[3, 3], &[0.0; 8]).map(drop),
+        ops.embedding(&table, &tokens(&[4])).map(drop),
+        ops.embedding(&table, &tokens(&[-1])).map(drop),
+        ops.linear(&ops.zeros(1, 3).unwrap(), &table).map(drop),
+        ops.rows(&x, 2, 2).map(drop),
+        ops.add(ops.zeros(2, 3).unwrap(), &x).map(drop),
+        ops.cross_entropy(&x, &table, &tokens(&[0, 1]), &head).map(drop),
+        ops.cross_entropy(&x, &table, &tokens(&[0, 1, 4]), &head).map(drop),
+        ops.cross_entropy(&x, &table, &tokens(&[0, 1, -2]), &head).map(drop),
+        ops.kv_append(&mut ops.kv_cache(2, 2).unwrap(), &x, &x),
+    ];
+    for (index, failure) in failures.into_iter().enumerate() {
+        assert!(matches!(failure, Err(OpError::Shape { .. })), "case {index}: {failure:?}");
+    }
+    assert_eq!(ops.cross_entropy(&x, &table, &tokens(&[0, -1, 3]), &head).unwrap()[1], 0.0);
+}
+
+mod upstream;

@@ -22,9 +22,6 @@ pub struct TrainState<C = serde_json::Value> {
     pub environment_class: String,
     /// Mean loss of every step so far, `step` of them: the running state of the train hash.
     pub step_losses: Vec<ExactF32>,
-    /// Wall seconds of every step so far; never hashed.
-    #[serde(default)]
-    pub step_seconds: Vec<f64>,
     /// Wall seconds of every step so far; recorded beside the results, never hashed.
     pub step_seconds: Vec<f64>,
     /// Evaluations so far, in the order in which they were made.

@@ -125,8 +125,8 @@ pub fn write_safetensors(out: &mut impl Write, tensors: &[NamedTensor<'_>]) -> i
     out.write_all(&header)?;
     for tensor in tensors {
         match &tensor.values {
-            Values::F32(values) => write_values(out, values, |value| value.to_le_bytes())?,
-            Values::F64(values) => write_values(out, values, |value| value.to_le_bytes())?,
+            Values::F32(values) => write_values(out, values, f32::to_le_bytes)?,
+            Values::F64(values) => write_values(out, values, f64::to_le_bytes)?,
         }
     }
     Ok(())

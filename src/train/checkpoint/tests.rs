@@ -92,7 +92,7 @@ proptest! {
         prop_assert_eq!(left.last(), steps.last());
         prop_assert!(!gone.contains(&pinned));
         prop_assert!(surplus(&left, &retention).is_empty());
-        let kept = |s: &u64| *s == last_step || (every > 0 && *s > 0 && s % every == 0);
+        let kept = |s: &u64| *s == last_step || (every > 0 && *s > 0 && s.is_multiple_of(every));
         if keep == 0 {
             prop_assert!(!gone.iter().any(kept));
         } else {

@@ -1,0 +1,171 @@
+//! The backend itself: its device, precision, threads, and the tensors it hands out.
+
+use std::cell::OnceCell;
+
+use tch::{Device, Kind, Tensor};
+
+use super::attention;
+use super::device::{self, DeviceError, TorchDevice};
+use super::embedding::SegmentPlan;
+use super::fault::{TchResult, named};
+use super::{facts, memory, shim};
+use crate::ops::{Backend, OpResult};
+use crate::precision::Precision;
+
+/// The ops on libtorch.
+#[derive(Debug)]
+pub struct TorchBackend {
+    pub(super) device: TorchDevice,
+    pub(super) precision: Precision,
+    threads: usize,
+    /// Whether flash attention passed its trial on this device; decided once, part of the class.
+    pub(super) flash: bool,
+    /// Whether this device adds bfloat16 products to a float32 accumulator in one call.
+    pub(super) mixed_addmm: bool,
+    class: String,
+}
+
+impl TorchBackend {
+    /// The backend on a device. `threads` are the intra-op threads of libtorch's CPU work: on the CPU device they
+    /// decide bits, so they are part of the environment class.
+    ///
+    /// # Errors
+    /// A device, precision or libtorch that is not here.
+    pub fn new(device: TorchDevice, precision: Precision, threads: usize) -> Result<Self, DeviceError> {
+        device::check(device, precision == Precision::Bf16)?;
+        let facts = facts::torch_facts().map_err(|_| DeviceError::NotBuilt)?;
+        let mut backend =
+            Self { device, precision, threads: threads.max(1), flash: false, mixed_addmm: false, class: String::new() };
+        let start = |e: tch::TchError| DeviceError::Start { message: e.to_string() };
+        let _guard = tch::no_grad_guard();
+        shim::set_threads(backend.threads).map_err(start)?;
+        if let TorchDevice::Cuda(_) = device {
+            // The first tensor starts CUDA; its failure is the driver's or the library's, not an op's.
+            let _ = Tensor::f_zeros([1], (Kind::Float, backend.tch_device())).map_err(start)?;
+            backend.mixed_addmm = super::linear::trial(backend.tch_device());
+            backend.flash = precision == Precision::Bf16 && attention::flash_trial(backend.tch_device());
+        }
+        backend.class = backend.describe(&facts);
+        Ok(backend)
+    }
+
+    /// The environment class: what must be equal for bits to be.
+    fn describe(&self, facts: &facts::TorchFacts) -> String {
+        let libtorch = format!("tch libtorch={}", facts.version);
+        match self.device {
+            TorchDevice::Cpu => format!(
+                "{libtorch} device=cpu cpu=\"{}\" simd={} threads={}",
+                cpu_model(),
+                facts.cpu_capability,
+                self.threads
+            ),
+            TorchDevice::Cuda(index) => {
+                let gpu = facts.cuda.as_ref().ok().and_then(|cuda| cuda.devices.get(index));
+                format!(
+                    "{libtorch} device=cuda gpu=\"{}\" attention={}",
+                    gpu.map_or("unknown", |gpu| gpu.name.as_str()),
+                    if self.flash { "flash" } else { "chunked" }
+                )
+            }
+        }
+    }
+
+    /// The device as tch names it.
+    pub(super) fn tch_device(&self) -> Device {
+        match self.device {
+            TorchDevice::Cpu => Device::Cpu,
+            TorchDevice::Cuda(index) => Device::Cuda(index),
+        }
+    }
+
+    /// Kind of activations and of the weights that products read.
+    pub(super) fn kind(&self) -> Kind {
+        match self.precision {
+            Precision::F32 => Kind::Float,
+            Precision::Bf16 => Kind::BFloat16,
+        }
+    }
+
+    /// Runs an op: no autograd, the fixed number of threads, errors under the op's name.
+    pub(super) fn run<T>(&self, op: &'static str, body: impl FnOnce() -> TchResult<T>) -> OpResult<T> {
+        let _guard = tch::no_grad_guard();
+        named(op, shim::set_threads(self.threads).and_then(|()| body()))
+    }
+
+    /// Values from the host as a tensor of `kind` on the device. Does not wait for the device: CUDA has taken a copy of
+    /// pageable memory when the call returns.
+    pub(super) fn upload<T: tch::kind::Element>(
+        &self,
+        values: &[T],
+        shape: &[i64],
+        kind: Kind,
+    ) -> TchResult<Tensor> {
+        Tensor::f_from_slice(values)?.f_to_device_(self.tch_device(), kind, true, false)?.f_reshape(shape)
+    }
+}
+
+impl Backend for TorchBackend {
+    fn live_bytes(&self) -> u64 {
+        memory::live_and_peak(self.device).map_or(0, |(live, _)| live)
+    }
+
+    fn environment_class(&self) -> String {
+        self.class.clone()
+    }
+}
+
+/// The CPU's own name for itself.
+fn cpu_model() -> String {
+    let text = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let model = text.lines().find_map(|line| line.strip_prefix("model name")?.split_once(':'));
+    model.map_or_else(|| std::env::consts::ARCH.to_owned(), |(_, name)| name.trim().to_owned())
+}
+
+/// A parameter.
+#[derive(Debug)]
+pub struct Weight {
+    /// What the optimizer updates: float32, or bfloat16 for an embedding table of a bfloat16 run.
+    pub(super) master: Tensor,
+    /// Copy that products read, where the run is bfloat16 and the master is not.
+    compute: Option<Tensor>,
+}
+
+impl Weight {
+    /// A parameter whose products are computed in `kind`.
+    pub(super) fn new(master: Tensor, kind: Kind) -> TchResult<Self> {
+        let compute =
+            if master.f_kind()? == kind { None } else { Some(master.f_to_dtype(kind, true, true)?) };
+        Ok(Self { master, compute })
+    }
+
+    /// In the kind of activations.
+    pub(super) fn compute(&self) -> &Tensor {
+        self.compute.as_ref().unwrap_or(&self.master)
+    }
+
+    /// After an update of the master.
+    pub(super) fn refresh(&mut self) -> TchResult<()> {
+        match &mut self.compute {
+            Some(copy) => copy.f_copy_(&self.master),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Token ids on host and device.
+#[derive(Debug)]
+pub struct Tokens {
+    pub(super) host: Vec<i32>,
+    /// (N) int64.
+    pub(super) ids: Tensor,
+    /// Made by the first gradient that needs it, used by all tables.
+    pub(super) plan: OnceCell<SegmentPlan>,
+}
+
+/// A weight gradient, float32.
+#[derive(Debug)]
+pub struct Grad(pub(super) Tensor);
+
+/// Optimizer state: float32, or bfloat16 beside a bfloat16 table.
+#[derive(Debug)]
+pub struct State(pub(super) Tensor);

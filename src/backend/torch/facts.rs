@@ -1,0 +1,122 @@
+//! What `nanorun doctor` and the records say about libtorch and the GPUs.
+
+/// libtorch as it is loaded.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TorchFacts {
+    /// Its version, such as `2.11.0+cu130`.
+    pub version: String,
+    /// Its file.
+    pub library: String,
+    /// Vector instructions it uses on the CPU, such as `AVX2`.
+    pub cpu_capability: String,
+    /// The GPUs, or why there are none.
+    pub cuda: Result<CudaFacts, String>,
+}
+
+/// The NVIDIA driver and its devices.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CudaFacts {
+    /// Newest CUDA version that the driver serves, such as `13.0`.
+    pub driver: String,
+    /// In the order of `cuda:N`.
+    pub devices: Vec<Gpu>,
+}
+
+/// A GPU.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Gpu {
+    /// Such as `NVIDIA H200`.
+    pub name: String,
+    /// Bytes of memory in all.
+    pub memory: u64,
+    /// Compute capability: 90 is 9.0.
+    pub capability: u32,
+}
+
+/// Why there are no facts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Missing {
+    /// This binary was built without the feature `tch`.
+    NotBuilt,
+    /// libtorch failed while starting, in its own words.
+    Start(String),
+}
+
+/// Facts about libtorch.
+///
+/// # Errors
+/// Why there are none.
+#[cfg(not(feature = "tch"))]
+pub fn torch_facts() -> Result<TorchFacts, Missing> {
+    Err(Missing::NotBuilt)
+}
+
+/// Facts about libtorch.
+///
+/// # Errors
+/// Why there are none.
+#[cfg(feature = "tch")]
+pub fn torch_facts() -> Result<TorchFacts, Missing> {
+    use super::shim;
+
+    shim::start().map_err(|e| Missing::Start(e.to_string()))?;
+    let library = shim::library();
+    Ok(TorchFacts {
+        version: loaded_version(&library).unwrap_or_else(shim::version),
+        library,
+        cpu_capability: shim::cpu_capability(),
+        cuda: cuda_facts(),
+    })
+}
+
+/// The version that the wheel beside the loaded library states: it is another than the headers' when the library was
+/// exchanged after the build. None where the library stands alone.
+#[cfg(feature = "tch")]
+fn loaded_version(library: &str) -> Option<String> {
+    let root = std::path::Path::new(library).parent()?.parent()?;
+    if let Ok(text) = std::fs::read_to_string(root.join("build-version")) {
+        return Some(text.trim().to_owned());
+    }
+    let text = std::fs::read_to_string(root.join("version.py")).ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix("__version__ = "))?;
+    Some(line.trim_matches(['\'', '"']).to_owned())
+}
+
+#[cfg(feature = "tch")]
+fn cuda_facts() -> Result<CudaFacts, String> {
+    use super::fault::TchResult;
+    use super::shim;
+
+    let words = |e: tch::TchError| e.to_string().replace("Internal torch error: ", "");
+    let (version, count) = shim::driver().map_err(words)?;
+    let devices = (0..count)
+        .map(|index| {
+            let (name, memory, capability) = shim::device(index)?;
+            Ok(Gpu { name, memory, capability })
+        })
+        .collect::<TchResult<Vec<_>>>()
+        .map_err(words)?;
+    if devices.is_empty() {
+        return Err("the NVIDIA driver lists no device".to_owned());
+    }
+    if !tch::utils::has_cuda() {
+        return Err("this libtorch was built without CUDA".to_owned());
+    }
+    if !tch::Cuda::is_available() {
+        return Err(format!("libtorch's CUDA does not start on driver version {version}"));
+    }
+    Ok(CudaFacts { driver: format!("{}.{}", version / 1000, version % 1000 / 10), devices })
+}
+
+#[cfg(all(test, feature = "tch"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_loaded_libtorch_is_the_one_tch_is_made_for() {
+        let facts = torch_facts().unwrap();
+        assert_eq!(facts.version.split('+').next(), Some(super::super::device::LIBTORCH_VERSION));
+        assert!(facts.library.contains("libtorch"), "{}", facts.library);
+        assert!(!facts.cpu_capability.is_empty());
+    }
+}

@@ -1,0 +1,83 @@
+//! libtorch's errors as the errors of the ops.
+
+use tch::TchError;
+
+use crate::ops::{OpError, OpResult};
+
+/// `Result` of a tch call.
+pub(super) type TchResult<T> = Result<T, TchError>;
+
+/// A shape that an op refuses.
+pub(super) fn shape_error(message: impl Into<String>) -> TchError {
+    TchError::Shape(message.into())
+}
+
+/// Names the op and sorts the error.
+pub(super) fn named<T>(op: &'static str, result: TchResult<T>) -> OpResult<T> {
+    result.map_err(|error| match error {
+        TchError::Shape(message) => OpError::Shape { op, message },
+        TchError::Torch(message) if is_out_of_memory(&message) => {
+            OpError::OutOfMemory { op, bytes: bytes_asked(&message).unwrap_or(0) }
+        }
+        TchError::Torch(message) => OpError::Backend { op, message: first_lines(&message) },
+        other => OpError::Backend { op, message: other.to_string() },
+    })
+}
+
+/// Whether libtorch says that memory could not be had: its CUDA allocator, its CPU allocator, or cuBLAS.
+fn is_out_of_memory(message: &str) -> bool {
+    ["out of memory", "can't allocate memory", "not enough memory", "CUBLAS_STATUS_ALLOC_FAILED"]
+        .iter()
+        .any(|words| message.contains(words))
+}
+
+/// Bytes asked for, from "you tried to allocate 123 bytes" or "Tried to allocate 1.50 GiB".
+fn bytes_asked(message: &str) -> Option<usize> {
+    let start = message.find("ried to allocate ")? + "ried to allocate ".len();
+    let mut words = message.get(start..)?.split_whitespace();
+    let count: f64 = words.next()?.parse().ok()?;
+    let unit = match words.next()?.trim_end_matches(['.', ',']) {
+        "bytes" => 1.0,
+        "KiB" => 1024.0,
+        "MiB" => 1024.0 * 1024.0,
+        "GiB" => 1024.0 * 1024.0 * 1024.0,
+        _ => return None,
+    };
+    Some((count * unit) as usize)
+}
+
+/// libtorch appends a backtrace and debugging advice to its messages; the first lines say what happened.
+fn first_lines(message: &str) -> String {
+    let end = message.find("\nException raised from").or_else(|| message.find("\nDevice-side assertion"));
+    message.get(..end.unwrap_or(message.len())).unwrap_or(message).trim_end().to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fault(message: &str) -> OpError {
+        named::<()>("linear", Err(TchError::Torch(message.to_owned()))).unwrap_err()
+    }
+
+    #[test]
+    fn out_of_memory_is_recognised_on_every_device() {
+        let cuda = "CUDA out of memory. Tried to allocate 1.50 GiB. GPU 0 has a total capacity of 139 GiB";
+        assert!(matches!(fault(cuda), OpError::OutOfMemory { op: "linear", bytes: 1_610_612_736 }));
+        let cpu = "[enforce fail at alloc_cpu.cpp:124] err == 0. DefaultCPUAllocator: can't allocate memory: you \
+                   tried to allocate 4096 bytes. Error code 12 (Cannot allocate memory)";
+        assert!(matches!(fault(cpu), OpError::OutOfMemory { bytes: 4096, .. }));
+        let cublas = "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`";
+        assert!(matches!(fault(cublas), OpError::OutOfMemory { bytes: 0, .. }));
+    }
+
+    #[test]
+    fn other_errors_keep_their_words_without_the_backtrace() {
+        let OpError::Backend { message, .. } =
+            fault("expected m1 and m2 to have the same dtype\nException raised from f at x.cpp:1")
+        else {
+            panic!("not a backend error");
+        };
+        assert_eq!(message, "expected m1 and m2 to have the same dtype");
+    }
+}

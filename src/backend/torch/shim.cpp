@@ -1,0 +1,271 @@
+// What tch does not reach: process-wide switches, memory counts, flash attention, the CUDA driver's facts.
+//
+// Every function returns null, or a message that the caller frees with nanorun_free. No exception leaves this file.
+// Built by build.rs with the C++ compiler alone: no CUDA toolkit is needed, the driver is looked up at run time.
+
+#include <ATen/Context.h>
+#include <ATen/Parallel.h>
+#include <ATen/Version.h>
+#include <ATen/ops/_flash_attention_backward.h>
+#include <ATen/ops/_flash_attention_forward.h>
+#include <c10/core/Allocator.h>
+#include <c10/core/CPUAllocator.h>
+#include <c10/core/CachingDeviceAllocator.h>
+#include <c10/core/impl/alloc_cpu.h>
+#include <torch/version.h>
+
+#include <dlfcn.h>
+
+#include <atomic>
+#include <cstdint>
+#include <cstdlib>
+#include <cstring>
+#include <exception>
+#include <mutex>
+#include <string>
+
+namespace {
+
+char* copy(const std::string& text) { return strdup(text.c_str()); }
+
+template <class F>
+char* guarded(F&& body) {
+  try {
+    body();
+    return nullptr;
+  } catch (const c10::Error& error) {
+    return copy(error.what_without_backtrace());
+  } catch (const std::exception& error) {
+    return copy(error.what());
+  } catch (...) {
+    return copy("an unknown C++ exception");
+  }
+}
+
+// libtorch's own CPU allocator, with the bytes in use counted: the CPU device has no statistics of its own.
+// Each block is preceded by a header as long as the alignment, which holds its size.
+class CountingAllocator final : public c10::Allocator {
+ public:
+  c10::DataPtr allocate(size_t bytes) override {
+    void* data = nullptr;
+    if (bytes > 0) {
+      auto* base = static_cast<char*>(c10::alloc_cpu(bytes + header));
+      std::memcpy(base, &bytes, sizeof bytes);
+      data = base + header;
+      const auto now = live.fetch_add(bytes) + bytes;
+      auto seen = peak.load();
+      while (now > seen && !peak.compare_exchange_weak(seen, now)) {
+      }
+    }
+    return {data, data, &release, c10::Device(c10::DeviceType::CPU)};
+  }
+  c10::DeleterFnPtr raw_deleter() const override { return &release; }
+  void copy_data(void* to, const void* from, std::size_t count) const override {
+    default_copy_data(to, from, count);
+  }
+
+  static void release(void* data) {
+    if (data == nullptr) return;
+    char* base = static_cast<char*>(data) - header;
+    size_t bytes = 0;
+    std::memcpy(&bytes, base, sizeof bytes);
+    live.fetch_sub(bytes);
+    c10::free_cpu(base);
+  }
+
+  static std::atomic<uint64_t> live;
+  static std::atomic<uint64_t> peak;
+
+ private:
+  static constexpr size_t header = c10::gAlignment;
+};
+
+std::atomic<uint64_t> CountingAllocator::live{0};
+std::atomic<uint64_t> CountingAllocator::peak{0};
+
+c10::DeviceAllocator* cuda_allocator() {
+  auto* allocator = c10::getDeviceAllocator(c10::DeviceType::CUDA);
+  TORCH_CHECK(allocator != nullptr && allocator->initialized(), "CUDA's allocator has not started");
+  return allocator;
+}
+
+// Entry points of the CUDA driver, by their documented signatures.
+struct Driver {
+  int (*init)(unsigned) = nullptr;
+  int (*version)(int*) = nullptr;
+  int (*count)(int*) = nullptr;
+  int (*name)(char*, int, int) = nullptr;
+  int (*memory)(size_t*, int) = nullptr;
+  int (*attribute)(int*, int, int) = nullptr;
+  bool found = false;
+
+  Driver() {
+    void* library = dlopen("libcuda.so.1", RTLD_NOW | RTLD_LOCAL);
+    if (library == nullptr) return;
+    const auto load = [library](auto& entry, const char* symbol) {
+      entry = reinterpret_cast<std::decay_t<decltype(entry)>>(dlsym(library, symbol));
+      return entry != nullptr;
+    };
+    found = load(init, "cuInit") && load(version, "cuDriverGetVersion") && load(count, "cuDeviceGetCount") &&
+            load(name, "cuDeviceGetName") && load(memory, "cuDeviceTotalMem_v2") &&
+            load(attribute, "cuDeviceGetAttribute");
+  }
+};
+
+const Driver& driver() {
+  static const Driver instance;
+  return instance;
+}
+
+}  // namespace
+
+extern "C" {
+
+void nanorun_free(char* text) { std::free(text); }
+
+// Once a process, before its first tensor: counts CPU memory, fixes the workspaces of cuBLAS and MKL's code path,
+// asks for deterministic kernels, keeps float32 products in float32.
+char* nanorun_start() {
+  static std::once_flag once;
+  return guarded([] {
+    std::call_once(once, [] {
+      setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8", 1);
+      setenv("MKL_CBWR", "AUTO", 0);
+      static CountingAllocator allocator;
+      c10::SetCPUAllocator(&allocator, 1);
+      auto& context = at::globalContext();
+      context.setDeterministicAlgorithms(true, false);
+      // Deterministic mode would also fill every fresh tensor; nothing here reads one before writing it.
+      context.setDeterministicFillUninitializedMemory(false);
+      context.setDeterministicCuDNN(true);
+      context.setBenchmarkCuDNN(false);
+      context.setAllowTF32CuBLAS(false);
+      context.setAllowTF32CuDNN(false);
+      context.setAllowBF16ReductionCuBLAS(false);
+    });
+  });
+}
+
+// Intra-op threads, for the calling thread: OpenMP keeps them a thread.
+char* nanorun_threads(int threads) {
+  return guarded([threads] {
+    thread_local int current = 0;
+    if (current != threads) {
+      at::set_num_threads(threads);
+      current = threads;
+    }
+  });
+}
+
+// Version of libtorch's headers; the build and the library agree unless the library was exchanged.
+char* nanorun_version() { return copy(TORCH_VERSION); }
+
+// File of the libtorch that is loaded.
+char* nanorun_library() {
+  Dl_info info{};
+  const bool found = dladdr(reinterpret_cast<void*>(&at::get_cpu_capability), &info) != 0;
+  return copy(found && info.dli_fname != nullptr ? info.dli_fname : "");
+}
+
+// Widest vector instructions libtorch uses on this CPU.
+char* nanorun_cpu_capability() {
+  try {
+    return copy(at::get_cpu_capability());
+  } catch (...) {
+    return copy("unknown");
+  }
+}
+
+uint64_t nanorun_cpu_bytes() { return CountingAllocator::live.load(); }
+uint64_t nanorun_cpu_peak() { return CountingAllocator::peak.load(); }
+void nanorun_cpu_reset_peak() { CountingAllocator::peak.store(CountingAllocator::live.load()); }
+
+// Bytes in tensors now and at most since the last reset, on a CUDA device.
+char* nanorun_cuda_bytes(int device, uint64_t* live, uint64_t* peak) {
+  return guarded([=] {
+    const auto stats = cuda_allocator()->getDeviceStats(static_cast<c10::DeviceIndex>(device));
+    const auto& bytes = stats.allocated_bytes[0];
+    *live = static_cast<uint64_t>(bytes.current);
+    *peak = static_cast<uint64_t>(bytes.peak);
+  });
+}
+
+char* nanorun_cuda_reset_peak(int device) {
+  return guarded([=] { cuda_allocator()->resetPeakStats(static_cast<c10::DeviceIndex>(device)); });
+}
+
+// Free and total memory of a CUDA device as the driver sees it.
+char* nanorun_cuda_memory(int device, uint64_t* free, uint64_t* total) {
+  return guarded([=] {
+    const auto info = cuda_allocator()->getMemoryInfo(static_cast<c10::DeviceIndex>(device));
+    *free = info.first;
+    *total = info.second;
+  });
+}
+
+// Hands pooled memory back to the device.
+char* nanorun_cuda_empty_cache() {
+  return guarded([] { cuda_allocator()->emptyCache(); });
+}
+
+// CUDA devices the driver knows and its version (12040 is 12.4).
+char* nanorun_driver(int* version, int* count) {
+  return guarded([=] {
+    const auto& cuda = driver();
+    TORCH_CHECK(cuda.found, "no NVIDIA driver (libcuda.so.1)");
+    const int code = cuda.init(0);
+    TORCH_CHECK(code == 0, "the NVIDIA driver does not start (cuInit returned ", code, ")");
+    TORCH_CHECK(cuda.version(version) == 0 && cuda.count(count) == 0, "the NVIDIA driver does not answer");
+  });
+}
+
+// Name, memory and compute capability (90 is 9.0) of a device; after nanorun_driver.
+char* nanorun_device(int device, char* name, int capacity, uint64_t* bytes, int* capability) {
+  return guarded([=] {
+    const auto& cuda = driver();
+    constexpr int major_attribute = 75, minor_attribute = 76;
+    size_t total = 0;
+    int major = 0, minor = 0;
+    const bool answered = cuda.found && cuda.name(name, capacity, device) == 0 &&
+                          cuda.memory(&total, device) == 0 &&
+                          cuda.attribute(&major, major_attribute, device) == 0 &&
+                          cuda.attribute(&minor, minor_attribute, device) == 0;
+    TORCH_CHECK(answered, "the NVIDIA driver does not answer about device ", device);
+    *bytes = total;
+    *capability = 10 * major + minor;
+  });
+}
+
+// Causal attention within a window: q (B, T, H, D), k and v (B, T, K, D), bf16, on CUDA.
+// -> output (B, T, H, D), logsumexp (B, H, T), and the two tensors that the backward asks for.
+char* nanorun_flash_forward(const at::Tensor* q, const at::Tensor* k, const at::Tensor* v, double scale,
+                            int64_t window, at::Tensor** out) {
+  return guarded([=] {
+    const auto len = q->size(1);
+    auto [o, lse, state, unused, mask] =
+        at::_flash_attention_forward(*q, *k, *v, std::nullopt, std::nullopt, len, len, 0.0, true, false, scale,
+                                     window, 0);
+    out[0] = new at::Tensor(std::move(o));
+    out[1] = new at::Tensor(std::move(lse));
+    out[2] = new at::Tensor(std::move(state));
+    out[3] = new at::Tensor(std::move(unused));
+  });
+}
+
+// Its backward, with the deterministic kernel that nanorun_start asked for. -> dq, dk, dv
+char* nanorun_flash_backward(const at::Tensor* d_o, const at::Tensor* q, const at::Tensor* k,
+                             const at::Tensor* v, const at::Tensor* o, const at::Tensor* lse,
+                             const at::Tensor* state, const at::Tensor* unused, double scale, int64_t window,
+                             at::Tensor** out) {
+  return guarded([=] {
+    const auto len = q->size(1);
+    auto [dq, dk, dv] =
+        at::_flash_attention_backward(*d_o, *q, *k, *v, *o, *lse, at::Tensor(), at::Tensor(), len, len, 0.0, true,
+                                      *state, *unused, scale, window, 0);
+    out[0] = new at::Tensor(std::move(dq));
+    out[1] = new at::Tensor(std::move(dk));
+    out[2] = new at::Tensor(std::move(dv));
+  });
+}
+
+}  // extern "C"

@@ -1,0 +1,96 @@
+//! The tolerances, in one table, each with its reason.
+//!
+//! | check | tolerance | of |
+//! |---|---|---|
+//! | parameter counts, uniform initial weights, greedy tokens | 0 | values that differ |
+//! | normal initial weights | 4 | units in the last place |
+//! | schedule | 1e-12 | absolute |
+//! | token loss, mean loss, logits | 2e-5 | absolute |
+//! | gradients | 1e-4 | relative, Frobenius norm, each tensor |
+//! | warm: losses | 2e-5, or 4 times upstream's noise | absolute, each micro-batch |
+//! | warm: parameters | 2e-5, or 4 times upstream's noise | relative, Frobenius norm, each tensor |
+//! | warm: val bpb | 1e-5, or 4 times upstream's noise | absolute |
+//! | train: losses | 1e-4, while upstream's noise is below 1e-5 | absolute, each micro-batch |
+//! | train: parameters after step 0 | 1e-4; 2^-8 where the polar iteration is bf16 | relative, Frobenius norm |
+//! | train: val bpb before | 1e-5 | absolute |
+//!
+//! *Upstream's noise* is the largest move of upstream's own numbers when its starting parameters are multiplied by
+//! `1 + 1e-7 N(0, 1)`, over three draws; a case brings it along, a number for each step and tensor. At the float32-era
+//! commits it is so small that the first of the two tolerances always holds.
+
+/// How far a number may be off, and why so far.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Tolerance {
+    /// Largest deviation that passes.
+    pub limit: f64,
+    /// Why it is not smaller.
+    pub reason: &'static str,
+}
+
+/// Counts and bits that have to be equal.
+pub const EXACT: Tolerance = Tolerance { limit: 0.0, reason: "integers and bits are equal or wrong" };
+
+/// Normal initial weights, in units in the last place.
+pub const NORMAL_ULPS: Tolerance = Tolerance {
+    limit: 4.0,
+    reason: "equal to torch on x86 with AVX2; on other CPUs torch's own logarithms and sines differ in the last places",
+};
+
+/// Step values of the schedule.
+pub const SCHEDULE: Tolerance =
+    Tolerance { limit: 1e-12, reason: "the same float64 formulas; cosines may differ in the last place" };
+
+/// Losses and logits of one forward pass.
+pub const FORWARD: Tolerance =
+    Tolerance { limit: 2e-5, reason: "float32 sums of a few hundred terms in another order, losses near 6" };
+
+/// Gradients.
+pub const GRADIENT: Tolerance = Tolerance {
+    limit: 1e-4,
+    reason: "float32 sums in another order, of terms that cancel in the smallest tensors",
+};
+
+/// Losses over a trajectory from warm parameters.
+pub const WARM_LOSS: Tolerance =
+    Tolerance { limit: 2e-5, reason: "as the forward pass, or 4 times upstream's own noise" };
+
+/// Parameters along a trajectory from warm parameters.
+pub const WARM_PARAMS: Tolerance = Tolerance {
+    limit: 2e-5,
+    reason: "Adam's and Muon's normalised steps carry rounding of gradients into weights, or 4 times upstream's noise",
+};
+
+/// Validation bits per byte along a trajectory from warm parameters.
+pub const WARM_BPB: Tolerance =
+    Tolerance { limit: 1e-5, reason: "a mean over thousands of tokens, or 4 times upstream's own noise" };
+
+/// How many times upstream's own noise a trajectory may be off: the noise is the largest of only three draws, and
+/// another order of summation moves every step, not the start alone.
+pub const NOISE_FACTOR: f64 = 4.0;
+
+/// Losses over a trajectory from upstream's initialisation.
+pub const TRAIN_LOSS: Tolerance = Tolerance {
+    limit: 1e-4,
+    reason: "chaotic in upstream itself (Muon normalises the rounding noise of zero projections)",
+};
+
+/// From the first step whose noise reaches this, a trajectory from upstream's initialisation is not compared.
+pub const TRAIN_NOISE_LIMIT: f64 = 1e-5;
+
+/// Parameters after the first step from upstream's initialisation.
+pub const TRAIN_STEP_0: Tolerance =
+    Tolerance { limit: 1e-4, reason: "projections start at zero: they are the first update alone" };
+
+/// The same where the polar iteration is rounded to bf16.
+pub const TRAIN_STEP_0_BF16: Tolerance = Tolerance {
+    limit: 0.00390625,
+    reason: "projections start at zero: they are a direction in bf16, one unit of which is 2^-8",
+};
+
+impl Tolerance {
+    /// Widened to [`NOISE_FACTOR`] times upstream's noise, if that is more.
+    #[must_use]
+    pub fn or_noise(self, noise: f64) -> Self {
+        Self { limit: self.limit.max(NOISE_FACTOR * noise), ..self }
+    }
+}

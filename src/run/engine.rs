@@ -1,0 +1,73 @@
+//! The engine of a run: its model kind on its backend, with its initial weights.
+
+use std::path::Path;
+
+use crate::backend::cpu::CpuBackend;
+use crate::error::{Error, Result};
+use crate::files::Files;
+use crate::hash::Digest;
+use crate::model::bigram::Bigram;
+use crate::model::config::ModelConfig;
+use crate::model::gpt::Gpt;
+use crate::model::init::initial_values;
+use crate::model::microgpt::Microgpt;
+use crate::model::network::Network;
+use crate::plan::run_config::{BackendKind, InitSource, RunConfig};
+use crate::train::checkpoint::read_safetensors;
+use crate::train::engine::{Engine, NamedTensor, in_order};
+use crate::train::ops_engine::OpsEngine;
+use crate::train::scalar_engine::ScalarEngine;
+
+/// Makes the engine of a run; `threads` never changes its results on the cpu backend.
+///
+/// # Errors
+/// A backend or device that is not there; memory that cannot be had; an initial-weights file that does not fit.
+pub fn engine(config: &RunConfig, threads: usize) -> Result<Box<dyn Engine>> {
+    match &config.model {
+        ModelConfig::Gpt(model) => on_backend(Gpt::new(model.clone())?, config, threads),
+        ModelConfig::Microgpt(model) => on_backend(Microgpt::new(model.clone())?, config, threads),
+        ModelConfig::Bigram(model) => on_backend(Bigram::new(model.clone())?, config, threads),
+    }
+}
+
+fn on_backend<M: Network + 'static>(network: M, config: &RunConfig, threads: usize) -> Result<Box<dyn Engine>> {
+    let values = values(&network, config)?;
+    let optimizer = &config.optimizer;
+    match config.backend.kind {
+        BackendKind::Cpu => {
+            Ok(Box::new(OpsEngine::new(network, CpuBackend::new(threads)?, optimizer, &values)?))
+        }
+        BackendKind::Scalar => Ok(Box::new(ScalarEngine::new(network, optimizer, &values)?)),
+        BackendKind::Tch => Err(Error::run("this nanorun was built without the tch backend")
+            .key("run.backend")
+            .help("build it with `cargo build --release --features tch` (scripts/setup_libtorch gets libtorch)")),
+    }
+}
+
+fn values(network: &impl Network, config: &RunConfig) -> Result<Vec<Vec<f32>>> {
+    match &config.init {
+        InitSource::Torch => Ok(initial_values(network.specs(), config.seed)),
+        InitSource::File { path, sha256 } => {
+            let path = Path::new(path);
+            let bytes = Files::new().read(path)?;
+            let found = Digest::of(&bytes);
+            if found != *sha256 {
+                return Err(Error::input(format!("the initial weights have SHA-256 {found}"))
+                    .file(path)
+                    .key("model.init")
+                    .expected(sha256.to_string()));
+            }
+            let tensors = read_safetensors(&bytes)
+                .map_err(|what| Error::input(format!("the initial weights cannot be read: {what}")).file(path))?;
+            let tensors: Vec<_> = tensors
+                .into_iter()
+                .filter_map(|tensor| {
+                    let values = tensor.as_f32()?.to_vec();
+                    Some(NamedTensor { name: tensor.name, shape: tensor.shape, values })
+                })
+                .collect();
+            let ordered = in_order(network.specs(), &tensors).map_err(|error| error.file(path))?;
+            Ok(ordered.into_iter().map(|tensor| tensor.values.clone()).collect())
+        }
+    }
+}

@@ -1,0 +1,218 @@
+//! The runs of an experiment, some at the same time, each from the best start it can have.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+
+use crate::error::{Error, Result};
+use crate::files::Files;
+use crate::plan::run_config::RunConfig;
+use crate::record::ExperimentDir;
+use crate::train::observer::{Event, Observer};
+use crate::train::session::Rows;
+
+use super::engine::engine;
+use super::progress::{Display, RunProgress};
+use super::single::{Donor, Outcome, Setting, train};
+use super::stop::StopFlag;
+use super::task::Task;
+
+/// Opens the rows of a run; each call has readers of its own.
+pub type OpenRows<'a> = dyn Fn(&RunConfig) -> Result<Box<dyn Rows>> + Sync + 'a;
+
+/// How an experiment is carried out. Nothing here changes a result.
+pub struct Executor<'a> {
+    /// Writes files.
+    pub files: Files,
+    /// The experiment's directory, whose lock is held.
+    pub dir: ExperimentDir,
+    /// Threads in all.
+    pub threads: usize,
+    /// Runs at the same time.
+    pub jobs: usize,
+    /// Whether runs take over steps they share.
+    pub share: bool,
+    /// Opens data.
+    pub rows: &'a OpenRows<'a>,
+    /// Shows progress.
+    pub display: &'a Display,
+    /// Asks to stop.
+    pub stop: &'a StopFlag,
+}
+
+/// What the workers tell each other.
+struct Board {
+    /// Tasks nobody has taken.
+    waiting: Vec<bool>,
+    /// Newest checkpoint of each task that is being trained.
+    reached: Vec<u64>,
+    /// Tasks that ended, however they ended.
+    ended: Vec<bool>,
+}
+
+impl Executor<'_> {
+    /// Trains the tasks for which `pending` is true. `ended` is told of each as it ends, one at a time.
+    ///
+    /// Returns how each pending task ended, in the order of `tasks`; none for the others and for those that a
+    /// stop kept from starting.
+    pub fn run(
+        &self,
+        tasks: &[Task],
+        pending: &[bool],
+        ended: &(dyn Fn(usize, &Outcome) -> Result<()> + Sync),
+    ) -> Result<Vec<Option<Outcome>>> {
+        let board = Mutex::new(Board {
+            waiting: pending.to_vec(),
+            reached: vec![0; tasks.len()],
+            ended: pending.iter().map(|pending| !pending).collect(),
+        });
+        let changed = Condvar::new();
+        let outcomes: Mutex<Vec<Option<Outcome>>> = Mutex::new(tasks.iter().map(|_| None).collect());
+        let failed = Mutex::new(None);
+        let starts: Vec<_> = (0..tasks.len()).map(|index| self.donor(tasks, index)).collect();
+        let worker = || {
+            while let Some(index) = self.next(tasks, &starts, &board, &changed) {
+                let reached = |step| {
+                    lock(&board).reached[index] = step;
+                    changed.notify_all();
+                };
+                let outcome = self.one(tasks, &starts, index, &reached);
+                lock(&board).ended[index] = true;
+                changed.notify_all();
+                let mut outcomes = lock(&outcomes);
+                if let Err(error) = ended(index, &outcome) {
+                    lock(&failed).get_or_insert(error);
+                    self.stop.raise();
+                }
+                outcomes[index] = Some(outcome);
+            }
+        };
+        std::thread::scope(|scope| {
+            for _ in 1..self.jobs.max(1) {
+                scope.spawn(worker);
+            }
+            worker();
+        });
+        match failed.into_inner().unwrap_or_else(PoisonError::into_inner) {
+            Some(error) => Err(error),
+            None => Ok(outcomes.into_inner().unwrap_or_else(PoisonError::into_inner)),
+        }
+    }
+
+    /// The earlier task that shares most steps with this one, and how many.
+    fn donor(&self, tasks: &[Task], index: usize) -> Option<(usize, u64)> {
+        if !self.share {
+            return None;
+        }
+        let shared = |other: usize| (other, tasks[index].shared_steps(&tasks[other]));
+        // The first of equals, so that one run donates to all.
+        (0..index).map(shared).filter(|&(_, steps)| steps > 0).rev().max_by_key(|&(_, steps)| steps)
+    }
+
+    /// Takes the first task that can start: its donor has come far enough, or has ended.
+    fn next(
+        &self,
+        tasks: &[Task],
+        starts: &[Option<(usize, u64)>],
+        board: &Mutex<Board>,
+        changed: &Condvar,
+    ) -> Option<usize> {
+        let mut board = lock(board);
+        loop {
+            if self.stop.is_raised() {
+                return None;
+            }
+            let ready = |&index: &usize| {
+                board.waiting[index]
+                    && starts[index].is_none_or(|(donor, steps)| board.ended[donor] || board.reached[donor] >= steps)
+            };
+            if let Some(index) = (0..tasks.len()).find(ready) {
+                board.waiting[index] = false;
+                return Some(index);
+            }
+            if !board.waiting.contains(&true) {
+                return None;
+            }
+            board = changed.wait(board).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    fn one(
+        &self,
+        tasks: &[Task],
+        starts: &[Option<(usize, u64)>],
+        index: usize,
+        reached: &dyn Fn(u64),
+    ) -> Outcome {
+        let task = &tasks[index];
+        let mut watch = Reached { progress: self.display.run(&task.label, task.steps()), reached };
+        // A defect in one run must not take the others with it.
+        let run = || self.train(tasks, starts, index, &mut watch);
+        let outcome = catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|panic| Err(defect(panic.as_ref())));
+        let outcome = outcome.unwrap_or_else(Outcome::Failed);
+        watch.progress.finish(&match &outcome {
+            Outcome::Finished(result) => format!("done, result {}", result.result_hash.short()),
+            Outcome::Interrupted { step } => format!("stopped after step {step}; carries on from there"),
+            Outcome::Failed(error) => format!("failed: {}", error.what()),
+        });
+        outcome
+    }
+
+    fn train(
+        &self,
+        tasks: &[Task],
+        starts: &[Option<(usize, u64)>],
+        index: usize,
+        watch: &mut dyn Observer,
+    ) -> Result<Outcome> {
+        let task = &tasks[index];
+        let threads = (self.threads / self.jobs.max(1)).max(1);
+        let rows = (self.rows)(&task.config)?;
+        let mut engine = engine(&task.config, threads)?;
+        let donors: Vec<_> = starts[index]
+            .map(|(donor, steps)| Donor {
+                run_key: tasks[donor].run_key(),
+                dir: self.dir.run(&tasks[donor].run_key()),
+                steps,
+            })
+            .into_iter()
+            .collect();
+        let forks: Vec<_> =
+            starts.iter().flatten().filter(|(donor, _)| *donor == index).map(|(_, steps)| *steps).collect();
+        let setting = Setting {
+            files: &self.files,
+            dir: &self.dir.run(&task.run_key()),
+            rows: rows.as_ref(),
+            threads,
+            donors: &donors,
+            forks: &forks,
+            alone: self.jobs <= 1,
+            stop: &|| self.stop.is_raised(),
+        };
+        train(task, &setting, engine.as_mut(), watch)
+    }
+}
+
+/// Shows progress and tells the other workers how far a run has come.
+struct Reached<'a> {
+    progress: RunProgress,
+    reached: &'a dyn Fn(u64),
+}
+
+impl Observer for Reached<'_> {
+    fn event(&mut self, event: &Event<'_>) {
+        self.progress.event(event);
+        if let Event::Saved { step } = event {
+            (self.reached)(*step);
+        }
+    }
+}
+
+fn defect(panic: &(dyn std::any::Any + Send)) -> Error {
+    let words = panic.downcast_ref::<String>().map(String::as_str);
+    let words = words.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no message");
+    Error::internal(format!("a defect in nanorun: {words}")).help("please report it with the manifest")
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,39 @@
+//! One run of an experiment as the executor sees it.
+
+use crate::hash::Digest;
+use crate::plan::run_config::RunConfig;
+
+/// A run to carry out. Cells with equal run keys are one task.
+#[derive(Debug, Clone)]
+pub struct Task {
+    /// What people call it: its cell.
+    pub label: String,
+    /// Everything that decides its numbers.
+    pub config: RunConfig,
+    /// `k[0]` to `k[N]`.
+    pub keys: Vec<Digest>,
+}
+
+impl Task {
+    /// `k[N]`, which names its directory.
+    pub fn run_key(&self) -> Digest {
+        self.keys.last().copied().unwrap_or_else(|| Digest::of(&[]))
+    }
+
+    /// N.
+    pub fn steps(&self) -> u64 {
+        self.config.schedule.num_iterations
+    }
+
+    /// The most steps whose result `self` and `other` share: equal keys, and equal evaluations on the way.
+    pub fn shared_steps(&self, other: &Self) -> u64 {
+        let (a, b) = (&self.config.eval, &other.config.eval);
+        if a.every != b.every || a.tokens != b.tokens {
+            return 0;
+        }
+        // Each key contains the one before it, so equality is a prefix.
+        let equal = |i: &usize| self.keys[*i] == other.keys[*i];
+        let both = self.keys.len().min(other.keys.len());
+        (0..both).take_while(equal).last().unwrap_or(0) as u64
+    }
+}

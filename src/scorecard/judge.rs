@@ -1,0 +1,166 @@
+//! From summaries of runs to a scorecard.
+
+use std::collections::BTreeMap;
+
+use super::quality::Quality;
+use super::reproducibility::BaselineOutcome;
+use super::speed::Speed;
+use super::stats::{mean, median, standard_deviation};
+use super::verdict::{Outcome, Verdict, VerdictKind};
+use crate::error::Class;
+use crate::hash::Digest;
+use crate::record::ScorecardRow;
+
+/// What a scorecard needs to know of a run.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RunSummary {
+    /// The cell without its seed.
+    pub arm: String,
+    /// The seed.
+    pub seed: u64,
+    /// Values of the final evaluation, and the last step's `loss`.
+    pub metrics: BTreeMap<String, f64>,
+    /// Tokens over wall time of training.
+    pub tokens_per_second: Option<f64>,
+    /// Whether it trained with no other run beside it.
+    pub alone: bool,
+    /// Steps that were trained as part of another run.
+    pub shared_steps: u64,
+    /// CPU or accelerator and number of threads, as one text: speeds compare only where it is equal.
+    pub machine: String,
+    /// The result hash; none while it is unfinished or when it failed.
+    pub result_hash: Option<Digest>,
+}
+
+impl RunSummary {
+    /// Whether it has a result.
+    pub fn finished(&self) -> bool {
+        self.result_hash.is_some()
+    }
+}
+
+/// What is judged; a part that is left out is not.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Criteria {
+    /// The arm the others are compared with.
+    pub control: Option<String>,
+    /// Quality.
+    pub quality: Option<Quality>,
+    /// Speed.
+    pub speed: Option<Speed>,
+    /// Reproducibility; none where the manifest does not ask for it.
+    pub baseline: Option<BaselineOutcome>,
+}
+
+/// An arm and its runs.
+#[derive(Clone, Copy)]
+pub(super) struct Arm<'a> {
+    pub(super) name: &'a str,
+    pub(super) runs: &'a [&'a RunSummary],
+}
+
+/// An arm in numbers.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ArmSummary {
+    /// Its name.
+    pub name: String,
+    /// Whether it is the control.
+    pub control: bool,
+    /// Its finished runs.
+    pub finished: usize,
+    /// All its runs.
+    pub runs: usize,
+    /// For each metric that a finished run has, its mean and, over two or more, its standard deviation.
+    pub metrics: BTreeMap<String, (f64, Option<f64>)>,
+    /// Median tokens per second of the finished runs.
+    pub tokens_per_second: Option<f64>,
+}
+
+/// The verdicts over an experiment.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Scorecard {
+    /// The experiment's name.
+    pub name: String,
+    /// Its question.
+    pub question: Option<String>,
+    /// Its arms, in the order of the plan.
+    pub arms: Vec<ArmSummary>,
+    /// Its runs, in the order of the plan.
+    pub runs: Vec<RunSummary>,
+    /// Its verdicts.
+    pub verdicts: Vec<Verdict>,
+}
+
+/// Judges the runs of an experiment, given in the order of its plan.
+pub fn judge(name: &str, question: Option<&str>, criteria: &Criteria, runs: Vec<RunSummary>) -> Scorecard {
+    let mut names: Vec<&str> = Vec::new();
+    for run in &runs {
+        if !names.contains(&run.arm.as_str()) {
+            names.push(&run.arm);
+        }
+    }
+    let by_arm: Vec<(&str, Vec<&RunSummary>)> =
+        names.into_iter().map(|name| (name, runs.iter().filter(|run| run.arm == name).collect())).collect();
+    let control = criteria.control.as_deref();
+    let arms = by_arm.iter().map(|(name, runs)| summarise(name, runs, control)).collect();
+    let mut verdicts = Vec::new();
+    if let Some(control) = control {
+        let found = by_arm.iter().find(|(name, _)| *name == control);
+        let control = Arm { name: control, runs: found.map_or(&[], |(_, runs)| runs) };
+        let others =
+            by_arm.iter().filter(|(name, _)| *name != control.name).map(|(name, runs)| Arm { name, runs });
+        if let Some(quality) = &criteria.quality {
+            verdicts.extend(others.clone().map(|arm| quality.judge(arm, control)));
+        }
+        if let Some(speed) = &criteria.speed {
+            verdicts.extend(others.map(|arm| speed.judge(arm, control)));
+        }
+    } else {
+        let parts = [
+            (criteria.quality.is_some(), VerdictKind::Quality),
+            (criteria.speed.is_some(), VerdictKind::Speed),
+        ];
+        for (_, kind) in parts.into_iter().filter(|(asked, _)| *asked) {
+            let why = "there is no control arm to compare with".to_owned();
+            verdicts.push(Verdict::new(kind, Outcome::NotJudged, "", "", why));
+        }
+    }
+    verdicts.extend(criteria.baseline.as_ref().map(BaselineOutcome::verdict));
+    Scorecard { name: name.to_owned(), question: question.map(str::to_owned), arms, runs, verdicts }
+}
+
+fn summarise(name: &str, runs: &[&RunSummary], control: Option<&str>) -> ArmSummary {
+    let finished: Vec<_> = runs.iter().filter(|run| run.finished()).collect();
+    let mut values: BTreeMap<String, Vec<f64>> = BTreeMap::new();
+    for (metric, &value) in finished.iter().flat_map(|run| &run.metrics) {
+        values.entry(metric.clone()).or_default().push(value);
+    }
+    let rates: Vec<_> = finished.iter().filter_map(|run| run.tokens_per_second).collect();
+    ArmSummary {
+        name: name.to_owned(),
+        control: control == Some(name),
+        finished: finished.len(),
+        runs: runs.len(),
+        metrics: values
+            .into_iter()
+            .filter_map(|(metric, values)| Some((metric, (mean(&values)?, standard_deviation(&values)))))
+            .collect(),
+        tokens_per_second: median(&rates),
+    }
+}
+
+impl Scorecard {
+    /// The gravest failure among its verdicts; none where none failed.
+    pub fn failure(&self) -> Option<Class> {
+        self.verdicts
+            .iter()
+            .filter(|verdict| verdict.outcome == Outcome::Fail)
+            .map(|verdict| verdict.failure)
+            .max_by_key(|class| class.severity())
+    }
+
+    /// The rows of `scorecard.parquet`.
+    pub fn rows(&self) -> Vec<ScorecardRow> {
+        self.verdicts.iter().map(Verdict::row).collect()
+    }
+}

@@ -1,0 +1,142 @@
+//! `scorecard.txt`.
+
+use std::fmt;
+
+use super::judge::{ArmSummary, RunSummary, Scorecard};
+use super::verdict::{Verdict, VerdictKind};
+use crate::hash::Digest;
+
+/// Metrics that have a column of their own, in this order; the rest follow by name.
+const FIRST: [&str; 2] = ["val_bpb", "loss"];
+
+impl fmt::Display for Scorecard {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.question {
+            Some(question) => writeln!(f, "{}: {question}\n", self.name)?,
+            None => writeln!(f, "{}\n", self.name)?,
+        }
+        let mut metrics: Vec<&String> = self.arms.iter().flat_map(|arm| arm.metrics.keys()).collect();
+        let place = |name: &str| FIRST.iter().position(|first| *first == name).unwrap_or(FIRST.len());
+        metrics.sort_by_key(|name| (place(name), *name));
+        metrics.dedup();
+        write_table(f, arm_table(&self.arms, &metrics))?;
+        writeln!(f)?;
+        write_table(f, run_table(&self.runs, &metrics))?;
+        if !self.verdicts.is_empty() {
+            writeln!(f)?;
+            write_table(f, verdict_table(&self.verdicts))?;
+        }
+        Ok(())
+    }
+}
+
+fn arm_table(arms: &[ArmSummary], metrics: &[&String]) -> Vec<Vec<String>> {
+    let mut table = vec![vec!["arm".to_owned(), ">runs".to_owned()]];
+    table[0].extend(metrics.iter().map(|metric| format!(">{metric}")));
+    table[0].push(">tokens/s".to_owned());
+    for arm in arms {
+        let mark = if arm.control { " (control)" } else { "" };
+        let runs = if arm.finished == arm.runs {
+            arm.runs.to_string()
+        } else {
+            format!("{} of {}", arm.finished, arm.runs)
+        };
+        let mut row = vec![format!("{}{mark}", shown(&arm.name)), runs];
+        row.extend(metrics.iter().map(|metric| match arm.metrics.get(*metric) {
+            Some((mean, Some(deviation))) => format!("{mean:.5} ± {deviation:.5}"),
+            Some((mean, None)) => format!("{mean:.5}"),
+            None => "-".to_owned(),
+        }));
+        row.push(rate(arm.tokens_per_second));
+        table.push(row);
+    }
+    table
+}
+
+fn run_table(runs: &[RunSummary], metrics: &[&String]) -> Vec<Vec<String>> {
+    let mut table = vec![vec!["run".to_owned(), ">seed".to_owned()]];
+    table[0].extend(metrics.iter().map(|metric| format!(">{metric}")));
+    table[0].extend([">tokens/s".to_owned(), "result hash".to_owned()]);
+    for run in runs {
+        let mut row = vec![shown(&run.arm).to_owned(), run.seed.to_string()];
+        row.extend(
+            metrics
+                .iter()
+                .map(|metric| run.metrics.get(*metric).map_or("-".to_owned(), |value| format!("{value:.5}"))),
+        );
+        row.push(rate(run.tokens_per_second));
+        row.push(run.result_hash.as_ref().map_or("unfinished".to_owned(), Digest::short));
+        table.push(row);
+    }
+    table
+}
+
+fn verdict_table(verdicts: &[Verdict]) -> Vec<Vec<String>> {
+    let mut table = vec![vec!["verdict".to_owned(), String::new(), "arm".to_owned(), String::new()]];
+    for verdict in verdicts {
+        let arm = match verdict.kind {
+            VerdictKind::Reproducibility => "all".to_owned(),
+            _ if verdict.control.is_none() => "all".to_owned(),
+            _ => shown(&verdict.arm).to_owned(),
+        };
+        table.push(vec![verdict.kind.to_string(), verdict.outcome.to_string(), arm, numbers(verdict)]);
+    }
+    table
+}
+
+/// What a verdict rests on, then what it means.
+fn numbers(verdict: &Verdict) -> String {
+    let numbers = match (verdict.kind, verdict.difference, verdict.interval) {
+        (VerdictKind::Quality, Some(difference), interval) => {
+            let interval =
+                interval.map_or(String::new(), |(lower, upper)| format!(" [{lower:+.5}, {upper:+.5}]"));
+            let percent = verdict.confidence.unwrap_or_default() * 100.0;
+            let margin = verdict.limit.unwrap_or_default();
+            let pairs = verdict.pairs;
+            let plural = if pairs == 1 { "" } else { "s" };
+            format!(
+                "{} {difference:+.5}{interval}, margin {margin:+}, {percent} % confidence, {pairs} seed{plural}: ",
+                verdict.metric
+            )
+        }
+        (VerdictKind::Speed, Some(ratio), _) => {
+            format!("ratio {ratio:.3}, at least {}: ", verdict.limit.unwrap_or_default())
+        }
+        _ => String::new(),
+    };
+    format!("{numbers}{}", verdict.detail)
+}
+
+fn rate(tokens_per_second: Option<f64>) -> String {
+    tokens_per_second.map_or("-".to_owned(), |rate| format!("{rate:.0}"))
+}
+
+/// An experiment without a matrix has one arm, which has no name.
+fn shown(arm: &str) -> &str {
+    if arm.is_empty() { "(all)" } else { arm }
+}
+
+/// Writes columns two spaces apart; a heading that starts with `>` sets its column to the right.
+fn write_table(f: &mut fmt::Formatter<'_>, mut table: Vec<Vec<String>>) -> fmt::Result {
+    let right: Vec<bool> =
+        table.first().into_iter().flatten().map(|heading| heading.starts_with('>')).collect();
+    for heading in table.first_mut().into_iter().flatten() {
+        if let Some(plain) = heading.strip_prefix('>') {
+            *heading = plain.to_owned();
+        }
+    }
+    let width = |column: usize| {
+        table.iter().filter_map(|row| row.get(column)).map(|field| field.chars().count()).max().unwrap_or(0)
+    };
+    let widths: Vec<_> = (0..right.len()).map(width).collect();
+    for row in &table {
+        let mut line = String::new();
+        for ((field, &width), &right) in row.iter().zip(&widths).zip(&right) {
+            let field = if right { format!("{field:>width$}") } else { format!("{field:<width$}") };
+            line.push_str(&field);
+            line.push_str("  ");
+        }
+        writeln!(f, "{}", line.trim_end())?;
+    }
+    Ok(())
+}

@@ -1,0 +1,149 @@
+use super::*;
+use crate::error::Class;
+use crate::hash::Digest;
+
+const LINEAR: &str = "schedule.warmdown=linear";
+const SQRT: &str = "schedule.warmdown=sqrt";
+
+fn run(arm: &str, seed: u64, bpb: f64) -> RunSummary {
+    RunSummary {
+        arm: arm.into(),
+        seed,
+        metrics: [("val_bpb".to_owned(), bpb), ("loss".to_owned(), bpb * 2.7)].into(),
+        tokens_per_second: Some(1000.0 + bpb),
+        alone: true,
+        shared_steps: 0,
+        machine: "AMD EPYC, 2 threads".into(),
+        result_hash: Some(Digest::of(format!("{arm}{seed}").as_bytes())),
+    }
+}
+
+fn pairs(differences: &[f64]) -> Vec<RunSummary> {
+    let arm = |name, scale: f64| {
+        differences.iter().enumerate().map(move |(seed, d)| run(name, seed as u64, 0.75 + scale * d))
+    };
+    arm(LINEAR, 0.0).chain(arm(SQRT, 1.0)).collect()
+}
+
+fn criteria() -> Criteria {
+    Criteria {
+        control: Some(LINEAR.into()),
+        quality: Some(Quality { metric: "val_bpb".into(), margin: 0.002, confidence: 0.95 }),
+        speed: Some(Speed { min_ratio: 0.95 }),
+        baseline: Some(BaselineOutcome::NoBaseline),
+    }
+}
+
+fn card(runs: Vec<RunSummary>) -> Scorecard {
+    judge("d12_sqrt", Some("Does a 1-sqrt warmdown beat linear?"), &criteria(), runs)
+}
+
+fn outcome(card: &Scorecard, kind: VerdictKind) -> Outcome {
+    card.verdicts.iter().find(|verdict| verdict.kind == kind).unwrap().outcome
+}
+
+#[test]
+fn quality_is_decided_by_the_ends_of_the_interval() {
+    for (differences, expected) in [
+        (&[-0.003, -0.0031, -0.0029][..], Outcome::Pass),
+        (&[0.001, 0.0011, 0.0009], Outcome::Pass),
+        (&[0.01, 0.0101, 0.0099], Outcome::Fail),
+        (&[-0.01, 0.01, 0.001], Outcome::Undecided),
+        (&[-0.1], Outcome::Undecided),
+        (&[0.1], Outcome::Undecided),
+        (&[0.0, 0.0], Outcome::Pass),
+    ] {
+        let card = card(pairs(differences));
+        assert_eq!(outcome(&card, VerdictKind::Quality), expected, "{differences:?}");
+        assert_eq!(card.failure(), (expected == Outcome::Fail).then_some(Class::Verdict), "{differences:?}");
+    }
+}
+
+#[test]
+fn only_runs_with_a_partner_of_the_same_seed_count() {
+    let mut runs = pairs(&[-0.003, -0.0031, -0.0029]);
+    runs.push(run(SQRT, 9, 5.0));
+    runs.push(run(LINEAR, 8, 0.1));
+    let quality = card(runs.clone()).verdicts[0].clone();
+    assert_eq!((quality.outcome, quality.pairs), (Outcome::Pass, 3));
+    assert!((quality.difference.unwrap() + 0.003).abs() < 1e-9);
+    // A run of the arm that came to nothing is no reason to call the rest a pass.
+    runs.push(run(SQRT, 10, f64::NAN));
+    runs.push(run(LINEAR, 10, 0.1));
+    let quality = card(runs).verdicts[0].clone();
+    assert_eq!((quality.outcome, quality.pairs), (Outcome::Undecided, 3));
+}
+
+#[test]
+fn speed_is_judged_only_between_runs_trained_whole_and_alone() {
+    let judged = |change: &dyn Fn(&mut RunSummary)| {
+        let mut runs = pairs(&[-0.003, -0.0031]);
+        runs.iter_mut().filter(|run| run.arm == SQRT).for_each(change);
+        let card = card(runs);
+        let verdict = card.verdicts.iter().find(|v| v.kind == VerdictKind::Speed).unwrap().clone();
+        (verdict.outcome, verdict.detail)
+    };
+    assert_eq!(judged(&|_| {}).0, Outcome::Pass);
+    assert_eq!(judged(&|run| run.tokens_per_second = Some(900.0)).0, Outcome::Fail);
+    let reasons = [
+        judged(&|run| run.alone = false),
+        judged(&|run| run.shared_steps = 10),
+        judged(&|run| run.result_hash = None),
+        judged(&|run| run.tokens_per_second = None),
+        judged(&|run| run.machine = "another".into()),
+    ];
+    assert!(reasons.iter().all(|(outcome, _)| *outcome == Outcome::NotJudged));
+    insta::assert_snapshot!(reasons.map(|(_, why)| why).join("\n"));
+    // One fair run of the arm is enough.
+    assert_eq!(judged(&|run| run.alone = run.seed == 0).0, Outcome::Pass);
+}
+
+#[test]
+fn the_gravest_failure_decides() {
+    let failing = |baseline| {
+        let mut criteria = criteria();
+        criteria.baseline = Some(baseline);
+        judge("a", None, &criteria, pairs(&[0.01, 0.0101, 0.0099])).failure()
+    };
+    assert_eq!(failing(BaselineOutcome::Differs { detail: "x".into() }), Some(Class::HashMismatch));
+    assert_eq!(failing(BaselineOutcome::Equal { runs: 6 }), Some(Class::Verdict));
+    assert_eq!(
+        failing(BaselineOutcome::OtherClass { within: false, detail: "x".into() }),
+        Some(Class::Verdict)
+    );
+    assert_eq!(card(pairs(&[0.0, 0.0])).failure(), None);
+}
+
+#[test]
+fn scorecards_look_like_this() {
+    insta::assert_snapshot!("undecided", card(pairs(&[-0.001, 0.004, 0.0005])).to_string());
+    let mut unfinished = pairs(&[-0.003, -0.0031, -0.0029]);
+    unfinished[4].result_hash = None;
+    unfinished[4].metrics.clear();
+    unfinished[4].tokens_per_second = None;
+    unfinished[0].alone = false;
+    unfinished[1].alone = false;
+    unfinished[2].alone = false;
+    insta::assert_snapshot!("unfinished", card(unfinished).to_string());
+    let mut all = criteria();
+    all.baseline = Some(BaselineOutcome::Differs {
+        detail: "schedule.warmdown=sqrt, seed 1: loss differs first at step 17, by 2.4e-7".into(),
+    });
+    let failed = judge("d12_sqrt", None, &all, pairs(&[0.01, 0.0101, 0.0099]));
+    insta::assert_snapshot!("failed", failed.to_string());
+    let single = Criteria { control: None, ..all };
+    insta::assert_snapshot!("single", judge("ci", None, &single, vec![run("", 42, 2.5)]).to_string());
+}
+
+#[test]
+fn verdicts_become_rows() {
+    let card = card(pairs(&[-0.001, 0.004, 0.0005]));
+    let rows = card.rows();
+    assert_eq!(rows.len(), 3);
+    assert_eq!(
+        (rows[0].verdict.as_str(), rows[0].outcome.as_str(), rows[0].pairs),
+        ("quality", "undecided", 3)
+    );
+    assert!(rows[0].lower.unwrap() < rows[0].difference.unwrap());
+    assert_eq!(rows[2].outcome, "no baseline");
+}
