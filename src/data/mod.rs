@@ -1,7 +1,56 @@
 //! Text in, token rows out: shards, tokenizer, packed rows with an exact cursor.
+//!
+//! ```
+//! use nanorun::data::{BatchShape, Cache, Corpus, Loader, Packing, Split, Tokenizer, TokenizerChoice};
+//! # fn main() -> nanorun::error::Result<()> {
+//! let cache = Cache::disabled();
+//! let corpus = Corpus::embedded()?;
+//! let tokenizer = Tokenizer::resolve(&TokenizerChoice::Train { vocab_size: 300 }, &corpus, &cache)?;
+//! let shape = BatchShape { packing: Packing::BestFitBos, rows: 2, len: 16 };
+//! let mut loader = Loader::start(corpus.split(Split::Train), tokenizer, cache, shape, None)?;
+//! let batch = loader.next()?;
+//! assert_eq!(batch.inputs.len(), 2 * 16);
+//! # Ok(())
+//! # }
+//! ```
 
+mod bpe_encode;
+mod bpe_train;
+mod cache;
+mod char_vocab;
 pub mod config;
+mod content;
+mod cursor;
+mod embedded;
+mod expand;
+mod fast_hash;
+mod loader;
+mod packing;
+mod parquet;
+pub mod pickle;
+mod shards;
+mod special;
+mod split_pattern;
+mod text;
+mod token_bytes;
+mod token_stream;
+mod tokenizer;
+mod tokenizer_pickle;
+mod unicode_classes;
 
+#[cfg(test)]
+mod tests;
+
+pub use cache::Cache;
 pub use config::{DataConfig, DocumentSplit, Packing, TokenBytesRule, TokenizerChoice};
-pub mod loader;
-pub use loader::{Batch,Cursor};
+pub use content::{DataFacts, file_digest};
+pub use cursor::Cursor;
+pub use embedded::EMBEDDED;
+pub use expand::expand;
+pub use loader::{BatchShape, Loader};
+pub use packing::{Batch, IGNORED, Packer};
+pub use shards::{Corpus, Split, SplitSource, missing};
+pub use special::{BOS, MIN_VOCAB_SIZE, SPECIAL_TOKENS};
+pub use split_pattern::{SPLIT_PATTERN, pieces};
+pub use token_stream::{Document, DocumentBatches, Position, TokenStream};
+pub use tokenizer::{EncodePool, Tokenizer};

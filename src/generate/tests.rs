@@ -40,6 +40,7 @@ fn bigram() -> Bigram {
         input_rmsnorm: true,
         init_std: 0.5,
     })
+    .unwrap()
 }
 
 fn engine<M: Network>(network: M) -> ScalarEngine<M> {

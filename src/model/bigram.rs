@@ -2,6 +2,7 @@
 //!
 //! `x = norm(wte[token])`, logits are `lm_head x`. The norm and a separate `lm_head` are switches.
 
+use crate::error::{Error, Result};
 use crate::ops::{ForwardOps, HeadShape, OpError, OpResult, SequenceShape, TrainOps};
 
 use super::config::BigramConfig;
@@ -28,11 +29,17 @@ pub struct BigramCache {
 
 impl Bigram {
     /// A bigram model of these sizes.
-    pub fn new(config: BigramConfig) -> Self {
+    ///
+    /// # Errors
+    /// A width of 0; class `Input`.
+    pub fn new(config: BigramConfig) -> Result<Self> {
+        if config.n_embd == 0 {
+            return Err(Error::input("a bigram model of width 0").key("model.n_embd").expected("1 or more"));
+        }
         let specs = bigram_specs(&config);
         // wte comes first, and `lm_head` last where it is not wte.
         let lm_head = ParamId(specs.len() - 1);
-        Self { config, specs, wte: ParamId(0), lm_head }
+        Ok(Self { config, specs, wte: ParamId(0), lm_head })
     }
 
     /// Its sizes.

@@ -74,9 +74,9 @@ impl Microgpt {
     /// A microgpt of these sizes.
     ///
     /// # Errors
-    /// A width that its heads do not divide; class `Input`.
+    /// A width of 0, or one that its heads do not divide; class `Input`.
     pub fn new(config: MicrogptConfig) -> Result<Self> {
-        if config.n_head == 0 || !config.n_embd.is_multiple_of(config.n_head) {
+        if config.n_head == 0 || config.n_embd == 0 || !config.n_embd.is_multiple_of(config.n_head) {
             return Err(Error::input(format!(
                 "a width of {} does not divide into {} heads",
                 config.n_embd, config.n_head

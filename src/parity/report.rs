@@ -51,9 +51,8 @@ pub fn text(reports: &[CaseReport]) -> String {
     out.push_str("Why these tolerances\n");
     let mut seen = BTreeSet::new();
     for check in checks() {
-        let kind = check.name.split(',').next().unwrap_or_default();
-        if seen.insert((kind, &check.reason)) {
-            let _ = writeln!(out, "  {kind}: {}", check.reason);
+        if seen.insert((kind(check), &check.reason)) {
+            let _ = writeln!(out, "  {}: {}", kind(check), check.reason);
         }
     }
     out

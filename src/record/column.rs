@@ -110,15 +110,15 @@ pub fn schemas_markdown() -> String {
 }
 
 fn schema<R: Row>() -> String {
-    let mut text = format!("### `{}`\n\n{}\n\n", R::FILE, R::ABOUT);
-    text.push_str("| column | type | unit | meaning |\n|---|---|---|---|\n");
-    for column in R::COLUMNS {
+    let mut lines = vec![format!("### `{}`\n\n{}\n", R::FILE, R::ABOUT)];
+    lines.push("| column | type | unit | meaning |\n|---|---|---|---|".to_owned());
+    lines.extend(R::COLUMNS.iter().map(|column| {
         let optional = if column.optional { ", may be empty" } else { "" };
         let measured = if column.measured { " *(measured)*" } else { "" };
         let (name, kind, unit, meaning) = (column.name, column.kind, column.unit, column.meaning);
-        text += &format!("| `{name}` | {kind}{optional} | {unit} | {meaning}{measured} |\n");
-    }
-    text
+        format!("| `{name}` | {kind}{optional} | {unit} | {meaning}{measured} |")
+    }));
+    lines.join("\n") + "\n"
 }
 
 /// A type that fills a column.

@@ -14,8 +14,8 @@ use super::ops_engine::op_error;
 /// A network on the scalar backend.
 ///
 /// Weights and optimizer state are f64. [`Engine::parameters`] gives them rounded to f32; a checkpoint also takes
-/// their exact bits along, as pairs of f32 in [`Engine::optimizer_state`] (names ending in `.f64`), so that a resumed
-/// run goes on with the very same numbers.
+/// their exact bits along in [`Engine::optimizer_state`] (names ending in `.f64`, three digits a value), so that a
+/// resumed run goes on with the very same numbers.
 pub struct ScalarEngine<M: Network> {
     network: M,
     ops: ScalarBackend,
@@ -170,8 +170,8 @@ impl<M: Network> Engine for ScalarEngine<M> {
             let arrays =
                 std::iter::once(weight.values()).chain(state.arrays().into_iter().map(Vec::as_slice));
             for (name, array) in self.exact_names(index).into_iter().zip(arrays) {
-                let values: Vec<f32> = array.iter().flat_map(|value| to_halves(*value)).collect();
-                tensors.push(NamedTensor { name, shape: vec![array.len(), 2], values });
+                let values: Vec<f32> = array.iter().flat_map(|value| to_digits(*value)).collect();
+                tensors.push(NamedTensor { name, shape: vec![array.len(), 3], values });
             }
         }
         Ok(tensors)
@@ -227,22 +227,28 @@ fn restore_exact(name: &str, array: &mut [f64], tensors: &[NamedTensor]) -> Resu
         .iter()
         .find(|tensor| tensor.name == name)
         .ok_or_else(|| Error::input(format!("the checkpoint lacks the optimizer state `{name}`")))?;
-    if tensor.shape != [array.len(), 2] || tensor.values.len() != 2 * array.len() {
+    if tensor.shape != [array.len(), 3] || tensor.values.len() != 3 * array.len() {
         let what = format!("optimizer state `{name}` has shape {:?} in the checkpoint", tensor.shape);
-        return Err(Error::input(what).expected(format!("{:?}", [array.len(), 2])));
+        return Err(Error::input(what).expected(format!("{:?}", [array.len(), 3])));
     }
-    for (value, halves) in array.iter_mut().zip(tensor.values.chunks_exact(2)) {
-        *value = from_halves(halves[0], halves[1]);
+    for (value, digits) in array.iter_mut().zip(tensor.values.chunks_exact(3)) {
+        *value = from_digits(digits);
     }
     Ok(())
 }
 
-/// The upper and lower half of the bits of an f64.
-fn to_halves(value: f64) -> [f32; 2] {
-    let bits = value.to_bits();
-    [f32::from_bits((bits >> 32) as u32), f32::from_bits(bits as u32)]
+/// The bits of an f64 as three whole numbers below 2^22, highest first: f32 holds those exactly, and none is a NaN that
+/// a copy or a comparison might treat in its own way.
+fn to_digits(value: f64) -> [f32; 3] {
+    [44, 22, 0].map(|shift| (value.to_bits() >> shift & DIGIT) as f32)
 }
 
-fn from_halves(upper: f32, lower: f32) -> f64 {
-    f64::from_bits(u64::from(upper.to_bits()) << 32 | u64::from(lower.to_bits()))
+fn from_digits(digits: &[f32]) -> f64 {
+    f64::from_bits(digits.iter().fold(0, |bits, digit| bits << 22 | (*digit as u64 & DIGIT)))
 }
+
+/// The lowest 22 bits.
+const DIGIT: u64 = (1 << 22) - 1;
+
+#[cfg(test)]
+mod tests;

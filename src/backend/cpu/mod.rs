@@ -1,1 +1,59 @@
-//! cpu.
+//! The ops on this machine's CPU: deterministic to the bit on any number of threads and any instruction set.
+//!
+//! Three rules give that. Work is cut into tasks, and no element of a result is touched by two of them, except where a
+//! task's partial sums are added up afterwards in the order of the tasks; the cuts that then matter are constants.
+//! Every sum has a fixed shape: one chain of fused multiply-adds a block of k in matrix products, sixteen lanes and a
+//! tree along rows. And functions are those of [`crate::math`]. So the instruction set only decides how many elements
+//! go at once, and threads only who does what.
+
+mod adamw;
+mod attention;
+mod attention_backward;
+mod backend;
+mod cross_entropy;
+mod elementwise;
+mod embedding;
+mod forward;
+mod gemm;
+mod kv_cache;
+mod muon;
+mod norm;
+mod pool;
+mod residual;
+mod rotary;
+mod sgd;
+mod simd;
+mod smear;
+mod tensor;
+mod train;
+mod value_embedding;
+mod workers;
+
+pub use attention::AttentionSaved;
+pub use backend::CpuBackend;
+pub use kv_cache::KvCache;
+pub use norm::NormSaved;
+pub use rotary::{Rotary, RotarySaved};
+pub use simd::Level;
+pub use smear::SmearSaved;
+pub use tensor::{Param, Tensor, Tokens};
+pub use value_embedding::ValueSaved;
+
+/// Changes whenever the same inputs may give other bits: block, chunk and lane sizes, orders, functions.
+pub const NUMERICS_VERSION: u32 = 1;
+
+/// Machines of one class give equal bits. All do that have IEEE arithmetic: where fused multiply-adds are missing, they
+/// are computed exactly in software.
+pub fn environment_class() -> String {
+    format!("cpu-ieee754-fma-v{NUMERICS_VERSION}")
+}
+
+/// The vector instructions in use, for the record; no result depends on them.
+pub fn instruction_set() -> Level {
+    simd::level()
+}
+
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;

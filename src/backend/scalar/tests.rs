@@ -169,7 +169,7 @@ proptest! {
 
     #[test]
     fn bigram_gradients_are_central_differences(config in bigram_configs(), seed: u64) {
-        check_central_differences(&Bigram::new(config), seed)?;
+        check_central_differences(&Bigram::new(config).unwrap(), seed)?;
     }
 
     #[test]
@@ -200,7 +200,7 @@ fn gradients_of_micro_batches_add_up() {
         input_rmsnorm: true,
         init_std: 0.08,
     };
-    let (network, ops) = (Bigram::new(config), ScalarBackend::new());
+    let (network, ops) = (Bigram::new(config).unwrap(), ScalarBackend::new());
     let weights = oracle_weights(&ops, &network, &random_values(&network, &mut SplitMix64::new(1)));
     let (inputs, targets) = ([0, 1, 2, 3, 4, 0], [1, 2, 3, 4, -1, 1]);
     let part = |range: std::ops::Range<usize>| {

@@ -136,7 +136,8 @@ impl CheckpointStore {
 /// there, kept ones beyond the newest `keep`.
 pub fn surplus(steps: &[u64], retention: &Retention) -> Vec<u64> {
     let is_kept = |step: u64| {
-        step == retention.last_step || (step > 0 && retention.every > 0 && step.is_multiple_of(retention.every))
+        step == retention.last_step
+            || (step > 0 && retention.every > 0 && step.is_multiple_of(retention.every))
     };
     let kept: Vec<_> = steps.iter().copied().filter(|&step| is_kept(step)).collect();
     let staying = if retention.keep == 0 { kept.len() } else { retention.keep.min(kept.len()) };

@@ -1,0 +1,260 @@
+//! Softcapped cross-entropy over chunks of rows, so that no more than a chunk of logits exists.
+
+use super::backend::CpuBackend;
+use super::elementwise::for_chunks;
+use super::gemm::{Job, Store, View, gemm};
+use super::pool::Buffer;
+use super::simd::{LANES, simd_fn, tree_sum};
+use super::tensor::{Param, Tensor, Tokens, check};
+use super::workers::Shared;
+use crate::math::{exp, log, tanh};
+use crate::ops::{HeadShape, OpResult};
+
+/// Rows of logits held at once: a numerics constant (gradients of `lm_head` are summed chunk by chunk).
+const CHUNK_ROWS: usize = 512;
+/// A softcap up to this keeps exp(logit - softcap) far from underflow, so no maximum need be found.
+const FIXED_SHIFT_LIMIT: f32 = 40.0;
+
+fn check_head(op: &'static str, x: &Tensor, lm_head: &Param, head: &HeadShape) -> OpResult<()> {
+    let (rows, cols) = lm_head.matrix();
+    check(op, cols == x.cols && head.vocab_size <= rows && head.vocab_size > 0, || {
+        format!("x is {:?}, lm_head {:?}, vocabulary {}", x.shape(), (rows, cols), head.vocab_size)
+    })
+}
+
+fn check_targets(op: &'static str, x: &Tensor, targets: &Tokens, vocab: usize) -> OpResult<()> {
+    let ids = targets.ids();
+    check(op, ids.len() == x.rows, || format!("{} targets for {} rows", ids.len(), x.rows))?;
+    let bad = ids.iter().position(|&id| id < -1 || id >= vocab as i32);
+    check(op, bad.is_none(), || {
+        format!("target {} is not in the vocabulary of {vocab}", bad.unwrap_or_default())
+    })
+}
+
+pub(super) fn logits(cpu: &CpuBackend, x: &Tensor, lm_head: &Param, head: &HeadShape) -> OpResult<Tensor> {
+    check_head("logits", x, lm_head, head)?;
+    let v = head.vocab_size;
+    let mut y = cpu.tensor_uninit("logits", x.rows, v)?;
+    let weights = View::new(&lm_head.data, v, x.cols).t();
+    gemm(
+        &cpu.workers,
+        &cpu.pool,
+        Job::new(View::new(&x.data, x.rows, x.cols), weights, &mut y.data),
+        Store::Set,
+    )?;
+    if let Some(cap) = head.softcap {
+        for_chunks(cpu, &mut y.data, |_, y| softcap_chunk(y, cap));
+    }
+    Ok(y)
+}
+
+simd_fn! {
+    fn softcap_chunk(y: &mut [f32], cap: f32) {
+        for y in y {
+            *y = cap * tanh(*y / cap);
+        }
+    }
+}
+
+/// The backward's share of a pass.
+struct Gradient<'a> {
+    scale: f32,
+    dx: &'a mut Tensor,
+    dlm_head: &'a mut Param,
+}
+
+pub(super) fn losses(
+    cpu: &CpuBackend,
+    x: &Tensor,
+    lm_head: &Param,
+    targets: &Tokens,
+    head: &HeadShape,
+) -> OpResult<Vec<f32>> {
+    pass(cpu, "cross_entropy", x, lm_head, targets, head, None)
+}
+
+pub(super) fn train(
+    cpu: &CpuBackend,
+    x: &Tensor,
+    lm_head: &Param,
+    targets: &Tokens,
+    head: &HeadShape,
+    scale: f32,
+    dlm_head: &mut Param,
+) -> OpResult<(Vec<f32>, Tensor)> {
+    let op = "cross_entropy_train";
+    check(op, dlm_head.data.len() == lm_head.data.len(), || {
+        "dlm_head has another shape than lm_head".to_owned()
+    })?;
+    let mut dx = cpu.tensor_uninit(op, x.rows, x.cols)?;
+    let gradient = Gradient { scale, dx: &mut dx, dlm_head };
+    let losses = pass(cpu, op, x, lm_head, targets, head, Some(gradient))?;
+    Ok((losses, dx))
+}
+
+fn pass(
+    cpu: &CpuBackend,
+    op: &'static str,
+    x: &Tensor,
+    lm_head: &Param,
+    targets: &Tokens,
+    head: &HeadShape,
+    mut gradient: Option<Gradient<'_>>,
+) -> OpResult<Vec<f32>> {
+    check_head(op, x, lm_head, head)?;
+    check_targets(op, x, targets, head.vocab_size)?;
+    let (v, c) = (head.vocab_size, x.cols);
+    let mut losses = vec![0.0_f32; x.rows];
+    let weights = View::new(&lm_head.data, v, c);
+    let mut chunk: Buffer = cpu.pool.take(op, CHUNK_ROWS.min(x.rows) * v)?;
+    for start in (0..x.rows).step_by(CHUNK_ROWS) {
+        let rows = CHUNK_ROWS.min(x.rows - start);
+        let x = View::new(&x.data[start * c..(start + rows) * c], rows, c);
+        gemm(&cpu.workers, &cpu.pool, Job::new(x, weights.t(), &mut chunk), Store::Set)?;
+        let scale = gradient.as_ref().map(|g| g.scale);
+        chunk_losses(
+            cpu,
+            &mut chunk,
+            v,
+            &targets.ids()[start..start + rows],
+            &mut losses[start..],
+            head,
+            scale,
+        );
+        if let Some(g) = &mut gradient {
+            let dlogits = View::new(&chunk, rows, v);
+            let dx = &mut g.dx.data[start * c..(start + rows) * c];
+            gemm(&cpu.workers, &cpu.pool, Job::new(dlogits, weights, dx), Store::Set)?;
+            let dw = &mut g.dlm_head.data[..v * c];
+            gemm(&cpu.workers, &cpu.pool, Job::new(dlogits.t(), x, dw), Store::Add)?;
+        }
+    }
+    Ok(losses)
+}
+
+/// Logits become losses and, given a scale, their own gradients.
+fn chunk_losses(
+    cpu: &CpuBackend,
+    logits: &mut [f32],
+    v: usize,
+    targets: &[i32],
+    losses: &mut [f32],
+    head: &HeadShape,
+    scale: Option<f32>,
+) {
+    let (logits, losses) = (Shared::new(logits), Shared::new(losses));
+    // A few rows a task: each is long.
+    cpu.workers.run(targets.len().div_ceil(4), |task| {
+        for n in super::workers::piece(targets.len(), 4, task) {
+            // SAFETY: every task has its own rows.
+            let (row, loss) = unsafe { (logits.slice_mut(n * v..(n + 1) * v), losses.slice_mut(n..n + 1)) };
+            let Ok(target) = usize::try_from(targets[n]) else {
+                loss[0] = 0.0;
+                if scale.is_some() {
+                    row.fill(0.0);
+                }
+                continue;
+            };
+            let (shift, total) = match head.softcap {
+                Some(cap) => capped_total(row, cap),
+                None => plain_total(row),
+            };
+            let at_target = head.softcap.map_or(row[target], |cap| cap * row[target]);
+            loss[0] = log(total) + (shift - at_target);
+            if let Some(scale) = scale {
+                let slope = head.softcap.map_or(1.0, |_| 1.0 - row[target] * row[target]);
+                match head.softcap {
+                    Some(cap) => capped_gradient(row, cap, shift, scale / total),
+                    None => plain_gradient(row, shift, scale / total),
+                }
+                row[target] -= scale * slope;
+            }
+        }
+    });
+}
+
+simd_fn! {
+    /// Logits become tanh(logit / cap); -> a shift and the sum of exp(cap * tanh - shift).
+    fn capped_total(row: &mut [f32], cap: f32) -> (f32, f32) {
+        if cap > FIXED_SHIFT_LIMIT {
+            for x in row.iter_mut() {
+                *x = tanh(*x / cap);
+            }
+            let max = max_of(row);
+            let shift = cap * max;
+            return (shift, exp_sum(row, cap, shift));
+        }
+        let mut lanes = [0.0_f32; LANES];
+        let (groups, rest) = row.as_chunks_mut::<LANES>();
+        for group in groups {
+            for i in 0..LANES {
+                group[i] = tanh(group[i] / cap);
+                lanes[i] += exp(group[i].mul_add(cap, -cap));
+            }
+        }
+        for (lane, x) in lanes.iter_mut().zip(rest) {
+            *x = tanh(*x / cap);
+            *lane += exp(x.mul_add(cap, -cap));
+        }
+        (cap, tree_sum(lanes))
+    }
+}
+
+simd_fn! {
+    /// The maximum, and the sum of exp(logit - maximum).
+    fn plain_total(row: &mut [f32]) -> (f32, f32) {
+        let max = max_of(row);
+        (max, exp_sum(row, 1.0, max))
+    }
+}
+
+#[inline(always)]
+fn max_of(row: &[f32]) -> f32 {
+    let mut lanes = [f32::NEG_INFINITY; LANES];
+    let (groups, rest) = row.as_chunks::<LANES>();
+    for group in groups {
+        for i in 0..LANES {
+            lanes[i] = if group[i] > lanes[i] { group[i] } else { lanes[i] };
+        }
+    }
+    let mut max = f32::NEG_INFINITY;
+    for &x in lanes.iter().chain(rest) {
+        max = if x > max { x } else { max };
+    }
+    max
+}
+
+/// Sum of exp(factor * x - shift).
+#[inline(always)]
+fn exp_sum(row: &[f32], factor: f32, shift: f32) -> f32 {
+    let mut lanes = [0.0_f32; LANES];
+    let (groups, rest) = row.as_chunks::<LANES>();
+    for group in groups {
+        for i in 0..LANES {
+            lanes[i] += exp(group[i].mul_add(factor, -shift));
+        }
+    }
+    for (lane, x) in lanes.iter_mut().zip(rest) {
+        *lane += exp(x.mul_add(factor, -shift));
+    }
+    tree_sum(lanes)
+}
+
+simd_fn! {
+    /// tanh values become gradients of logits, but for the target's own share.
+    fn capped_gradient(row: &mut [f32], cap: f32, shift: f32, factor: f32) {
+        for x in row {
+            let weight = exp(x.mul_add(cap, -shift)) * factor;
+            *x = weight * (1.0 - *x * *x);
+        }
+    }
+}
+
+simd_fn! {
+    /// Logits become their gradients, but for the target's own share.
+    fn plain_gradient(row: &mut [f32], shift: f32, factor: f32) {
+        for x in row {
+            *x = exp(*x - shift) * factor;
+        }
+    }
+}

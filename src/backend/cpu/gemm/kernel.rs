@@ -1,0 +1,223 @@
+//! The micro-kernel: a tile of at most 12 x 32 products, accumulated in registers.
+//!
+//! Every element of the tile is one chain of fused multiply-adds over k, from zero, in ascending order, whatever the
+//! instruction set, tile shape or operand layout. That is what makes results equal everywhere.
+
+use super::super::simd::{Level, level};
+
+/// Rows of a tile.
+pub(crate) const MR: usize = 12;
+/// Columns of a tile, and width of a panel of packed B.
+pub(crate) const NR: usize = 32;
+/// Longest k of a call: a numerics constant, products over more are added up block by block.
+pub(crate) const KC: usize = 256;
+/// Distance between the rows of a block of A packed row by row. Not a multiple of 4096 bytes, so that rows do not
+/// compete for the same sets of the first-level cache.
+pub(crate) const ROW_STRIDE: usize = KC + 16;
+
+/// What becomes of a finished tile.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Store {
+    /// `c = tile`
+    Set,
+    /// `c = c + tile`
+    Add,
+}
+
+/// `mr` x `nr` products of A (element (i, p) at `a[i * RS + p * KS]`) and a packed panel of B (element (p, j) at
+/// `b[p * 32 + j]`, all 32 columns readable), stored to C (element (i, j) at `c[i * ldc + j]`).
+///
+/// # Safety
+/// All those elements are in bounds, `1 <= mr <= 12`, `1 <= nr <= 32`, and nobody else touches those of C.
+#[inline]
+pub(crate) unsafe fn micro<const RS: usize, const KS: usize>(
+    mr: usize,
+    nr: usize,
+    k: usize,
+    a: *const f32,
+    b: *const f32,
+    c: *mut f32,
+    ldc: usize,
+    store: Store,
+) {
+    let tile = Tile { nr, k, a, b, c, ldc, store };
+    // SAFETY: the caller's promises; `level` found the instructions.
+    unsafe {
+        match level() {
+            #[cfg(target_arch = "x86_64")]
+            Level::Avx512 => x86::avx512_rows::<RS, KS>(mr, &tile),
+            #[cfg(target_arch = "x86_64")]
+            Level::Avx2 => x86::avx2_rows::<RS, KS>(mr, &tile),
+            _ => portable::<RS, KS>(mr, &tile),
+        }
+    }
+}
+
+/// The arguments of [`micro`].
+struct Tile {
+    nr: usize,
+    k: usize,
+    a: *const f32,
+    b: *const f32,
+    c: *mut f32,
+    ldc: usize,
+    store: Store,
+}
+
+/// The definition, without special instructions.
+unsafe fn portable<const RS: usize, const KS: usize>(mr: usize, t: &Tile) {
+    let mut acc = [[0.0_f32; NR]; MR];
+    // SAFETY: the promises of `micro`.
+    unsafe {
+        for p in 0..t.k {
+            let b = std::slice::from_raw_parts(t.b.add(p * NR), NR);
+            for (i, row) in acc.iter_mut().enumerate().take(mr) {
+                let a = *t.a.add(i * RS + p * KS);
+                for j in 0..NR {
+                    row[j] = a.mul_add(b[j], row[j]);
+                }
+            }
+        }
+        for (i, row) in acc.iter().enumerate().take(mr) {
+            write_row(row, t.c.add(i * t.ldc), t.nr, t.store);
+        }
+    }
+}
+
+#[inline(always)]
+unsafe fn write_row(row: &[f32], c: *mut f32, nr: usize, store: Store) {
+    // SAFETY: the promises of `micro`.
+    let c = unsafe { std::slice::from_raw_parts_mut(c, nr) };
+    match store {
+        Store::Set => c.copy_from_slice(&row[..nr]),
+        Store::Add => c.iter_mut().zip(row).for_each(|(c, x)| *c += x),
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+mod x86 {
+    use std::arch::x86_64::*;
+
+    use super::{NR, Store, Tile, write_row};
+
+    macro_rules! by_rows {
+        ($mr:expr, $kernel:ident, $rs:ident, $ks:ident, $tile:expr, [$($m:literal)*], $most:literal) => {
+            match $mr {
+                $($m => $kernel::<$m, $rs, $ks>($tile),)*
+                _ => $kernel::<$most, $rs, $ks>($tile),
+            }
+        };
+    }
+
+    #[target_feature(enable = "avx512f")]
+    pub(super) unsafe fn avx512_rows<const RS: usize, const KS: usize>(mr: usize, t: &Tile) {
+        // SAFETY: the promises of `micro`.
+        unsafe { by_rows!(mr, avx512, RS, KS, t, [1 2 3 4 5 6 7 8 9 10 11], 12) }
+    }
+
+    #[target_feature(enable = "avx2,fma")]
+    pub(super) unsafe fn avx2_rows<const RS: usize, const KS: usize>(mr: usize, t: &Tile) {
+        // Sixteen registers hold 6 x 16 products: the tile is done in quarters.
+        let mut done = 0;
+        while done < mr {
+            let rows = (mr - done).min(6);
+            let mut col = 0;
+            while col < t.nr {
+                // SAFETY: the promises of `micro`; the quarter is inside the tile.
+                unsafe {
+                    let quarter = Tile {
+                        nr: (t.nr - col).min(16),
+                        a: t.a.add(done * RS),
+                        b: t.b.add(col),
+                        c: t.c.add(done * t.ldc + col),
+                        ..*t
+                    };
+                    by_rows!(rows, avx2, RS, KS, &quarter, [1 2 3 4 5], 6);
+                }
+                col += 16;
+            }
+            done += rows;
+        }
+    }
+
+    #[target_feature(enable = "avx512f")]
+    unsafe fn avx512<const M: usize, const RS: usize, const KS: usize>(t: &Tile) {
+        let mut lo = [_mm512_setzero_ps(); M];
+        let mut hi = [_mm512_setzero_ps(); M];
+        // SAFETY: the promises of `micro`; the masks keep stores inside `nr` columns.
+        unsafe {
+            let (mut a, mut b) = (t.a, t.b);
+            for _ in 0..t.k {
+                let b0 = _mm512_loadu_ps(b);
+                let b1 = _mm512_loadu_ps(b.add(16));
+                for i in 0..M {
+                    let x = _mm512_set1_ps(*a.add(i * RS));
+                    lo[i] = _mm512_fmadd_ps(x, b0, lo[i]);
+                    hi[i] = _mm512_fmadd_ps(x, b1, hi[i]);
+                }
+                a = a.add(KS);
+                b = b.add(NR);
+            }
+            if t.nr == NR {
+                for i in 0..M {
+                    let c = t.c.add(i * t.ldc);
+                    if t.store == Store::Add {
+                        lo[i] = _mm512_add_ps(_mm512_loadu_ps(c), lo[i]);
+                        hi[i] = _mm512_add_ps(_mm512_loadu_ps(c.add(16)), hi[i]);
+                    }
+                    _mm512_storeu_ps(c, lo[i]);
+                    _mm512_storeu_ps(c.add(16), hi[i]);
+                }
+            } else {
+                let mask = (1_u32 << t.nr) - 1;
+                let (m0, m1) = (mask as u16, (mask >> 16) as u16);
+                for i in 0..M {
+                    let c = t.c.add(i * t.ldc);
+                    if t.store == Store::Add {
+                        lo[i] = _mm512_add_ps(_mm512_maskz_loadu_ps(m0, c), lo[i]);
+                        hi[i] = _mm512_add_ps(_mm512_maskz_loadu_ps(m1, c.wrapping_add(16)), hi[i]);
+                    }
+                    _mm512_mask_storeu_ps(c, m0, lo[i]);
+                    _mm512_mask_storeu_ps(c.wrapping_add(16), m1, hi[i]);
+                }
+            }
+        }
+    }
+
+    #[target_feature(enable = "avx2,fma")]
+    unsafe fn avx2<const M: usize, const RS: usize, const KS: usize>(t: &Tile) {
+        let mut lo = [_mm256_setzero_ps(); M];
+        let mut hi = [_mm256_setzero_ps(); M];
+        // SAFETY: the promises of `micro`.
+        unsafe {
+            let (mut a, mut b) = (t.a, t.b);
+            for _ in 0..t.k {
+                let b0 = _mm256_loadu_ps(b);
+                let b1 = _mm256_loadu_ps(b.add(8));
+                for i in 0..M {
+                    let x = _mm256_broadcast_ss(&*a.add(i * RS));
+                    lo[i] = _mm256_fmadd_ps(x, b0, lo[i]);
+                    hi[i] = _mm256_fmadd_ps(x, b1, hi[i]);
+                }
+                a = a.add(KS);
+                b = b.add(NR);
+            }
+            for i in 0..M {
+                let c = t.c.add(i * t.ldc);
+                if t.nr == 16 {
+                    if t.store == Store::Add {
+                        lo[i] = _mm256_add_ps(_mm256_loadu_ps(c), lo[i]);
+                        hi[i] = _mm256_add_ps(_mm256_loadu_ps(c.add(8)), hi[i]);
+                    }
+                    _mm256_storeu_ps(c, lo[i]);
+                    _mm256_storeu_ps(c.add(8), hi[i]);
+                } else {
+                    let mut row = [0.0_f32; 16];
+                    _mm256_storeu_ps(row.as_mut_ptr(), lo[i]);
+                    _mm256_storeu_ps(row.as_mut_ptr().add(8), hi[i]);
+                    write_row(&row, c, t.nr, t.store);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,264 @@
+//! Matrix products: packed blocks of operands, a register-tiled micro-kernel, tiles of C shared out among threads.
+//!
+//! An element of C is a sum over blocks of [`KC`] values of k in ascending order, each block one chain of fused
+//! multiply-adds from zero. Tiles, threads and instruction sets decide only who computes it, never what it is, so
+//! results are equal for any number of rows done at once too: one decoded token has the bits of a whole batch.
+
+mod kernel;
+pub(super) mod pack;
+
+pub(super) use kernel::{KC, MR, NR, ROW_STRIDE, Store, micro};
+
+use super::pool::{Buffer, Pool};
+use super::workers::{Shared, Workers, piece};
+use crate::ops::OpResult;
+
+/// A matrix in memory, contiguous over rows or columns.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct View<'a> {
+    data: &'a [f32],
+    rows: usize,
+    cols: usize,
+    row_stride: usize,
+    col_stride: usize,
+}
+
+impl<'a> View<'a> {
+    /// Row-major, `rows` x `cols`.
+    pub(super) fn new(data: &'a [f32], rows: usize, cols: usize) -> Self {
+        assert!(rows * cols <= data.len());
+        Self { data, rows, cols, row_stride: cols, col_stride: 1 }
+    }
+
+    /// Its transpose.
+    #[must_use]
+    pub(super) fn t(self) -> Self {
+        Self {
+            rows: self.cols,
+            cols: self.rows,
+            row_stride: self.col_stride,
+            col_stride: self.row_stride,
+            ..self
+        }
+    }
+
+    /// Where element (row, col) is.
+    fn at(&self, row: usize, col: usize) -> *const f32 {
+        debug_assert!(row < self.rows && col < self.cols);
+        // SAFETY: in bounds, by `new`.
+        unsafe { self.data.as_ptr().add(row * self.row_stride + col * self.col_stride) }
+    }
+}
+
+/// One product `c = a b`, or `c += a b`.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Job<'a> {
+    a: View<'a>,
+    b: View<'a>,
+    c: Shared<f32>,
+}
+
+impl<'a> Job<'a> {
+    /// a (m, k), b (k, n), c (m, n) row-major.
+    pub(super) fn new(a: View<'a>, b: View<'a>, c: &'a mut [f32]) -> Self {
+        assert!(a.cols == b.rows && a.rows * b.cols <= c.len());
+        Self { a, b, c: Shared::new(c) }
+    }
+}
+
+/// Which elements of C are wanted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Part {
+    /// All.
+    All,
+    /// Those on and above the diagonal; tiles wholly below it are left alone.
+    Upper,
+}
+
+/// Rows of C in a task, at most.
+const TASK_ROWS: usize = 96;
+/// Columns of C in a task, at most.
+const TASK_COLS: usize = 512;
+/// Scratch for a block of A.
+const A_SCRATCH: usize = TASK_ROWS * ROW_STRIDE;
+/// The largest B (in values) that is packed before the product starts.
+const PREPACK_LIMIT: usize = 8 << 20;
+
+const _: () = assert!(A_SCRATCH + KC * TASK_COLS <= super::workers::SCRATCH_LEN);
+
+/// One product.
+pub(super) fn gemm(workers: &Workers, pool: &Pool, job: Job<'_>, store: Store) -> OpResult<()> {
+    gemm_batch(workers, pool, &[job], store, Part::All)
+}
+
+/// Several products of one shape.
+pub(super) fn gemm_batch(
+    workers: &Workers,
+    pool: &Pool,
+    jobs: &[Job<'_>],
+    store: Store,
+    part: Part,
+) -> OpResult<()> {
+    let Some(first) = jobs.first() else { return Ok(()) };
+    let (m, n, k) = (first.a.rows, first.b.cols, first.a.cols);
+    if m == 0 || n == 0 {
+        return Ok(());
+    }
+    let plan = Plan::new(m, n, k, jobs.len(), workers.count());
+    let packed = if plan.prepack { Some(pack_b(workers, pool, jobs, n, k)?) } else { None };
+    let tasks = plan.row_tasks * plan.col_tasks;
+    workers.run_with_scratch(tasks * jobs.len(), |task, scratch| {
+        let (job, task) = (task / tasks, task % tasks);
+        let rows = piece(m, plan.rows, task % plan.row_tasks);
+        let cols = piece(n, plan.cols, task / plan.row_tasks);
+        if part == Part::Upper && cols.end <= rows.start {
+            return;
+        }
+        let packed = packed.as_ref().map(|p| &p[job * packed_len(n, k)..][..packed_len(n, k)]);
+        // SAFETY: tasks are disjoint in C, and `Job::new` checked the sizes.
+        unsafe { tile(&jobs[job], packed, &rows, &cols, store, part, scratch) };
+    });
+    Ok(())
+}
+
+/// How C is shared out. May depend on anything: no element's value does.
+struct Plan {
+    rows: usize,
+    cols: usize,
+    row_tasks: usize,
+    col_tasks: usize,
+    prepack: bool,
+}
+
+impl Plan {
+    fn new(m: usize, n: usize, k: usize, jobs: usize, threads: usize) -> Self {
+        let wanted = 4 * threads;
+        let split = |len: usize, parts: usize, unit: usize, most: usize| {
+            len.div_ceil(parts).next_multiple_of(unit).clamp(unit, most)
+        };
+        let cols = split(n, n.div_ceil(TASK_COLS), NR, TASK_COLS);
+        let col_tasks = n.div_ceil(cols);
+        let rows = split(m, wanted.div_ceil(col_tasks * jobs), MR, TASK_ROWS);
+        let row_tasks = m.div_ceil(rows);
+        let prepack = row_tasks > 2 && n * k * jobs <= PREPACK_LIMIT;
+        Self { rows, cols, row_tasks, col_tasks, prepack }
+    }
+}
+
+/// Length of B packed whole: block after block of k, panel after panel.
+fn packed_len(n: usize, k: usize) -> usize {
+    n.next_multiple_of(NR) * k
+}
+
+fn pack_b(workers: &Workers, pool: &Pool, jobs: &[Job<'_>], n: usize, k: usize) -> OpResult<Buffer> {
+    let mut packed = pool.take("gemm", packed_len(n, k) * jobs.len())?;
+    let target = Shared::new(&mut packed);
+    let (blocks, strips) = (k.div_ceil(KC), n.div_ceil(8 * NR));
+    workers.run(jobs.len() * blocks * strips, |task| {
+        let (job, task) = (task / (blocks * strips), task % (blocks * strips));
+        let ks = piece(k, KC, task / strips);
+        let cols = piece(n, 8 * NR, task % strips);
+        let start = job * packed_len(n, k) + ks.start * n.next_multiple_of(NR) + cols.start * ks.len();
+        let len = cols.len().next_multiple_of(NR) * ks.len();
+        // SAFETY: every task has its own part.
+        let dst = unsafe { target.slice_mut(start..start + len) };
+        // SAFETY: inside B.
+        unsafe { pack_b_block(dst, &jobs[job].b, ks.start, cols.start, ks.len(), cols.len()) };
+    });
+    Ok(packed)
+}
+
+unsafe fn pack_b_block(dst: &mut [f32], b: &View<'_>, p: usize, j: usize, k: usize, cols: usize) {
+    let source = b.at(p, j);
+    // SAFETY: the caller has the block inside `b`.
+    unsafe {
+        if b.col_stride == 1 {
+            pack::panels(dst, source, b.row_stride, cols, k);
+        } else {
+            pack::panels_transposed(dst, source, b.col_stride, cols, k);
+        }
+    }
+}
+
+/// One task's tile of C.
+unsafe fn tile(
+    job: &Job<'_>,
+    packed: Option<&[f32]>,
+    rows: &std::ops::Range<usize>,
+    cols: &std::ops::Range<usize>,
+    store: Store,
+    part: Part,
+    scratch: &mut [f32],
+) {
+    let (a, b) = (&job.a, &job.b);
+    let (n, k) = (b.cols, a.cols);
+    let by_rows = a.col_stride == 1;
+    let (a_block, b_block) = scratch.split_at_mut(A_SCRATCH);
+    let mut store = store;
+    if k == 0 && store == Store::Set {
+        for i in rows.clone() {
+            // SAFETY: this task's part of C.
+            unsafe { job.c.slice_mut(i * n + cols.start..i * n + cols.end) }.fill(0.0);
+        }
+    }
+    for p in (0..k).step_by(KC) {
+        let kc = KC.min(k - p);
+        // SAFETY: blocks of A and B inside them, the tile inside C.
+        unsafe {
+            if by_rows {
+                pack::rows(a_block, a.at(rows.start, p), a.row_stride, rows.len(), kc);
+            } else {
+                pack::columns(a_block, a.at(rows.start, p), a.col_stride, rows.len(), kc);
+            }
+            let panels = if let Some(packed) = packed {
+                packed.as_ptr().add(p * n.next_multiple_of(NR) + cols.start * kc)
+            } else {
+                pack_b_block(b_block, b, p, cols.start, kc, cols.len());
+                b_block.as_ptr()
+            };
+            for j in (0..cols.len()).step_by(NR) {
+                let nr = NR.min(cols.len() - j);
+                let panel = panels.add(j * kc);
+                for i in (0..rows.len()).step_by(MR) {
+                    if part == Part::Upper && cols.start + j + nr <= rows.start + i {
+                        continue;
+                    }
+                    let mr = MR.min(rows.len() - i);
+                    let c = job.c.as_ptr().add((rows.start + i) * n + cols.start + j);
+                    if by_rows {
+                        let a = a_block.as_ptr().add(i * ROW_STRIDE);
+                        micro::<ROW_STRIDE, 1>(mr, nr, kc, a, panel, c, n, store);
+                    } else {
+                        let a = a_block.as_ptr().add(i * kc);
+                        micro::<1, MR>(mr, nr, kc, a, panel, c, n, store);
+                    }
+                }
+            }
+        }
+        store = Store::Add;
+    }
+}
+
+/// Copies what is above the diagonal of an n x n matrix below it.
+pub(super) fn mirror(workers: &Workers, matrices: &mut [&mut [f32]], n: usize) {
+    const BLOCK: usize = 32;
+    let count = matrices.len();
+    let blocks = n.div_ceil(BLOCK);
+    let mut shared = [Shared::new(&mut []); super::muon::BATCH];
+    for (slot, matrix) in shared.iter_mut().zip(matrices) {
+        *slot = Shared::new(matrix);
+    }
+    workers.run(count * blocks, |task| {
+        let c = shared[task / blocks];
+        let rows = piece(n, BLOCK, task % blocks);
+        for j in 0..rows.end {
+            for i in rows.start.max(j + 1)..rows.end {
+                // SAFETY: this task alone writes these rows left of the diagonal, and nobody writes right of it.
+                unsafe { *c.as_ptr().add(i * n + j) = *c.as_ptr().add(j * n + i) };
+            }
+        }
+    });
+}
+
+#[cfg(test)]
+mod tests;

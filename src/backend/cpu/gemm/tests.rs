@@ -1,0 +1,90 @@
+//! Products against f64, and the independence of their bits from everything but the operands.
+
+use super::*;
+use crate::backend::cpu::testing::values;
+
+fn product(threads: usize, a: View<'_>, b: View<'_>, c: &[f32], store: Store) -> Vec<f32> {
+    let pool = Pool::default();
+    let workers = Workers::new(threads, &pool).unwrap();
+    let mut c = c.to_vec();
+    gemm(&workers, &pool, Job::new(a, b, &mut c), store).unwrap();
+    c
+}
+
+#[test]
+fn products_match_f64_in_every_layout() {
+    for (m, n, k) in
+        [(1, 1, 1), (12, 32, 8), (13, 33, 9), (5, 70, 300), (100, 40, 257), (97, 600, 16), (3, 5, 0)]
+    {
+        let (a, b, c) = (values(1, m * k), values(2, k * n), values(3, m * n));
+        for layout in 0..4 {
+            let a_view = if layout & 1 == 0 { View::new(&a, m, k) } else { View::new(&a, k, m).t() };
+            let b_view = if layout & 2 == 0 { View::new(&b, k, n) } else { View::new(&b, n, k).t() };
+            for store in [Store::Set, Store::Add] {
+                let got = product(2, a_view, b_view, &c, store);
+                for i in 0..m {
+                    for j in 0..n {
+                        let at = |p: usize| {
+                            let x = if layout & 1 == 0 { a[i * k + p] } else { a[p * m + i] };
+                            let y = if layout & 2 == 0 { b[p * n + j] } else { b[j * k + p] };
+                            f64::from(x) * f64::from(y)
+                        };
+                        let start = if store == Store::Add { f64::from(c[i * n + j]) } else { 0.0 };
+                        let exact = start + (0..k).map(at).sum::<f64>();
+                        let error = (f64::from(got[i * n + j]) - exact).abs();
+                        assert!(error < 1e-5 * (1.0 + k as f64).sqrt(), "{m} {n} {k} {layout} {error}");
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn bits_do_not_depend_on_threads_or_on_other_rows() {
+    let (m, n, k) = (301, 130, 600);
+    let (a, b) = (values(1, m * k), values(2, k * n));
+    let c = vec![0.0; m * n];
+    let one = product(1, View::new(&a, m, k), View::new(&b, k, n), &c, Store::Set);
+    for threads in [2, 3, 5, 8] {
+        assert_eq!(one, product(threads, View::new(&a, m, k), View::new(&b, k, n), &c, Store::Set));
+    }
+    let row = 77;
+    let alone = product(1, View::new(&a[row * k..][..k], 1, k), View::new(&b, k, n), &c[..n], Store::Set);
+    assert_eq!(alone, one[row * n..][..n]);
+}
+
+#[test]
+fn symmetric_products_need_one_triangle() {
+    let (n, k) = (150, 70);
+    let a = values(1, n * k);
+    let pool = Pool::default();
+    let workers = Workers::new(2, &pool).unwrap();
+    let view = View::new(&a, n, k);
+    let whole = product(2, view, view.t(), &vec![0.0; n * n], Store::Set);
+    let mut half = vec![0.0; n * n];
+    gemm_batch(&workers, &pool, &[Job::new(view, view.t(), &mut half)], Store::Set, Part::Upper).unwrap();
+    mirror(&workers, &mut [&mut half], n);
+    assert_eq!(whole, half);
+}
+
+#[test]
+fn every_instruction_set_has_the_definition_s_bits() {
+    // `micro` takes the best level of this machine; the chain written out is the definition.
+    let k = 100;
+    let (a, b) = (values(1, MR * ROW_STRIDE), values(2, k * NR));
+    for (mr, nr) in [(12, 32), (7, 32), (1, 32), (12, 1), (5, 17), (12, 31)] {
+        let mut c = vec![0.5_f32; MR * NR];
+        // SAFETY: all in bounds.
+        unsafe {
+            micro::<ROW_STRIDE, 1>(mr, nr, k, a.as_ptr(), b.as_ptr(), c.as_mut_ptr(), NR, Store::Add);
+        }
+        for i in 0..MR {
+            for j in 0..NR {
+                let chain = (0..k).fold(0.0_f32, |s, p| a[i * ROW_STRIDE + p].mul_add(b[p * NR + j], s));
+                let expected = if i < mr && j < nr { 0.5 + chain } else { 0.5 };
+                assert_eq!(c[i * NR + j].to_bits(), expected.to_bits(), "{mr} {nr} {i} {j}");
+            }
+        }
+    }
+}

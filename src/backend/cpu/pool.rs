@@ -1,0 +1,155 @@
+//! Memory of tensors: buffers come from a pool and go back to it when dropped.
+//!
+//! After the first step every size has been seen and no step allocates; [`Pool::allocations`] counts, so tests can
+//! tell. Refused memory is an [`OpError::OutOfMemory`], never an abort.
+
+use std::collections::BTreeMap;
+use std::ops::{Deref, DerefMut};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::ops::{OpError, OpResult};
+
+/// Floats of a cache line.
+const LINE: usize = 16;
+
+#[derive(Debug, Clone, Copy)]
+#[repr(C, align(64))]
+struct Line([f32; LINE]);
+
+/// A source of buffers.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Pool(Arc<Shelves>);
+
+#[derive(Debug, Default)]
+struct Shelves {
+    /// Returned memory by its length in lines.
+    free: Mutex<BTreeMap<usize, Vec<Vec<Line>>>>,
+    allocations: AtomicU64,
+    bytes: AtomicU64,
+}
+
+impl Pool {
+    /// A buffer of `len` floats; whatever was in it before is still there.
+    pub(super) fn take(&self, op: &'static str, len: usize) -> OpResult<Buffer> {
+        let lines = len.div_ceil(LINE);
+        let mut free = self.0.free.lock().unwrap_or_else(PoisonError::into_inner);
+        let reused = free.get_mut(&lines).and_then(Vec::pop);
+        drop(free);
+        let memory = match reused {
+            Some(memory) => memory,
+            None => self.allocate(op, lines)?,
+        };
+        Ok(Buffer { memory, len, shelves: Some(Arc::clone(&self.0)) })
+    }
+
+    /// A buffer of zeros.
+    pub(super) fn zeroed(&self, op: &'static str, len: usize) -> OpResult<Buffer> {
+        let mut buffer = self.take(op, len)?;
+        buffer.fill(0.0);
+        Ok(buffer)
+    }
+
+    /// How often memory was asked of the system.
+    pub(super) fn allocations(&self) -> u64 {
+        self.0.allocations.load(Ordering::Relaxed)
+    }
+
+    /// Bytes held, in use or waiting.
+    pub(super) fn bytes(&self) -> u64 {
+        self.0.bytes.load(Ordering::Relaxed)
+    }
+
+    /// Gives waiting memory back to the system.
+    pub(super) fn trim(&self) {
+        let mut free = self.0.free.lock().unwrap_or_else(PoisonError::into_inner);
+        let waiting: usize = free.iter().map(|(lines, shelf)| lines * shelf.len()).sum();
+        free.clear();
+        self.0.bytes.fetch_sub((waiting * size_of::<Line>()) as u64, Ordering::Relaxed);
+    }
+
+    fn allocate(&self, op: &'static str, lines: usize) -> OpResult<Vec<Line>> {
+        let bytes = lines.saturating_mul(size_of::<Line>());
+        let mut memory = Vec::new();
+        memory.try_reserve_exact(lines).map_err(|_| OpError::OutOfMemory { op, bytes })?;
+        memory.resize(lines, Line([0.0; LINE]));
+        self.0.allocations.fetch_add(1, Ordering::Relaxed);
+        self.0.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+        Ok(memory)
+    }
+}
+
+/// Floats, aligned to cache lines; back to their pool on drop.
+#[derive(Debug)]
+pub(super) struct Buffer {
+    memory: Vec<Line>,
+    len: usize,
+    shelves: Option<Arc<Shelves>>,
+}
+
+impl Buffer {
+    /// The same memory as integers.
+    pub(super) fn as_i32(&self) -> &[i32] {
+        // SAFETY: f32 and i32 have one size and alignment, and any bits are a valid i32.
+        unsafe { std::slice::from_raw_parts(self.as_ptr().cast(), self.len) }
+    }
+
+    /// The same memory as integers.
+    pub(super) fn as_i32_mut(&mut self) -> &mut [i32] {
+        // SAFETY: as in `as_i32`; any bits are a valid f32 too.
+        unsafe { std::slice::from_raw_parts_mut(self.as_mut_ptr().cast(), self.len) }
+    }
+}
+
+impl Deref for Buffer {
+    type Target = [f32];
+
+    fn deref(&self) -> &[f32] {
+        // SAFETY: `memory` holds at least `len` initialised floats: `take` rounded up.
+        unsafe { std::slice::from_raw_parts(self.memory.as_ptr().cast(), self.len) }
+    }
+}
+
+impl DerefMut for Buffer {
+    fn deref_mut(&mut self) -> &mut [f32] {
+        // SAFETY: as in `deref`.
+        unsafe { std::slice::from_raw_parts_mut(self.memory.as_mut_ptr().cast(), self.len) }
+    }
+}
+
+impl Drop for Buffer {
+    fn drop(&mut self) {
+        if let Some(shelves) = self.shelves.take() {
+            let memory = std::mem::take(&mut self.memory);
+            let mut free = shelves.free.lock().unwrap_or_else(PoisonError::into_inner);
+            free.entry(memory.len()).or_default().push(memory);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_comes_back() {
+        let pool = Pool::default();
+        let first = pool.take("test", 100).unwrap();
+        let address = first.as_ptr();
+        assert_eq!(address as usize % 64, 0);
+        drop(first);
+        let second = pool.take("test", 110).unwrap();
+        assert_eq!((second.as_ptr(), second.len(), pool.allocations()), (address, 110, 1));
+        let third = pool.zeroed("test", 112).unwrap();
+        assert_eq!((third.iter().sum::<f32>(), pool.allocations(), pool.bytes()), (0.0, 2, 896));
+        drop((second, third));
+        pool.trim();
+        assert_eq!(pool.bytes(), 0);
+    }
+
+    #[test]
+    fn refusal_is_an_error() {
+        let error = Pool::default().take("test", usize::MAX / 8).unwrap_err();
+        assert!(matches!(error, OpError::OutOfMemory { op: "test", bytes } if bytes > 1 << 60));
+    }
+}

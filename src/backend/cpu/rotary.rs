@@ -1,0 +1,171 @@
+//! Rotary position embedding (RoFormer, arXiv 2104.09864) fused with the RMS norm of queries and keys.
+
+use super::backend::CpuBackend;
+use super::norm::inverse_rms;
+use super::pool::Buffer;
+use super::simd::{dot, simd_fn};
+use super::tensor::{Tensor, check, check_shape};
+use super::workers::Shared;
+use crate::math::{cos, pow, round_bf16, sin};
+use crate::ops::{OpResult, SequenceShape};
+use crate::precision::Precision;
+
+/// Cosines and sines, each (positions, D/2).
+#[derive(Debug)]
+pub struct Rotary {
+    half: usize,
+    len: usize,
+    cos: Buffer,
+    sin: Buffer,
+}
+
+/// `1 / sqrt(mean(x^2) + eps)` of every row and head.
+#[derive(Debug)]
+pub struct RotarySaved(Buffer);
+
+/// torch computes frequencies and angles in float32; their cosine is then taken exactly and rounded once.
+pub(super) fn table(
+    cpu: &CpuBackend,
+    len: usize,
+    head_dim: usize,
+    base: f64,
+    precision: Precision,
+) -> OpResult<Rotary> {
+    check("rotary", head_dim > 0 && head_dim % 2 == 0, || format!("head_dim {head_dim} is not even"))?;
+    let half = head_dim / 2;
+    let mut rotary = Rotary {
+        half,
+        len,
+        cos: cpu.pool.take("rotary", len * half)?,
+        sin: cpu.pool.take("rotary", len * half)?,
+    };
+    let mut inv_freq = cpu.pool.take("rotary", half)?;
+    for (j, f) in inv_freq.iter_mut().enumerate() {
+        *f = 1.0 / pow(base as f32, (2 * j) as f32 / head_dim as f32);
+    }
+    let (c, s) = (Shared::new(&mut rotary.cos), Shared::new(&mut rotary.sin));
+    cpu.for_row_chunks(len, |r| {
+        for t in r {
+            // SAFETY: every task has its own rows.
+            let (c, s) =
+                unsafe { (c.slice_mut(t * half..(t + 1) * half), s.slice_mut(t * half..(t + 1) * half)) };
+            for ((c, s), f) in c.iter_mut().zip(s).zip(&*inv_freq) {
+                let angle = t as f32 * f;
+                (*c, *s) = (cos(angle), sin(angle));
+                if precision == Precision::Bf16 {
+                    (*c, *s) = (round_bf16(*c), round_bf16(*s));
+                }
+            }
+        }
+    });
+    Ok(rotary)
+}
+
+fn check_rotary(
+    op: &'static str,
+    x: &Tensor,
+    rotary: &Rotary,
+    end: usize,
+    sequence: SequenceShape,
+    head_dim: usize,
+) -> OpResult<usize> {
+    check_shape(op, "x", x, sequence.rows(), x.cols)?;
+    check(op, head_dim == 2 * rotary.half && x.cols % head_dim == 0, || {
+        format!("heads of {head_dim} in {} columns, tables for heads of {}", x.cols, 2 * rotary.half)
+    })?;
+    check(op, end <= rotary.len, || format!("positions up to {end}, tables for {}", rotary.len))?;
+    Ok(x.cols / head_dim)
+}
+
+pub(super) fn forward(
+    cpu: &CpuBackend,
+    mut x: Tensor,
+    rotary: &Rotary,
+    start: usize,
+    sequence: SequenceShape,
+    head_dim: usize,
+    scale: f32,
+    eps: f32,
+) -> OpResult<(Tensor, RotarySaved)> {
+    let heads = check_rotary("rotary_norm", &x, rotary, start + sequence.len, sequence, head_dim)?;
+    let (rows, cols) = x.shape();
+    let mut scales = cpu.pool.take("rotary_norm", rows * heads)?;
+    let (out, saved) = (Shared::new(&mut x.data), Shared::new(&mut scales));
+    cpu.for_row_chunks(rows, |r| {
+        for n in r {
+            let at = (start + n % sequence.len) * rotary.half;
+            let (c, s) = (&rotary.cos[at..at + rotary.half], &rotary.sin[at..at + rotary.half]);
+            // SAFETY: every task has its own rows.
+            let (x, r) = unsafe {
+                (out.slice_mut(n * cols..(n + 1) * cols), saved.slice_mut(n * heads..(n + 1) * heads))
+            };
+            forward_row(x, c, s, r, scale, eps);
+        }
+    });
+    Ok((x, RotarySaved(scales)))
+}
+
+simd_fn! {
+    fn forward_row(x: &mut [f32], cos: &[f32], sin: &[f32], scales: &mut [f32], scale: f32, eps: f32) {
+        let half = cos.len();
+        for (x, r) in x.chunks_exact_mut(2 * half).zip(scales) {
+            let (x1, x2) = x.split_at_mut(half);
+            for j in 0..half {
+                let (a, b) = (x1[j], x2[j]);
+                x1[j] = a * cos[j] + b * sin[j];
+                x2[j] = b * cos[j] - a * sin[j];
+            }
+            *r = inverse_rms(x, eps);
+            for x in x.iter_mut() {
+                *x = *x * *r * scale;
+            }
+        }
+    }
+}
+
+pub(super) fn backward(
+    cpu: &CpuBackend,
+    y: &Tensor,
+    rotary: &Rotary,
+    sequence: SequenceShape,
+    head_dim: usize,
+    scale: f32,
+    saved: &RotarySaved,
+    mut dy: Tensor,
+) -> OpResult<Tensor> {
+    let op = "rotary_norm_backward";
+    let heads = check_rotary(op, y, rotary, sequence.len, sequence, head_dim)?;
+    check_shape(op, "dy", &dy, y.rows, y.cols)?;
+    let (rows, cols) = y.shape();
+    let out = Shared::new(&mut dy.data);
+    cpu.for_row_chunks(rows, |r| {
+        for n in r {
+            let at = (n % sequence.len) * rotary.half;
+            let (c, s) = (&rotary.cos[at..at + rotary.half], &rotary.sin[at..at + rotary.half]);
+            // SAFETY: every task has its own rows.
+            let dy = unsafe { out.slice_mut(n * cols..(n + 1) * cols) };
+            backward_row(y.row(n), dy, c, s, &saved.0[n * heads..(n + 1) * heads], scale);
+        }
+    });
+    Ok(dy)
+}
+
+simd_fn! {
+    fn backward_row(y: &[f32], dy: &mut [f32], cos: &[f32], sin: &[f32], scales: &[f32], scale: f32) {
+        let half = cos.len();
+        let heads = y.chunks_exact(2 * half).zip(dy.chunks_exact_mut(2 * half));
+        for ((y, dy), r) in heads.zip(scales) {
+            // y = scale * yhat, so mean(scale dy yhat) yhat = mean(dy y) y / scale.
+            let mean = dot(y, dy) / (2 * half) as f32 / scale;
+            for (dy, y) in dy.iter_mut().zip(y) {
+                *dy = (scale * *dy - y * mean) * r;
+            }
+            let (d1, d2) = dy.split_at_mut(half);
+            for j in 0..half {
+                let (a, b) = (d1[j], d2[j]);
+                d1[j] = a * cos[j] - b * sin[j];
+                d2[j] = b * cos[j] + a * sin[j];
+            }
+        }
+    }
+}

@@ -1,0 +1,89 @@
+//! What the ops work on.
+
+use super::pool::Buffer;
+use crate::ops::{OpError, OpResult};
+
+/// A row-major matrix of activations.
+#[derive(Debug)]
+pub struct Tensor {
+    pub(super) rows: usize,
+    pub(super) cols: usize,
+    pub(super) data: Buffer,
+}
+
+impl Tensor {
+    /// Rows and columns.
+    pub fn shape(&self) -> (usize, usize) {
+        (self.rows, self.cols)
+    }
+
+    /// The values, row-major.
+    pub fn values(&self) -> &[f32] {
+        &self.data
+    }
+
+    pub(super) fn row(&self, row: usize) -> &[f32] {
+        &self.data[row * self.cols..(row + 1) * self.cols]
+    }
+}
+
+/// Values that live as long as a run: a weight, its gradient, or optimizer state.
+#[derive(Debug)]
+pub struct Param {
+    pub(super) shape: Vec<usize>,
+    pub(super) data: Buffer,
+}
+
+impl Param {
+    /// Its shape.
+    pub fn shape(&self) -> &[usize] {
+        &self.shape
+    }
+
+    /// Its values, row-major.
+    pub fn values(&self) -> &[f32] {
+        &self.data
+    }
+
+    /// As a matrix: a vector is one row.
+    pub(super) fn matrix(&self) -> (usize, usize) {
+        match self.shape[..] {
+            [rows, cols] => (rows, cols),
+            _ => (1, self.data.len()),
+        }
+    }
+}
+
+/// Token ids.
+#[derive(Debug)]
+pub struct Tokens {
+    pub(super) data: Buffer,
+}
+
+impl Tokens {
+    /// The ids.
+    pub fn ids(&self) -> &[i32] {
+        self.data.as_i32()
+    }
+}
+
+/// Fails with the message unless the shapes fit.
+pub(super) fn check(op: &'static str, fits: bool, message: impl FnOnce() -> String) -> OpResult<()> {
+    if fits { Ok(()) } else { Err(OpError::Shape { op, message: message() }) }
+}
+
+/// Fails unless both have one shape.
+pub(super) fn check_equal(op: &'static str, a: &Tensor, b: &Tensor) -> OpResult<()> {
+    check(op, a.shape() == b.shape(), || format!("{:?} and {:?} differ", a.shape(), b.shape()))
+}
+
+/// Fails unless it has the shape.
+pub(super) fn check_shape(
+    op: &'static str,
+    name: &str,
+    x: &Tensor,
+    rows: usize,
+    cols: usize,
+) -> OpResult<()> {
+    check(op, x.shape() == (rows, cols), || format!("{name} is {:?}, expected {:?}", x.shape(), (rows, cols)))
+}

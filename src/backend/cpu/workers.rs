@@ -1,0 +1,114 @@
+//! The threads of a backend, and the scratch memory each of them keeps.
+
+use std::cell::RefCell;
+use std::ops::Range;
+
+use rayon::prelude::*;
+
+use super::pool::{Buffer, Pool};
+use crate::ops::{OpError, OpResult};
+
+thread_local! {
+    static SCRATCH: RefCell<Option<Buffer>> = const { RefCell::new(None) };
+}
+
+/// Floats of scratch a thread keeps.
+pub(super) const SCRATCH_LEN: usize = 384 * 1024;
+
+/// A pool of threads.
+#[derive(Debug)]
+pub(super) struct Workers {
+    threads: rayon::ThreadPool,
+}
+
+impl Workers {
+    /// `threads` threads, each with its scratch memory from `pool`.
+    pub(super) fn new(threads: usize, pool: &Pool) -> OpResult<Self> {
+        let threads = rayon::ThreadPoolBuilder::new()
+            .num_threads(threads.max(1))
+            .thread_name(|i| format!("cpu-{i}"))
+            .build()
+            .map_err(|e| OpError::Backend { op: "threads", message: e.to_string() })?;
+        let memory = threads.broadcast(|_| -> OpResult<()> {
+            let buffer = pool.zeroed("scratch", SCRATCH_LEN)?;
+            SCRATCH.with_borrow_mut(|slot| *slot = Some(buffer));
+            Ok(())
+        });
+        memory.into_iter().collect::<OpResult<Vec<()>>>()?;
+        Ok(Self { threads })
+    }
+
+    /// How many there are.
+    pub(super) fn count(&self) -> usize {
+        self.threads.current_num_threads()
+    }
+
+    /// Runs `f` on one of the threads; what it spawns stays among them.
+    pub(super) fn install<R: Send>(&self, f: impl FnOnce() -> R + Send) -> R {
+        self.threads.install(f)
+    }
+
+    /// Runs `f(0) .. f(tasks - 1)`, in any order, in parallel.
+    pub(super) fn run(&self, tasks: usize, f: impl Fn(usize) + Send + Sync) {
+        self.install(|| match tasks {
+            0 => {}
+            1 => f(0),
+            _ => (0..tasks).into_par_iter().with_max_len(1).for_each(f),
+        });
+    }
+
+    /// [`Self::run`] with the thread's scratch memory, whose contents are unspecified. `f` must not spawn.
+    pub(super) fn run_with_scratch(&self, tasks: usize, f: impl Fn(usize, &mut [f32]) + Send + Sync) {
+        self.run(tasks, |task| {
+            SCRATCH.with_borrow_mut(|slot| {
+                // `new` gave every thread its scratch.
+                if let Some(scratch) = slot.as_mut() {
+                    f(task, scratch);
+                }
+            });
+        });
+    }
+}
+
+/// Task `task` of those that split `0..len` into pieces of `size`.
+#[inline]
+pub(super) fn piece(len: usize, size: usize, task: usize) -> Range<usize> {
+    let start = (task * size).min(len);
+    start..(start + size).min(len)
+}
+
+/// A pointer to memory whose parts several tasks write.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Shared<T>(*mut T, usize);
+
+// SAFETY: the users of a `Shared` promise, at each `slice_mut`, that no two tasks touch one element.
+unsafe impl<T: Send> Send for Shared<T> {}
+// SAFETY: as above.
+unsafe impl<T: Send> Sync for Shared<T> {}
+
+impl<T> Shared<T> {
+    /// Shares the whole slice.
+    pub(super) fn new(slice: &mut [T]) -> Self {
+        Self(slice.as_mut_ptr(), slice.len())
+    }
+
+    /// Elements in all.
+    pub(super) fn len(self) -> usize {
+        self.1
+    }
+
+    /// The first element.
+    pub(super) fn as_ptr(self) -> *mut T {
+        self.0
+    }
+
+    /// A part of it.
+    ///
+    /// # Safety
+    /// The slice shared must outlive the part, and no other task may touch the part meanwhile.
+    pub(super) unsafe fn slice_mut<'a>(self, range: Range<usize>) -> &'a mut [T] {
+        assert!(range.start <= range.end && range.end <= self.1);
+        // SAFETY: in bounds; the caller promises the rest.
+        unsafe { std::slice::from_raw_parts_mut(self.0.add(range.start), range.end - range.start) }
+    }
+}

@@ -1,0 +1,86 @@
+//! What the data are, by content: digests that run keys are made of.
+
+use std::fs::File;
+use std::io::Read as _;
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+
+use super::cache::Cache;
+use super::shards::Corpus;
+use super::tokenizer::Tokenizer;
+use crate::error::{Error, Result};
+use crate::hash::{Canonical, Digest};
+
+/// What a plan needs to know of the data.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DataFacts {
+    /// V, special tokens among them.
+    pub vocab_size: usize,
+    /// Hash over the contents of train shards, validation shard and tokenizer: `DataConfig::content`.
+    pub content: Digest,
+}
+
+impl DataFacts {
+    /// The facts of this corpus under this tokenizer.
+    pub fn of(corpus: &Corpus, tokenizer: &Tokenizer, cache: &Cache) -> Result<Self> {
+        let mut canonical = Canonical::new("nanorun data");
+        canonical.digest("corpus", &corpus.digest(cache)?).digest("tokenizer", &tokenizer.digest());
+        Ok(Self { vocab_size: tokenizer.vocab_size(), content: canonical.finish() })
+    }
+}
+
+/// SHA-256 of a file's bytes. Remembered under the file's path, size, times and inode, so that a second start does
+/// not read every shard again.
+///
+/// # Errors
+/// A file that cannot be read.
+pub fn file_digest(path: &Path, cache: &Cache) -> Result<Digest> {
+    let unreadable = |error| Error::input("cannot read a file").file(path).because(error);
+    let mut file = File::open(path).map_err(unreadable)?;
+    let fingerprint = fingerprint(path, &file);
+    if let Some(key) = &fingerprint
+        && let Some(bytes) = cache.get("digests", key)
+        && let Some(digest) = String::from_utf8(bytes).ok().and_then(|text| text.parse().ok())
+    {
+        return Ok(digest);
+    }
+    let mut hasher = Sha256::new();
+    let mut buffer = vec![0; 1 << 20];
+    loop {
+        let read = file.read(&mut buffer).map_err(unreadable)?;
+        if read == 0 {
+            break;
+        }
+        hasher.update(buffer.get(..read).unwrap_or_default());
+    }
+    let digest = Digest::from(<[u8; 32]>::from(hasher.finalize()));
+    if let Some(key) = &fingerprint {
+        cache.put("digests", key, digest.to_string().as_bytes());
+    }
+    Ok(digest)
+}
+
+/// What changes whenever the file does; none where that cannot be told.
+fn fingerprint(path: &Path, file: &File) -> Option<Digest> {
+    let path = path.canonicalize().ok()?;
+    let metadata = file.metadata().ok()?;
+    let modified = metadata.modified().ok()?.duration_since(std::time::UNIX_EPOCH).ok()?;
+    let mut canonical = Canonical::new("nanorun file fingerprint");
+    canonical
+        .bytes("path", path.as_os_str().as_encoded_bytes())
+        .u64("size", metadata.len())
+        .u64("seconds", modified.as_secs())
+        .u64("nanoseconds", u64::from(modified.subsec_nanos()));
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::MetadataExt as _;
+        // The change time moves even where a copy keeps the modification time.
+        canonical
+            .u64("inode", metadata.ino())
+            .u64("changed", metadata.ctime() as u64)
+            .u64("changed nanoseconds", metadata.ctime_nsec() as u64);
+    }
+    Some(canonical.finish())
+}

@@ -1,0 +1,161 @@
+//! Rows from documents.
+//!
+//! Best-fit packing is upstream's (nanochat/dataloader.py): a row of T+1 tokens takes the longest buffered document
+//! that still fits, the earliest of equals, until none fits; then the shortest, cut, fills it to the end and its rest
+//! is dropped. Before each placement the buffer is filled to 1000 documents, a whole batch at a time.
+
+use std::collections::VecDeque;
+
+use super::config::Packing;
+use super::cursor::Cursor;
+use super::token_stream::{Document, DocumentBatches, Position};
+use crate::error::{Error, Result};
+
+/// Documents that best-fit packing chooses among at least: upstream's `buffer_size`.
+const BUFFER_DOCUMENTS: usize = 1000;
+
+/// A target that no loss is taken of.
+pub const IGNORED: i32 = -1;
+
+/// Rows of token ids and the ids that follow each of them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Batch {
+    /// (rows, len), row after row.
+    pub inputs: Vec<i32>,
+    /// (rows, len): `inputs` one step later; [`IGNORED`] where there is nothing to predict.
+    pub targets: Vec<i32>,
+    /// B.
+    pub rows: usize,
+    /// T.
+    pub len: usize,
+    /// Where the last document batch that was taken in stood; its epoch counts from 1.
+    pub state: Position,
+    /// Where the next batch begins.
+    pub cursor_after: Cursor,
+}
+
+/// Makes batches of rows out of document batches.
+pub struct Packer<D> {
+    documents: D,
+    packing: Packing,
+    rows: usize,
+    len: usize,
+    bos: u32,
+    buffer: VecDeque<Document>,
+    /// Lengths of the buffered documents: what is searched for each placement.
+    lengths: VecDeque<u32>,
+    last: Option<Position>,
+}
+
+impl<D: DocumentBatches> Packer<D> {
+    /// A packer of (rows, len) batches that carries on from `cursor`, whose position `documents` must stand at.
+    ///
+    /// # Errors
+    /// No rows, or rows of no tokens.
+    pub fn new(
+        documents: D,
+        packing: Packing,
+        rows: usize,
+        len: usize,
+        bos: u32,
+        cursor: Cursor,
+    ) -> Result<Self> {
+        if rows == 0 || len == 0 {
+            return Err(Error::input(format!("a batch of {rows} rows of {len} tokens holds nothing")));
+        }
+        let lengths = cursor.buffered.iter().map(|document| document.len() as u32).collect();
+        let buffer = cursor.buffered.into();
+        Ok(Self { documents, packing, rows, len, bos, buffer, lengths, last: cursor.last })
+    }
+
+    /// The next batch.
+    ///
+    /// # Errors
+    /// A shard that cannot be read, or a split without documents.
+    pub fn next_batch(&mut self) -> Result<Batch> {
+        let mut inputs = Vec::with_capacity(self.rows * self.len);
+        let mut targets = Vec::with_capacity(self.rows * self.len);
+        let mut row = Vec::with_capacity(self.len + 1);
+        for _ in 0..self.rows {
+            row.clear();
+            match self.packing {
+                Packing::BestFitBos => self.fill_row(&mut row)?,
+                Packing::Document => self.document_row(&mut row)?,
+            }
+            let end = inputs.len() + self.len;
+            inputs.extend(row.iter().take(self.len).map(|&id| id as i32));
+            targets.extend(row.iter().skip(1).map(|&id| id as i32));
+            if self.packing == Packing::Document {
+                // The last token of a document is only ever a target.
+                inputs.truncate(end - self.len + row.len() - 1);
+                inputs.resize(end, self.bos as i32);
+                targets.resize(end, IGNORED);
+            }
+        }
+        let cursor_after = self.cursor();
+        let state = self.last.unwrap_or(Position::START);
+        Ok(Batch { inputs, targets, rows: self.rows, len: self.len, state, cursor_after })
+    }
+
+    /// Where it stands between two batches.
+    pub fn cursor(&self) -> Cursor {
+        Cursor {
+            next: self.documents.position(),
+            last: self.last,
+            buffered: self.buffer.iter().cloned().collect(),
+        }
+    }
+
+    fn take_in(&mut self) -> Result<()> {
+        let (documents, at) = self.documents.next_batch()?;
+        self.last = Some(at);
+        self.lengths.extend(documents.iter().map(|document| document.len() as u32));
+        self.buffer.extend(documents);
+        Ok(())
+    }
+
+    fn remove(&mut self, at: usize) -> Result<Document> {
+        self.lengths.remove(at);
+        self.buffer.remove(at).ok_or_else(|| Error::internal("the packing buffer is empty after a refill"))
+    }
+
+    /// Best fit: exactly T+1 tokens.
+    fn fill_row(&mut self, row: &mut Vec<u32>) -> Result<()> {
+        let capacity = self.len + 1;
+        while row.len() < capacity {
+            while self.buffer.len() < BUFFER_DOCUMENTS {
+                self.take_in()?;
+            }
+            let room = capacity - row.len();
+            let (mut longest, mut at) = (0, None);
+            for (index, &length) in self.lengths.iter().enumerate() {
+                if length as usize <= room && length > longest {
+                    longest = length;
+                    at = Some(index);
+                }
+            }
+            let at = match at {
+                Some(at) => at,
+                None => self.shortest(),
+            };
+            let document = self.remove(at)?;
+            row.extend(document.iter().take(room));
+        }
+        Ok(())
+    }
+
+    fn shortest(&self) -> usize {
+        let shortest = self.lengths.iter().enumerate().min_by_key(|&(_, length)| length);
+        shortest.map_or(0, |(at, _)| at)
+    }
+
+    /// One document: BOS, its tokens, BOS, at most T+1 in all.
+    fn document_row(&mut self, row: &mut Vec<u32>) -> Result<()> {
+        while self.buffer.is_empty() {
+            self.take_in()?;
+        }
+        let document = self.remove(0)?;
+        row.extend(document.iter().copied().chain([self.bos]).take(self.len + 1));
+        Ok(())
+    }
+}

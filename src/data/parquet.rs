@@ -1,0 +1,209 @@
+//! Parquet shards: the strings of column `text`, one row group at a time.
+//!
+//! The file is never held whole: its footer is read once, then each row group is decoded on its own. Polars'
+//! decoder is written for files that are what they say; some corrupt ones make it panic. Every call into it goes
+//! through [`guarded`], which turns a panic into an error that names the file.
+
+use std::fs::File;
+use std::io::Cursor;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Once};
+
+use polars::io::mmap::MmapBytesReader;
+use polars::io::parquet::read::{FileMetadata, ParallelStrategy, ParquetReader};
+use polars::prelude::{DataType, PolarsResult, SerReader};
+
+use crate::error::{Error, Result};
+
+/// The column that upstream's shards have.
+const COLUMN: &str = "text";
+
+/// Row groups and pages larger than this are taken for corruption: upstream's hold a few megabytes.
+const MAX_GROUP_BYTES: usize = 4 << 30;
+
+/// Where a shard's bytes are.
+#[derive(Debug, Clone)]
+pub(super) enum Bytes {
+    /// In a file.
+    File(PathBuf),
+    /// In the program.
+    Embedded(&'static str, &'static [u8]),
+}
+
+impl Bytes {
+    /// What messages call it.
+    pub(super) fn name(&self) -> &Path {
+        match self {
+            Self::File(path) => path,
+            Self::Embedded(name, _) => Path::new(name),
+        }
+    }
+
+    fn open(&self) -> Result<Box<dyn MmapBytesReader>> {
+        Ok(match self {
+            Self::File(path) => Box::new(
+                File::open(path)
+                    .map_err(|error| Error::input("cannot open a shard").file(path).because(error))?,
+            ),
+            Self::Embedded(_, bytes) => Box::new(Cursor::new(*bytes)),
+        })
+    }
+}
+
+/// A parquet file whose footer has been read and checked.
+pub(super) struct ParquetShard {
+    bytes: Bytes,
+    metadata: Arc<FileMetadata>,
+}
+
+impl ParquetShard {
+    /// Reads and checks the footer.
+    pub(super) fn open(bytes: Bytes) -> Result<Self> {
+        let bad = |what: &str| Error::input(what).file(bytes.name());
+        if let Bytes::File(path) = &bytes {
+            let found = std::fs::metadata(path)
+                .map_err(|error| bad("cannot open a shard").because(error).help("check data.shards"))?;
+            if found.is_dir() {
+                return Err(bad("a shard is a directory").expected("a parquet file"));
+            }
+            if found.len() == 0 {
+                return Err(bad("an empty file is not a parquet shard")
+                    .expected("a parquet file with a column `text`")
+                    .help("download it again"));
+            }
+        }
+        let mut reader = ParquetReader::new(bytes.open()?);
+        let (metadata, schema) = guarded(|| {
+            let metadata = Arc::clone(reader.get_metadata()?);
+            Ok((metadata, reader.schema()?))
+        })
+        .map_err(|cause| not_parquet(&bytes, cause))?;
+
+        let Some(field) = schema.get(COLUMN) else {
+            let names: Vec<&str> = schema.iter_names().map(|name| name.as_str()).take(8).collect();
+            return Err(bad(&format!("a shard has no column `{COLUMN}`, only {}", backticked(&names)))
+                .expected(format!("a column `{COLUMN}` of strings, as in upstream's shards")));
+        };
+        let dtype = DataType::from_arrow_field(field);
+        if dtype != DataType::String {
+            return Err(bad(&format!("column `{COLUMN}` of a shard holds {dtype}"))
+                .expected(format!("a column `{COLUMN}` of strings")));
+        }
+        if metadata
+            .row_groups
+            .iter()
+            .any(|group| group.num_rows() > u32::MAX as usize || group.total_byte_size() > MAX_GROUP_BYTES)
+        {
+            return Err(bad("a shard claims a row group of impossible size").help("download it again"));
+        }
+        Ok(Self { bytes, metadata })
+    }
+
+    /// How many row groups it has.
+    pub(super) fn groups(&self) -> usize {
+        self.metadata.row_groups.len()
+    }
+
+    /// Rows of one group.
+    pub(super) fn group_len(&self, group: usize) -> usize {
+        self.metadata.row_groups.get(group).map_or(0, |group| group.num_rows())
+    }
+
+    /// The documents of one row group, in order.
+    pub(super) fn read(&self, group: usize) -> Result<Vec<String>> {
+        let bad = |what: String| Error::input(what).file(self.bytes.name());
+        let Some(wanted) = self.metadata.row_groups.get(group) else {
+            return Err(Error::internal(format!("row group {group} is beyond the shard's end"))
+                .file(self.bytes.name()));
+        };
+        // A footer with this one group: the decoder then looks at nothing else.
+        let rows = wanted.num_rows();
+        let mut metadata = FileMetadata::clone(&self.metadata);
+        metadata.row_groups = vec![wanted.clone()];
+        metadata.num_rows = rows;
+        let source = self.bytes.open()?;
+        let documents = guarded(|| {
+            let mut reader = ParquetReader::new(source)
+                .with_columns(Some(vec![COLUMN.to_owned()]))
+                .read_parallel(ParallelStrategy::None);
+            reader.set_metadata(Arc::new(metadata));
+            let frame = reader.finish()?;
+            let texts: Vec<Option<String>> =
+                frame.column(COLUMN)?.str()?.iter().map(|text| text.map(str::to_owned)).collect();
+            Ok(texts)
+        })
+        .map_err(|cause| {
+            bad(format!("cannot read row group {group} of a shard"))
+                .because(cause)
+                .help("the file is damaged: download it again")
+        })?;
+        if documents.len() != rows {
+            return Err(bad(format!("row group {group} holds {} of its {rows} rows", documents.len()))
+                .help("the file is damaged: download it again"));
+        }
+        documents
+            .into_iter()
+            .enumerate()
+            .map(|(row, text)| {
+                text.ok_or_else(|| {
+                    bad(format!("row {row} of row group {group} is null")).expected("a string in every row")
+                })
+            })
+            .collect()
+    }
+}
+
+fn backticked(names: &[&str]) -> String {
+    if names.is_empty() {
+        return "none at all".to_owned();
+    }
+    names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
+}
+
+fn not_parquet(bytes: &Bytes, cause: String) -> Error {
+    let error = Error::input("a shard is not a whole parquet file").file(bytes.name());
+    let whole = match bytes {
+        Bytes::File(path) => starts_as_parquet(path),
+        Bytes::Embedded(..) => true,
+    };
+    if whole {
+        error.because(cause).help("it begins like one but is cut short or damaged: download it again")
+    } else {
+        error.because(cause).expected(
+            "a parquet file with a column `text`; text files are named .txt or otherwise, not .parquet",
+        )
+    }
+}
+
+fn starts_as_parquet(path: &Path) -> bool {
+    use std::io::Read as _;
+    let mut magic = [0; 4];
+    File::open(path).and_then(|mut file| file.read_exact(&mut magic)).is_ok() && magic == *b"PAR1"
+}
+
+thread_local! {
+    static GUARDED: std::cell::Cell<bool> = const { std::cell::Cell::new(false) };
+}
+
+/// Runs a call into polars; an error or a panic in it comes back as its message. The one place that catches
+/// panics: nothing of ours is borrowed mutably across it. The panic hook stays silent for these.
+fn guarded<T>(call: impl FnOnce() -> PolarsResult<T>) -> std::result::Result<T, String> {
+    static QUIET: Once = Once::new();
+    QUIET.call_once(|| {
+        let hook = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |info| {
+            if !GUARDED.get() {
+                hook(info);
+            }
+        }));
+    });
+    GUARDED.set(true);
+    let outcome = catch_unwind(AssertUnwindSafe(call));
+    GUARDED.set(false);
+    match outcome {
+        Ok(Ok(value)) => Ok(value),
+        Ok(Err(error)) => Err(error.to_string()),
+        Err(_) => Err("the decoder gave up on damaged data".to_owned()),
+    }
+}

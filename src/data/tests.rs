@@ -1,0 +1,5 @@
+//! Equality with upstream, against what its own code produced; and what a user reads when data are bad.
+
+mod bad_input;
+mod packing_rules;
+mod upstream;

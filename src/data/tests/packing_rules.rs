@@ -1,0 +1,156 @@
+//! Packing against a plain transcription of its rules, and restarts from every cursor.
+
+use std::sync::Arc;
+
+use proptest::prelude::*;
+
+use crate::data::config::Packing;
+use crate::data::{Batch, Cursor, Document, DocumentBatches, IGNORED, Packer, Position};
+use crate::error::Result;
+
+const BOS: u32 = 999_999;
+
+/// Documents of given lengths in batches of 128, round after round, as one row group; each token is unique in its
+/// round, so that rows tell which document they came from.
+#[derive(Clone)]
+struct Lengths {
+    lengths: Arc<Vec<usize>>,
+    position: Position,
+}
+
+impl Lengths {
+    fn new(lengths: &[usize], position: Position) -> Self {
+        Self { lengths: Arc::new(lengths.to_vec()), position }
+    }
+
+    fn document(&self, index: usize) -> Document {
+        (0..self.lengths[index]).map(|at| if at == 0 { BOS } else { (index * 100 + at) as u32 }).collect()
+    }
+}
+
+impl DocumentBatches for Lengths {
+    fn next_batch(&mut self) -> Result<(Vec<Document>, Position)> {
+        if self.position.batch * 128 >= self.lengths.len() {
+            self.position = Position { epoch: self.position.epoch + 1, ..Position::START };
+        }
+        let at = self.position;
+        let end = self.lengths.len().min((at.batch + 1) * 128);
+        let batch = (at.batch * 128..end).map(|index| self.document(index)).collect();
+        self.position.batch += 1;
+        Ok((batch, at))
+    }
+
+    fn position(&self) -> Position {
+        self.position
+    }
+}
+
+/// The rules of best-fit packing, one by one and without care for speed.
+struct Naive {
+    documents: Lengths,
+    buffer: Vec<Vec<u32>>,
+}
+
+impl Naive {
+    fn row(&mut self, capacity: usize) -> Vec<u32> {
+        let mut row: Vec<u32> = Vec::new();
+        while row.len() < capacity {
+            while self.buffer.len() < 1000 {
+                let (batch, _) = self.documents.next_batch().unwrap();
+                self.buffer.extend(batch.iter().map(|document| document.to_vec()));
+            }
+            let room = capacity - row.len();
+            let fitting = self.buffer.iter().map(Vec::len).filter(|&len| len <= room).max();
+            let wanted = fitting.unwrap_or_else(|| self.buffer.iter().map(Vec::len).min().unwrap());
+            let index = self.buffer.iter().position(|document| document.len() == wanted).unwrap();
+            let document = self.buffer.remove(index);
+            row.extend(&document[..document.len().min(room)]);
+        }
+        row
+    }
+}
+
+fn packer(lengths: &[usize], packing: Packing, rows: usize, len: usize, cursor: Cursor) -> Packer<Lengths> {
+    Packer::new(Lengths::new(lengths, cursor.next), packing, rows, len, BOS, cursor).unwrap()
+}
+
+fn batches(packer: &mut Packer<Lengths>, count: usize) -> Vec<Batch> {
+    (0..count).map(|_| packer.next_batch().unwrap()).collect()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
+    #[test]
+    fn best_fit_follows_the_rules(
+        lengths in proptest::collection::vec(1_usize..60, 1..300),
+        rows in 1_usize..4,
+        len in 1_usize..40,
+    ) {
+        let mut naive = Naive { documents: Lengths::new(&lengths, Position::START), buffer: Vec::new() };
+        let ours = batches(&mut packer(&lengths, Packing::BestFitBos, rows, len, Cursor::start()), 6);
+        for batch in &ours {
+            prop_assert_eq!(batch.inputs.len(), rows * len);
+            prop_assert_eq!(batch.targets.len(), rows * len);
+            for (inputs, targets) in batch.inputs.chunks(len).zip(batch.targets.chunks(len)) {
+                let row: Vec<i32> = naive.row(len + 1).into_iter().map(|id| id as i32).collect();
+                prop_assert_eq!(inputs, &row[..len]);
+                prop_assert_eq!(targets, &row[1..]);
+                prop_assert_eq!(inputs[0], BOS as i32);
+            }
+        }
+    }
+
+    #[test]
+    fn any_cursor_carries_on_with_the_same_rows(
+        lengths in proptest::collection::vec(1_usize..60, 1..300),
+        rows in 1_usize..4,
+        len in 1_usize..40,
+        documents in any::<bool>(),
+    ) {
+        let packing = if documents { Packing::Document } else { Packing::BestFitBos };
+        let straight = batches(&mut packer(&lengths, packing, rows, len, Cursor::start()), 8);
+        for (done, batch) in straight.iter().enumerate() {
+            let cursor = batch.cursor_after.clone();
+            let (sizes, ids) = cursor.flatten();
+            let flat = Cursor::from_flat(cursor.next, cursor.last, &sizes, &ids).unwrap();
+            prop_assert_eq!(&flat, &cursor);
+            let text = serde_json::to_string(&cursor).unwrap();
+            let read: Cursor = serde_json::from_str(&text).unwrap();
+            prop_assert_eq!(&read, &cursor);
+            let rest = batches(&mut packer(&lengths, packing, rows, len, read), straight.len() - done - 1);
+            prop_assert_eq!(&rest[..], &straight[done + 1..]);
+        }
+    }
+
+    #[test]
+    fn document_rows_hold_one_document(
+        lengths in proptest::collection::vec(1_usize..20, 1..200),
+        len in 1_usize..24,
+    ) {
+        let mut all = packer(&lengths, Packing::Document, 1, len, Cursor::start());
+        let documents = Lengths::new(&lengths, Position::START);
+        for index in (0..lengths.len()).chain([0]) {
+            let batch = all.next_batch().unwrap();
+            let mut tokens: Vec<i32> = documents.document(index).iter().map(|&id| id as i32).collect();
+            tokens.push(BOS as i32);
+            tokens.truncate(len + 1);
+            let pairs = tokens.len() - 1;
+            prop_assert_eq!(&batch.inputs[..pairs], &tokens[..pairs]);
+            prop_assert_eq!(&batch.targets[..pairs], &tokens[1..]);
+            prop_assert!(batch.inputs[pairs..].iter().all(|&id| id == BOS as i32));
+            prop_assert!(batch.targets[pairs..].iter().all(|&id| id == IGNORED));
+            prop_assert_eq!(batch.inputs.len(), len);
+            prop_assert_eq!(batch.targets.len(), len);
+        }
+    }
+}
+
+#[test]
+fn damaged_cursors_are_refused() {
+    let cursor = |lengths: &[u32]| Cursor::from_flat(Position::START, None, lengths, &[1, 2, 3]);
+    assert!(cursor(&[1, 2]).is_some());
+    for lengths in [&[1, 1][..], &[1, 3], &[1, 0, 2], &[]] {
+        assert_eq!(cursor(lengths), None, "{lengths:?}");
+    }
+}

@@ -1,0 +1,370 @@
+//! The tokenizer of a run: trained here, read from upstream's pickle, or one token a character.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rayon::prelude::*;
+
+use super::bpe_encode::{BpeEncoder, Scratch};
+use super::bpe_train::{self, PieceCounts};
+use super::cache::Cache;
+use super::char_vocab::CharVocab;
+use super::config::{TokenBytesRule, TokenizerChoice};
+use super::expand::expand;
+use super::shards::{Corpus, Split, SplitSource};
+use super::special::{BOS, MIN_VOCAB_SIZE, SPECIAL_TOKENS};
+use super::{token_bytes, tokenizer_pickle};
+use crate::error::{Error, Result};
+use crate::hash::{Canonical, Digest};
+
+/// Characters of a document that the trainer looks at, as upstream's tok_train.
+const TRAIN_DOCUMENT_CHARS: usize = 10_000;
+
+/// The trainer stops after the document that passes this many characters, as upstream's tok_train.
+const TRAIN_CHARS: usize = 2_000_000_000;
+
+/// Bytes of text that the trainer gathers before it counts them on all threads.
+const TRAIN_BLOCK_BYTES: usize = 16 << 20;
+
+/// The vocabulary of the embedded and trained tokenizers changes when this does.
+const TRAINER_VERSION: u64 = 1;
+
+/// Text to ids and back.
+pub struct Tokenizer {
+    kind: Kind,
+    /// Names by id, from the first id after the ordinary tokens.
+    specials: Vec<String>,
+    bos: u32,
+    digest: Digest,
+}
+
+enum Kind {
+    Bpe(BpeEncoder),
+    Char(CharVocab),
+}
+
+impl Tokenizer {
+    /// The tokenizer that a run asks for. A trained one is kept in the cache.
+    ///
+    /// # Errors
+    /// A vocabulary below 265 or above what the corpus can fill, a tokenizer file that is missing or not one, a
+    /// shard that cannot be read.
+    pub fn resolve(choice: &TokenizerChoice, corpus: &Corpus, cache: &Cache) -> Result<Arc<Self>> {
+        let tokenizer = match choice {
+            TokenizerChoice::Path(path) => Self::load(Path::new(&expand(path)?))?,
+            TokenizerChoice::Train { vocab_size } => {
+                Self::train(&corpus.split(Split::Train), *vocab_size, cache)?
+            }
+            TokenizerChoice::Char => Self::characters(corpus)?,
+        };
+        Ok(Arc::new(tokenizer))
+    }
+
+    /// Ordinary tokens by id and the special tokens that follow them.
+    ///
+    /// # Errors
+    /// Says what is wrong with the vocabulary.
+    pub(super) fn from_tokens(
+        tokens: Vec<Vec<u8>>,
+        specials: Vec<String>,
+    ) -> std::result::Result<Self, String> {
+        let ordinary = tokens.len();
+        let at =
+            specials.iter().position(|name| name == BOS).ok_or_else(|| format!("no special token {BOS}"))?;
+        let mut canonical = Canonical::new("nanorun tokenizer");
+        canonical.str("kind", "bpe").u64("tokens", ordinary as u64);
+        for token in &tokens {
+            canonical.bytes("token", token);
+        }
+        for name in &specials {
+            canonical.str("special", name);
+        }
+        let kind = Kind::Bpe(BpeEncoder::new(tokens)?);
+        Ok(Self { kind, bos: (ordinary + at) as u32, specials, digest: canonical.finish() })
+    }
+
+    /// Trains BPE on the documents of a split, as upstream's tok_train does with its defaults.
+    ///
+    /// # Errors
+    /// A vocabulary below 265, or above what the texts can fill; a shard that cannot be read.
+    pub fn train(source: &SplitSource, vocab_size: usize, cache: &Cache) -> Result<Self> {
+        let key = "data.tokenizer.vocab_size";
+        if vocab_size < MIN_VOCAB_SIZE {
+            return Err(Error::input(format!("a vocabulary of {vocab_size} tokens is too small"))
+                .key(key)
+                .expected(format!(
+                    "at least {MIN_VOCAB_SIZE}: 256 bytes and {} special tokens",
+                    SPECIAL_TOKENS.len()
+                ))
+                .help("upstream trains 32768; 4096 suits the embedded corpus"));
+        }
+        let mut canonical = Canonical::new("nanorun trained tokenizer");
+        canonical
+            .u64("trainer", TRAINER_VERSION)
+            .digest("texts", &source.digest(cache)?)
+            .u64("vocabulary", vocab_size as u64)
+            .u64("document characters", TRAIN_DOCUMENT_CHARS as u64)
+            .u64("characters", TRAIN_CHARS as u64);
+        let entry = canonical.finish();
+        if let Some(bytes) = cache.get("tokenizers", &entry)
+            && let Ok(tokenizer) = tokenizer_pickle::read(&bytes)
+            && tokenizer.vocab_size() == vocab_size
+        {
+            return Ok(tokenizer);
+        }
+        let tokens = bpe_train::train(count_pieces(source)?, vocab_size - MIN_VOCAB_SIZE);
+        let reached = tokens.len() + SPECIAL_TOKENS.len();
+        if reached < vocab_size {
+            return Err(Error::input(format!(
+                "the training texts fill no vocabulary of {vocab_size} tokens"
+            ))
+            .key(key)
+            .expected(format!("at most {reached} for these texts"))
+            .help("choose a smaller vocabulary or more text"));
+        }
+        let specials = SPECIAL_TOKENS.map(str::to_owned).to_vec();
+        let tokenizer = Self::from_tokens(tokens, specials)
+            .map_err(|what| Error::internal(format!("the trained vocabulary is unusable: {what}")))?;
+        if let Some(bytes) = tokenizer.to_pickle() {
+            cache.put("tokenizers", &entry, &bytes);
+        }
+        Ok(tokenizer)
+    }
+
+    /// One token for each character of the corpus, both splits, and one BOS.
+    ///
+    /// # Errors
+    /// A shard that cannot be read.
+    pub fn characters(corpus: &Corpus) -> Result<Self> {
+        let mut characters = BTreeSet::new();
+        for split in [Split::Train, Split::Val] {
+            for_each_group(&corpus.split(split), |documents| {
+                characters.extend(documents.iter().flat_map(|document| document.chars()));
+                Ok(true)
+            })?;
+        }
+        let vocab = CharVocab::new(characters);
+        let mut canonical = Canonical::new("nanorun tokenizer");
+        canonical.str("kind", "char").str("characters", &String::from_iter(vocab.characters()));
+        let bos = vocab.characters().len() as u32;
+        let specials = vec![BOS.to_owned()];
+        Ok(Self { kind: Kind::Char(vocab), specials, bos, digest: canonical.finish() })
+    }
+
+    /// Reads `tokenizer.pkl`, or the directory it is in. Nothing in it is executed.
+    ///
+    /// # Errors
+    /// A file that is missing, no tokenizer, or one with another split pattern.
+    pub fn load(path: &Path) -> Result<Self> {
+        let file = if path.is_dir() { path.join("tokenizer.pkl") } else { path.to_owned() };
+        let bytes = std::fs::read(&file).map_err(|error| {
+            Error::input("cannot read a tokenizer")
+                .file(&file)
+                .key("data.tokenizer")
+                .because(error)
+                .expected("upstream's tokenizer directory or its tokenizer.pkl")
+        })?;
+        tokenizer_pickle::read(&bytes).map_err(|what| {
+            Error::input(format!("not a tokenizer that can be used: {what}"))
+                .file(&file)
+                .key("data.tokenizer")
+                .expected("a tokenizer.pkl as upstream's tok_train writes it")
+        })
+    }
+
+    /// Writes `tokenizer.pkl` into a directory, as upstream reads it.
+    ///
+    /// # Errors
+    /// A character tokenizer, which has no such form; a directory that cannot be written.
+    pub fn save(&self, directory: &Path) -> Result<PathBuf> {
+        let file = directory.join("tokenizer.pkl");
+        let Some(bytes) = self.to_pickle() else {
+            return Err(Error::input("a character tokenizer has no tokenizer.pkl").file(file));
+        };
+        let unwritable = |error| Error::input("cannot write a tokenizer").file(&file).because(error);
+        std::fs::create_dir_all(directory).map_err(unwritable)?;
+        let temporary = file.with_extension("tmp");
+        std::fs::write(&temporary, bytes).map_err(unwritable)?;
+        std::fs::File::open(&temporary).and_then(|file| file.sync_all()).map_err(unwritable)?;
+        std::fs::rename(&temporary, &file).map_err(unwritable)?;
+        Ok(file)
+    }
+
+    /// Upstream's pickle of it; none for a character tokenizer.
+    fn to_pickle(&self) -> Option<Vec<u8>> {
+        match &self.kind {
+            Kind::Bpe(encoder) => Some(tokenizer_pickle::write(encoder.tokens(), &self.specials)),
+            Kind::Char(_) => None,
+        }
+    }
+
+    fn ordinary(&self) -> usize {
+        match &self.kind {
+            Kind::Bpe(encoder) => encoder.tokens().len(),
+            Kind::Char(vocab) => vocab.characters().len(),
+        }
+    }
+
+    /// V, special tokens among them.
+    pub fn vocab_size(&self) -> usize {
+        self.ordinary() + self.specials.len()
+    }
+
+    /// Id of the token that begins every document.
+    pub fn bos(&self) -> u32 {
+        self.bos
+    }
+
+    /// Id of a special token.
+    pub fn special(&self, name: &str) -> Option<u32> {
+        self.specials.iter().position(|special| special == name).map(|at| (self.ordinary() + at) as u32)
+    }
+
+    /// Name of a special token.
+    fn special_name(&self, id: u32) -> Option<&str> {
+        let at = (id as usize).checked_sub(self.ordinary())?;
+        self.specials.get(at).map(String::as_str)
+    }
+
+    /// Hash of its vocabulary; equal however it was come by.
+    pub fn digest(&self) -> Digest {
+        self.digest
+    }
+
+    /// The bytes that a token stands for; the name of a special one. None beyond the vocabulary.
+    pub fn token(&self, id: u32) -> Option<Vec<u8>> {
+        let ordinary = match &self.kind {
+            Kind::Bpe(encoder) => encoder.tokens().get(id as usize).cloned(),
+            Kind::Char(vocab) => {
+                vocab.characters().get(id as usize).map(|character| character.to_string().into_bytes())
+            }
+        };
+        ordinary.or_else(|| Some(self.special_name(id)?.as_bytes().to_vec()))
+    }
+
+    /// Bytes of each token by id, special tokens 0, under a definition.
+    pub fn token_bytes(&self, rule: TokenBytesRule) -> Vec<u32> {
+        (0..self.vocab_size() as u32)
+            .map(|id| match (self.special_name(id), self.token(id)) {
+                (None, Some(token)) => token_bytes::bytes_of(&token, rule),
+                _ => 0,
+            })
+            .collect()
+    }
+
+    /// The ids of a text, without BOS; special tokens in it are ordinary text.
+    ///
+    /// # Errors
+    /// A character that a character tokenizer does not know.
+    pub fn encode(&self, text: &str) -> Result<Vec<u32>> {
+        let mut ids = Vec::new();
+        self.encode_into(text, &mut Scratch::default(), &mut ids)?;
+        Ok(ids)
+    }
+
+    fn encode_into(&self, text: &str, scratch: &mut Scratch, ids: &mut Vec<u32>) -> Result<()> {
+        match &self.kind {
+            Kind::Bpe(encoder) => encoder.encode_into(text, scratch, ids),
+            Kind::Char(vocab) => vocab.encode_into(text, ids).map_err(|character| {
+                Error::input(format!("the character tokenizer has no token for {character:?}"))
+                    .expected("characters of the training corpus")
+            })?,
+        }
+        Ok(())
+    }
+
+    /// The ids of each document with BOS before them, on all threads.
+    ///
+    /// # Errors
+    /// A character that a character tokenizer does not know.
+    pub fn encode_documents(
+        &self,
+        documents: &[impl AsRef<str> + Sync],
+        pool: &mut EncodePool,
+    ) -> Result<Vec<Arc<[u32]>>> {
+        let workers = rayon::current_num_threads().max(1);
+        if pool.workers.len() < workers {
+            pool.workers.resize_with(workers, Default::default);
+        }
+        let share = documents.len().div_ceil(workers).max(1);
+        let shares: Vec<Vec<Arc<[u32]>>> = pool
+            .workers
+            .par_iter_mut()
+            .zip(documents.par_chunks(share))
+            .map(|((scratch, ids), documents)| {
+                documents
+                    .iter()
+                    .map(|document| {
+                        ids.clear();
+                        ids.push(self.bos);
+                        self.encode_into(document.as_ref(), scratch, ids)?;
+                        Ok(Arc::from(ids.as_slice()))
+                    })
+                    .collect()
+            })
+            .collect::<Result<_>>()?;
+        Ok(shares.into_iter().flatten().collect())
+    }
+
+    /// The bytes that ids stand for, special tokens by their names; ids beyond the vocabulary give nothing.
+    pub fn decode_bytes(&self, ids: &[u32]) -> Vec<u8> {
+        ids.iter().filter_map(|&id| self.token(id)).flatten().collect()
+    }
+
+    /// The text that ids stand for, with U+FFFD for what is not UTF-8.
+    pub fn decode(&self, ids: &[u32]) -> String {
+        String::from_utf8_lossy(&self.decode_bytes(ids)).into_owned()
+    }
+}
+
+/// What the workers of [`Tokenizer::encode_documents`] keep between calls; decides speed alone.
+#[derive(Default)]
+pub struct EncodePool {
+    workers: Vec<(Scratch, Vec<u32>)>,
+}
+
+/// The pieces of the documents that upstream's trainer sees.
+fn count_pieces(source: &SplitSource) -> Result<PieceCounts> {
+    let mut counts = PieceCounts::default();
+    let mut block: Vec<String> = Vec::new();
+    let (mut block_bytes, mut chars) = (0, 0);
+    for_each_group(source, |documents| {
+        for mut document in documents {
+            let mut ends = document.char_indices().map(|(at, _)| at);
+            match ends.nth(TRAIN_DOCUMENT_CHARS) {
+                Some(end) => {
+                    document.truncate(end);
+                    chars += TRAIN_DOCUMENT_CHARS;
+                }
+                None => chars += document.chars().count(),
+            }
+            block_bytes += document.len();
+            block.push(document);
+            if chars > TRAIN_CHARS {
+                break;
+            }
+        }
+        if block_bytes >= TRAIN_BLOCK_BYTES {
+            counts.add(&block);
+            block.clear();
+            block_bytes = 0;
+        }
+        Ok(chars <= TRAIN_CHARS)
+    })?;
+    counts.add(&block);
+    Ok(counts)
+}
+
+/// Hands the documents of each row group to `each`, in order, until it answers false.
+fn for_each_group(source: &SplitSource, mut each: impl FnMut(Vec<String>) -> Result<bool>) -> Result<()> {
+    for file in 0..source.files() {
+        let reader = source.open(file)?;
+        for group in 0..reader.groups() {
+            if !each(reader.read_split(group)?)? {
+                return Ok(());
+            }
+        }
+    }
+    Ok(())
+}

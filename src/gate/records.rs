@@ -1,0 +1,139 @@
+//! Runs as the gate sees them, from results or from a baseline.
+
+use std::collections::BTreeMap;
+
+use crate::error::{Error, Result};
+use crate::files::Files;
+use crate::hash::Digest;
+use crate::optim::config::StepValues;
+use crate::record::{ExperimentDir, HostFacts, PlanRecord, RunResult, StepRow, read_table};
+
+/// A finished run of a cell.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RunRecord {
+    /// The cell without its seed.
+    pub arm: String,
+    /// The seed.
+    pub seed: u64,
+    /// The run key.
+    pub key: Digest,
+    /// The class whose bits these are.
+    pub environment_class: String,
+    /// The version of the engine's numerics.
+    pub numerics_version: u32,
+    /// Hash over losses and final parameters.
+    pub train_hash: Digest,
+    /// Hash over the final evaluation.
+    pub eval_hash: Digest,
+    /// Hash over both.
+    pub result_hash: Digest,
+    /// Values of the final evaluation.
+    pub metrics: BTreeMap<String, f64>,
+    /// Where it was made, in words.
+    pub made_on: String,
+    /// Its steps; empty where they are not known.
+    pub steps: Vec<StepRecord>,
+}
+
+/// A step of a run.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct StepRecord {
+    /// Mean loss, before the step's update.
+    pub loss: f32,
+    /// What the step consumed; none where it is not known.
+    pub schedule: Option<StepValues>,
+}
+
+/// A cell of a plan and its run, if that is finished.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Candidate {
+    /// The cell without its seed.
+    pub arm: String,
+    /// The seed.
+    pub seed: u64,
+    /// The run; none while it is unfinished.
+    pub record: Option<RunRecord>,
+}
+
+impl RunRecord {
+    /// The run of a cell. `schedule` has what every step consumed, or nothing where that is not known.
+    pub fn new(arm: &str, seed: u64, result: &RunResult, schedule: &[StepValues]) -> Self {
+        let losses = result.step_losses.iter().enumerate();
+        let last = result.evals.last();
+        Self {
+            arm: arm.to_owned(),
+            seed,
+            key: result.run_key,
+            environment_class: result.environment_class.clone(),
+            numerics_version: result.numerics_version,
+            train_hash: result.train_hash,
+            eval_hash: result.eval_hash,
+            result_hash: result.result_hash,
+            metrics: last.map_or_else(BTreeMap::new, |eval| {
+                eval.values.iter().map(|(name, value)| (name.clone(), value.0)).collect()
+            }),
+            made_on: made_on(&result.host),
+            steps: losses
+                .map(|(step, loss)| StepRecord { loss: loss.0, schedule: schedule.get(step).copied() })
+                .collect(),
+        }
+    }
+
+    /// The cell in words.
+    pub fn name(&self) -> String {
+        cell_name(&self.arm, self.seed)
+    }
+}
+
+impl From<RunRecord> for Candidate {
+    fn from(record: RunRecord) -> Self {
+        Self { arm: record.arm.clone(), seed: record.seed, record: Some(record) }
+    }
+}
+
+/// A cell in words.
+pub(super) fn cell_name(arm: &str, seed: u64) -> String {
+    if arm.is_empty() { format!("seed {seed}") } else { format!("{arm}, seed {seed}") }
+}
+
+fn made_on(host: &HostFacts) -> String {
+    let accelerator = host.accelerator.as_ref().map_or(String::new(), |name| format!("{name}, "));
+    let libtorch = host.libtorch.as_ref().map_or(String::new(), |version| format!(", libtorch {version}"));
+    format!(
+        "{accelerator}{}, {} {}, {} threads{libtorch}, nanorun {}",
+        host.cpu_model, host.os, host.arch, host.threads, host.nanorun
+    )
+}
+
+/// The cells of a results directory, in the order of its plan, and the name of its experiment.
+pub fn read_results(files: &Files, dir: &ExperimentDir) -> Result<(String, Vec<Candidate>)> {
+    if !dir.path().is_dir() {
+        return Err(Error::input("there is no such results directory")
+            .file(dir.path())
+            .expected("a directory `results/<experiment>` that nanorun wrote"));
+    }
+    let plan = PlanRecord::read(files, dir)?;
+    // Schedules stand in a table that can be made again: without it, only their differences go unnamed.
+    let rows: Vec<StepRow> = read_table(files, &dir.file("steps.parquet")).unwrap_or_default();
+    let mut schedules: BTreeMap<String, BTreeMap<u64, StepValues>> = BTreeMap::new();
+    for row in rows {
+        let values = StepValues {
+            lr_multiplier: row.lr_multiplier,
+            muon_momentum: row.muon_momentum,
+            muon_weight_decay: row.muon_weight_decay,
+        };
+        schedules.entry(row.run_key).or_default().insert(row.step, values);
+    }
+    let mut candidates = Vec::with_capacity(plan.runs.len());
+    for run in &plan.runs {
+        let result = RunResult::read(files, &dir.run(&run.key).result())?;
+        let mut record = result.map(|result| RunRecord::new(&run.arm, run.seed, &result, &[]));
+        let steps = record.iter_mut().flat_map(|record| &mut record.steps);
+        let schedule = schedules.get(&run.key.to_string());
+        for (number, step) in (0..).zip(steps) {
+            step.schedule = schedule.and_then(|schedule| schedule.get(&number)).copied();
+        }
+        candidates.push(Candidate { arm: run.arm.clone(), seed: run.seed, record });
+    }
+    Ok((plan.name, candidates))
+}

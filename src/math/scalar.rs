@@ -1,0 +1,16 @@
+//! Functions that only tables use: the f64 result of the `libm` crate, rounded once.
+
+/// sin x.
+pub fn sin(x: f32) -> f32 {
+    libm::sin(f64::from(x)) as f32
+}
+
+/// cos x.
+pub fn cos(x: f32) -> f32 {
+    libm::cos(f64::from(x)) as f32
+}
+
+/// x^y.
+pub fn pow(x: f32, y: f32) -> f32 {
+    libm::pow(f64::from(x), f64::from(y)) as f32
+}
