@@ -95,5 +95,6 @@ pub(crate) fn cross_entropy_chunks<B: TrainOps>(ops: &B, tolerance: f64) {
     let targets: Vec<i32> = (0..n).map(|i| if i % 17 == 0 { -1 } else { i * 7919 % vocab }).collect();
     let (x, w) = (values(n as usize * 4, 1), values(vocab as usize * 4, 2));
     let head = HeadShape { vocab_size: vocab as usize, softcap: Some(15.0) };
-    check(ops, &x, &w, &targets, &head, vocab as usize, tolerance);
+    // Thousands of terms of either sign make each gradient.
+    check(ops, &x, &w, &targets, &head, vocab as usize, 4.0 * tolerance);
 }

@@ -92,6 +92,12 @@ fn matmul(a: &[f64], b: &[f64], m: usize) -> Vec<f64> {
     super::reference::matmul_t(a, &transpose(b, b.len() / m), m)
 }
 
+/// To eight significant bits, ties to even.
+fn round_bf16(x: f64) -> f64 {
+    let unit = 2.0_f64.powi(x.abs().log2().floor() as i32 - 7);
+    if x == 0.0 { 0.0 } else { (x / unit).round_ties_even() * unit }
+}
+
 struct Reference {
     w: Vec<f64>,
     momentum: Vec<f64>,
@@ -105,26 +111,31 @@ fn muon_reference(state: &mut Reference, g: &[f64], rows: usize, cols: usize, st
     }
     let mut x: Vec<f64> = g.iter().zip(&state.momentum).map(|(g, m)| (1.0 - mu) * g + mu * m).collect();
     let size = |x: &[f64]| dot(x, x).sqrt();
+    // bfloat16 kernels round the result of every operation.
+    let bf16 = step.polar_precision == Precision::Bf16;
+    let r = |x: f64| if bf16 { round_bf16(x) } else { x };
+    let scaled = |x: &[f64], a: f64| -> Vec<f64> { x.iter().map(|x| r(a * x)).collect() };
+    let sum = |x: &[f64], y: &[f64]| -> Vec<f64> { x.iter().zip(y).map(|(x, y)| r(x + y)).collect() };
+    let product = |a: &[f64], b: &[f64], m| -> Vec<f64> { matmul(a, b, m).into_iter().map(r).collect() };
+    x = scaled(&x, 1.0);
     if step.row_equilibration {
         let target = size(&x) / (rows as f64).sqrt();
-        for row in x.chunks_mut(cols) {
-            let factor = target / size(row).max(1e-6);
-            row.iter_mut().for_each(|x| *x *= factor);
-        }
+        x = x.chunks(cols).flat_map(|row| scaled(row, r(target / size(row).max(1e-6)))).collect();
     }
-    let norm = size(&x) * f64::from(step.norm_factor) + 1e-6;
-    x.iter_mut().for_each(|x| *x /= norm);
+    let norm = r(r(r(size(&x)) * f64::from(step.norm_factor)) + 1e-6);
+    x = x.iter().map(|x| r(x / norm)).collect();
     for (a, b, c) in POLAR.into_iter().take(step.ns_steps) {
         let t = transpose(&x, cols);
-        let (gram, n) = if rows > cols { (matmul(&t, &x, rows), cols) } else { (matmul(&x, &t, cols), rows) };
-        let square = matmul(&gram, &gram, n);
-        let poly: Vec<f64> = gram.iter().zip(&square).map(|(g, s)| b * g + c * s).collect();
-        let product = if rows > cols { matmul(&x, &poly, cols) } else { matmul(&poly, &x, rows) };
-        x = x.iter().zip(&product).map(|(x, p)| a * x + p).collect();
+        let (gram, n) = if rows > cols { (product(&t, &x, rows), cols) } else { (product(&x, &t, cols), rows) };
+        let poly = sum(&scaled(&product(&gram, &gram, n), c), &scaled(&gram, b));
+        let step = if rows > cols { product(&x, &poly, cols) } else { product(&poly, &x, rows) };
+        x = sum(&scaled(&x, a), &step);
     }
+    let bf16 = step.update_precision == Precision::Bf16;
+    let r = |x: f64| if bf16 { round_bf16(x) } else { x };
     if step.renormalize {
-        let factor = (rows.min(cols) as f64).sqrt() / size(&x).max(1e-6);
-        x.iter_mut().for_each(|x| *x *= factor);
+        let factor = r((rows.min(cols) as f64).sqrt() / size(&x).max(1e-6));
+        x.iter_mut().for_each(|x| *x = r(*x * factor));
     }
     let tall = rows >= cols;
     let slot = |i: usize| if tall { i / cols } else { i % cols };
@@ -135,15 +146,16 @@ fn muon_reference(state: &mut Reference, g: &[f64], rows: usize, cols: usize, st
     }
     let before = size(&x);
     for (b, u) in state.second.iter_mut().zip(&mean) {
-        *b += (1.0 - f64::from(step.beta2)) * (u - *b);
+        *b += r(1.0 - r(f64::from(step.beta2))) * (u - *b);
     }
     let scale: Vec<f64> = state.second.iter().map(|b| 1.0 / b.max(1e-10).sqrt()).collect();
     let after: Vec<f64> = x.iter().enumerate().map(|(i, x)| x * scale[slot(i)]).collect();
     let ratio = before / size(&after).max(1e-10);
-    for (w, x) in state.w.iter_mut().zip(after) {
-        let x = x * ratio;
-        let decay = if x * *w >= 0.0 { f64::from(step.weight_decay) * *w } else { 0.0 };
-        *w -= f64::from(step.lr) * (x + decay);
+    let (lr, wd) = (r(f64::from(step.lr)), r(f64::from(step.weight_decay)));
+    for (i, w) in state.w.iter_mut().enumerate() {
+        let x = r(x[i] * r(scale[slot(i)] * ratio));
+        let decay = if x * *w >= 0.0 { r(lr * wd) * *w } else { 0.0 };
+        *w -= r(lr * x) + decay;
     }
 }
 
@@ -164,10 +176,10 @@ pub(crate) fn muon<B: TrainOps>(ops: &B, _tolerance: f64) {
     for (step, tolerance) in [
         (step, 3e-5),
         (plain, 3e-5),
-        (MuonStep { polar_precision: Precision::Bf16, ..step }, 2e-2),
-        (MuonStep { polar_precision: Precision::Bf16, update_precision: Precision::Bf16, ..plain }, 2e-2),
+        (MuonStep { polar_precision: Precision::Bf16, ..step }, 1e-3),
+        (MuonStep { polar_precision: Precision::Bf16, update_precision: Precision::Bf16, ..plain }, 1e-3),
     ] {
-        for (rows, cols) in [(4, 6), (6, 4), (5, 5), (2, 12)] {
+        for (rows, cols) in [(12, 16), (16, 12), (12, 12), (6, 40)] {
             check_muon(ops, rows, cols, &step, tolerance);
         }
     }
@@ -211,6 +223,6 @@ fn check_muon<B: TrainOps>(ops: &B, rows: usize, cols: usize, step: &MuonStep, t
         assert_close(&what("momentum"), &momentum, &references[i].momentum, F32);
         let second = ops.state_values(&second_moments[i]).unwrap();
         // The square of a direction that bfloat16 iterations found.
-        assert_close(&what("second moment"), &second, &references[i].second, 10.0 * tolerance);
+        assert_close(&what("second moment"), &second, &references[i].second, 4.0 * tolerance);
     }
 }

@@ -154,19 +154,18 @@ fn norm(x: &Tensor, dims: &[i64]) -> TchResult<Tensor> {
 }
 
 /// Polar Express iterations on a stack of matrices, each elementwise operation rounded as eager kernels round it.
-fn polar(x: Tensor, step: &MuonStep, tall: bool) -> TchResult<Tensor> {
-    let kind = x.f_kind()?;
-    let mut size = norm(&x, &[-2, -1])?.f_to_dtype(kind, true, false)?;
-    let size = size.f_mul_scalar_(f64::from(step.norm_factor))?.f_add_scalar_(1e-6)?;
-    let mut x = x;
-    x = x.f_div_(&size)?;
+/// Products with scalars are not in place: libtorch's in-place form rounds the scalar itself to bfloat16.
+fn polar(mut x: Tensor, step: &MuonStep, tall: bool) -> TchResult<Tensor> {
+    let size = norm(&x, &[-2, -1])?.f_to_dtype(x.f_kind()?, true, false)?;
+    let mut size = size.f_mul_scalar(f64::from(step.norm_factor))?;
+    let mut x = x.f_div_(&size.f_add_scalar_(1e-6)?)?;
     for (a, b, c) in POLAR.into_iter().take(step.ns_steps) {
         let transposed = x.f_transpose(1, 2)?;
-        let mut gram = if tall { transposed.f_bmm(&x)? } else { x.f_bmm(&transposed)? };
-        let mut polynomial = gram.f_bmm(&gram)?;
-        let polynomial = polynomial.f_mul_scalar_(c)?.f_add_(&gram.f_mul_scalar_(b)?)?;
+        let gram = if tall { transposed.f_bmm(&x)? } else { x.f_bmm(&transposed)? };
+        let mut polynomial = gram.f_bmm(&gram)?.f_mul_scalar(c)?;
+        let polynomial = polynomial.f_add_(&gram.f_mul_scalar(b)?)?;
         let product = if tall { x.f_bmm(&polynomial)? } else { polynomial.f_bmm(&x)? };
-        x = x.f_mul_scalar_(a)?.f_add_(&product)?;
+        x = x.f_mul_scalar(a)?.f_add_(&product)?;
     }
     Ok(x)
 }
