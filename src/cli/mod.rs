@@ -20,7 +20,7 @@ use output::Output;
 
 /// Parses the command line, carries the command out and reports how it went.
 pub fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
+    let cli = match Cli::try_parse_from(Cli::arguments(std::env::args_os())) {
         Ok(cli) => cli,
         Err(error) => {
             // clap knows whether this is help (stdout, 0) or a mistake (stderr, 2).
@@ -40,12 +40,12 @@ pub fn main() -> ExitCode {
 
 /// Carries a command out; the class is that of a failure it has already told about.
 fn dispatch(cli: Cli) -> Result<Option<Class>> {
-    match (cli.command, cli.run) {
-        (Some(Command::Run(args)), _) | (None, Some(args)) => run::run(&args),
-        (Some(Command::Verify(args)), _) => verify::verify(&args),
-        (Some(Command::Diff(args)), _) => diff::diff(&args),
-        (Some(Command::Report(args)), _) => report::report(&args),
-        (Some(Command::Fields), _) => {
+    match cli.command {
+        Command::Run(args) => run::run(&args),
+        Command::Verify(args) => verify::verify(&args),
+        Command::Diff(args) => diff::diff(&args),
+        Command::Report(args) => report::report(&args),
+        Command::Fields => {
             Output::new(false).result(&crate::manifest::reference_markdown());
             Ok(None)
         }

@@ -255,7 +255,8 @@ impl Experiment {
     }
 
     fn asks_for_speed(&self) -> bool {
-        self.manifest.head.scorecard.speed.min_ratio > 0.0 && self.plan.arms.iter().any(|arm| arm.control.is_some())
+        self.manifest.head.scorecard.speed.min_ratio > 0.0
+            && self.plan.arms.iter().any(|arm| arm.control.is_some())
     }
 
     /// Makes the directory, locks it, removes what a crash left, and writes the plan.
@@ -347,7 +348,13 @@ fn finished(status: Status) -> Option<RunResult> {
 fn contradiction(old: &RunResult, new: &RunResult) -> Error {
     let place = |result: &RunResult| {
         let host = &result.host;
-        format!("{} on {} ({}), nanorun {}", result.result_hash.short(), host.host, host.cpu_model, host.nanorun)
+        format!(
+            "{} on {} ({}), nanorun {}",
+            result.result_hash.short(),
+            host.host,
+            host.cpu_model,
+            host.nanorun
+        )
     };
     Error::new(Class::HashMismatch, format!("run {} has two results in one class", old.run_key.short()))
         .expected(format!("{} as before: {}; now {}", old.environment_class, place(old), place(new)))

@@ -30,7 +30,11 @@ pub fn engine(config: &RunConfig, threads: usize) -> Result<Box<dyn Engine>> {
     }
 }
 
-fn on_backend<M: Network + 'static>(network: M, config: &RunConfig, threads: usize) -> Result<Box<dyn Engine>> {
+fn on_backend<M: Network + 'static>(
+    network: M,
+    config: &RunConfig,
+    threads: usize,
+) -> Result<Box<dyn Engine>> {
     let values = values(&network, config)?;
     let optimizer = &config.optimizer;
     match config.backend.kind {
@@ -39,9 +43,11 @@ fn on_backend<M: Network + 'static>(network: M, config: &RunConfig, threads: usi
             Ok(Box::new(OpsEngine::new(network, ops, optimizer, &values)?))
         }
         BackendKind::Scalar => Ok(Box::new(ScalarEngine::new(network, optimizer, &values)?)),
-        BackendKind::Tch => Err(Error::run("this nanorun was built without the tch backend")
-            .key("run.backend")
-            .help("build it with `cargo build --release --features tch` (scripts/setup_libtorch gets libtorch)")),
+        BackendKind::Tch => {
+            Err(Error::run("this nanorun was built without the tch backend").key("run.backend").help(
+                "build it with `cargo build --release --features tch` (scripts/setup_libtorch gets libtorch)",
+            ))
+        }
     }
 }
 
@@ -58,8 +64,9 @@ fn values(network: &impl Network, config: &RunConfig) -> Result<Vec<Vec<f32>>> {
                     .key("model.init")
                     .expected(sha256.to_string()));
             }
-            let tensors = read_safetensors(&bytes)
-                .map_err(|what| Error::input(format!("the initial weights cannot be read: {what}")).file(path))?;
+            let tensors = read_safetensors(&bytes).map_err(|what| {
+                Error::input(format!("the initial weights cannot be read: {what}")).file(path)
+            })?;
             let tensors: Vec<_> = tensors
                 .into_iter()
                 .filter_map(|tensor| {

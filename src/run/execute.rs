@@ -123,7 +123,8 @@ impl Executor<'_> {
             }
             let ready = |&index: &usize| {
                 board.waiting[index]
-                    && starts[index].is_none_or(|(donor, steps)| board.ended[donor] || board.reached[donor] >= steps)
+                    && starts[index]
+                        .is_none_or(|(donor, steps)| board.ended[donor] || board.reached[donor] >= steps)
             };
             if let Some(index) = (0..tasks.len()).find(ready) {
                 board.waiting[index] = false;

@@ -2,7 +2,9 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::data::{self, Batch, BatchShape, Cache, Corpus, Cursor, Loader, Split, Tokenizer, TokenizerChoice};
+use crate::data::{
+    self, Batch, BatchShape, Cache, Corpus, Cursor, Loader, Split, Tokenizer, TokenizerChoice,
+};
 use crate::error::{Error, Result};
 use crate::files::Files;
 use crate::hash::Digest;

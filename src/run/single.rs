@@ -112,7 +112,9 @@ pub fn train(
             );
             let error = Error::run(format!("the loss of step {step} is {loss}"))
                 .expected("a finite number")
-                .help(format!("{good}; lower the learning rate, or look at the steps before it in steps.parquet"));
+                .help(format!(
+                    "{good}; lower the learning rate, or look at the steps before it in steps.parquet"
+                ));
             let reason = error.what().to_owned();
             journal.add(JournalEvent::Failed { step, reason, last_checkpoint: last_good })?;
             Ok(Outcome::Failed(error))
@@ -207,7 +209,8 @@ fn result(
     host: HostFacts,
 ) -> Result<RunResult> {
     let history = journal.read()?.entries;
-    let count = |of: fn(&JournalEvent) -> bool| history.iter().filter(|entry| of(&entry.event)).count() as u64;
+    let count =
+        |of: fn(&JournalEvent) -> bool| history.iter().filter(|entry| of(&entry.event)).count() as u64;
     let shared = history.iter().rev().find_map(|entry| match entry.event {
         JournalEvent::Forked { step, .. } => Some(step),
         _ => None,
@@ -266,7 +269,8 @@ impl Observer for Watch<'_> {
         match event {
             Event::Saving => self.timings.since_step = Some(Instant::now()),
             Event::Saved { step } => {
-                let seconds = self.timings.since_step.take().map_or(0.0, |since| since.elapsed().as_secs_f64());
+                let seconds =
+                    self.timings.since_step.take().map_or(0.0, |since| since.elapsed().as_secs_f64());
                 self.timings.checkpoint_seconds += seconds;
                 self.journal(JournalEvent::Checkpoint { step: *step });
             }
