@@ -31,7 +31,9 @@ pub(super) fn table(
     base: f64,
     precision: Precision,
 ) -> OpResult<Rotary> {
-    check("rotary", head_dim > 0 && head_dim % 2 == 0, || format!("head_dim {head_dim} is not even"))?;
+    check("rotary", head_dim > 0 && head_dim.is_multiple_of(2), || {
+        format!("head_dim {head_dim} is not even")
+    })?;
     let half = head_dim / 2;
     let mut rotary = Rotary {
         half,
@@ -70,7 +72,7 @@ fn check_rotary(
     head_dim: usize,
 ) -> OpResult<usize> {
     check_shape(op, "x", x, sequence.rows(), x.cols)?;
-    check(op, head_dim == 2 * rotary.half && x.cols % head_dim == 0, || {
+    check(op, head_dim == 2 * rotary.half && x.cols.is_multiple_of(head_dim), || {
         format!("heads of {head_dim} in {} columns, tables for heads of {}", x.cols, 2 * rotary.half)
     })?;
     check(op, end <= rotary.len, || format!("positions up to {end}, tables for {}", rotary.len))?;

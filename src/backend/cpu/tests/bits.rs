@@ -155,7 +155,8 @@ fn hash(all: &[(&'static str, Vec<f32>)]) -> String {
     for x in all.iter().flat_map(|(_, values)| values) {
         hasher.update(x.to_bits().to_le_bytes());
     }
-    hasher.finalize().iter().take(8).map(|b| format!("{b:02x}")).collect()
+    let digest = hasher.finalize();
+    format!("{:016x}", digest.iter().take(8).fold(0_u64, |all, byte| all << 8 | u64::from(*byte)))
 }
 
 #[test]
