@@ -2,7 +2,7 @@
 //! op is made of products, and 1e9 values/s elsewhere.
 //!
 //! `cargo bench --bench ops [FILTER]`; `NANORUN_BENCH_THREADS` sets the threads (2).
-#![allow(missing_docs, clippy::unwrap_used)]
+#![allow(missing_docs, clippy::unwrap_used, clippy::wildcard_imports)]
 
 use std::sync::OnceLock;
 

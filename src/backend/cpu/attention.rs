@@ -229,7 +229,7 @@ impl Group {
 simd_fn! {
     /// Turns scores into weights: `exp(scale * (score - max))` where visible, 0 elsewhere within `low .. high`. Updates the
     /// running maximum and total; -> the factor that earlier sums must be multiplied by.
-    fn softmax_row(
+    wide fn softmax_row(
         row: &mut [f32],
         low: usize,
         high: usize,

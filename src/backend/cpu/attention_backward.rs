@@ -317,7 +317,7 @@ impl<'a> Tile<'a> {
 
 simd_fn! {
     /// Scores become weights, gradients of weights become gradients of scores.
-    fn score_row(weights: &mut [f32], dscores: &mut [f32], scale: f32, lse: f32, delta: f32) {
+    wide fn score_row(weights: &mut [f32], dscores: &mut [f32], scale: f32, lse: f32, delta: f32) {
         for (w, ds) in weights.iter_mut().zip(dscores) {
             *w = exp(w.mul_add(scale, -lse));
             *ds = *w * (*ds - delta) * scale;

@@ -112,10 +112,10 @@ simd_fn! {
         let half = cos.len();
         for (x, r) in x.chunks_exact_mut(2 * half).zip(scales) {
             let (x1, x2) = x.split_at_mut(half);
-            for j in 0..half {
-                let (a, b) = (x1[j], x2[j]);
-                x1[j] = a * cos[j] + b * sin[j];
-                x2[j] = b * cos[j] - a * sin[j];
+            for ((x1, x2), (cos, sin)) in x1.iter_mut().zip(x2).zip(cos.iter().zip(sin)) {
+                let (a, b) = (*x1, *x2);
+                *x1 = a * cos + b * sin;
+                *x2 = b * cos - a * sin;
             }
             *r = inverse_rms(x, eps);
             for x in x.iter_mut() {
@@ -163,10 +163,10 @@ simd_fn! {
                 *dy = (scale * *dy - y * mean) * r;
             }
             let (d1, d2) = dy.split_at_mut(half);
-            for j in 0..half {
-                let (a, b) = (d1[j], d2[j]);
-                d1[j] = a * cos[j] - b * sin[j];
-                d2[j] = b * cos[j] + a * sin[j];
+            for ((d1, d2), (cos, sin)) in d1.iter_mut().zip(d2).zip(cos.iter().zip(sin)) {
+                let (a, b) = (*d1, *d2);
+                *d1 = a * cos - b * sin;
+                *d2 = b * cos + a * sin;
             }
         }
     }
