@@ -14,7 +14,7 @@ pub fn exp(x: f32) -> f32 {
     let n = (shifted.to_bits() as i32).wrapping_sub(MAGIC_BITS);
     let n_f32 = shifted - MAGIC;
     // ln 2 in two parts; r is in [-ln2/2, ln2/2].
-    let r = n_f32.mul_add(-0.693_147_2, x);
+    let r = n_f32.mul_add(-std::f32::consts::LN_2, x);
     let r = n_f32.mul_add(1.904_654_3e-9, r);
     let mut p = 1.393_373_3e-3_f32;
     p = p.mul_add(r, 8.363_235e-3);

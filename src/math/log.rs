@@ -15,9 +15,9 @@ pub fn log(x: f32) -> f32 {
     p = p.mul_add(f, -1.157_275e-1);
     p = p.mul_add(f, 1.166_183_4e-1);
     p = p.mul_add(f, -1.241_086_5e-1);
-    p = p.mul_add(f, 1.424_988_9e-1);
+    p = p.mul_add(f, 1.424_989e-1);
     p = p.mul_add(f, -1.666_848_6e-1);
-    p = p.mul_add(f, 2.000_070_9e-1);
+    p = p.mul_add(f, 2.000_071e-1);
     p = p.mul_add(f, -2.499_998_8e-1);
     p = p.mul_add(f, 3.333_333_3e-1);
     let square = f * f;

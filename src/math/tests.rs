@@ -75,7 +75,7 @@ fn table_functions() {
 fn bf16_rounds_to_even() {
     assert_eq!(round_bf16(1.0), 1.0);
     assert_eq!(round_bf16(0.95), 0.94921875);
-    assert_eq!(round_bf16(0.02), 0.02001953125);
+    assert_eq!(round_bf16(0.02), 0.020_019_531);
     assert_eq!(round_bf16(1.0 + 1.0 / 256.0), 1.0);
     assert_eq!(round_bf16(1.0 + 3.0 / 256.0), 1.015625);
     assert_eq!(round_bf16(f32::INFINITY), f32::INFINITY);

@@ -30,10 +30,11 @@ pub(super) fn update(
     Ok(())
 }
 
-/// As torch's `lerp`: from whichever end is nearer.
+/// As torch's `lerp`: from whichever end is nearer, with one rounding.
 #[inline(always)]
 pub(super) fn lerp(start: f32, end: f32, weight: f32) -> f32 {
-    if weight < 0.5 { start + weight * (end - start) } else { end - (end - start) * (1.0 - weight) }
+    let (coefficient, base) = if weight.abs() < 0.5 { (weight, start) } else { (weight - 1.0, end) };
+    coefficient.mul_add(end - start, base)
 }
 
 simd_fn! {
@@ -45,7 +46,7 @@ simd_fn! {
             *m = lerp(*m, *g, new1);
             *v = lerp(*v, g * g, new2);
             let denominator = (*v / step.bias2).sqrt() + step.eps;
-            *w = *w * keep - step_size * (*m / denominator);
+            *w = (-step_size).mul_add(*m / denominator, *w * keep);
         }
     }
 }

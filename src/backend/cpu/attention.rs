@@ -40,7 +40,7 @@ pub(super) fn check_attention(
 }
 
 pub(super) fn check_heads(op: &'static str, s: &AttentionShape) -> OpResult<()> {
-    check(op, s.n_kv_head > 0 && s.n_head % s.n_kv_head == 0, || {
+    check(op, s.n_kv_head > 0 && s.n_head.is_multiple_of(s.n_kv_head), || {
         format!("{} query heads do not divide among {} key heads", s.n_head, s.n_kv_head)
     })?;
     check(op, s.head_dim > 0 && s.head_dim <= MAX_HEAD_DIM, || {
@@ -117,7 +117,7 @@ pub(super) fn forward(
             let lse = unsafe { saved.slice_mut(head * t + start..head * t + start + rows) };
             let group = Group { rows, position: start, stride: q.cols, head_dim: d, window: s.window };
             // SAFETY: as above.
-            unsafe { group.attend(&q.data[at..], &packed, out.as_ptr().add(at), lse, scratch) };
+            unsafe { group.attend(&q.data[at..], &packed, out.ptr().add(at), lse, scratch) };
         }
     });
     Ok((o, AttentionSaved(lse)))
@@ -229,7 +229,7 @@ impl Group {
 simd_fn! {
     /// Turns scores into weights: `exp(scale * (score - max))` where visible, 0 elsewhere within `low .. high`. Updates the
     /// running maximum and total; -> the factor that earlier sums must be multiplied by.
-    fn softmax_row(
+    wide fn softmax_row(
         row: &mut [f32],
         low: usize,
         high: usize,

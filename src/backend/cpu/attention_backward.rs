@@ -54,7 +54,7 @@ fn row_deltas(cpu: &CpuBackend, o: &Tensor, d_o: &Tensor, s: &AttentionShape, de
             for h in 0..s.n_head {
                 let value = row_dot(&o.row(n)[h * d..(h + 1) * d], &d_o.row(n)[h * d..(h + 1) * d]);
                 // SAFETY: every row has its own entries.
-                unsafe { *out.as_ptr().add((n / t * s.n_head + h) * t + n % t) = value };
+                unsafe { *out.ptr().add((n / t * s.n_head + h) * t + n % t) = value };
             }
         }
     });
@@ -263,7 +263,7 @@ impl<'a> Tile<'a> {
                         end - first,
                         self.dscores.as_ptr().add(i * ROW_STRIDE + first - self.low),
                         keys[j * chunk + (first - self.low) * NR..].as_ptr(),
-                        dq.as_ptr().add(at),
+                        dq.ptr().add(at),
                         cols,
                         Store::Add,
                     );
@@ -295,7 +295,7 @@ impl<'a> Tile<'a> {
                         end - first,
                         self.weights.as_ptr().add(a),
                         self.do_panels[panel..].as_ptr(),
-                        dv.as_ptr().add(at),
+                        dv.ptr().add(at),
                         cols,
                         Store::Add,
                     );
@@ -305,7 +305,7 @@ impl<'a> Tile<'a> {
                         end - first,
                         self.dscores.as_ptr().add(a),
                         self.q_panels[panel..].as_ptr(),
-                        dk.as_ptr().add(at),
+                        dk.ptr().add(at),
                         cols,
                         Store::Add,
                     );
@@ -317,7 +317,7 @@ impl<'a> Tile<'a> {
 
 simd_fn! {
     /// Scores become weights, gradients of weights become gradients of scores.
-    fn score_row(weights: &mut [f32], dscores: &mut [f32], scale: f32, lse: f32, delta: f32) {
+    wide fn score_row(weights: &mut [f32], dscores: &mut [f32], scale: f32, lse: f32, delta: f32) {
         for (w, ds) in weights.iter_mut().zip(dscores) {
             *w = exp(w.mul_add(scale, -lse));
             *ds = *w * (*ds - delta) * scale;

@@ -49,7 +49,7 @@ pub(super) fn logits(cpu: &CpuBackend, x: &Tensor, lm_head: &Param, head: &HeadS
 }
 
 simd_fn! {
-    fn softcap_chunk(y: &mut [f32], cap: f32) {
+    wide fn softcap_chunk(y: &mut [f32], cap: f32) {
         for y in y {
             *y = cap * tanh(*y / cap);
         }
@@ -175,7 +175,7 @@ fn chunk_losses(
 
 simd_fn! {
     /// Logits become tanh(logit / cap); -> a shift and the sum of exp(cap * tanh - shift).
-    fn capped_total(row: &mut [f32], cap: f32) -> (f32, f32) {
+    wide fn capped_total(row: &mut [f32], cap: f32) -> (f32, f32) {
         if cap > FIXED_SHIFT_LIMIT {
             for x in row.iter_mut() {
                 *x = tanh(*x / cap);
@@ -202,7 +202,7 @@ simd_fn! {
 
 simd_fn! {
     /// The maximum, and the sum of exp(logit - maximum).
-    fn plain_total(row: &mut [f32]) -> (f32, f32) {
+    wide fn plain_total(row: &mut [f32]) -> (f32, f32) {
         let max = max_of(row);
         (max, exp_sum(row, 1.0, max))
     }
@@ -242,7 +242,7 @@ fn exp_sum(row: &[f32], factor: f32, shift: f32) -> f32 {
 
 simd_fn! {
     /// tanh values become gradients of logits, but for the target's own share.
-    fn capped_gradient(row: &mut [f32], cap: f32, shift: f32, factor: f32) {
+    wide fn capped_gradient(row: &mut [f32], cap: f32, shift: f32, factor: f32) {
         for x in row {
             let weight = exp(x.mul_add(cap, -shift)) * factor;
             *x = weight * (1.0 - *x * *x);
@@ -252,7 +252,7 @@ simd_fn! {
 
 simd_fn! {
     /// Logits become their gradients, but for the target's own share.
-    fn plain_gradient(row: &mut [f32], shift: f32, factor: f32) {
+    wide fn plain_gradient(row: &mut [f32], shift: f32, factor: f32) {
         for x in row {
             *x = exp(*x - shift) * factor;
         }

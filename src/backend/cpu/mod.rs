@@ -6,6 +6,9 @@
 //! tree along rows. And functions are those of [`crate::math`]. So the instruction set only decides how many elements
 //! go at once, and threads only who does what.
 
+// Small functions must vanish into loops that are compiled for several instruction sets.
+#![allow(clippy::inline_always)]
+
 mod adamw;
 mod attention;
 mod attention_backward;

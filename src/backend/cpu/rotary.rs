@@ -31,7 +31,9 @@ pub(super) fn table(
     base: f64,
     precision: Precision,
 ) -> OpResult<Rotary> {
-    check("rotary", head_dim > 0 && head_dim % 2 == 0, || format!("head_dim {head_dim} is not even"))?;
+    check("rotary", head_dim > 0 && head_dim.is_multiple_of(2), || {
+        format!("head_dim {head_dim} is not even")
+    })?;
     let half = head_dim / 2;
     let mut rotary = Rotary {
         half,
@@ -70,7 +72,7 @@ fn check_rotary(
     head_dim: usize,
 ) -> OpResult<usize> {
     check_shape(op, "x", x, sequence.rows(), x.cols)?;
-    check(op, head_dim == 2 * rotary.half && x.cols % head_dim == 0, || {
+    check(op, head_dim == 2 * rotary.half && x.cols.is_multiple_of(head_dim), || {
         format!("heads of {head_dim} in {} columns, tables for heads of {}", x.cols, 2 * rotary.half)
     })?;
     check(op, end <= rotary.len, || format!("positions up to {end}, tables for {}", rotary.len))?;
@@ -110,10 +112,10 @@ simd_fn! {
         let half = cos.len();
         for (x, r) in x.chunks_exact_mut(2 * half).zip(scales) {
             let (x1, x2) = x.split_at_mut(half);
-            for j in 0..half {
-                let (a, b) = (x1[j], x2[j]);
-                x1[j] = a * cos[j] + b * sin[j];
-                x2[j] = b * cos[j] - a * sin[j];
+            for ((x1, x2), (cos, sin)) in x1.iter_mut().zip(x2).zip(cos.iter().zip(sin)) {
+                let (a, b) = (*x1, *x2);
+                *x1 = a * cos + b * sin;
+                *x2 = b * cos - a * sin;
             }
             *r = inverse_rms(x, eps);
             for x in x.iter_mut() {
@@ -161,10 +163,10 @@ simd_fn! {
                 *dy = (scale * *dy - y * mean) * r;
             }
             let (d1, d2) = dy.split_at_mut(half);
-            for j in 0..half {
-                let (a, b) = (d1[j], d2[j]);
-                d1[j] = a * cos[j] - b * sin[j];
-                d2[j] = b * cos[j] + a * sin[j];
+            for ((d1, d2), (cos, sin)) in d1.iter_mut().zip(d2).zip(cos.iter().zip(sin)) {
+                let (a, b) = (*d1, *d2);
+                *d1 = a * cos - b * sin;
+                *d2 = b * cos + a * sin;
             }
         }
     }

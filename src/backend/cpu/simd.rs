@@ -12,7 +12,7 @@ pub enum Level {
     Portable,
     /// AVX2 and FMA.
     Avx2,
-    /// AVX-512 F.
+    /// AVX-512 F, DQ, BW and VL.
     Avx512,
 }
 
@@ -32,8 +32,12 @@ pub(super) fn level() -> Level {
 #[cfg(target_arch = "x86_64")]
 fn detect() -> Level {
     let avx2 = is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma");
+    let avx512 = is_x86_feature_detected!("avx512f")
+        && is_x86_feature_detected!("avx512dq")
+        && is_x86_feature_detected!("avx512bw")
+        && is_x86_feature_detected!("avx512vl");
     match avx2 {
-        true if is_x86_feature_detected!("avx512f") => Level::Avx512,
+        true if avx512 => Level::Avx512,
         true => Level::Avx2,
         false => Level::Portable,
     }
@@ -44,21 +48,33 @@ fn detect() -> Level {
     Level::Portable
 }
 
-/// Defines a function whose body is compiled once with AVX2 and FMA and once for the baseline, and chosen at run time.
+/// Defines a function whose body is compiled for several instruction sets, and chosen at run time: AVX2 with FMA and the
+/// baseline, and with `wide` AVX-512 too, which pays where long rows go through `exp`, and costs elsewhere.
 macro_rules! simd_fn {
-    ($(#[$meta:meta])* $vis:vis fn $name:ident($($arg:ident: $ty:ty),* $(,)?) $(-> $ret:ty)? $body:block) => {
-        $(#[$meta])*
-        #[allow(clippy::inline_always)]
+    ($(#[$meta:meta])* wide $vis:vis fn $($rest:tt)*) => {
+        $crate::backend::cpu::simd::simd_fn! { @ [$(#[$meta])*] true, $vis fn $($rest)* }
+    };
+    ($(#[$meta:meta])* $vis:vis fn $($rest:tt)*) => {
+        $crate::backend::cpu::simd::simd_fn! { @ [$(#[$meta])*] false, $vis fn $($rest)* }
+    };
+    (@ [$($meta:tt)*] $wide:literal, $vis:vis fn $name:ident($($arg:ident: $ty:ty),* $(,)?) $(-> $ret:ty)? $body:block) => {
+        $($meta)*
         $vis fn $name($($arg: $ty),*) $(-> $ret)? {
             #[inline(always)]
             fn body($($arg: $ty),*) $(-> $ret)? $body
             #[cfg(target_arch = "x86_64")]
             {
+                use $crate::backend::cpu::simd::{Level, level};
                 #[target_feature(enable = "avx2,fma")]
                 fn avx2($($arg: $ty),*) $(-> $ret)? { body($($arg),*) }
-                if $crate::backend::cpu::simd::level() >= $crate::backend::cpu::simd::Level::Avx2 {
+                #[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512vl,avx2,fma")]
+                fn avx512($($arg: $ty),*) $(-> $ret)? { body($($arg),*) }
+                match level() {
+                    // SAFETY: `level` found AVX-512 F, DQ, BW and VL.
+                    Level::Avx512 if $wide => return unsafe { avx512($($arg),*) },
                     // SAFETY: `level` found AVX2 and FMA.
-                    return unsafe { avx2($($arg),*) };
+                    Level::Avx512 | Level::Avx2 => return unsafe { avx2($($arg),*) },
+                    Level::Portable => {}
                 }
             }
             body($($arg),*)

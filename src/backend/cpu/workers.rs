@@ -93,7 +93,7 @@ impl<T> Shared<T> {
     }
 
     /// The first element.
-    pub(super) fn as_ptr(self) -> *mut T {
+    pub(super) fn ptr(self) -> *mut T {
         self.0
     }
 

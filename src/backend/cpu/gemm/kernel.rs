@@ -96,6 +96,7 @@ unsafe fn write_row(row: &[f32], c: *mut f32, nr: usize, store: Store) {
 
 #[cfg(target_arch = "x86_64")]
 mod x86 {
+    #[allow(clippy::wildcard_imports)]
     use std::arch::x86_64::*;
 
     use super::{NR, Store, Tile, write_row};

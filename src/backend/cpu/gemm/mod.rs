@@ -224,7 +224,7 @@ unsafe fn tile(
                         continue;
                     }
                     let mr = MR.min(rows.len() - i);
-                    let c = job.c.as_ptr().add((rows.start + i) * n + cols.start + j);
+                    let c = job.c.ptr().add((rows.start + i) * n + cols.start + j);
                     if by_rows {
                         let a = a_block.as_ptr().add(i * ROW_STRIDE);
                         micro::<ROW_STRIDE, 1>(mr, nr, kc, a, panel, c, n, store);
@@ -254,7 +254,7 @@ pub(super) fn mirror(workers: &Workers, matrices: &mut [&mut [f32]], n: usize) {
         for j in 0..rows.end {
             for i in rows.start.max(j + 1)..rows.end {
                 // SAFETY: this task alone writes these rows left of the diagonal, and nobody writes right of it.
-                unsafe { *c.as_ptr().add(i * n + j) = *c.as_ptr().add(j * n + i) };
+                unsafe { *c.ptr().add(i * n + j) = *c.ptr().add(j * n + i) };
             }
         }
     });

@@ -112,6 +112,7 @@ unsafe fn transpose_strip(panel: &mut [f32], j: usize, b: *const f32, stride: us
 
 #[cfg(target_arch = "x86_64")]
 mod x86 {
+    #[allow(clippy::wildcard_imports)]
     use std::arch::x86_64::*;
 
     /// `dst[r * dst_stride + c] = src[c * src_stride + r]` for r, c below 8.

@@ -1,6 +1,7 @@
 //! Every op: against a naive f64 reference, its backward against central differences of that reference, and its bits
 //! over thread counts and instruction sets.
 
+mod conformance;
 mod bits;
 mod gradients;
 mod muon;

@@ -50,7 +50,9 @@ fn reference(w: &Matrix, g: &Matrix, m: &Matrix, second: &[f64], s: &MuonStep) -
         let target = norm(&x) / (rows as f64).sqrt();
         for row in &mut x {
             let own = row.iter().map(|v| v * v).sum::<f64>().sqrt().max(1e-6);
-            row.iter_mut().for_each(|v| *v *= target / own);
+            for v in row {
+                *v *= target / own;
+            }
         }
     }
     let divisor = norm(&x) * f + 1e-6;
