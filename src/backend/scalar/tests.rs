@@ -259,4 +259,5 @@ fn misfits_are_shape_errors() {
     assert_eq!(ops.cross_entropy(&x, &table, &tokens(&[0, -1, 3]), &head).unwrap()[1], 0.0);
 }
 
+mod cpu;
 mod upstream;

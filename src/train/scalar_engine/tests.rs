@@ -131,7 +131,7 @@ fn follow<M: Network>(kind: &str, network: impl Fn(&Value) -> M) {
                 }
             }
             let done = step as f64 / losses.len() as f64;
-            let cosine = (1.0 + libm::cos(std::f64::consts::PI * done)) / 2.0;
+            let cosine = 0.5 + 0.5 * libm::cos(std::f64::consts::PI * done);
             let multiplier = if case["decay"] == "cosine" { cosine } else { 1.0 - done };
             engine.update(&step_values(multiplier)).unwrap();
         }
