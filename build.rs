@@ -17,7 +17,9 @@ mod torch {
     pub(super) fn build() {
         println!("cargo:rerun-if-changed={SHIM}");
         let Ok(lib) = std::env::var("DEP_TCH_LIBTORCH_LIB") else {
-            eprintln!("torch-sys did not say where libtorch is.\nhelp: eval \"$(scripts/setup_libtorch)\" and build again");
+            eprintln!(
+                "torch-sys did not say where libtorch is.\nhelp: eval \"$(scripts/setup_libtorch)\" and build again"
+            );
             exit(1);
         };
         let lib = Path::new(&lib);

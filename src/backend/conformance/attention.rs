@@ -66,7 +66,12 @@ fn check<B: TrainOps>(ops: &B, shape: &AttentionShape, tolerance: f64) {
     assert_close(&format!("o of {shape:?}"), &ops.tensor_values(&o).unwrap(), &want, tolerance);
     let (dq, dk, dv) = ops.attention_backward(&tq, &tk, &tv, &o, &saved, shape, &td).unwrap();
     for ((name, got), want) in [("dq", dq), ("dk", dk), ("dv", dv)].iter().zip(&gradients) {
-        assert_close(&format!("{name} of {shape:?}"), &ops.tensor_values(got).unwrap(), want, 4.0 * tolerance);
+        assert_close(
+            &format!("{name} of {shape:?}"),
+            &ops.tensor_values(got).unwrap(),
+            want,
+            4.0 * tolerance,
+        );
     }
 }
 
@@ -77,8 +82,11 @@ pub(crate) fn attention<B: TrainOps>(ops: &B, tolerance: f64) {
         (wide(&values(40, 1)), wide(&values(20, 2)), wide(&values(20, 3)), wide(&values(40, 4)));
     let (_, gradients) = reference(&q, &k, &v, &small, &d_o);
     let loss = |q: &[f64], k: &[f64], v: &[f64]| dot(&reference(q, k, v, &small, &d_o).0, &d_o);
-    let differences =
-        [gradient(&q, |q| loss(q, &k, &v)), gradient(&k, |k| loss(&q, k, &v)), gradient(&v, |v| loss(&q, &k, v))];
+    let differences = [
+        gradient(&q, |q| loss(q, &k, &v)),
+        gradient(&k, |k| loss(&q, k, &v)),
+        gradient(&v, |v| loss(&q, &k, v)),
+    ];
     for (a, b) in gradients.iter().flatten().zip(differences.iter().flatten()) {
         assert!((a - b).abs() < 1e-8, "{a} and {b}");
     }
@@ -110,7 +118,8 @@ pub(crate) fn attention_cached<B: TrainOps>(ops: &B, tolerance: f64) {
             };
             ops.kv_append(&mut cache, &piece(&k, 8), &piece(&v, 8)).unwrap();
             let sequence = SequenceShape { batch: 1, len };
-            let o = ops.attention_cached(&piece(&q, 16), &cache, &AttentionShape { sequence, ..whole }).unwrap();
+            let o =
+                ops.attention_cached(&piece(&q, 16), &cache, &AttentionShape { sequence, ..whole }).unwrap();
             got.extend(ops.tensor_values(&o).unwrap());
             start += len;
         }

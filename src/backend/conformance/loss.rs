@@ -79,9 +79,8 @@ pub(crate) fn cross_entropy<B: TrainOps>(ops: &B, tolerance: f64) {
         assert!(dx.iter().zip(&differences).all(|(a, b)| (a - b).abs() < 1e-7), "the reference itself");
         check(ops, &x, &w, &targets, &head, 16, tolerance);
 
-        let logits = ops
-            .logits(&ops.tensor(6, 8, &x).unwrap(), &ops.weight(&[16, 8], &w).unwrap(), &head)
-            .unwrap();
+        let logits =
+            ops.logits(&ops.tensor(6, 8, &x).unwrap(), &ops.weight(&[16, 8], &w).unwrap(), &head).unwrap();
         let capped = |z: &f64| softcap.map_or(*z, |s| f64::from(s) * (z / f64::from(s)).tanh());
         let want: Vec<f64> = matmul_t(&wx, &wide(&w)[..13 * 8], 8).iter().map(capped).collect();
         assert_close("logits", &ops.tensor_values(&logits).unwrap(), &want, tolerance);

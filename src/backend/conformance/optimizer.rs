@@ -126,7 +126,8 @@ fn muon_reference(state: &mut Reference, g: &[f64], rows: usize, cols: usize, st
     x = x.iter().map(|x| r(x / norm)).collect();
     for (a, b, c) in POLAR.into_iter().take(step.ns_steps) {
         let t = transpose(&x, cols);
-        let (gram, n) = if rows > cols { (product(&t, &x, rows), cols) } else { (product(&x, &t, cols), rows) };
+        let (gram, n) =
+            if rows > cols { (product(&t, &x, rows), cols) } else { (product(&x, &t, cols), rows) };
         let poly = sum(&scaled(&product(&gram, &gram, n), c), &scaled(&gram, b));
         let step = if rows > cols { product(&x, &poly, cols) } else { product(&poly, &x, rows) };
         x = sum(&scaled(&x, a), &step);
@@ -209,7 +210,12 @@ fn check_muon<B: TrainOps>(ops: &B, rows: usize, cols: usize, step: &MuonStep, t
             .iter_mut()
             .zip(&mut grads)
             .zip(momenta.iter_mut().zip(&mut second_moments))
-            .map(|((weight, grad), (momentum, second_moment))| MuonParam { weight, grad, momentum, second_moment })
+            .map(|((weight, grad), (momentum, second_moment))| MuonParam {
+                weight,
+                grad,
+                momentum,
+                second_moment,
+            })
             .collect();
         ops.muon(&mut params, step).unwrap();
         for (reference, g) in references.iter_mut().zip(&g) {

@@ -34,7 +34,10 @@ pub(crate) fn embedding<B: TrainOps>(ops: &B, tolerance: f64) {
     assert!(ops.grad_values(&grad).unwrap().iter().all(|&x| x == 0.0));
 
     let beyond = ops.tokens(&[3, 12]).unwrap();
-    assert!(matches!(ops.embedding(&weight, &beyond), Err(OpError::Shape { .. })), "a token beyond the table");
+    assert!(
+        matches!(ops.embedding(&weight, &beyond), Err(OpError::Shape { .. })),
+        "a token beyond the table"
+    );
 }
 
 fn norm_reference(x: &[f64], cols: usize, eps: f64) -> Vec<f64> {
@@ -118,9 +121,8 @@ pub(crate) fn residual_mix<B: TrainOps>(ops: &B, tolerance: f64) {
     let mut dx0 = ops.tensor(N, C, &before).unwrap();
     let (mut dresid, mut dlambdas) = (ops.grad(&[3]).unwrap(), ops.grad(&[3]).unwrap());
     let d = ops.tensor(N, C, &dy).unwrap();
-    let dx = ops
-        .residual_mix_backward(&tx, &tx0, &a, &b, 1, d, &mut dx0, &mut dresid, &mut dlambdas)
-        .unwrap();
+    let dx =
+        ops.residual_mix_backward(&tx, &tx0, &a, &b, 1, d, &mut dx0, &mut dresid, &mut dlambdas).unwrap();
     let want: Vec<f64> = wdy.iter().map(|d| d * ra).collect();
     assert_close("dx", &ops.tensor_values(&dx).unwrap(), &want, tolerance);
     let want: Vec<f64> = wdy.iter().zip(wide(&before)).map(|(d, x)| d * rb + x).collect();
@@ -202,7 +204,16 @@ pub(crate) fn value_embedding<B: TrainOps>(ops: &B, tolerance: f64) {
     let (d, mut dh) = (ops.tensor(N, C, &dv).unwrap(), ops.tensor(N, C, &dh0).unwrap());
     let scale = SCALE as f32;
     ops.value_embedding_backward(
-        &th, &ttable, &tokens, &tgate, scale, &saved, &d, &mut dtable, &mut dgate, &mut dh,
+        &th,
+        &ttable,
+        &tokens,
+        &tgate,
+        scale,
+        &saved,
+        &d,
+        &mut dtable,
+        &mut dgate,
+        &mut dh,
     )
     .unwrap();
     let want = gradient(&wtable, |table| dot(&forward(&wv, &wh, table, &wgate), &wdv));

@@ -46,7 +46,8 @@ struct Sizes {
 
 impl Sizes {
     fn new(shape: &AttentionShape, keys: usize) -> TchResult<Self> {
-        if shape.n_kv_head == 0 || !shape.n_head.is_multiple_of(shape.n_kv_head) || keys < shape.sequence.len {
+        if shape.n_kv_head == 0 || !shape.n_head.is_multiple_of(shape.n_kv_head) || keys < shape.sequence.len
+        {
             return Err(shape_error(format!("{shape:?} over {keys} keys")));
         }
         Ok(Self {
@@ -118,9 +119,11 @@ impl Block {
     /// Of x (B * K, G, T, D), this block's queries as (heads, G * rows, D).
     fn queries(self, x: &Tensor) -> TchResult<Tensor> {
         let (_, group, _, head_dim) = x.size4()?;
-        x.f_narrow(0, self.head, self.heads)?
-            .f_narrow(2, self.first, self.rows)?
-            .f_reshape([self.heads, group * self.rows, head_dim])
+        x.f_narrow(0, self.head, self.heads)?.f_narrow(2, self.first, self.rows)?.f_reshape([
+            self.heads,
+            group * self.rows,
+            head_dim,
+        ])
     }
 
     /// Of x (B * K, T, D), this block's keys as (heads, cols, D).
@@ -170,8 +173,7 @@ pub(super) fn forward(
     let sizes = Sizes::new(shape, shape.sequence.len)?;
     if flash && q.f_kind()? == Kind::BFloat16 {
         let view = |x: &Tensor| x.f_view_([sizes.batch, sizes.queries, -1, sizes.head_dim]);
-        let saved =
-            shim::flash_forward(&view(q)?, &view(k)?, &view(v)?, sizes.scale(), flash_window(sizes))?;
+        let saved = shim::flash_forward(&view(q)?, &view(k)?, &view(v)?, sizes.scale(), flash_window(sizes))?;
         let output = saved.output.f_reshape([sizes.batch * sizes.queries, -1])?;
         return Ok((output, Saved::Flash(Box::new(Flashed(saved)))));
     }

@@ -34,8 +34,14 @@ impl TorchBackend {
     pub fn new(device: TorchDevice, precision: Precision, threads: usize) -> Result<Self, DeviceError> {
         device::check(device, precision == Precision::Bf16)?;
         let facts = facts::torch_facts().map_err(|_| DeviceError::NotBuilt)?;
-        let mut backend =
-            Self { device, precision, threads: threads.max(1), flash: false, mixed_addmm: false, class: String::new() };
+        let mut backend = Self {
+            device,
+            precision,
+            threads: threads.max(1),
+            flash: false,
+            mixed_addmm: false,
+            class: String::new(),
+        };
         let start = |e: tch::TchError| DeviceError::Start { message: e.to_string() };
         let _guard = tch::no_grad_guard();
         shim::set_threads(backend.threads).map_err(start)?;

@@ -113,9 +113,9 @@ impl From<DeviceError> for Error {
                  or --set run.backend=cpu",
             ),
             DeviceError::Unknown { .. } => made.key("run.device").expected("`cpu` or `cuda:N`"),
-            DeviceError::NoCuda { .. } => {
-                made.key("run.device").help("nanorun doctor says what it finds; --set run.device=cpu runs without")
-            }
+            DeviceError::NoCuda { .. } => made
+                .key("run.device")
+                .help("nanorun doctor says what it finds; --set run.device=cpu runs without"),
             DeviceError::NoSuchDevice { count, .. } => made
                 .key("run.device")
                 .expected(format!("cuda:0 to cuda:{}", count.saturating_sub(1)))
@@ -165,7 +165,9 @@ mod tests {
 
     #[test]
     fn other_names_are_refused() {
-        for name in ["", "gpu", "CPU", "cuda:", "cuda:-1", "cuda:+1", "cuda:x", "cpu:0", "cuda:99999999999999999999"] {
+        for name in
+            ["", "gpu", "CPU", "cuda:", "cuda:-1", "cuda:+1", "cuda:x", "cpu:0", "cuda:99999999999999999999"]
+        {
             let error = name.parse::<TorchDevice>();
             assert_eq!(error, Err(DeviceError::Unknown { text: name.to_owned() }), "{name}");
         }
@@ -179,7 +181,10 @@ mod tests {
             DeviceError::NoCuda { index: 0, reason: "no NVIDIA driver (libcuda.so.1)".to_owned() },
             DeviceError::NoSuchDevice { index: 3, count: 2 },
             DeviceError::NoBf16 { index: 0, name: "Tesla T4".to_owned(), capability: 75 },
-            DeviceError::Libtorch { found: "2.9.1".to_owned(), library: "/opt/torch/lib/libtorch_cpu.so".to_owned() },
+            DeviceError::Libtorch {
+                found: "2.9.1".to_owned(),
+                library: "/opt/torch/lib/libtorch_cpu.so".to_owned(),
+            },
             DeviceError::Start { message: "symbol lookup error".to_owned() },
         ];
         let text: Vec<_> = errors

@@ -25,8 +25,7 @@ pub(super) struct SegmentPlan {
 
 impl SegmentPlan {
     fn new(ids: &[i32], backend: &TorchBackend) -> TchResult<Self> {
-        let mut order: Vec<i64> =
-            (0..ids.len()).filter(|&row| ids[row] >= 0).map(|row| row as i64).collect();
+        let mut order: Vec<i64> = (0..ids.len()).filter(|&row| ids[row] >= 0).map(|row| row as i64).collect();
         order.sort_by_key(|&row| ids[row as usize]);
         let (mut pieces, mut tokens, mut unique) = (Vec::new(), Vec::new(), Vec::new());
         let mut start = 0;

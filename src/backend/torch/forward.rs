@@ -146,7 +146,8 @@ impl ForwardOps for TorchBackend {
         layer: usize,
     ) -> OpResult<Tensor> {
         self.run("residual_mix", || {
-            let (a, b) = (residual::entry(&resid.master, layer)?, residual::entry(&x0_lambdas.master, layer)?);
+            let (a, b) =
+                (residual::entry(&resid.master, layer)?, residual::entry(&x0_lambdas.master, layer)?);
             residual::mix(x, &a, x0, &b)
         })
     }
@@ -186,9 +187,7 @@ impl ForwardOps for TorchBackend {
         scale: f32,
         eps: f32,
     ) -> OpResult<(Tensor, Tensor)> {
-        self.run("rotary_norm", || {
-            rotary::rotary_norm(&x, rotary, start, sequence, head_dim, scale, eps)
-        })
+        self.run("rotary_norm", || rotary::rotary_norm(&x, rotary, start, sequence, head_dim, scale, eps))
     }
 
     fn attention(

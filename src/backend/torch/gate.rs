@@ -78,9 +78,11 @@ pub(super) fn smear_backward(
     // d(loss)/d(lambda * g[t]); 0 at the first position of each sequence.
     let dcoefficient = g.f_zeros_like()?;
     shifted(&dcoefficient, sequence, 1)?.f_copy_(
-        &float(&shifted(dy, sequence, 1)?)?
-            .f_mul(&shifted(x, sequence, 0)?)?
-            .f_sum_dim_intlist([-1_i64].as_slice(), true, Kind::Float)?,
+        &float(&shifted(dy, sequence, 1)?)?.f_mul(&shifted(x, sequence, 0)?)?.f_sum_dim_intlist(
+            [-1_i64].as_slice(),
+            true,
+            Kind::Float,
+        )?,
     )?;
     let _ = dlambda.f_add_(&dot(g, &dcoefficient)?)?;
     open_backward(x, gate, g, &dcoefficient.f_mul(lambda)?, dgate, &dx)?;

@@ -23,10 +23,7 @@ fn head_rows(lm_head: &Tensor, head: &HeadShape) -> TchResult<Tensor> {
 pub(super) fn logits(x: &Tensor, lm_head: &Tensor, head: &HeadShape) -> TchResult<Tensor> {
     let mut logits = float(&linear::linear(x, &head_rows(lm_head, head)?)?)?;
     match head.softcap {
-        Some(cap) => logits
-            .f_mul_scalar_(1.0 / f64::from(cap))?
-            .f_tanh_()?
-            .f_mul_scalar_(f64::from(cap)),
+        Some(cap) => logits.f_mul_scalar_(1.0 / f64::from(cap))?.f_tanh_()?.f_mul_scalar_(f64::from(cap)),
         None => Ok(logits),
     }
 }

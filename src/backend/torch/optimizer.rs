@@ -75,13 +75,12 @@ pub(super) fn sgd(weight: &mut Weight, grad: &Grad, momentum: &mut State, step: 
 }
 
 /// Muon with NorMuon on matrices of one shape, a stack at a time; the matrices do not influence each other.
-pub(super) fn muon(
-    params: &mut [MuonParam<'_, Weight, Grad, State>],
-    step: &MuonStep,
-) -> TchResult<()> {
+pub(super) fn muon(params: &mut [MuonParam<'_, Weight, Grad, State>], step: &MuonStep) -> TchResult<()> {
     let Some(first) = params.first() else { return Ok(()) };
     let size = first.weight.master.size();
-    let [rows, cols] = size[..] else { return Err(shape_error(format!("Muon on a tensor of shape {size:?}"))) };
+    let [rows, cols] = size[..] else {
+        return Err(shape_error(format!("Muon on a tensor of shape {size:?}")));
+    };
     if let Some(other) = params.iter().map(|p| p.weight.master.size()).find(|other| *other != size) {
         return Err(shape_error(format!("Muon on {size:?} and {other:?} in one call")));
     }
@@ -121,7 +120,8 @@ fn muon_stack(
     }
     if step.renormalize {
         let mut scale = norm(&x, &[-2, -1])?.f_clamp_min_(1e-6)?.f_reciprocal_()?;
-        let scale = scale.f_mul_scalar_((rows.min(cols) as f64).sqrt())?.f_to_dtype(x.f_kind()?, true, false)?;
+        let scale =
+            scale.f_mul_scalar_((rows.min(cols) as f64).sqrt())?.f_to_dtype(x.f_kind()?, true, false)?;
         x = x.f_mul_(&scale)?;
     }
     let mut second = stack(params.iter().map(|p| &p.second_moment.0), second_shape)?;
@@ -129,13 +129,17 @@ fn muon_stack(
     let (lr, lr_wd) = rates(step, x.f_kind()?);
     for (index, param) in params.iter_mut().enumerate() {
         let x = x.f_select(0, index as i64)?;
-        param.second_moment.0.f_copy_(&second.f_select(0, index as i64)?.f_view_(param.second_moment.0.size())?)?;
+        param
+            .second_moment
+            .0
+            .f_copy_(&second.f_select(0, index as i64)?.f_view_(param.second_moment.0.size())?)?;
         let w = &mut param.weight.master;
         // Decay only where update and weight agree in sign.
         let agree = x.f_mul(w)?.f_ge(0.0)?;
         let decay = w.f_mul_scalar(lr_wd)?.f_mul_(&agree)?;
         let mut update = x.f_mul_scalar(lr)?;
-        let update = if update.f_kind()? == Kind::Float { update.f_add_(&decay)? } else { decay.f_add(&update)? };
+        let update =
+            if update.f_kind()? == Kind::Float { update.f_add_(&decay)? } else { decay.f_add(&update)? };
         let _ = w.f_sub_(&update)?;
         param.weight.refresh()?;
     }
@@ -175,7 +179,8 @@ fn normuon(mut x: Tensor, second: &mut Tensor, step: &MuonStep, reduced: i64) ->
     let count = x.size()[if reduced == -1 { 2 } else { 1 }] as f64;
     let both = [-2_i64, -1];
     let mean = float(&x)?.f_square()?.f_mean_dim([reduced].as_slice(), true, Kind::Float)?;
-    let before = mean.f_sum_dim_intlist(both.as_slice(), true, Kind::Float)?.f_mul_scalar_(count)?.f_sqrt_()?;
+    let before =
+        mean.f_sum_dim_intlist(both.as_slice(), true, Kind::Float)?.f_mul_scalar_(count)?.f_sqrt_()?;
     let beta2 = match x.f_kind()? {
         Kind::BFloat16 => bf16(1.0 - bf16(step.beta2)),
         _ => 1.0 - step.beta2,

@@ -62,7 +62,8 @@ impl Rotary {
         }
         let at = |table: &Tensor| table.f_narrow(0, start as i64, len)?.f_unsqueeze(1);
         let cos = at(&self.cos)?;
-        let (sin, minus_sin) = if inverse { (&self.minus_sin, &self.sin) } else { (&self.sin, &self.minus_sin) };
+        let (sin, minus_sin) =
+            if inverse { (&self.minus_sin, &self.sin) } else { (&self.sin, &self.minus_sin) };
         let (x1, x2) = (x.f_narrow(-1, 0, half)?, x.f_narrow(-1, half, half)?);
         let y = Tensor::f_empty(x.size(), (Kind::Float, x.device()))?;
         let mut y1 = x1.f_mul_out(&y.f_narrow(-1, 0, half)?, &cos)?;

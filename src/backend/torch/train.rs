@@ -83,7 +83,8 @@ impl TrainOps for TorchBackend {
         dx0_lambdas: &mut Grad,
     ) -> OpResult<Tensor> {
         self.run("residual_mix_backward", || {
-            let (a, b) = (residual::entry(&resid.master, layer)?, residual::entry(&x0_lambdas.master, layer)?);
+            let (a, b) =
+                (residual::entry(&resid.master, layer)?, residual::entry(&x0_lambdas.master, layer)?);
             let _ = residual::entry(&dresid.0, layer)?.f_add_(&residual::dot(x, &dy)?)?;
             let _ = residual::entry(&dx0_lambdas.0, layer)?.f_add_(&residual::dot(x0, &dy)?)?;
             let _ = dx0.f_addcmul_(&dy, &b)?;
@@ -178,8 +179,11 @@ impl TrainOps for TorchBackend {
         dlm_head: &mut Grad,
     ) -> OpResult<(Vec<f32>, Tensor)> {
         self.run("cross_entropy", || {
-            let backward =
-                loss::Backward { scale: grad_scale, dlm_head: &mut dlm_head.0, mixed_addmm: self.mixed_addmm };
+            let backward = loss::Backward {
+                scale: grad_scale,
+                dlm_head: &mut dlm_head.0,
+                mixed_addmm: self.mixed_addmm,
+            };
             let (losses, dx) = loss::cross_entropy(x, lm_head.compute(), targets, head, Some(backward))?;
             let dx = match dx {
                 Some(dx) => dx,
