@@ -29,4 +29,5 @@ pub mod record;
 pub mod run;
 pub mod scorecard;
 pub mod gate;
+pub mod experiment;
 pub mod cli;

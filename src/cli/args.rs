@@ -1,8 +1,9 @@
 //! What can be said on the command line.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, Parser, Subcommand};
 
 /// Declarative, bit-exactly reproducible experiments for nanochat-style pretraining.
 ///
@@ -11,18 +12,32 @@ use clap::{Args, Parser, Subcommand};
 #[command(
     name = "nanorun",
     version,
-    args_conflicts_with_subcommands = true,
     arg_required_else_help = true,
     disable_help_subcommand = true,
+    override_usage = "nanorun MANIFEST [OPTIONS]\n       nanorun COMMAND [OPTIONS]",
     after_help = EXIT_CODES
 )]
 pub struct Cli {
-    /// The command; none is `run`.
+    /// The command; a manifest alone is `run`.
     #[command(subcommand)]
-    pub command: Option<Command>,
-    /// Arguments of `run` without its name.
-    #[command(flatten)]
-    pub run: Option<RunArgs>,
+    pub command: Command,
+}
+
+impl Cli {
+    /// Puts in the `run` that `nanorun MANIFEST` leaves out.
+    pub fn arguments(given: impl IntoIterator<Item = OsString>) -> Vec<OsString> {
+        let mut arguments: Vec<OsString> = given.into_iter().collect();
+        let Some(first) = arguments.get(1) else { return arguments };
+        let own = ["-h", "--help", "-V", "--version"];
+        let command = <Self as CommandFactory>::command();
+        let known = first.to_str().is_some_and(|first| {
+            own.contains(&first) || command.get_subcommands().any(|command| command.get_name() == first)
+        });
+        if !known {
+            arguments.insert(1, "run".into());
+        }
+        arguments
+    }
 }
 
 const EXIT_CODES: &str = "\
@@ -168,9 +183,6 @@ pub struct DiffArgs {
     pub a: PathBuf,
     /// Another
     pub b: PathBuf,
-    /// Print machine-readable JSON on stdout
-    #[arg(long)]
-    pub json: bool,
 }
 
 /// `nanorun report`

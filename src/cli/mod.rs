@@ -1,18 +1,26 @@
 //! The command line: one file a command, and the exit code of the process.
 
 mod args;
+mod diff;
 mod output;
+mod report;
+mod run;
+mod verify;
 
 use std::process::ExitCode;
 
 use clap::Parser;
 
-pub use args::{Cli, Command};
-pub use output::Output;
+use crate::error::{Class, Result};
+use crate::experiment::Experiment;
+use crate::manifest::Options;
+
+use args::{Cli, Command, Common};
+use output::Output;
 
 /// Parses the command line, carries the command out and reports how it went.
 pub fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
+    let cli = match Cli::try_parse_from(Cli::arguments(std::env::args_os())) {
         Ok(cli) => cli,
         Err(error) => {
             // clap knows whether this is help (stdout, 0) or a mistake (stderr, 2).
@@ -20,6 +28,44 @@ pub fn main() -> ExitCode {
             return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
         }
     };
-    let _ = cli;
-    ExitCode::SUCCESS
+    match dispatch(cli) {
+        Ok(None) => ExitCode::SUCCESS,
+        Ok(Some(class)) => ExitCode::from(class.exit_code()),
+        Err(error) => {
+            Output::new(false).warn(&format!("error: {error}"));
+            ExitCode::from(error.class().exit_code())
+        }
+    }
+}
+
+/// Carries a command out; the class is that of a failure it has already told about.
+fn dispatch(cli: Cli) -> Result<Option<Class>> {
+    match cli.command {
+        Command::Run(args) => run::run(&args),
+        Command::Verify(args) => verify::verify(&args),
+        Command::Diff(args) => diff::diff(&args),
+        Command::Report(args) => report::report(&args),
+        Command::Fields => {
+            Output::new(false).result(&crate::manifest::reference_markdown());
+            Ok(None)
+        }
+        _ => Ok(None),
+    }
+}
+
+/// The experiment that a command names.
+fn experiment(manifest: &std::path::Path, common: &Common) -> Result<Experiment> {
+    let options = Options {
+        profile: common.profile.clone(),
+        sets: common.sets.clone(),
+        env: std::env::vars_os()
+            .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+            .collect(),
+    };
+    Experiment::load(manifest, &options, &common.results)
+}
+
+/// Threads asked for, or all cores.
+fn threads(asked: Option<u16>) -> usize {
+    asked.map_or_else(|| std::thread::available_parallelism().map_or(1, usize::from), usize::from)
 }

@@ -50,7 +50,7 @@ impl BpeEncoder {
     /// # Errors
     /// Says what is wrong: a byte without a token, an empty token, or two tokens that are the same.
     pub(super) fn new(tokens: Vec<Vec<u8>>) -> Result<Self, String> {
-        let mut ids = FastMap::with_capacity_and_hasher(tokens.len(), Default::default());
+        let mut ids = FastMap::default();
         for (id, token) in tokens.iter().enumerate() {
             if token.is_empty() {
                 return Err(format!("token {id} is empty"));

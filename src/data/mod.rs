@@ -27,6 +27,7 @@ mod fast_hash;
 mod loader;
 mod packing;
 mod parquet;
+mod parquet_pages;
 pub mod pickle;
 mod shards;
 mod special;

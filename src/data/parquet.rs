@@ -14,6 +14,7 @@ use polars::io::mmap::MmapBytesReader;
 use polars::io::parquet::read::{FileMetadata, ParallelStrategy, ParquetReader};
 use polars::prelude::{DataType, PolarsResult, SerReader};
 
+use super::parquet_pages;
 use crate::error::{Error, Result};
 
 /// The column that upstream's shards have.
@@ -81,7 +82,8 @@ impl ParquetShard {
         .map_err(|cause| not_parquet(&bytes, cause))?;
 
         let Some(field) = schema.get(COLUMN) else {
-            let names: Vec<&str> = schema.iter_names().map(|name| name.as_str()).take(8).collect();
+            let names: Vec<&str> =
+                schema.iter_names().map(polars::prelude::PlSmallStr::as_str).take(8).collect();
             return Err(bad(&format!("a shard has no column `{COLUMN}`, only {}", backticked(&names)))
                 .expected(format!("a column `{COLUMN}` of strings, as in upstream's shards")));
         };
@@ -107,7 +109,8 @@ impl ParquetShard {
 
     /// Rows of one group.
     pub(super) fn group_len(&self, group: usize) -> usize {
-        self.metadata.row_groups.get(group).map_or(0, |group| group.num_rows())
+        let Some(group) = self.metadata.row_groups.get(group) else { return 0 };
+        group.num_rows()
     }
 
     /// The documents of one row group, in order.
@@ -122,8 +125,14 @@ impl ParquetShard {
         let mut metadata = FileMetadata::clone(&self.metadata);
         metadata.row_groups = vec![wanted.clone()];
         metadata.num_rows = rows;
-        let source = self.bytes.open()?;
+        let mut source = self.bytes.open()?;
         let documents = guarded(|| {
+            let columns: Vec<_> = wanted.columns_under_root_iter(COLUMN).into_iter().flatten().collect();
+            let [column] = columns.as_slice() else {
+                polars::prelude::polars_bail!(ComputeError: "its column `{COLUMN}` is not one flat column");
+            };
+            parquet_pages::check(&mut source, column.byte_range(), rows)
+                .map_err(|what| polars::prelude::polars_err!(ComputeError: "{what}"))?;
             let mut reader = ParquetReader::new(source)
                 .with_columns(Some(vec![COLUMN.to_owned()]))
                 .read_parallel(ParallelStrategy::None);

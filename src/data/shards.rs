@@ -153,6 +153,21 @@ impl SplitSource {
         Ok(canonical.finish())
     }
 
+    /// All its documents in order: for a split that fits into memory.
+    ///
+    /// # Errors
+    /// A shard that cannot be read.
+    pub fn documents(&self) -> Result<Vec<String>> {
+        let mut documents = Vec::new();
+        for file in 0..self.files() {
+            let reader = self.open(file)?;
+            for group in 0..reader.groups() {
+                documents.extend(reader.read_split(group)?);
+            }
+        }
+        Ok(documents)
+    }
+
     /// Opens one of its files.
     pub(super) fn open(&self, file: usize) -> Result<SpanReader> {
         let Some(span) = self.spans.get(file) else {

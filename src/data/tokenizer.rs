@@ -40,7 +40,7 @@ pub struct Tokenizer {
 }
 
 enum Kind {
-    Bpe(BpeEncoder),
+    Bpe(Box<BpeEncoder>),
     Char(CharVocab),
 }
 
@@ -80,7 +80,7 @@ impl Tokenizer {
         for name in &specials {
             canonical.str("special", name);
         }
-        let kind = Kind::Bpe(BpeEncoder::new(tokens)?);
+        let kind = Kind::Bpe(Box::new(BpeEncoder::new(tokens)?));
         Ok(Self { kind, bos: (ordinary + at) as u32, specials, digest: canonical.finish() })
     }
 

@@ -127,12 +127,11 @@ impl Writer {
 
     fn sized(&mut self, short: u8, long: u8, bytes: &[u8]) {
         self.boundary();
-        match u8::try_from(bytes.len()) {
-            Ok(len) => self.op(&[short, len]),
-            Err(_) => {
-                self.op(&[long]);
-                self.op(&(bytes.len() as u32).to_le_bytes());
-            }
+        if let Ok(len) = u8::try_from(bytes.len()) {
+            self.op(&[short, len]);
+        } else {
+            self.op(&[long]);
+            self.op(&(bytes.len() as u32).to_le_bytes());
         }
         self.op(bytes);
         self.op(b"\x94"); // MEMOIZE

@@ -1,1 +1,394 @@
-//! manifest.
+//! The manifest: TOML as written, layered, expanded into cells, each settled in the manifest's own terms.
+//!
+//! Passes: [`document`] (values with their lines), [`layers`] (key paths checked against the table in [`fields`],
+//! laid over each other), [`matrix`] (cells), [`settings`] (a cell with a value for every field, the recipe of its
+//! commit filling what is missing). Knows recipes, but no sizes: those are the plan's.
+
+mod document;
+mod expand;
+pub mod field;
+pub mod fields;
+mod layers;
+mod matrix;
+mod reference;
+pub mod settings;
+mod spelling;
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use toml::Value;
+
+use self::document::Node;
+use self::field::{Context, Fallback};
+use self::layers::Layer;
+pub use self::layers::{Entry, Origin};
+use self::matrix::Matrix;
+pub use self::matrix::SEED;
+pub use self::reference::markdown as reference_markdown;
+pub use self::settings::{Head, Settings};
+use self::settings::{InitChoice, ModelKind, OneOrMany, OptimizerKind, TokenizerSetting};
+use crate::error::{Error, Result};
+use crate::upstream::{self, RECIPES};
+
+/// What lies over the file.
+#[derive(Debug, Clone, Default)]
+pub struct Options {
+    /// `--profile`.
+    pub profile: Option<String>,
+    /// `--set` arguments, `path=value`.
+    pub sets: Vec<String>,
+    /// Environment variables: `NANORUN_A__B_C`, and what paths refer to.
+    pub env: Vec<(String, String)>,
+}
+
+/// A manifest, expanded and settled.
+#[derive(Debug, Clone)]
+pub struct Manifest {
+    /// The file it was read from.
+    pub file: PathBuf,
+    /// The text as written.
+    pub text: String,
+    /// The profile laid over it.
+    pub profile: Option<String>,
+    /// Name, question, scorecard.
+    pub head: Head,
+    /// Values that mark the control arm, by key path; empty is the base; none is no comparison.
+    pub control: Option<BTreeMap<String, Value>>,
+    /// Its cells, in order; at least one.
+    pub cells: Vec<Cell>,
+}
+
+/// A cell of the matrix.
+#[derive(Debug, Clone)]
+pub struct Cell {
+    /// What the matrix sets, by key path.
+    pub overrides: BTreeMap<String, Value>,
+    /// Every field, with the recipe's values where nothing else was said.
+    pub settings: Settings,
+    /// Where values that were written stand.
+    origins: BTreeMap<String, Origin>,
+    /// The manifest, for what was not written.
+    file: PathBuf,
+}
+
+impl Cell {
+    /// Adds a key path and where it was written; of one that was not, the file alone.
+    pub fn locate(&self, path: &str, error: Error) -> Error {
+        match self.origins.get(path) {
+            Some(origin) => origin.locate(error.key(path)),
+            None => error.key(path).file(&self.file),
+        }
+    }
+
+    /// Whether the manifest, and not the recipe, says what this field is.
+    pub fn is_written(&self, path: &str) -> bool {
+        self.origins.contains_key(path)
+    }
+
+    /// What the matrix sets besides the seed: the arm.
+    pub fn arm(&self) -> BTreeMap<String, Value> {
+        self.overrides.iter().filter(|(path, _)| *path != SEED).map(|(p, v)| (p.clone(), v.clone())).collect()
+    }
+}
+
+impl Manifest {
+    /// Reads and settles a file.
+    pub fn load(file: &Path, options: &Options) -> Result<Self> {
+        let text = std::fs::read_to_string(file)
+            .map_err(|cause| Error::input("cannot read the manifest").file(file).because(cause))?;
+        Self::parse(file, &text, options)
+    }
+
+    /// Settles `text`; `file` is what errors name.
+    pub fn parse(file: &Path, text: &str, options: &Options) -> Result<Self> {
+        let root = document::parse(file, text)?;
+        let origin = Origin::File(file.to_owned(), 1);
+        let mut base = Layer::new();
+        layers::flatten(&root, "", &origin, &["profile", "matrix"], &mut base)?;
+        layers::check_groups(&base)?;
+        let mut matrix = match root.get("matrix") {
+            Some(node) => Matrix::read(node, &origin)?,
+            None => Matrix::default(),
+        };
+        let mut control = read_control(&root, &origin)?;
+
+        let profiles = read_profiles(&root, &origin)?;
+        if let Some(name) = &options.profile {
+            let Some(profile) = profiles.into_iter().find(|profile| profile.name == *name) else {
+                return Err(unknown_profile(&root, name).file(file));
+            };
+            // A baseline belongs to what it was made from.
+            base.remove("scorecard.reproducibility.baseline");
+            layers::lay_over(&mut base, &profile.layer);
+            matrix.lay_over(profile.matrix);
+            control = profile.control.or(control);
+        }
+        layers::lay_over(&mut base, &layers::from_env(&options.env)?);
+        let sets = layers::from_sets(&options.sets)?;
+        layers::lay_over(&mut base, &sets);
+        matrix.collapse(&sets);
+        let control = control.map(|control| {
+            control
+                .into_iter()
+                .filter(|(path, _)| !sets.contains_key(path))
+                .map(|(p, e)| (p, e.value))
+                .collect()
+        });
+
+        let head = settle_head(&base, file)?;
+        let strict = options.profile.is_none() && sets.is_empty();
+        let overrides = matrix.expand(&base, strict)?;
+        require(&base, &overrides, file)?;
+        let cells = overrides
+            .into_iter()
+            .map(|overrides| settle(&base, overrides, file, &options.env))
+            .collect::<Result<_>>()?;
+        Ok(Self {
+            file: file.to_owned(),
+            text: text.to_owned(),
+            profile: options.profile.clone(),
+            head,
+            control,
+            cells,
+        })
+    }
+
+    /// The directory name under `results/`: `<name>`, or `<name>@<profile>`.
+    pub fn results_name(&self) -> String {
+        match &self.profile {
+            Some(profile) => format!("{}@{profile}", self.head.name),
+            None => self.head.name.clone(),
+        }
+    }
+}
+
+struct Profile {
+    name: String,
+    layer: Layer,
+    matrix: Matrix,
+    control: Option<Layer>,
+}
+
+/// Every profile, so that a mistake in one shows whichever is used.
+fn read_profiles(root: &Node, origin: &Origin) -> Result<Vec<Profile>> {
+    let Some(node) = root.get("profile") else { return Ok(Vec::new()) };
+    let mut profiles = Vec::new();
+    for (name, node) in node.entries() {
+        if !node.is_table() || field::Kind::Name.accept(&Value::String(name.clone())).is_none() {
+            let what = format!("a profile cannot be {name} = {}", layers::brief(&node.value()));
+            let error = Error::input(what).key(format!("profile.{name}")).expected("[profile.NAME]");
+            return Err(line_of(origin, node).locate(error));
+        }
+        let mut layer = Layer::new();
+        layers::flatten(node, "", &line_of(origin, node), &["matrix"], &mut layer)?;
+        layers::check_groups(&layer)?;
+        let matrix = match node.get("matrix") {
+            Some(matrix) => Matrix::read(matrix, origin)?,
+            None => Matrix::default(),
+        };
+        profiles.push(Profile { name: name.clone(), layer, matrix, control: read_control(node, origin)? });
+    }
+    Ok(profiles)
+}
+
+/// `[scorecard.control]`: fields and the values that the control arm has.
+fn read_control(node: &Node, origin: &Origin) -> Result<Option<Layer>> {
+    let Some(control) = node.get("scorecard").and_then(|scorecard| scorecard.get("control")) else {
+        return Ok(None);
+    };
+    let place = line_of(origin, control);
+    if !control.is_table() {
+        let error = Error::input("scorecard.control is no table").key("scorecard.control");
+        return Err(place.locate(error.expected("a table of fields and their values in the control arm")));
+    }
+    let mut layer = Layer::new();
+    layers::flatten(control, "", &place, &[], &mut layer)?;
+    if let Some((path, entry)) = layer.iter().find(|(path, _)| !fields::is_sweepable(path)) {
+        return Err(entry.origin.locate(matrix::not_sweepable(path)));
+    }
+    Ok(Some(layer))
+}
+
+fn line_of(origin: &Origin, node: &Node) -> Origin {
+    match origin {
+        Origin::File(file, _) => Origin::File(file.clone(), node.line),
+        other => other.clone(),
+    }
+}
+
+fn unknown_profile(root: &Node, name: &str) -> Error {
+    let known: Vec<&str> =
+        root.get("profile").map_or(&[][..], Node::entries).iter().map(|(name, _)| name.as_str()).collect();
+    let error = Error::input(format!("there is no profile {name}")).key(format!("profile.{name}"));
+    let error = match known.as_slice() {
+        [] => error.expected("no --profile: this manifest has none"),
+        known => error.expected(known.join(", ")),
+    };
+    match spelling::nearest(name, known) {
+        Some(meant) => error.help(format!("did you mean `{meant}`?")),
+        None => error,
+    }
+}
+
+/// What every manifest pins; an axis may pin it for its cells.
+fn require(base: &Layer, cells: &[Layer], file: &Path) -> Result<()> {
+    let budget: &[&str] = &["budget.steps", "budget.tokens", "budget.flops", "budget.param_data_ratio"];
+    let has = |cell: &Layer, path: &str| base.contains_key(path) || cell.contains_key(path);
+    let required = fields::all().filter(|field| matches!(field.default, Fallback::Required));
+    let mut missing: Vec<&str> =
+        required.map(|field| field.path).filter(|path| cells.iter().any(|cell| !has(cell, path))).collect();
+    if cells.iter().any(|cell| !budget.iter().any(|path| has(cell, path))) {
+        missing.push("budget");
+    }
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let mut lines = Vec::new();
+    for path in &missing {
+        lines.push(match *path {
+            "budget" => {
+                "[budget] with one of steps, tokens, flops, param_data_ratio, such as param_data_ratio = 12"
+                    .to_owned()
+            }
+            "upstream.commit" => format!("[upstream] commit = \"{}\"", upstream::newest().commit),
+            path => {
+                let (section, key) = path.rsplit_once('.').unwrap_or(("", path));
+                let value = match path {
+                    "name" => "\"my_experiment\"",
+                    "run.seed" => "42",
+                    "run.backend" => "\"cpu\"",
+                    _ => "\"linear\"",
+                };
+                if section.is_empty() {
+                    format!("{key} = {value}")
+                } else {
+                    format!("[{section}] {key} = {value}")
+                }
+            }
+        });
+    }
+    let noun = if missing.len() == 1 { "a required field is" } else { "required fields are" };
+    let error = Error::input(format!("{noun} missing: {}", missing.join(", "))).file(file);
+    Err(error.expected(format!("what decides the result to be pinned:\n    {}", lines.join("\n    "))))
+}
+
+fn settle_head(base: &Layer, file: &Path) -> Result<Head> {
+    if !base.contains_key("name") {
+        require(base, &[Layer::new()], file)?;
+    }
+    let head = |path: &str| path == "name" || path == "question" || path.starts_with("scorecard.");
+    // The head's defaults depend on nothing.
+    let context =
+        Context { recipe: upstream::newest(), model: ModelKind::Gpt, optimizer: OptimizerKind::MuonAdamw };
+    let defaults = layers::defaults(&context, base).into_iter().filter(|(path, _)| head(path)).collect();
+    let written = base.iter().filter(|(path, _)| head(path));
+    let written = written.map(|(path, entry)| (path.as_str(), entry.value.clone())).collect();
+    layers::extract(&[defaults, written])
+}
+
+/// Lays a cell over the base, fills it from its commit's recipe and checks what concerns several fields.
+fn settle(base: &Layer, overrides: Layer, file: &Path, env: &[(String, String)]) -> Result<Cell> {
+    let mut set = base.clone();
+    layers::lay_over(&mut set, &overrides);
+    set.retain(|path, _| path != "name" && path != "question" && !path.starts_with("scorecard."));
+
+    let commit =
+        set.get("upstream.commit").and_then(|entry| entry.value.as_str()).unwrap_or_default().to_owned();
+    let recipe = match (upstream::find(&commit), set.get_mut("upstream.commit")) {
+        (Ok(recipe), Some(entry)) => {
+            entry.value = Value::String(recipe.commit.to_owned());
+            recipe
+        }
+        (Ok(_), None) => return Err(Error::internal("a cell without a commit").file(file)),
+        (Err(unknown), entry) => {
+            let known: Vec<String> =
+                RECIPES.iter().map(|recipe| format!("{}  {}", recipe.short(), recipe.note)).collect();
+            let error = Error::input(format!("upstream.commit {commit:?}: {unknown}"))
+                .key("upstream.commit")
+                .expected(format!("one of\n    {}", known.join("\n    ")));
+            return Err(entry.iter().fold(error, |error, entry| entry.origin.locate(error)));
+        }
+    };
+    let word = |path: &str| set.get(path).and_then(|entry| entry.value.as_str());
+    let model = match word("model.kind") {
+        Some("microgpt") => ModelKind::Microgpt,
+        Some("bigram") => ModelKind::Bigram,
+        _ => ModelKind::Gpt,
+    };
+    let optimizer = match (word("optimizer.kind"), model) {
+        (Some("sgd"), _) => OptimizerKind::Sgd,
+        (Some("adamw"), _) | (None, ModelKind::Microgpt | ModelKind::Bigram) => OptimizerKind::Adamw,
+        _ => OptimizerKind::MuonAdamw,
+    };
+    if optimizer == OptimizerKind::MuonAdamw && model != ModelKind::Gpt {
+        let error = Error::input("only model.kind = \"gpt\" has optimizer.kind = \"muon_adamw\"")
+            .key("optimizer.kind")
+            .expected("\"adamw\" or \"sgd\"");
+        return Err(set.get("optimizer.kind").iter().fold(error, |error, entry| entry.origin.locate(error)));
+    }
+    // Where the matrix sweeps the kind, the base may hold fields of the other arms' kinds.
+    let swept = overrides.contains_key("model.kind") || overrides.contains_key("optimizer.kind");
+    for (path, entry) in &set {
+        let Some(field) = fields::find(path) else { continue };
+        if swept && !overrides.contains_key(path) {
+            continue;
+        }
+        if !field.applies.to(model, optimizer) {
+            let kind = word("model.kind").unwrap_or("gpt");
+            let optimizer = match optimizer {
+                OptimizerKind::MuonAdamw => "muon_adamw",
+                OptimizerKind::Adamw => "adamw",
+                OptimizerKind::Sgd => "sgd",
+            };
+            let what = format!("model.kind = \"{kind}\" with optimizer.kind = \"{optimizer}\" has no {path}");
+            let error = Error::input(what).key(path.as_str());
+            return Err(entry
+                .origin
+                .locate(error.expected(format!("it only with {}", field.applies.text()))));
+        }
+    }
+
+    let defaults = layers::defaults(&Context { recipe, model, optimizer }, &set);
+    let written = set.iter().map(|(path, entry)| (path.as_str(), entry.value.clone())).collect();
+    let settings: Settings = layers::extract(&[defaults, written])?;
+    let mut cell = Cell {
+        overrides: overrides.into_iter().map(|(path, entry)| (path, entry.value)).collect(),
+        settings,
+        origins: set.into_iter().map(|(path, entry)| (path, entry.origin)).collect(),
+        file: file.to_owned(),
+    };
+    check_precision(&cell)?;
+    expand_paths(&mut cell, env)?;
+    Ok(cell)
+}
+
+fn check_precision(cell: &Cell) -> Result<()> {
+    use self::settings::{Backend, ComputePrecision};
+    let run = &cell.settings.run;
+    if run.precision == ComputePrecision::Bf16 && run.backend != Backend::Tch {
+        let error = Error::input("only run.backend = \"tch\" computes in bf16").expected("\"f32\"");
+        return Err(cell.locate("run.precision", error));
+    }
+    Ok(())
+}
+
+fn expand_paths(cell: &mut Cell, env: &[(String, String)]) -> Result<()> {
+    let expand = |path: &str, text: &str| expand::path(text, env).map_err(|error| (path.to_owned(), error));
+    let located = |cell: &Cell, (path, error): (String, Error)| cell.locate(&path, error);
+    let shards: std::result::Result<Vec<String>, _> =
+        cell.settings.data.shards.as_slice().iter().map(|text| expand("data.shards", text)).collect();
+    cell.settings.data.shards = OneOrMany::Many(shards.map_err(|failed| located(cell, failed))?);
+    if let TokenizerSetting::Path(text) = &cell.settings.data.tokenizer {
+        let path = expand("data.tokenizer.path", text).map_err(|failed| located(cell, failed))?;
+        cell.settings.data.tokenizer = TokenizerSetting::Path(path);
+    }
+    if let InitChoice::File(text) = &cell.settings.model.init {
+        let path = expand("model.init.file", text).map_err(|failed| located(cell, failed))?;
+        cell.settings.model.init = InitChoice::File(path);
+    }
+    Ok(())
+}

@@ -1,3 +1,145 @@
 //! Cell by cell: recipe + overrides + data facts -> complete runs, their keys and the tree of shared prefixes.
 
+mod arms;
+mod batch;
+mod complete;
+mod groups;
+pub mod key;
+pub mod prefix;
+pub mod render;
 pub mod run_config;
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use serde::Serialize;
+
+pub use self::arms::Arm;
+use self::key::{KeyChain, RunKey};
+use self::prefix::PrefixForest;
+use self::run_config::{DataConfig, RunConfig};
+use crate::error::{Error, Result};
+use crate::hash::Digest;
+use crate::manifest::Manifest;
+use crate::upstream::ParamCounts;
+
+/// What only the data can say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct DataFacts {
+    /// Tokens the tokenizer knows; none while it is not here.
+    pub vocab_size: Option<usize>,
+    /// Hash over the contents of shards and tokenizer; none while they are not here.
+    pub content: Option<Digest>,
+}
+
+/// Where a plan learns what is not in the manifest.
+pub trait Facts {
+    /// Facts of a data set; asked once for each distinct one. An error is for data that are there and bad, absence
+    /// is no error.
+    fn data(&self, data: &DataConfig) -> Result<DataFacts>;
+
+    /// SHA-256 of a file of initial weights.
+    fn init_file(&self, path: &str) -> Result<Digest>;
+}
+
+/// Facts of a machine without the data.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct NoData;
+
+impl Facts for NoData {
+    fn data(&self, _: &DataConfig) -> Result<DataFacts> {
+        Ok(DataFacts::default())
+    }
+
+    fn init_file(&self, path: &str) -> Result<Digest> {
+        let bytes = std::fs::read(path)
+            .map_err(|cause| Error::input("cannot read the initial weights").file(path).because(cause))?;
+        Ok(Digest::of(&bytes))
+    }
+}
+
+/// Everything that is going to happen, before any of it does.
+#[derive(Debug, Clone, Serialize)]
+pub struct Plan {
+    /// The experiment's name.
+    pub name: String,
+    /// Its directory under `results/`.
+    pub results_name: String,
+    /// What it asks.
+    pub question: Option<String>,
+    /// The manifest it was made from.
+    pub manifest: PathBuf,
+    /// Threads of the cpu backend; none is all cores.
+    pub threads: Option<usize>,
+    /// The arms: cells without their seeds.
+    pub arms: Vec<Arm>,
+    /// The runs, in the order of the cells.
+    pub runs: Vec<PlannedRun>,
+    /// Which runs share which steps.
+    pub prefixes: PrefixForest,
+}
+
+/// One run.
+#[derive(Debug, Clone, Serialize)]
+pub struct PlannedRun {
+    /// Its arm, by index.
+    pub arm: usize,
+    /// What the matrix sets in its cell.
+    pub cell: BTreeMap<String, toml::Value>,
+    /// The run itself.
+    pub config: RunConfig,
+    /// Sizes that follow from it.
+    pub sizes: RunSizes,
+    /// Its key; pending while the data's contents are unknown.
+    pub key: RunKey,
+}
+
+/// Sizes of a run.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct RunSizes {
+    /// Parameters by upstream's groups.
+    pub params: ParamCounts,
+    /// Forward and backward, by upstream's formula.
+    pub flops_per_token: u64,
+    /// Optimizer steps.
+    pub steps: u64,
+    /// Tokens trained on.
+    pub tokens: u64,
+    /// FLOPs in all.
+    pub flops: f64,
+}
+
+/// Plans a manifest. Computes sizes and keys, touches no data itself.
+pub fn plan(manifest: &Manifest, facts: &dyn Facts) -> Result<Plan> {
+    let mut known: Vec<(DataConfig, DataFacts)> = Vec::new();
+    let mut runs = Vec::new();
+    let arms = arms::arms(manifest)?;
+    for (index, cell) in manifest.cells.iter().enumerate() {
+        let data = complete::data_config(&cell.settings);
+        let data_facts = if let Some((_, facts)) = known.iter().find(|(other, _)| *other == data) {
+            *facts
+        } else {
+            let found = facts.data(&data)?;
+            known.push((data.clone(), found));
+            found
+        };
+        let (config, sizes) = complete::complete(cell, data, data_facts, facts)?;
+        let key = KeyChain::new(&config).run_key();
+        let arm = arms.iter().position(|arm| arm.runs.contains(&index)).unwrap_or_default();
+        runs.push(PlannedRun { arm, cell: cell.overrides.clone(), config, sizes, key });
+    }
+    let prefixes = PrefixForest::of(&runs.iter().map(|run| &run.config).collect::<Vec<_>>());
+    Ok(Plan {
+        name: manifest.head.name.clone(),
+        results_name: manifest.results_name(),
+        question: manifest.head.question.clone(),
+        manifest: manifest.file.clone(),
+        threads: manifest.cells.first().and_then(|cell| cell.settings.run.threads),
+        arms,
+        runs,
+        prefixes,
+    })
+}

@@ -15,7 +15,7 @@ use crate::model::network::Network;
 use crate::plan::run_config::{BackendKind, InitSource, RunConfig};
 use crate::train::checkpoint::read_safetensors;
 use crate::train::engine::{Engine, NamedTensor, in_order};
-use crate::train::ops_engine::OpsEngine;
+use crate::train::ops_engine::{OpsEngine, op_error};
 use crate::train::scalar_engine::ScalarEngine;
 
 /// Makes the engine of a run; `threads` never changes its results on the cpu backend.
@@ -30,17 +30,24 @@ pub fn engine(config: &RunConfig, threads: usize) -> Result<Box<dyn Engine>> {
     }
 }
 
-fn on_backend<M: Network + 'static>(network: M, config: &RunConfig, threads: usize) -> Result<Box<dyn Engine>> {
+fn on_backend<M: Network + 'static>(
+    network: M,
+    config: &RunConfig,
+    threads: usize,
+) -> Result<Box<dyn Engine>> {
     let values = values(&network, config)?;
     let optimizer = &config.optimizer;
     match config.backend.kind {
         BackendKind::Cpu => {
-            Ok(Box::new(OpsEngine::new(network, CpuBackend::new(threads)?, optimizer, &values)?))
+            let ops = CpuBackend::new(threads).map_err(op_error)?;
+            Ok(Box::new(OpsEngine::new(network, ops, optimizer, &values)?))
         }
         BackendKind::Scalar => Ok(Box::new(ScalarEngine::new(network, optimizer, &values)?)),
-        BackendKind::Tch => Err(Error::run("this nanorun was built without the tch backend")
-            .key("run.backend")
-            .help("build it with `cargo build --release --features tch` (scripts/setup_libtorch gets libtorch)")),
+        BackendKind::Tch => {
+            Err(Error::run("this nanorun was built without the tch backend").key("run.backend").help(
+                "build it with `cargo build --release --features tch` (scripts/setup_libtorch gets libtorch)",
+            ))
+        }
     }
 }
 
@@ -57,8 +64,9 @@ fn values(network: &impl Network, config: &RunConfig) -> Result<Vec<Vec<f32>>> {
                     .key("model.init")
                     .expected(sha256.to_string()));
             }
-            let tensors = read_safetensors(&bytes)
-                .map_err(|what| Error::input(format!("the initial weights cannot be read: {what}")).file(path))?;
+            let tensors = read_safetensors(&bytes).map_err(|what| {
+                Error::input(format!("the initial weights cannot be read: {what}")).file(path)
+            })?;
             let tensors: Vec<_> = tensors
                 .into_iter()
                 .filter_map(|tensor| {

@@ -123,7 +123,8 @@ impl Executor<'_> {
             }
             let ready = |&index: &usize| {
                 board.waiting[index]
-                    && starts[index].is_none_or(|(donor, steps)| board.ended[donor] || board.reached[donor] >= steps)
+                    && starts[index]
+                        .is_none_or(|(donor, steps)| board.ended[donor] || board.reached[donor] >= steps)
             };
             if let Some(index) = (0..tasks.len()).find(ready) {
                 board.waiting[index] = false;
@@ -170,8 +171,8 @@ impl Executor<'_> {
         let mut engine = engine(&task.config, threads)?;
         let donors: Vec<_> = starts[index]
             .map(|(donor, steps)| Donor {
-                run_key: tasks[donor].run_key(),
-                dir: self.dir.run(&tasks[donor].run_key()),
+                run_key: tasks[donor].run_key,
+                dir: self.dir.run(&tasks[donor].run_key),
                 steps,
             })
             .into_iter()
@@ -180,7 +181,7 @@ impl Executor<'_> {
             starts.iter().flatten().filter(|(donor, _)| *donor == index).map(|(_, steps)| *steps).collect();
         let setting = Setting {
             files: &self.files,
-            dir: &self.dir.run(&task.run_key()),
+            dir: &self.dir.run(&task.run_key),
             rows: rows.as_ref(),
             threads,
             donors: &donors,

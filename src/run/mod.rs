@@ -2,6 +2,7 @@
 
 pub mod engine;
 pub mod execute;
+pub mod library;
 pub mod progress;
 pub mod single;
 pub mod status;

@@ -6,6 +6,7 @@ use crate::data::Cursor;
 use crate::error::{Error, Result};
 use crate::files::{Files, utc_now};
 use crate::hash::Digest;
+use crate::plan::key::NUMERICS_VERSION;
 use crate::record::journal::{Event as JournalEvent, Journal};
 use crate::record::{HostFacts, RunDir, RunResult, Timings, peak_rss_bytes};
 use crate::train::checkpoint::{Checkpoint, CheckpointError, CheckpointStore, EvalPoint};
@@ -111,7 +112,9 @@ pub fn train(
             );
             let error = Error::run(format!("the loss of step {step} is {loss}"))
                 .expected("a finite number")
-                .help(format!("{good}; lower the learning rate, or look at the steps before it in steps.parquet"));
+                .help(format!(
+                    "{good}; lower the learning rate, or look at the steps before it in steps.parquet"
+                ));
             let reason = error.what().to_owned();
             journal.add(JournalEvent::Failed { step, reason, last_checkpoint: last_good })?;
             Ok(Outcome::Failed(error))
@@ -143,7 +146,7 @@ fn find_start(
         match key {
             Some(key) if *key == state.run_key => {}
             key => {
-                let expected = key.copied().unwrap_or_else(|| task.run_key());
+                let expected = key.copied().unwrap_or_else(|| task.run_key);
                 return Err(CheckpointError::OtherRun { step: state.step, expected, found: state.run_key });
             }
         }
@@ -181,7 +184,7 @@ fn find_start(
         }
     }
     journal.add(JournalEvent::Started {
-        run_key: task.run_key(),
+        run_key: task.run_key,
         environment_class: class,
         host: host.host.clone(),
         nanorun: host.nanorun.clone(),
@@ -206,7 +209,8 @@ fn result(
     host: HostFacts,
 ) -> Result<RunResult> {
     let history = journal.read()?.entries;
-    let count = |of: fn(&JournalEvent) -> bool| history.iter().filter(|entry| of(&entry.event)).count() as u64;
+    let count =
+        |of: fn(&JournalEvent) -> bool| history.iter().filter(|entry| of(&entry.event)).count() as u64;
     let shared = history.iter().rev().find_map(|entry| match entry.event {
         JournalEvent::Forked { step, .. } => Some(step),
         _ => None,
@@ -224,9 +228,9 @@ fn result(
         finished: utc_now(),
     };
     RunResult::new(
-        task.run_key(),
+        task.run_key,
         finished.environment_class,
-        crate::plan::NUMERICS_VERSION,
+        NUMERICS_VERSION as u32,
         finished.train_hash,
         finished.state.step_losses,
         finished.state.evals,
@@ -265,7 +269,8 @@ impl Observer for Watch<'_> {
         match event {
             Event::Saving => self.timings.since_step = Some(Instant::now()),
             Event::Saved { step } => {
-                let seconds = self.timings.since_step.take().map_or(0.0, |since| since.elapsed().as_secs_f64());
+                let seconds =
+                    self.timings.since_step.take().map_or(0.0, |since| since.elapsed().as_secs_f64());
                 self.timings.checkpoint_seconds += seconds;
                 self.journal(JournalEvent::Checkpoint { step: *step });
             }

@@ -1,6 +1,7 @@
 //! One run of an experiment as the executor sees it.
 
 use crate::hash::Digest;
+use crate::plan::key::KeyChain;
 use crate::plan::run_config::RunConfig;
 
 /// A run to carry out. Cells with equal run keys are one task.
@@ -12,12 +13,16 @@ pub struct Task {
     pub config: RunConfig,
     /// `k[0]` to `k[N]`.
     pub keys: Vec<Digest>,
+    /// The run key, which names its directory.
+    pub run_key: Digest,
 }
 
 impl Task {
-    /// `k[N]`, which names its directory.
-    pub fn run_key(&self) -> Digest {
-        self.keys.last().copied().unwrap_or_else(|| Digest::of(&[]))
+    /// The task of a planned run.
+    pub fn new(label: String, config: RunConfig) -> Self {
+        let chain = KeyChain::new(&config);
+        let (keys, run_key) = (chain.links().collect(), chain.run_key().run);
+        Self { label, config, keys, run_key }
     }
 
     /// N.

@@ -106,7 +106,11 @@ impl Session<'_> {
             Some((checkpoint, origin)) => {
                 let (parameters, optimizer) = (plain(&checkpoint.params)?, plain(&checkpoint.optimizer)?);
                 engine.restore(checkpoint.state.step, &parameters, &optimizer)?;
-                (checkpoint.state, origin)
+                let mut state = checkpoint.state;
+                // Evaluation settings are not in the run key: what was evaluated otherwise is evaluated again.
+                let settings = eval_settings(self.config);
+                state.evals.retain(|eval| eval.settings == settings);
+                (state, origin)
             }
             None => (self.fresh(engine)?, Origin::Scratch),
         };
@@ -345,7 +349,9 @@ pub fn eval_settings(config: &RunConfig) -> Digest {
 /// Digest of the whole configuration, cadences included.
 pub fn config_digest(config: &RunConfig) -> Result<Digest> {
     let json = serde_json::to_vec(config);
-    Ok(Digest::of(&json.map_err(|e| Error::internal("the run's configuration cannot be written").because(e))?))
+    Ok(Digest::of(
+        &json.map_err(|e| Error::internal("the run's configuration cannot be written").because(e))?,
+    ))
 }
 
 fn micro_batch(batch: &Batch) -> MicroBatch<'_> {
@@ -369,9 +375,16 @@ fn plain(tensors: &[checkpoint::NamedTensor<'_>]) -> Result<Vec<NamedTensor>> {
         .iter()
         .map(|tensor| {
             let values = tensor.as_f32().ok_or_else(|| {
-                Error::input(format!("the tensor `{}` of the checkpoint is not of single precision", tensor.name))
+                Error::input(format!(
+                    "the tensor `{}` of the checkpoint is not of single precision",
+                    tensor.name
+                ))
             })?;
-            Ok(NamedTensor { name: tensor.name.clone(), shape: tensor.shape.clone(), values: values.to_vec() })
+            Ok(NamedTensor {
+                name: tensor.name.clone(),
+                shape: tensor.shape.clone(),
+                values: values.to_vec(),
+            })
         })
         .collect()
 }

@@ -32,6 +32,7 @@ impl Recipe {
 
 /// Architecture.
 #[derive(Debug, Clone, Copy, PartialEq)]
+#[expect(clippy::struct_excessive_bools, reason = "independent switches of a recipe")]
 pub struct ModelRecipe {
     /// Layers.
     pub depth: usize,

@@ -52,7 +52,8 @@ fn every_row_of_shapes_is_equal() {
 }
 
 /// depth, dim, S with 32 gate channels, S with 12, log2 of the auto batch, decay factor, steps at 10.5 and at 12.
-const DERIVED: [(usize, usize, u64, u64, u32, f64, u64, u64); 9] = [
+type Derived = (usize, usize, u64, u64, u32, f64, u64, u64);
+const DERIVED: [Derived; 9] = [
     (4, 256, 11_534_464, 11_534_384, 18, 6.750, 462, 528),
     (6, 384, 23_200_032, 23_199_852, 18, 3.356, 929, 1062),
     (8, 512, 41_943_552, 41_943_232, 18, 1.856, 1680, 1920),

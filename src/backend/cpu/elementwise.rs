@@ -43,15 +43,6 @@ simd_fn! {
     }
 }
 
-simd_fn! {
-    /// `y = a x`
-    pub(super) fn scale_chunk(y: &mut [f32], x: &[f32], a: f32) {
-        for (y, x) in y.iter_mut().zip(x) {
-            *y = a * x;
-        }
-    }
-}
-
 pub(super) fn relu_squared(cpu: &CpuBackend, x: &Tensor) -> OpResult<Tensor> {
     let mut y = cpu.tensor_uninit("relu_squared", x.rows, x.cols)?;
     for_chunks(cpu, &mut y.data, |at, y| relu_squared_chunk(y, &x.data[at..at + y.len()]));

@@ -21,6 +21,7 @@ mod norm;
 mod pool;
 mod residual;
 mod rotary;
+mod runtime;
 mod sgd;
 mod simd;
 mod smear;

@@ -60,6 +60,13 @@ impl Pool {
         self.0.bytes.load(Ordering::Relaxed)
     }
 
+    /// Bytes held that are in use.
+    pub(super) fn live_bytes(&self) -> u64 {
+        let free = self.0.free.lock().unwrap_or_else(PoisonError::into_inner);
+        let waiting: usize = free.iter().map(|(lines, shelf)| lines * shelf.len()).sum();
+        self.bytes().saturating_sub((waiting * size_of::<Line>()) as u64)
+    }
+
     /// Gives waiting memory back to the system.
     pub(super) fn trim(&self) {
         let mut free = self.0.free.lock().unwrap_or_else(PoisonError::into_inner);

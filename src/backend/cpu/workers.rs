@@ -92,11 +92,6 @@ impl<T> Shared<T> {
         Self(slice.as_mut_ptr(), slice.len())
     }
 
-    /// Elements in all.
-    pub(super) fn len(self) -> usize {
-        self.1
-    }
-
     /// The first element.
     pub(super) fn as_ptr(self) -> *mut T {
         self.0

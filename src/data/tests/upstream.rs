@@ -46,9 +46,9 @@ fn assert_vocabulary(tokenizer: &Tokenizer, name: &str) {
     assert_eq!(u64::from(tokenizer.bos()), vocab["bos"]);
     for (id, hex) in vocab["token_bytes_hex"].as_array().unwrap().iter().enumerate() {
         if let Some(hex) = hex.as_str() {
-            let token: String =
-                tokenizer.token(id as u32).unwrap().iter().map(|byte| format!("{byte:02x}")).collect();
-            assert_eq!(token, hex, "token {id}");
+            let digits = hex.as_bytes().chunks(2).map(|pair| std::str::from_utf8(pair).unwrap());
+            let bytes: Vec<u8> = digits.map(|pair| u8::from_str_radix(pair, 16).unwrap()).collect();
+            assert_eq!(tokenizer.token(id as u32).unwrap(), bytes, "token {id}");
         }
     }
     let specials = vocab["specials"].as_object().unwrap();
@@ -191,6 +191,32 @@ fn packed_rows_are_upstreams() {
                 assert_eq!(batch.state.file as u64, state["pq_idx"]);
                 assert_eq!(batch.state.group as u64, state["rg_idx"]);
                 assert_eq!(batch.state.epoch, state["epoch"]);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_loader_carries_on_from_any_cursor() {
+    let corpus = Corpus::embedded().unwrap();
+    let tokenizer = Arc::new(Tokenizer::load(&fixture("tokenizer_300")).unwrap());
+    for split in [Split::Train, Split::Val] {
+        let mut straight = loader(&corpus, &tokenizer, split, 3, 700, &Cache::disabled());
+        let batches: Vec<Batch> = (0..6).map(|_| straight.next().unwrap()).collect();
+        for done in 0..5 {
+            let text = serde_json::to_string(&batches[done].cursor_after).unwrap();
+            let cursor = serde_json::from_str(&text).unwrap();
+            let shape = BatchShape { packing: Packing::BestFitBos, rows: 3, len: 700 };
+            let mut resumed = Loader::start(
+                corpus.split(split),
+                Arc::clone(&tokenizer),
+                Cache::disabled(),
+                shape,
+                Some(cursor),
+            )
+            .unwrap();
+            for batch in &batches[done + 1..] {
+                assert!(resumed.next().unwrap() == *batch, "resumed after {done}");
             }
         }
     }

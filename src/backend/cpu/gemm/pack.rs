@@ -1,6 +1,5 @@
 //! Packing of operands into the order in which the micro-kernel reads them.
 
-use super::super::simd::simd_fn;
 use super::kernel::{MR, NR, ROW_STRIDE};
 
 /// Packs rows of A that are contiguous over k: row i at `i * ROW_STRIDE`.
@@ -107,17 +106,6 @@ unsafe fn transpose_strip(panel: &mut [f32], j: usize, b: *const f32, stride: us
         for i in 0..8 {
             // SAFETY: the caller's promise.
             panel[p * NR + j + i] = unsafe { *b.add(i * stride + p) };
-        }
-    }
-}
-
-simd_fn! {
-    /// `dst = src^T`: src is `rows` x `cols` with row distance `src_stride`, dst `cols` x `rows` with `dst_stride`.
-    pub(crate) fn transpose(dst: &mut [f32], dst_stride: usize, src: &[f32], src_stride: usize, rows: usize, cols: usize) {
-        for j in 0..cols {
-            for i in 0..rows {
-                dst[j * dst_stride + i] = src[i * src_stride + j];
-            }
         }
     }
 }

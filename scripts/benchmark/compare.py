@@ -1,0 +1,157 @@
+"""Verdicts over the runs of one shape: losses, quality, speed, memory, reproducibility."""
+
+from __future__ import annotations
+
+from statistics import median
+
+from .measure import Run, smoothed
+
+# The goals: training tokens a second over the better of upstream compiled and eager.
+SPEED_GOALS = {"d4_t512": 1.55, "d4_t2048": 3.0, "d6_t512": 1.45, "d12_t1024": 2.0, "d12_t2048": 1.1}
+MEMORY_GOAL = 0.5  # of upstream's smaller peak; judged on the CPU
+QUALITY_MARGIN = 0.005  # relative, of final val bpb; lower is always fine
+NEARLY_ALL = 0.99  # of the way from upstream's first smoothed loss to its last
+FEWEST_PAIRS = 3  # for a speed verdict
+
+# When the losses of two implementations agree. The recipe starts from zero projections, from where Muon normalises
+# rounding noise: upstream's own step losses move with a 1e-7 nudge, more with every step. So the early steps are held
+# tightly, and the whole run only in its smoothed loss.
+EARLY_STEPS = 8
+TOLERANCES = {
+    # precision: val bpb before training, step loss in the early steps (absolute), smoothed loss anywhere (relative)
+    "f32": {"initial_bpb": 1e-5, "early_loss": 2e-4, "smoothed_loss": 0.01},
+    "bf16": {"initial_bpb": 2e-3, "early_loss": 2e-2, "smoothed_loss": 0.01},
+}
+# Runs of early steps alone hardly move; there the movement of val bpb must agree too (relative).
+EARLY_BPB_CHANGE = {"f32": 0.02, "bf16": 0.1}
+
+
+def largest(values: list[float]) -> float:
+    """The largest, or NaN where there is one: max() alone may pass over it."""
+    return max(values) if all(value == value for value in values) else float("nan")
+
+
+def deviations(a: Run, b: Run) -> dict[str, float]:
+    """Largest differences between two runs of the same steps."""
+    early = largest([abs(x - y) for x, y in zip(a.losses, b.losses)][:EARLY_STEPS])
+    whole = largest([abs(x - y) / abs(x) for x, y in zip(smoothed(a.losses), smoothed(b.losses))])
+    return {
+        "initial_bpb": abs(a.initial_bpb - b.initial_bpb),
+        "early_loss": early,
+        "smoothed_loss": whole,
+        "final_bpb": abs(a.final_bpb - b.final_bpb),
+        "bpb_change": abs((b.final_bpb - b.initial_bpb) / ((a.final_bpb - a.initial_bpb) or 1e-9) - 1),
+    }
+
+
+def agreement(ours: Run, theirs: Run, precision: str, micro_batches: int) -> dict[str, object]:
+    """Whether the losses agree step by step, with the figures."""
+    tolerance = dict(TOLERANCES[precision])
+    if micro_batches > 1:
+        # Upstream logs the last micro-batch's loss alone, nanorun the mean: only the smoothed ones are comparable.
+        del tolerance["early_loss"]
+        tolerance["smoothed_loss"] = 0.03
+    if len(theirs.losses) <= EARLY_STEPS:
+        tolerance["bpb_change"] = EARLY_BPB_CHANGE[precision]
+    found = deviations(theirs, ours)
+    # Written so that a NaN agrees with nothing.
+    agree = all(found[key] <= limit for key, limit in tolerance.items())
+    # Where the chaos shows; none where the whole run stays together.
+    step = next((s for s, (x, y) in enumerate(zip(theirs.losses, ours.losses)) if not abs(x - y) <= 1e-3), None)
+    return {"agree": agree, "largest": found, "tolerance": tolerance, "first_step_beyond_0.001": step}
+
+
+def seconds_to_loss(run: Run, target: float) -> float | None:
+    """Training seconds, compilation included, until the smoothed loss is at most `target`; none if never."""
+    for step, loss in enumerate(smoothed(run.losses)):
+        if loss <= target:
+            return sum(run.step_seconds[: step + 1])
+    return None
+
+
+def ratio(a: float | None, b: float | None) -> float | None:
+    return a / b if a is not None and b else None
+
+
+def middle(values: list[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return median(known) if known and len(known) == len(values) else None
+
+
+def judge(name: str, device: str, precision: str, tokens: int, micro_batches: int,
+          pairs: list[tuple[Run, Run | None]]) -> dict[str, object]:
+    """Everything said about one shape. `pairs` are neighbours in time: an upstream run, then nanorun's."""
+    modes: dict[str, dict[str, object]] = {}
+    for mode in dict.fromkeys(theirs.mode for theirs, _ in pairs):
+        of_mode = [(theirs, ours) for theirs, ours in pairs if theirs.mode == mode]
+        curve = smoothed(of_mode[0][0].losses)
+        # Both sides race to the same loss: nearly all of upstream's way down, so that rounding decides nothing.
+        target = curve[0] - NEARLY_ALL * (curve[0] - curve[-1])
+        entry: dict[str, object] = {
+            "tokens_per_second": middle([theirs.tokens_per_second(tokens) for theirs, _ in of_mode]),
+            "elapsed_seconds": middle([theirs.wall_seconds for theirs, _ in of_mode]),
+            "peak_memory_bytes": max(theirs.peak_memory_bytes for theirs, _ in of_mode),
+            "final_bpb": middle([theirs.final_bpb for theirs, _ in of_mode]),
+            "compile_seconds": [round(t.compile_seconds, 1) for t, _ in of_mode if t.compile_seconds is not None],
+            "loss_target": target,
+            "seconds_to_loss": middle([seconds_to_loss(theirs, target) for theirs, _ in of_mode]),
+        }
+        with_ours = [(theirs, ours) for theirs, ours in of_mode if ours is not None]
+        if with_ours:
+            speed = [o.tokens_per_second(tokens) / t.tokens_per_second(tokens) for t, o in with_ours]
+            entry |= {
+                "speed_ratios": [round(value, 3) for value in speed],
+                "speed_ratio": median(speed),
+                "nanorun_seconds_to_loss": middle([seconds_to_loss(o, target) for _, o in with_ours]),
+                "elapsed_ratio": middle([ratio(t.wall_seconds, o.wall_seconds) for t, o in with_ours]),
+                "agreement": agreement(with_ours[0][1], with_ours[0][0], precision, micro_batches),
+            }
+        modes[mode] = entry
+    result: dict[str, object] = {"upstream": modes}
+    first = {mode: next(t for t, _ in pairs if t.mode == mode) for mode in modes}
+    if len(first) == 2:
+        # Upstream against itself: the yardstick for the differences above.
+        result["upstream_eager_against_compiled"] = deviations(first["eager"], first["compiled"])
+    ours = [run for _, run in pairs if run is not None]
+    if ours:
+        result["nanorun"] = {
+            "tokens_per_second": middle([run.tokens_per_second(tokens) for run in ours]),
+            "elapsed_seconds": middle([run.wall_seconds for run in ours]),
+            "peak_memory_bytes": max(run.peak_memory_bytes for run in ours),
+            "final_bpb": middle([run.final_bpb for run in ours]),
+            "first_step_at": middle([run.first_step_at for run in ours]),
+        }
+        result["verdicts"] = verdicts(name, device, modes, ours, result["nanorun"])
+    return result
+
+
+def verdicts(name: str, device: str, modes: dict, ours: list[Run], mine: dict) -> dict[str, dict[str, object]]:
+    """pass, fail or undecided, each with its figure and limit."""
+    best = min(entry["final_bpb"] for entry in modes.values())
+    excess = mine["final_bpb"] / best - 1
+    speed = min(entry["speed_ratio"] for entry in modes.values() if "speed_ratio" in entry)
+    repeats = min(len(entry.get("speed_ratios", [])) for entry in modes.values())
+    memory = mine["peak_memory_bytes"] / min(entry["peak_memory_bytes"] for entry in modes.values())
+    hashes = [run.result_hash for run in ours]
+    agree = all(entry["agreement"]["agree"] for entry in modes.values() if "agreement" in entry)
+    goal = SPEED_GOALS.get(name)
+
+    def said(condition: bool) -> str:
+        return "pass" if condition else "fail"
+
+    return {
+        "losses": {"verdict": said(agree)},
+        "quality": {"verdict": said(excess <= QUALITY_MARGIN), "bpb_excess": excess, "margin": QUALITY_MARGIN},
+        "speed": {
+            "verdict": "undecided" if goal is None or repeats < FEWEST_PAIRS else said(speed >= goal),
+            "ratio_to_better": speed, "goal": goal, "pairs": repeats,
+        },
+        "memory": {
+            "verdict": "undecided" if device != "cpu" else said(memory <= MEMORY_GOAL),
+            "ratio_to_smaller": memory, "goal": MEMORY_GOAL,
+        },
+        "reproducibility": {
+            "verdict": "undecided" if len(hashes) < 2 else said(len(set(hashes)) == 1),
+            "runs": len(hashes), "result_hashes": sorted({str(value) for value in hashes}),
+        },
+    }

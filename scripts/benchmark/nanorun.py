@@ -1,0 +1,108 @@
+"""nanorun's half: its command line, and the JSON it prints."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+from . import process
+from .manifest import Failure, Shape
+from .measure import Run
+from .upstream import git, tail
+
+
+class Nanorun:
+    """A built binary and a scratch directory."""
+
+    def __init__(self, binary: Path, root: Path, scratch: Path, threads: int):
+        self.binary, self.root, self.scratch, self.threads = binary, root, scratch, threads
+        if not binary.is_file():
+            raise Failure(f"--nanorun {binary}: no such file; run `cargo build --release`")
+        done = process.run([str(binary), "--version"], cwd=root, env=dict(os.environ))
+        if done.status != 0:
+            raise Failure(f"--nanorun {binary}: `--version` ended with status {done.status}:\n{tail(done.text)}")
+        self.version = done.text.strip()
+        # What the binary was built from, as far as the working tree tells.
+        self.commit = git(root, "rev-parse", "HEAD")
+        self.modified = bool(git(root, "status", "--porcelain", "--untracked-files=no", "--", "src", "Cargo.lock"))
+
+    def _command(self, verb: str, shape: Shape, tokenizer: Path, device: str, results: Path) -> list[str]:
+        sets = dict(shape.overrides)
+        sets["data.tokenizer.path"] = str(tokenizer)
+        if device == "cuda":
+            sets |= {"run.backend": "tch", "run.device": "cuda:0"}
+        command = [
+            str(self.binary), verb, str(shape.path), "--json", "--quiet", f"--threads={self.threads}",
+            f"--results={results}",
+        ]
+        for key, value in sets.items():
+            command.append(f"--set={key}={json.dumps(value)}")
+        return command
+
+    def train(self, shape: Shape, device: str, tokenizer: Path, repetition: int) -> tuple[Run, str]:
+        """One `nanorun run`, with nothing found from an earlier one but cached tokens; the run and its JSON."""
+        results = self.scratch / "results"
+        shutil.rmtree(results, ignore_errors=True)
+        load = os.getloadavg()[0]
+        done = self._run(self._command("run", shape, tokenizer, device, results))
+        return parse(done, device, repetition, load, shape.steps), _kept(done.text)
+
+    def bench(self, shape: Shape, device: str, tokenizer: Path, steps: int) -> dict[str, object]:
+        """`nanorun bench`: GFLOP/s, share of the sgemm peak, time an operation."""
+        command = self._command("bench", shape, tokenizer, device, self.scratch / "bench") + [f"--steps={steps}"]
+        found = load_json(self._run(command).text, "bench")
+        found.pop("host", None)
+        return found
+
+    def _run(self, command: list[str]) -> process.Finished:
+        environment = {key: value for key, value in os.environ.items() if not key.startswith("NANORUN_")}
+        done = process.run(command, cwd=self.root, env=environment, errors=self.scratch / "nanorun.stderr")
+        # 5 is a verdict of the manifest's own scorecard; the run itself is done.
+        if done.status not in (0, 5):
+            raise Failure(f"nanorun ended with status {done.status}:\n{tail(done.errors or done.text)}")
+        return done
+
+
+def load_json(text: str, what: str) -> dict[str, object]:
+    try:
+        found = json.loads(text)
+    except ValueError as error:
+        raise Failure(f"nanorun {what} --json printed no JSON document ({error}):\n{tail(text)}") from None
+    if not isinstance(found, dict):
+        raise Failure(f"nanorun {what} --json printed {type(found).__name__}, expected an object")
+    return found
+
+
+def parse(done: process.Finished, device: str, repetition: int, load: float, steps: int) -> Run:
+    """A run from `nanorun run --json`: its only run, with `steps`, `evals` and `result_hash`."""
+    runs = load_json(done.text, "run").get("runs")
+    if not isinstance(runs, list) or len(runs) != 1:
+        raise Failure("nanorun run --json: expected one run in `runs`: a benchmark manifest has no matrix")
+    run = runs[0]
+    try:
+        rows = sorted(run["steps"], key=lambda row: row["step"])
+        bpb = {int(row["step"]): float(row["bpb"]) for row in run["evals"]}
+        losses = [float(row["loss"]) for row in rows]
+        seconds = [float(row["seconds"]) for row in rows]
+        result_hash = str(run["result_hash"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise Failure(f"nanorun run --json: a run lacks or misspells {error}") from None
+    if len(rows) != steps or len(bpb) < 2:
+        raise Failure(f"nanorun run --json: {len(rows)} steps and {len(bpb)} evaluations, expected {steps} and 2")
+    on_device = run.get("peak_device_bytes")
+    peak = int(on_device) if device == "cuda" and on_device else done.peak_rss_bytes
+    return Run(
+        "nanorun", str(run.get("backend", "cpu")), repetition, load, done.wall_seconds, peak, seconds, losses, bpb,
+        first_step_at=run.get("first_step_seconds"), result_hash=result_hash, mfu_percent=run.get("mfu_percent"),
+    )
+
+
+def _kept(text: str) -> str:
+    """The JSON without facts about the host, a step a line."""
+    runs = load_json(text, "run")["runs"]
+    keep = ("key", "steps", "evals", "tokens_per_second", "peak_rss_bytes", "result_hash", "train_hash")
+    lines = [f"{key}: {json.dumps(run[key])}" for run in runs for key in keep if key in run and key != "steps"]
+    lines += [json.dumps(row) for run in runs for row in run["steps"]]
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,14 @@
+//! What a run needs of the backend besides its ops.
+
+use super::{CpuBackend, environment_class};
+use crate::ops::Backend;
+
+impl Backend for CpuBackend {
+    fn live_bytes(&self) -> u64 {
+        self.pool.live_bytes()
+    }
+
+    fn environment_class(&self) -> String {
+        environment_class()
+    }
+}

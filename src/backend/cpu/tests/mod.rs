@@ -1,0 +1,8 @@
+//! Every op: against a naive f64 reference, its backward against central differences of that reference, and its bits
+//! over thread counts and instruction sets.
+
+mod bits;
+mod gradients;
+mod muon;
+mod optimizers;
+mod reference;

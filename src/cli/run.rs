@@ -1,0 +1,119 @@
+//! `nanorun run`: carry out an experiment.
+
+use serde_json::{Value, json};
+
+use crate::error::{Class, Result};
+use crate::experiment::{Experiment, HowToRun, Report, tokens_per_second};
+use crate::run::progress::Display;
+use crate::run::stop::StopFlag;
+
+use super::args::{Common, RunArgs};
+use super::output::Output;
+use super::{experiment, threads};
+
+/// Trains what is not done and prints the scorecard.
+pub(super) fn run(args: &RunArgs) -> Result<Option<Class>> {
+    let experiment = experiment(&args.manifest, &args.common)?;
+    let report = carry_out(&experiment, args)?;
+    let output = Output::new(args.common.quiet);
+    tell(&experiment, &report, &args.common, output)?;
+    Ok(report.class())
+}
+
+/// Trains what is not done, with progress on stderr.
+pub(super) fn carry_out(experiment: &Experiment, args: &RunArgs) -> Result<Report> {
+    let output = Output::new(args.common.quiet);
+    let display = match (args.common.quiet, output.fancy()) {
+        (true, _) => Display::silent(),
+        (false, true) => Display::bars(),
+        (false, false) => Display::lines(),
+    };
+    let stop = StopFlag::on_signals()?;
+    experiment.run(&HowToRun {
+        threads: threads(args.common.threads),
+        jobs: args.jobs.map(usize::from),
+        share: !args.no_share,
+        rerun: args.rerun,
+        display: &display,
+        stop: &stop,
+    })
+}
+
+/// Prints what came out of it.
+pub(super) fn tell(experiment: &Experiment, report: &Report, common: &Common, output: Output) -> Result<()> {
+    for (label, error) in &report.failures {
+        output.warn(&format!("{label} failed: {error}"));
+    }
+    if report.interrupted {
+        output.note("interrupted: the same command carries on from here");
+    }
+    if common.json {
+        output.result(&json(experiment, report).to_string());
+    } else {
+        output.result(&report.scorecard.to_string());
+        output.note(&format!("results are in {}", experiment.dir.path().display()));
+    }
+    Ok(())
+}
+
+fn json(experiment: &Experiment, report: &Report) -> Value {
+    let runs: Vec<Value> = experiment
+        .plan
+        .runs
+        .iter()
+        .zip(&report.results)
+        .map(|(run, result)| {
+            let steps = result.iter().flat_map(|result| {
+                let each = result.step_losses.iter().zip(&result.timings.step_seconds).enumerate();
+                each.map(|(step, (loss, seconds))| json!({ "step": step, "loss": loss.0, "seconds": seconds }))
+            });
+            let evals = result.iter().flat_map(|result| &result.evals).map(|eval| {
+                let values: serde_json::Map<String, Value> =
+                    eval.values.iter().map(|(name, value)| (name.clone(), json!(value.0))).collect();
+                json!({ "step": eval.step, "values": values })
+            });
+            json!({
+                "label": experiment.label(run),
+                "run_key": run.key.run,
+                "finished": result.is_some(),
+                "result_hash": result.as_ref().map(|result| result.result_hash),
+                "tokens_per_second": result.as_ref().and_then(|result| tokens_per_second(&run.config, result)),
+                "peak_rss_bytes": result.as_ref().and_then(|result| result.timings.peak_rss_bytes),
+                "steps": steps.collect::<Vec<_>>(),
+                "evals": evals.collect::<Vec<_>>(),
+            })
+        })
+        .collect();
+    let verdicts: Vec<Value> = report
+        .scorecard
+        .verdicts
+        .iter()
+        .map(|verdict| {
+            let row = verdict.row();
+            json!({
+                "verdict": row.verdict,
+                "arm": row.arm,
+                "control": row.control,
+                "metric": row.metric,
+                "outcome": row.outcome,
+                "difference": row.difference,
+                "lower": row.lower,
+                "upper": row.upper,
+                "detail": row.detail,
+            })
+        })
+        .collect();
+    let failures: Vec<Value> = report
+        .failures
+        .iter()
+        .map(|(label, error)| json!({ "label": label, "error": error.to_string() }))
+        .collect();
+    json!({
+        "experiment": experiment.plan.name,
+        "directory": experiment.dir.path(),
+        "interrupted": report.interrupted,
+        "runs": runs,
+        "verdicts": verdicts,
+        "failures": failures,
+    })
+}

@@ -1,0 +1,77 @@
+//! `nanorun verify`: run or read an experiment, then compare it with a baseline.
+
+use std::path::{Path, PathBuf};
+
+use crate::data::expand;
+use crate::error::{Class, Error, Result};
+use crate::experiment::{Experiment, Report};
+use crate::files::Files;
+use crate::gate::{junit, markdown};
+
+use super::args::{RunArgs, VerifyArgs};
+use super::output::Output;
+use super::{experiment, run};
+
+/// Exits 4 where a hash or value differs.
+pub(super) fn verify(args: &VerifyArgs) -> Result<Option<Class>> {
+    let experiment = experiment(&args.manifest, &args.common)?;
+    let output = Output::new(args.common.quiet);
+    let baseline = baseline(&experiment, args)?;
+    let report = if args.read {
+        experiment.read()?
+    } else {
+        let how = RunArgs {
+            manifest: args.manifest.clone(),
+            rerun: false,
+            no_share: false,
+            jobs: None,
+            common: args.common.clone(),
+        };
+        run::carry_out(&experiment, &how)?
+    };
+    for (label, error) in &report.failures {
+        output.warn(&format!("{label} failed: {error}"));
+    }
+    if report.interrupted {
+        output.warn("interrupted: the same command carries on from here");
+        return Ok(Some(Class::Interrupted));
+    }
+    if args.bless {
+        return bless(&experiment, &report, &baseline, output);
+    }
+    let comparison = experiment.compare(&baseline)?;
+    let files = Files::new();
+    if let Some(path) = &args.junit {
+        files.write(path, junit(&comparison, Some(&report.scorecard)).as_bytes())?;
+    }
+    if let Some(path) = &args.markdown {
+        files.write(path, markdown(&comparison, Some(&report.scorecard)).as_bytes())?;
+    }
+    output.result(&comparison.to_string());
+    // A gate is about bits; quality and speed have their own command.
+    let failed = report.failures.iter().map(|(_, error)| error.class());
+    Ok(failed.chain(comparison.failure()).max_by_key(|class| class.severity()))
+}
+
+fn baseline(experiment: &Experiment, args: &VerifyArgs) -> Result<PathBuf> {
+    if let Some(path) = &args.baseline {
+        return Ok(path.clone());
+    }
+    match &experiment.manifest.head.scorecard.reproducibility.baseline {
+        Some(path) => Ok(PathBuf::from(expand(path)?)),
+        None => Err(Error::input("no baseline is named")
+            .file(&args.manifest)
+            .key("scorecard.reproducibility.baseline")
+            .expected("--baseline FILE, or this field in the manifest (a profile inherits none)")),
+    }
+}
+
+fn bless(experiment: &Experiment, report: &Report, baseline: &Path, output: Output) -> Result<Option<Class>> {
+    if report.results.iter().any(Option::is_none) {
+        return Err(Error::run("not every run is finished, so there is nothing to bless")
+            .help("look at the failures above, or run without --read"));
+    }
+    let blessed = experiment.bless(baseline)?;
+    output.result(&blessed.to_string());
+    Ok(None)
+}

@@ -1,0 +1,184 @@
+//! A look at a column's page headers before the decoder sees them.
+//!
+//! Polars believes the counts in a page header and reserves memory by them; a flipped bit there asks for exabytes,
+//! which ends the process and cannot be caught. So the headers are walked first: each page must lie in its column
+//! chunk and hold no more values than the row group has rows. A header is a Thrift compact struct
+//! (parquet.thrift, `PageHeader`).
+
+use std::io::{Read, Seek, SeekFrom};
+use std::ops::Range;
+
+/// Bytes read for a header: far more than one with statistics takes.
+const WINDOW: u64 = 64 * 1024;
+
+/// Structs and lists inside each other; a page header has three levels.
+const MAX_DEPTH: usize = 8;
+
+/// What the fields of a page header say, as far as it matters here.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct PageHeader {
+    kind: Option<i64>,
+    uncompressed: Option<i64>,
+    compressed: Option<i64>,
+    /// Values of the data page (either version), or entries of the dictionary.
+    values: Option<i64>,
+    dictionary: Option<i64>,
+    nulls: i64,
+    level_bytes: i64,
+}
+
+/// Checks the pages in `chunk`, a range of bytes of `file`, of a flat column with `rows` rows.
+///
+/// # Errors
+/// Says what about a page is impossible.
+pub(super) fn check(file: &mut (impl Read + Seek), chunk: Range<u64>, rows: usize) -> Result<(), String> {
+    let size = file.seek(SeekFrom::End(0)).map_err(|error| error.to_string())?;
+    if chunk.start > chunk.end || chunk.end > size {
+        return Err(format!("its column lies at bytes {chunk:?} of a file of {size}"));
+    }
+    let rows = rows as i64;
+    let mut at = chunk.start;
+    let mut seen = 0;
+    let mut window = Vec::new();
+    while seen < rows {
+        let impossible = |what: &str| format!("the page at byte {at} {what}");
+        window.clear();
+        let available = WINDOW.min(chunk.end - at);
+        file.seek(SeekFrom::Start(at))
+            .and_then(|_| file.take(available).read_to_end(&mut window))
+            .map_err(|error| error.to_string())?;
+        let mut thrift = Thrift { bytes: &window, at: 0 };
+        let header = thrift.page_header().ok_or_else(|| impossible("has no header"))?;
+        let (Some(kind), Some(uncompressed), Some(compressed)) =
+            (header.kind, header.uncompressed, header.compressed)
+        else {
+            return Err(impossible("lacks a size"));
+        };
+        let body = at + thrift.at as u64;
+        if uncompressed < 0 || compressed < 0 || compressed as u64 > chunk.end - body {
+            return Err(impossible("does not fit into its column"));
+        }
+        let parts = [header.nulls, header.level_bytes];
+        if parts.iter().any(|&part| part < 0) || header.nulls > rows || header.level_bytes > compressed {
+            return Err(impossible("holds more levels than bytes"));
+        }
+        match (kind, header.values, header.dictionary) {
+            // A dictionary entry has its length before it, four bytes.
+            (2, None, Some(entries)) if (0..=uncompressed / 4).contains(&entries) => {}
+            (0 | 3, Some(values), None) if (0..=rows - seen).contains(&values) => seen += values,
+            _ => return Err(impossible("claims an impossible number of values")),
+        }
+        at = body + compressed as u64;
+    }
+    Ok(())
+}
+
+/// A cursor over Thrift's compact protocol; every step answers none beyond the end.
+struct Thrift<'b> {
+    bytes: &'b [u8],
+    at: usize,
+}
+
+impl Thrift<'_> {
+    fn byte(&mut self) -> Option<u8> {
+        let byte = *self.bytes.get(self.at)?;
+        self.at += 1;
+        Some(byte)
+    }
+
+    fn varint(&mut self) -> Option<u64> {
+        let mut value = 0;
+        for shift in (0..64).step_by(7) {
+            let byte = self.byte()?;
+            value |= u64::from(byte & 0x7f) << shift;
+            if byte < 0x80 {
+                return Some(value);
+            }
+        }
+        None
+    }
+
+    fn zigzag(&mut self) -> Option<i64> {
+        let value = self.varint()?;
+        Some((value >> 1) as i64 ^ -((value & 1) as i64))
+    }
+
+    fn skip_bytes(&mut self, len: u64) -> Option<()> {
+        let end = self.at.checked_add(usize::try_from(len).ok()?)?;
+        self.bytes.get(self.at..end)?;
+        self.at = end;
+        Some(())
+    }
+
+    /// Walks over a struct; `field` gets each id and type and says whether it has read the value itself.
+    fn structure(
+        &mut self,
+        depth: usize,
+        mut field: impl FnMut(&mut Self, i16, u8) -> Option<bool>,
+    ) -> Option<()> {
+        if depth > MAX_DEPTH {
+            return None;
+        }
+        let mut id: i16 = 0;
+        loop {
+            let head = self.byte()?;
+            if head == 0 {
+                return Some(());
+            }
+            let delta = i16::from(head >> 4);
+            id = if delta == 0 { i16::try_from(self.zigzag()?).ok()? } else { id.checked_add(delta)? };
+            let kind = head & 0x0f;
+            if !field(self, id, kind)? {
+                self.skip(kind, depth)?;
+            }
+        }
+    }
+
+    /// Skips the value of a field of this type.
+    fn skip(&mut self, kind: u8, depth: usize) -> Option<()> {
+        match kind {
+            1 | 2 => Some(()), // a boolean is in its type
+            3 => self.byte().map(drop),
+            4..=6 => self.varint().map(drop),
+            7 => self.skip_bytes(8),
+            8 => {
+                let len = self.varint()?;
+                self.skip_bytes(len)
+            }
+            12 => self.structure(depth + 1, |_, _, _| Some(false)),
+            // Page headers have neither lists nor maps.
+            _ => None,
+        }
+    }
+
+    fn page_header(&mut self) -> Option<PageHeader> {
+        let mut header = PageHeader::default();
+        self.structure(0, |thrift, id, kind| {
+            match (id, kind) {
+                (1, 5) => header.kind = Some(thrift.zigzag()?),
+                (2, 5) => header.uncompressed = Some(thrift.zigzag()?),
+                (3, 5) => header.compressed = Some(thrift.zigzag()?),
+                (5 | 7 | 8, 12) => thrift.structure(1, |thrift, inner, kind| {
+                    match (id, inner, kind) {
+                        (7, 1, 5) => header.dictionary = Some(thrift.zigzag()?),
+                        (_, 1, 5) => header.values = Some(thrift.zigzag()?),
+                        (8, 2, 5) => header.nulls = thrift.zigzag()?,
+                        (8, 5 | 6, 5) => {
+                            let bytes = thrift.zigzag()?;
+                            // One negative part must not hide behind the other.
+                            header.level_bytes = match header.level_bytes {
+                                sum if sum < 0 || bytes < 0 => -1,
+                                sum => sum.checked_add(bytes)?,
+                            };
+                        }
+                        _ => return Some(false),
+                    }
+                    Some(true)
+                })?,
+                _ => return Some(false),
+            }
+            Some(true)
+        })?;
+        Some(header)
+    }
+}

@@ -1,0 +1,59 @@
+//! An experiment's verdicts: what its manifest asks, over the results there are.
+
+use std::path::{Path, PathBuf};
+
+use crate::data::expand;
+use crate::error::{Error, Result};
+use crate::files::Files;
+use crate::gate::{Baseline, Comparison, read_results};
+use crate::record::ExperimentDir;
+use crate::scorecard::{BaselineOutcome, Criteria, Quality, RunSummary, Scorecard, Speed, judge};
+
+use super::Experiment;
+
+/// Judges the runs by the manifest's criteria.
+pub(super) fn scorecard(files: &Files, experiment: &Experiment, runs: Vec<RunSummary>) -> Result<Scorecard> {
+    let Experiment { manifest, plan, dir, .. } = experiment;
+    let settings = &manifest.head.scorecard;
+    let control = plan.arms.iter().find_map(|arm| arm.control).and_then(|arm| plan.arms.get(arm));
+    let baseline = match &settings.reproducibility.baseline {
+        Some(path) => Some(baseline(files, dir, Path::new(&expand(path)?))?),
+        None => None,
+    };
+    let metric = serde_json::to_value(settings.quality.metric)
+        .ok()
+        .and_then(|name| name.as_str().map(str::to_owned))
+        .ok_or_else(|| Error::internal("the quality metric has no name"))?;
+    let criteria = Criteria {
+        control: control.map(|arm| arm.label.clone()),
+        quality: control.map(|_| Quality {
+            metric,
+            margin: settings.quality.margin,
+            confidence: settings.quality.confidence,
+        }),
+        speed: control.map(|_| Speed { min_ratio: settings.speed.min_ratio }),
+        baseline,
+    };
+    Ok(judge(&plan.name, plan.question.as_deref(), &criteria, runs))
+}
+
+fn baseline(files: &Files, dir: &ExperimentDir, path: &Path) -> Result<BaselineOutcome> {
+    let Some(baseline) = Baseline::read(files, path)? else { return Ok(BaselineOutcome::NoBaseline) };
+    let (_, results) = read_results(files, dir)?;
+    Ok(baseline.compare(&results, path).baseline_outcome())
+}
+
+/// Results on disk against a baseline.
+///
+/// # Errors
+/// A baseline that is not there or cannot be read.
+pub(super) fn compare(files: &Files, dir: &ExperimentDir, path: &Path) -> Result<Comparison> {
+    let baseline = Baseline::read(files, path)?.ok_or_else(|| {
+        Error::input("there is no such baseline")
+            .file(PathBuf::from(path))
+            .expected("a baseline that `nanorun verify --bless` wrote")
+            .help("run the same command with --bless to write it")
+    })?;
+    let (_, results) = read_results(files, dir)?;
+    Ok(baseline.compare(&results, path))
+}

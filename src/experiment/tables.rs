@@ -1,0 +1,177 @@
+//! The tables of an experiment, made from its plan and the results on disk; they can be made again at any time.
+
+use std::path::Path;
+
+use crate::error::Result;
+use crate::files::Files;
+use crate::optim::config::StepValues;
+use crate::plan::run_config::RunConfig;
+use crate::record::{EvalRow, ExperimentDir, RunResult, RunRow, StepRow, write_table};
+use crate::scorecard::{RunSummary, Scorecard};
+use crate::train::session::VAL_BPB;
+
+/// A run of the plan and what is known of it.
+pub struct Recorded<'a> {
+    /// The experiment's name.
+    pub experiment: &'a str,
+    /// The arm's label.
+    pub arm: &'a str,
+    /// The run.
+    pub config: &'a RunConfig,
+    /// Its key.
+    pub run_key: String,
+    /// Parameters of the model.
+    pub parameters: u64,
+    /// FLOPs a token, by upstream's formula.
+    pub flops_per_token: f64,
+    /// Its result, once it is finished.
+    pub result: Option<&'a RunResult>,
+    /// `failed`, `interrupted` or `planned` where it is not finished, why, and how far it came.
+    pub unfinished: (&'static str, Option<String>, u64),
+}
+
+/// Writes `runs.parquet`, `steps.parquet` and `evals.parquet`.
+pub fn write_tables(files: &Files, dir: &ExperimentDir, runs: &[Recorded<'_>]) -> Result<()> {
+    let of = |name: &str| dir.file(name);
+    write(files, &of("runs.parquet"), &runs.iter().map(run_row).collect::<Vec<_>>())?;
+    write(files, &of("steps.parquet"), &runs.iter().flat_map(step_rows).collect::<Vec<_>>())?;
+    write(files, &of("evals.parquet"), &runs.iter().flat_map(eval_rows).collect::<Vec<_>>())
+}
+
+/// Writes `scorecard.parquet` and `scorecard.txt`.
+pub fn write_scorecard(files: &Files, dir: &ExperimentDir, scorecard: &Scorecard) -> Result<()> {
+    write(files, &dir.file("scorecard.parquet"), &scorecard.rows())?;
+    Ok(files.write(&dir.file("scorecard.txt"), scorecard.to_string().as_bytes())?)
+}
+
+fn write<R: crate::record::Row>(files: &Files, path: &Path, rows: &[R]) -> Result<()> {
+    Ok(write_table(files, path, rows)?)
+}
+
+/// What the scorecard needs to know of a run.
+pub fn summary(run: &Recorded<'_>) -> RunSummary {
+    let mut summary = RunSummary {
+        arm: run.arm.to_owned(),
+        seed: run.config.seed,
+        metrics: std::collections::BTreeMap::new(),
+        tokens_per_second: None,
+        alone: false,
+        shared_steps: 0,
+        machine: String::new(),
+        result_hash: None,
+    };
+    let Some(result) = run.result else { return summary };
+    if let Some(last) = result.evals.last() {
+        summary.metrics.extend(last.values.iter().map(|(name, value)| (name.clone(), value.0)));
+    }
+    summary.metrics.extend(result.step_losses.last().map(|loss| ("loss".to_owned(), f64::from(loss.0))));
+    summary.tokens_per_second = tokens_per_second(run.config, result);
+    summary.alone = result.timings.alone;
+    summary.shared_steps = result.timings.shared_steps;
+    let device = result.host.accelerator.as_ref().unwrap_or(&result.host.cpu_model);
+    summary.machine = format!("{device}, {} threads", result.host.threads);
+    summary.result_hash = Some(result.result_hash);
+    summary
+}
+
+/// Tokens a second by the median step after the first, which allocates.
+pub fn tokens_per_second(config: &RunConfig, result: &RunResult) -> Option<f64> {
+    let mut seconds: Vec<f64> = result.timings.step_seconds.iter().skip(1).copied().collect();
+    seconds.sort_by(f64::total_cmp);
+    let median = *seconds.get(seconds.len() / 2)?;
+    (median > 0.0).then(|| config.batch.total_batch_size as f64 / median)
+}
+
+/// What every step consumes.
+pub fn schedule(config: &RunConfig) -> impl Iterator<Item = StepValues> + '_ {
+    (0..config.schedule.num_iterations).map(|step| config.schedule.step_values(step))
+}
+
+fn run_row(run: &Recorded<'_>) -> RunRow {
+    let Recorded { config, result, .. } = run;
+    let (status, reason, reached) = &run.unfinished;
+    let steps = config.schedule.num_iterations;
+    let steps_done = if result.is_some() { steps } else { *reached };
+    let bpbs = || result.iter().flat_map(|r| &r.evals).filter_map(|e| Some(e.values.get(VAL_BPB)?.0));
+    let seconds = |of: fn(&RunResult) -> f64| result.map_or(0.0, of);
+    let speed = result.and_then(|result| tokens_per_second(config, result));
+    RunRow {
+        experiment: run.experiment.to_owned(),
+        arm: run.arm.to_owned(),
+        seed: config.seed,
+        run_key: run.run_key.clone(),
+        status: if result.is_some() { "finished" } else { status }.to_owned(),
+        reason: reason.clone().filter(|_| result.is_none()),
+        commit: config.commit.clone(),
+        backend: format!("{:?}", config.backend.kind).to_lowercase(),
+        device: config.backend.device.clone(),
+        precision: format!("{:?}", config.backend.precision).to_lowercase(),
+        environment_class: result.map_or_else(String::new, |r| r.environment_class.clone()),
+        numerics_version: result.map_or(0, |r| u64::from(r.numerics_version)),
+        parameters: run.parameters,
+        steps,
+        steps_done,
+        tokens: steps_done * config.batch.total_batch_size as u64,
+        flops_per_token: run.flops_per_token,
+        final_loss: result.and_then(|r| r.step_losses.last()).map(|loss| loss.0),
+        val_bpb: bpbs().last(),
+        best_val_bpb: bpbs().min_by(f64::total_cmp),
+        train_hash: result.map(|r| r.train_hash.to_string()),
+        eval_hash: result.map(|r| r.eval_hash.to_string()),
+        result_hash: result.map(|r| r.result_hash.to_string()),
+        shared_steps: result.map_or(0, |r| r.timings.shared_steps),
+        resumes: result.map_or(0, |r| r.timings.resumes),
+        alone: result.is_some_and(|r| r.timings.alone),
+        threads: result.map_or(0, |r| r.host.threads as u64),
+        train_seconds: seconds(|r| r.timings.step_seconds.iter().sum()),
+        eval_seconds: seconds(|r| r.timings.eval_seconds),
+        checkpoint_seconds: seconds(|r| r.timings.checkpoint_seconds),
+        tokens_per_second: speed,
+        mfu: None,
+        peak_rss_bytes: result.and_then(|r| r.timings.peak_rss_bytes),
+        host: result.map_or_else(String::new, |r| r.host.host.clone()),
+        cpu_model: result.map_or_else(String::new, |r| r.host.cpu_model.clone()),
+        accelerator: result.and_then(|r| r.host.accelerator.clone()),
+        started: result.map_or_else(String::new, |r| r.timings.started.clone()),
+        finished: result.map_or_else(String::new, |r| r.timings.finished.clone()),
+    }
+}
+
+fn step_rows(run: &Recorded<'_>) -> Vec<StepRow> {
+    let Some(result) = run.result else { return Vec::new() };
+    let batch = run.config.batch.total_batch_size as u64;
+    let values = schedule(run.config);
+    let seconds = result.timings.step_seconds.iter().copied().chain(std::iter::repeat(0.0));
+    let each = result.step_losses.iter().zip(values).zip(seconds).enumerate();
+    each.map(|(step, ((loss, values), seconds))| StepRow {
+        arm: run.arm.to_owned(),
+        seed: run.config.seed,
+        run_key: run.run_key.clone(),
+        step: step as u64,
+        loss: loss.0,
+        lr_multiplier: values.lr_multiplier,
+        muon_momentum: values.muon_momentum,
+        muon_weight_decay: values.muon_weight_decay,
+        tokens: (step as u64 + 1) * batch,
+        seconds,
+    })
+    .collect()
+}
+
+fn eval_rows(run: &Recorded<'_>) -> Vec<EvalRow> {
+    let evals = run.result.iter().flat_map(|result| &result.evals);
+    evals
+        .flat_map(|eval| {
+            let hash = eval.hash().to_string();
+            eval.values.iter().map(move |(metric, value)| EvalRow {
+                arm: run.arm.to_owned(),
+                seed: run.config.seed,
+                run_key: run.run_key.clone(),
+                step: eval.step,
+                metric: metric.clone(),
+                value: value.0,
+                eval_hash: hash.clone(),
+            })
+        })
+        .collect()
+}

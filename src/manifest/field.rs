@@ -1,0 +1,268 @@
+//! What a manifest field is: its path, what it takes, what it means, what it is when left out.
+
+use toml::Value;
+
+use super::settings::{ModelKind, OptimizerKind};
+use crate::upstream::Recipe;
+
+/// One field of the manifest.
+#[derive(Debug, Clone, Copy)]
+pub struct Field {
+    /// Its key path.
+    pub path: &'static str,
+    /// What it takes.
+    pub kind: Kind,
+    /// Unit of a number, or empty.
+    pub unit: &'static str,
+    /// What it is when left out.
+    pub default: Fallback,
+    /// Which models and optimizers have it.
+    pub applies: Applies,
+    /// What it means.
+    pub doc: &'static str,
+}
+
+/// What a field takes.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Kind {
+    /// `true` or `false`.
+    Bool,
+    /// An integer within bounds, both included.
+    Int(i64, i64),
+    /// An integer within bounds, or one of these words.
+    IntOr(i64, i64, &'static str),
+    /// A number within bounds, both included.
+    Float(f64, f64),
+    /// A number within bounds, or `false` to switch it off.
+    FloatOrFalse(f64, f64),
+    /// Two numbers in [0, 1).
+    Betas,
+    /// Any text but the empty one.
+    Text,
+    /// One text or several.
+    Texts,
+    /// One of these words.
+    Word(&'static [&'static str]),
+    /// Letters S and L.
+    WindowPattern,
+    /// 7 to 40 hex digits.
+    Commit,
+    /// `cpu` or `cuda:N`.
+    Device,
+    /// A file-name-like name.
+    Name,
+}
+
+/// What a field is when left out.
+#[derive(Debug, Clone, Copy)]
+pub enum Fallback {
+    /// Leaving it out is an error.
+    Required,
+    /// It has no value; the text says what that means.
+    Absent(&'static str),
+    /// A value that may depend on the commit and the kind of model and optimizer.
+    Value(fn(&Context) -> Value),
+    /// A value for some contexts, else absent.
+    Maybe(fn(&Context) -> Option<Value>),
+}
+
+/// What defaults depend on.
+#[derive(Debug, Clone, Copy)]
+pub struct Context {
+    /// The pinned commit's recipe.
+    pub recipe: &'static Recipe,
+    /// `model.kind`.
+    pub model: ModelKind,
+    /// `optimizer.kind`.
+    pub optimizer: OptimizerKind,
+}
+
+/// Which models and optimizers have a field.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Applies {
+    /// All.
+    Always,
+    /// `model.kind = "gpt"`.
+    Gpt,
+    /// `microgpt` and `bigram`.
+    Small,
+    /// `microgpt`.
+    Microgpt,
+    /// `gpt` and `microgpt`.
+    Layered,
+    /// `gpt` under `muon_adamw` or `adamw`.
+    GptAdam,
+    /// `gpt` under `muon_adamw`.
+    Muon,
+    /// `gpt` under `adamw`.
+    GptAdamAlone,
+    /// One learning rate for all: the small models, and SGD.
+    OneRate,
+    /// `adamw` for the small models.
+    SmallAdam,
+    /// Any AdamW.
+    AnyAdam,
+    /// `sgd`.
+    Sgd,
+}
+
+impl Applies {
+    /// Whether a field of this kind exists for that model and optimizer.
+    pub fn to(self, model: ModelKind, optimizer: OptimizerKind) -> bool {
+        let gpt = model == ModelKind::Gpt;
+        let sgd = optimizer == OptimizerKind::Sgd;
+        match self {
+            Self::Always => true,
+            Self::Gpt => gpt,
+            Self::Small => !gpt,
+            Self::Microgpt => model == ModelKind::Microgpt,
+            Self::Layered => model != ModelKind::Bigram,
+            Self::GptAdam => gpt && !sgd,
+            Self::Muon => gpt && optimizer == OptimizerKind::MuonAdamw,
+            Self::GptAdamAlone => gpt && optimizer == OptimizerKind::Adamw,
+            Self::OneRate => !gpt || sgd,
+            Self::SmallAdam => !gpt && !sgd,
+            Self::AnyAdam => !sgd,
+            Self::Sgd => sgd,
+        }
+    }
+
+    /// In words, for errors and the reference.
+    pub fn text(self) -> &'static str {
+        match self {
+            Self::Always => "everything",
+            Self::Gpt => "model.kind = \"gpt\"",
+            Self::Small => "model.kind = \"microgpt\" or \"bigram\"",
+            Self::Microgpt => "model.kind = \"microgpt\"",
+            Self::Layered => "model.kind = \"gpt\" or \"microgpt\"",
+            Self::GptAdam => "model.kind = \"gpt\" with optimizer.kind = \"muon_adamw\" or \"adamw\"",
+            Self::Muon => "model.kind = \"gpt\" with optimizer.kind = \"muon_adamw\"",
+            Self::GptAdamAlone => "model.kind = \"gpt\" with optimizer.kind = \"adamw\"",
+            Self::OneRate => {
+                "model.kind = \"microgpt\" or \"bigram\", and any model with optimizer.kind = \"sgd\""
+            }
+            Self::SmallAdam => "model.kind = \"microgpt\" or \"bigram\" with optimizer.kind = \"adamw\"",
+            Self::AnyAdam => "optimizer.kind = \"muon_adamw\" or \"adamw\"",
+            Self::Sgd => "optimizer.kind = \"sgd\"",
+        }
+    }
+}
+
+impl Kind {
+    /// What it takes, in words.
+    pub fn expected(self) -> String {
+        match self {
+            Self::Bool => "true or false".to_owned(),
+            Self::Int(low, high) => integer(low, high),
+            Self::IntOr(low, high, word) => format!("{} or \"{word}\"", integer(low, high)),
+            Self::Float(low, high) => number(low, high),
+            Self::FloatOrFalse(low, high) => format!("{} or false", number(low, high)),
+            Self::Betas => "two numbers of at least 0 and below 1".to_owned(),
+            Self::Text => "text".to_owned(),
+            Self::Texts => "text or a list of texts".to_owned(),
+            Self::Word(words) => {
+                let quoted: Vec<String> = words.iter().map(|word| format!("\"{word}\"")).collect();
+                match quoted.split_last() {
+                    Some((last, [])) => last.clone(),
+                    Some((last, rest)) => format!("{} or {last}", rest.join(", ")),
+                    None => String::new(),
+                }
+            }
+            Self::WindowPattern => "text of the letters S (short) and L (long)".to_owned(),
+            Self::Commit => "7 to 40 hex digits of a pinned commit".to_owned(),
+            Self::Device => "\"cpu\" or \"cuda:N\"".to_owned(),
+            Self::Name => "letters, digits, `_`, `-` and `.`, beginning with a letter or digit".to_owned(),
+        }
+    }
+
+    /// The value as the field keeps it (integers become floats where floats are meant, patterns upper case), or
+    /// nothing where it does not fit.
+    pub fn accept(self, value: &Value) -> Option<Value> {
+        match (self, value) {
+            (Self::Bool, Value::Boolean(_)) | (Self::FloatOrFalse(..), Value::Boolean(false)) => {
+                Some(value.clone())
+            }
+            (Self::Int(low, high) | Self::IntOr(low, high, _), Value::Integer(number)) => {
+                (low..=high).contains(number).then(|| value.clone())
+            }
+            (Self::IntOr(_, _, word), Value::String(text)) => (text == word).then(|| value.clone()),
+            (Self::Float(low, high) | Self::FloatOrFalse(low, high), _) => {
+                let number = as_float(value)?;
+                (low..=high).contains(&number).then_some(Value::Float(number))
+            }
+            (Self::Betas, Value::Array(items)) => {
+                let betas: Vec<f64> = items.iter().map(as_float).collect::<Option<_>>()?;
+                let valid = betas.len() == 2 && betas.iter().all(|beta| (0.0..1.0).contains(beta));
+                valid.then(|| Value::Array(betas.into_iter().map(Value::Float).collect()))
+            }
+            (Self::Texts, Value::Array(items)) => {
+                let valid = !items.is_empty() && items.iter().all(|item| Self::Text.accept(item).is_some());
+                valid.then(|| value.clone())
+            }
+            (_, Value::String(text)) => self.accept_text(text).map(Value::String),
+            _ => None,
+        }
+    }
+
+    fn accept_text(self, text: &str) -> Option<String> {
+        let valid = match self {
+            Self::Text | Self::Texts => !text.is_empty() && !text.contains('\0'),
+            Self::Word(words) => words.contains(&text),
+            Self::WindowPattern => {
+                let pattern = text.to_ascii_uppercase();
+                return (!pattern.is_empty() && pattern.bytes().all(|letter| matches!(letter, b'S' | b'L')))
+                    .then_some(pattern);
+            }
+            Self::Commit => {
+                (7..=40).contains(&text.len()) && text.bytes().all(|digit| digit.is_ascii_hexdigit())
+            }
+            Self::Device => {
+                let ordinal =
+                    text.strip_prefix("cuda:").map(|n| n.parse::<u8>().is_ok_and(|p| p.to_string() == n));
+                text == "cpu" || ordinal == Some(true)
+            }
+            Self::Name => {
+                let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.');
+                text.len() <= 100
+                    && text.bytes().next().is_some_and(|first| first.is_ascii_alphanumeric())
+                    && text.bytes().all(allowed)
+            }
+            _ => false,
+        };
+        valid.then(|| text.to_owned())
+    }
+
+    /// Whether text is what it takes first of all, so that `--set name=12` means the text.
+    pub(crate) fn is_text(self) -> bool {
+        matches!(
+            self,
+            Self::Text | Self::Texts | Self::WindowPattern | Self::Commit | Self::Device | Self::Name
+        )
+    }
+}
+
+fn as_float(value: &Value) -> Option<f64> {
+    match value {
+        Value::Integer(number) => Some(*number as f64),
+        Value::Float(number) => number.is_finite().then_some(*number),
+        _ => None,
+    }
+}
+
+fn integer(low: i64, high: i64) -> String {
+    if high == i64::MAX {
+        format!("an integer of at least {low}")
+    } else {
+        format!("an integer from {low} to {high}")
+    }
+}
+
+fn number(low: f64, high: f64) -> String {
+    match (low == f64::MIN, high == f64::MAX) {
+        (true, true) => "a number".to_owned(),
+        (_, true) if low == f64::MIN_POSITIVE => "a number above 0".to_owned(),
+        (_, true) => format!("a number of at least {low}"),
+        _ if low == f64::MIN_POSITIVE => format!("a number above 0, at most {high}"),
+        _ => format!("a number from {low} to {high}"),
+    }
+}

@@ -1,0 +1,115 @@
+//! `[data]`, `[eval]`, `[checkpoint]`.
+
+use super::super::field::{Fallback, Field, Kind};
+use super::super::settings::ModelKind;
+use super::{field, int, text, word};
+
+/// Byte tokens and special tokens: no vocabulary is smaller.
+pub(super) const SMALLEST_VOCAB: i64 = 265;
+
+pub(super) const FIELDS: &[Field] = &[
+    field(
+        "data.shards",
+        Kind::Texts,
+        "paths",
+        Fallback::Value(|_| text("embedded")),
+        "Parquet shards (column `text`) or text files: a directory, globs or files; the last parquet file in name \
+         order is the validation split. `embedded` is the Shakespeare that comes with nanorun.",
+    ),
+    field(
+        "data.tokenizer",
+        Kind::Word(&["char"]),
+        "",
+        Fallback::Maybe(|context| match context.model {
+            ModelKind::Gpt => None,
+            ModelKind::Microgpt | ModelKind::Bigram => Some(text("char")),
+        }),
+        "`char`: one token a character and one BOS.",
+    ),
+    field(
+        "data.tokenizer.path",
+        Kind::Text,
+        "path",
+        Fallback::Absent("a tokenizer is trained on the train split"),
+        "`tokenizer = { path = \"...\" }`: upstream's tokenizer directory or tokenizer.pkl.",
+    ),
+    field(
+        "data.tokenizer.vocab_size",
+        Kind::Int(SMALLEST_VOCAB, 1 << 24),
+        "tokens",
+        Fallback::Maybe(|context| match context.model {
+            ModelKind::Gpt => Some(int(4096)),
+            ModelKind::Microgpt | ModelKind::Bigram => None,
+        }),
+        "`tokenizer = { vocab_size = N }`: BPE trained on the train split; 256 bytes, merges, 9 special tokens.",
+    ),
+    field(
+        "data.vocab_size",
+        Kind::Int(2, 1 << 24),
+        "tokens",
+        Fallback::Absent("read from the tokenizer"),
+        "Declared vocabulary, so that a plan can be made before the data are here; checked once they are.",
+    ),
+    field(
+        "data.document",
+        Kind::Word(&["block", "line"]),
+        "",
+        Fallback::Value(|_| text("block")),
+        "How text files divide into documents: blank-line separated blocks, or lines.",
+    ),
+    field(
+        "data.packing",
+        Kind::Word(&["best_fit_bos", "document"]),
+        "",
+        Fallback::Value(|context| match context.model {
+            ModelKind::Gpt => text("best_fit_bos"),
+            ModelKind::Microgpt | ModelKind::Bigram => text("document"),
+        }),
+        "Upstream's best-fit packing, or one document a row.",
+    ),
+    field(
+        "data.token_bytes",
+        Kind::Word(&["decoded", "raw"]),
+        "",
+        Fallback::Value(|context| word(&context.recipe.data.token_bytes)),
+        "Bytes of a token in bits per byte: of its text with replacement characters, or its own.",
+    ),
+    field(
+        "eval.every",
+        Kind::Int(0, 10_000_000),
+        "steps",
+        Fallback::Value(|context| int(context.recipe.data.eval_every)),
+        "Steps between validations, besides the first and the last; 0 is only those two.",
+    ),
+    field(
+        "eval.tokens",
+        Kind::Int(1, 1 << 50),
+        "tokens",
+        Fallback::Value(|context| match context.model {
+            ModelKind::Gpt => int(context.recipe.data.eval_tokens),
+            ModelKind::Microgpt | ModelKind::Bigram => int(16384),
+        }),
+        "Tokens of a validation, rounded down to whole batches.",
+    ),
+    field(
+        "eval.max_drift_bytes",
+        Kind::Int(0, 1 << 50),
+        "bytes",
+        Fallback::Value(|_| int(16 << 20)),
+        "What an evaluation may leave behind before the memory-drift guard stops the run.",
+    ),
+    field(
+        "checkpoint.every",
+        Kind::Int(0, 10_000_000),
+        "steps",
+        Fallback::Value(|_| int(0)),
+        "Steps between kept checkpoints; 0 keeps the last one alone.",
+    ),
+    field(
+        "checkpoint.keep",
+        Kind::Int(0, 1 << 20),
+        "checkpoints",
+        Fallback::Value(|_| int(0)),
+        "How many of the kept ones stay; 0 is all.",
+    ),
+];

@@ -1,0 +1,124 @@
+//! Top level, `[upstream]`, `[run]`, `[train]`, `[scorecard]`.
+
+use toml::Value;
+
+use super::super::field::{Fallback, Field, Kind};
+use super::super::settings::ModelKind;
+use super::{field, int, text};
+use crate::upstream::BatchRule;
+
+pub(super) const FIELDS: &[Field] = &[
+    field("name", Kind::Name, "", Fallback::Required, "Name of the experiment and of its results directory."),
+    field(
+        "question",
+        Kind::Text,
+        "",
+        Fallback::Absent("no question is shown"),
+        "The question the experiment answers, shown in plan and report.",
+    ),
+    field(
+        "upstream.repo",
+        Kind::Word(&["karpathy/nanochat"]),
+        "",
+        Fallback::Value(|_| text("karpathy/nanochat")),
+        "The repository whose recipe is pinned.",
+    ),
+    field(
+        "upstream.commit",
+        Kind::Commit,
+        "",
+        Fallback::Required,
+        "Pins the recipe: the first 7 or more digits of a known commit.",
+    ),
+    field(
+        "run.seed",
+        Kind::Int(0, i64::MAX),
+        "",
+        Fallback::Required,
+        "Seed of initial weights and of sampling; upstream itself uses 42. Data order does not depend on it.",
+    ),
+    field(
+        "run.backend",
+        Kind::Word(&["cpu", "tch", "scalar"]),
+        "",
+        Fallback::Required,
+        "Which implementation of the operations trains.",
+    ),
+    field(
+        "run.device",
+        Kind::Device,
+        "",
+        Fallback::Value(|_| text("cpu")),
+        "Device of the tch backend; the others ignore it.",
+    ),
+    field(
+        "run.precision",
+        Kind::Word(&["f32", "bf16"]),
+        "",
+        Fallback::Value(|_| text("f32")),
+        "Compute precision. `bf16` needs the tch backend.",
+    ),
+    field(
+        "run.threads",
+        Kind::Int(1, 1024),
+        "threads",
+        Fallback::Absent("all cores"),
+        "Threads of the cpu backend. Changes no result.",
+    ),
+    field(
+        "train.device_batch_size",
+        Kind::Int(1, 1 << 20),
+        "rows",
+        Fallback::Value(|context| match context.model {
+            ModelKind::Gpt => int(context.recipe.data.device_batch_size),
+            ModelKind::Microgpt | ModelKind::Bigram => int(1),
+        }),
+        "Rows of a micro-batch.",
+    ),
+    field(
+        "train.total_batch_size",
+        Kind::IntOr(1, 1 << 40, "auto"),
+        "tokens",
+        Fallback::Value(|context| match (context.model, context.recipe.data.total_batch_size) {
+            (ModelKind::Gpt, BatchRule::Tokens(tokens)) => int(tokens),
+            _ => text("auto"),
+        }),
+        "Tokens of an optimizer step: a multiple of device_batch_size * sequence_len. `auto` follows the horizon \
+         by upstream's law (the small models: one micro-batch).",
+    ),
+    field(
+        "scorecard.quality.metric",
+        Kind::Word(&["val_bpb", "train_loss"]),
+        "",
+        Fallback::Value(|_| text("val_bpb")),
+        "What the quality verdict compares.",
+    ),
+    field(
+        "scorecard.quality.margin",
+        Kind::Float(0.0, f64::MAX),
+        "of the metric",
+        Fallback::Value(|_| Value::Float(0.002)),
+        "How much worse than the control an arm may be and still pass.",
+    ),
+    field(
+        "scorecard.quality.confidence",
+        Kind::Float(0.5, 0.9999),
+        "",
+        Fallback::Value(|_| Value::Float(0.95)),
+        "Confidence of the one-sided bound.",
+    ),
+    field(
+        "scorecard.speed.min_ratio",
+        Kind::Float(f64::MIN_POSITIVE, f64::MAX),
+        "of the control's tokens a second",
+        Fallback::Value(|_| Value::Float(0.95)),
+        "How slow an arm may be and still pass.",
+    ),
+    field(
+        "scorecard.reproducibility.baseline",
+        Kind::Text,
+        "path",
+        Fallback::Absent("no reproducibility verdict"),
+        "Baseline whose hashes results must equal. Profiles do not inherit it.",
+    ),
+];

@@ -1,0 +1,432 @@
+//! One cell of the matrix, settled in the manifest's own terms: every field has a value, nothing is derived yet.
+
+use serde::{Deserialize, Serialize};
+
+use crate::upstream::{PrecisionRule, ShortWindow, TokenBytes, WeightDecayLaw, WeightDecayShape};
+
+/// A settled cell.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Settings {
+    /// `[upstream]`.
+    pub upstream: UpstreamSettings,
+    /// `[run]`.
+    pub run: RunSettings,
+    /// `[budget]`.
+    pub budget: Budget,
+    /// `[schedule]`.
+    pub schedule: ScheduleSettings,
+    /// `[train]`.
+    pub train: TrainSettings,
+    /// `[model]`.
+    pub model: ModelSettings,
+    /// `[optimizer]`.
+    pub optimizer: OptimizerSettings,
+    /// `[data]`.
+    pub data: DataSettings,
+    /// `[eval]`.
+    pub eval: EvalSettings,
+    /// `[checkpoint]`.
+    pub checkpoint: CheckpointSettings,
+}
+
+/// `[upstream]`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UpstreamSettings {
+    /// Whose recipe.
+    pub repo: String,
+    /// All 40 digits.
+    pub commit: String,
+}
+
+/// `[run]`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RunSettings {
+    /// Seed of initial weights and sampling.
+    pub seed: u64,
+    /// Which ops.
+    pub backend: Backend,
+    /// `cpu` or `cuda:N`, of the tch backend.
+    pub device: String,
+    /// Compute precision.
+    pub precision: ComputePrecision,
+    /// Threads, none for all cores.
+    pub threads: Option<usize>,
+}
+
+/// `[budget]`: exactly one.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Budget {
+    /// Optimizer steps.
+    Steps(u64),
+    /// Tokens.
+    Tokens(u64),
+    /// FLOPs by upstream's formula.
+    Flops(f64),
+    /// Tokens a scaling parameter.
+    ParamDataRatio(f64),
+}
+
+/// `[schedule]`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ScheduleSettings {
+    /// Shape of the warm-down.
+    pub warmdown: WarmdownShape,
+    /// Its length.
+    pub warmdown_ratio: f64,
+    /// LR warm-up in steps.
+    pub warmup_steps: Option<u64>,
+    /// Or as a fraction of all steps.
+    pub warmup_ratio: Option<f64>,
+    /// What the multiplier approaches.
+    pub final_lr_frac: f64,
+    /// Momentum at step 0.
+    pub momentum_start: f64,
+    /// Momentum after its warm-up.
+    pub momentum_peak: f64,
+    /// Steps of its warm-up.
+    pub momentum_warmup_steps: u64,
+    /// What it falls to.
+    pub momentum_warmdown_to: Switch,
+    /// Shape of Muon's decay.
+    pub weight_decay_shape: WeightDecayShape,
+}
+
+/// `[train]`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TrainSettings {
+    /// Rows of a micro-batch.
+    pub device_batch_size: usize,
+    /// Tokens of a step.
+    pub total_batch_size: TotalBatch,
+}
+
+/// Tokens of a step, or upstream's law.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum TotalBatch {
+    /// In tokens.
+    Tokens(u64),
+    /// From the horizon.
+    Auto(AutoWord),
+}
+
+/// The word `auto`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AutoWord {
+    /// `auto`.
+    Auto,
+}
+
+/// A number, or `false`.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Switch {
+    /// Switched off.
+    Off(bool),
+    /// Switched on with this value.
+    On(f64),
+}
+
+impl Switch {
+    /// The value where it is on.
+    pub fn value(self) -> Option<f64> {
+        match self {
+            Self::Off(_) => None,
+            Self::On(value) => Some(value),
+        }
+    }
+}
+
+/// `[model]`. A kind reads the fields it has.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[expect(missing_docs, reason = "every field is described in the manifest's field table under the same name")]
+#[expect(clippy::struct_excessive_bools, reason = "independent switches of a manifest")]
+pub struct ModelSettings {
+    pub kind: ModelKind,
+    pub depth: usize,
+    pub sequence_len: usize,
+    pub aspect_ratio: usize,
+    pub head_dim: usize,
+    pub n_kv_head: Option<usize>,
+    pub window_pattern: String,
+    pub short_window: ShortWindow,
+    pub rope_base: f64,
+    pub rotary_precision: PrecisionRule,
+    pub qk_scale: Switch,
+    pub softcap: Switch,
+    pub value_embeds: bool,
+    pub ve_gate_channels: usize,
+    pub ve_gate_scale: f64,
+    pub smear: bool,
+    pub smear_channels: usize,
+    pub backout: bool,
+    pub n_embd: usize,
+    pub n_head: usize,
+    pub tie_lm_head: bool,
+    pub input_rmsnorm: bool,
+    pub norm_eps: f64,
+    pub init: InitChoice,
+    pub init_std: f64,
+    pub init_wte_std: f64,
+    pub init_lm_head_std: f64,
+    pub init_c_fc_scale: f64,
+    pub init_ve_gate_max: f64,
+    pub init_resid_lambda: f64,
+    pub init_resid_lambda_fall: f64,
+    pub init_x0_lambda: f64,
+    pub init_x0_lambda_fall: f64,
+    pub init_smear_gate_max: f64,
+    pub init_smear_lambda: f64,
+    pub init_backout_lambda: f64,
+}
+
+/// `[optimizer]`. A kind reads the fields it has.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[expect(missing_docs, reason = "every field is described in the manifest's field table under the same name")]
+#[expect(clippy::struct_excessive_bools, reason = "independent switches of a manifest")]
+pub struct OptimizerSettings {
+    pub kind: OptimizerKind,
+    pub lr: f64,
+    pub betas: (f64, f64),
+    pub eps: f64,
+    pub momentum: f64,
+    pub weight_decay: f64,
+    pub weight_decay_law: WeightDecayLaw,
+    pub batch_lr_scaling: bool,
+    pub width_lr_scaling: bool,
+    pub matrix_lr: f64,
+    pub matrix_betas: (f64, f64),
+    pub unembedding_lr: f64,
+    pub unembedding_betas: (f64, f64),
+    pub unembedding_weight_decay: f64,
+    pub embedding_lr: f64,
+    pub embedding_betas: (f64, f64),
+    pub embedding_weight_decay: f64,
+    pub value_embeds_lr_factor: f64,
+    pub value_embeds_betas: (f64, f64),
+    pub value_embeds_weight_decay: f64,
+    pub scalar_lr: f64,
+    pub resid_lr_factor: f64,
+    pub resid_betas: (f64, f64),
+    pub resid_weight_decay: f64,
+    pub x0_betas: (f64, f64),
+    pub x0_weight_decay: f64,
+    pub smear_lr: f64,
+    pub smear_betas: (f64, f64),
+    pub smear_weight_decay: f64,
+    pub muon_beta2: f64,
+    pub norm_factor: f64,
+    pub ns_steps: usize,
+    pub row_equilibration: bool,
+    pub renormalize: bool,
+    pub polar_precision: PrecisionRule,
+    pub update_precision: PrecisionRule,
+}
+
+/// `[data]`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DataSettings {
+    /// Patterns with `~` and variables expanded, or `embedded`.
+    pub shards: OneOrMany,
+    /// Which tokenizer.
+    pub tokenizer: TokenizerSetting,
+    /// Declared vocabulary.
+    pub vocab_size: Option<usize>,
+    /// How text divides into documents.
+    pub document: DocumentKind,
+    /// How rows are made.
+    pub packing: PackingKind,
+    /// What counts as the bytes of a token.
+    pub token_bytes: TokenBytes,
+}
+
+/// One text or several.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum OneOrMany {
+    /// One.
+    One(String),
+    /// Several.
+    Many(Vec<String>),
+}
+
+impl OneOrMany {
+    /// All of them.
+    pub fn as_slice(&self) -> &[String] {
+        match self {
+            Self::One(text) => std::slice::from_ref(text),
+            Self::Many(texts) => texts,
+        }
+    }
+}
+
+/// `[eval]`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EvalSettings {
+    /// Steps between validations.
+    pub every: u64,
+    /// Tokens of one.
+    pub tokens: u64,
+    /// Limit of the drift guard.
+    pub max_drift_bytes: u64,
+}
+
+/// `[checkpoint]`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CheckpointSettings {
+    /// Steps between kept ones.
+    pub every: u64,
+    /// How many stay.
+    pub keep: usize,
+}
+
+/// What no cell changes.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Head {
+    /// The experiment's name.
+    pub name: String,
+    /// What it asks.
+    pub question: Option<String>,
+    /// How it is judged.
+    pub scorecard: ScorecardSettings,
+}
+
+/// `[scorecard]` without its control.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ScorecardSettings {
+    /// The quality verdict.
+    pub quality: QualitySettings,
+    /// The speed verdict.
+    pub speed: SpeedSettings,
+    /// The reproducibility verdict.
+    #[serde(default)]
+    pub reproducibility: ReproducibilitySettings,
+}
+
+/// `[scorecard.quality]`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct QualitySettings {
+    /// What is compared.
+    pub metric: QualityMetric,
+    /// How much worse still passes.
+    pub margin: f64,
+    /// Of the one-sided bound.
+    pub confidence: f64,
+}
+
+/// `[scorecard.speed]`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SpeedSettings {
+    /// Of the control's tokens a second.
+    pub min_ratio: f64,
+}
+
+/// `[scorecard.reproducibility]`.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct ReproducibilitySettings {
+    /// The baseline, where there is one.
+    pub baseline: Option<String>,
+}
+
+/// The words a field takes, as an enum.
+macro_rules! words {
+    ($($(#[$meta:meta])* $name:ident { $($(#[$variant_meta:meta])* $variant:ident),+ $(,)? })+) => {$(
+        $(#[$meta])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+        #[serde(rename_all = "snake_case")]
+        pub enum $name { $($(#[$variant_meta])* $variant),+ }
+    )+};
+}
+
+words! {
+    /// `model.kind`.
+    ModelKind {
+        /// nanochat's GPT.
+        Gpt,
+        /// Karpathy's microgpt.
+        Microgpt,
+        /// A bigram model.
+        Bigram,
+    }
+    /// `optimizer.kind`.
+    OptimizerKind {
+        /// Muon on the blocks, AdamW on the rest.
+        MuonAdamw,
+        /// AdamW on everything.
+        Adamw,
+        /// SGD on everything.
+        Sgd,
+    }
+    /// `run.backend`.
+    Backend {
+        /// ndarray + rayon + matrixmultiply.
+        Cpu,
+        /// libtorch.
+        Tch,
+        /// f64 autograd.
+        Scalar,
+    }
+    /// `run.precision`.
+    ComputePrecision {
+        /// float32.
+        F32,
+        /// bfloat16 with float32 masters.
+        Bf16,
+    }
+    /// `schedule.warmdown`.
+    WarmdownShape {
+        /// Straight down.
+        Linear,
+        /// 1-sqrt.
+        Sqrt,
+        /// Half a cosine.
+        Cosine,
+        /// Not at all.
+        Constant,
+    }
+    /// `data.document`.
+    DocumentKind {
+        /// Blank-line separated.
+        Block,
+        /// A line each.
+        Line,
+    }
+    /// `data.packing`.
+    PackingKind {
+        /// Upstream's.
+        BestFitBos,
+        /// One document a row.
+        Document,
+    }
+    /// `scorecard.quality.metric`.
+    QualityMetric {
+        /// Validation bits per byte.
+        ValBpb,
+        /// Training loss.
+        TrainLoss,
+    }
+}
+
+/// `model.init`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum InitChoice {
+    /// torch's CPU generator and upstream's order of draws.
+    Torch,
+    /// A safetensors file.
+    File(String),
+}
+
+/// `data.tokenizer`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TokenizerSetting {
+    /// One token a character.
+    Char,
+    /// A trained one.
+    Path(String),
+    /// Trained on the train split.
+    VocabSize(usize),
+}

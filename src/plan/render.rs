@@ -1,0 +1,291 @@
+//! The plan as a person reads it, and as JSON.
+
+use std::fmt::Write as _;
+
+use serde::Serialize;
+
+use super::{Plan, PlannedRun};
+
+/// Whether a run is going to be trained, and why or why not.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(tag = "status", rename_all = "snake_case")]
+pub enum RunStatus {
+    /// There is no result: it will be trained.
+    ToDo,
+    /// It was interrupted and carries on.
+    Resumes {
+        /// From this step.
+        step: u64,
+    },
+    /// Its result is there.
+    Done,
+    /// It cannot be trained yet.
+    Blocked {
+        /// What is missing, and how to get it.
+        missing: String,
+    },
+}
+
+impl RunStatus {
+    fn text(&self) -> String {
+        match self {
+            Self::ToDo => "to do: no result yet".to_owned(),
+            Self::Resumes { step } => format!("resumes at step {step}"),
+            Self::Done => "done: its result is there".to_owned(),
+            Self::Blocked { missing } => format!("blocked: {missing}"),
+        }
+    }
+}
+
+/// How fast this machine trains, for the estimate.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Speed {
+    /// By upstream's formula of FLOPs.
+    pub flops_per_second: f64,
+    /// Where the figure is from, such as "measured now" or "recorded on 2026-01-31".
+    pub source: String,
+}
+
+/// A plan with what only the caller knows.
+#[derive(Debug, Clone, Copy)]
+pub struct View<'a> {
+    /// The plan.
+    pub plan: &'a Plan,
+    /// One a run; a run beyond the end is to do.
+    pub statuses: &'a [RunStatus],
+    /// For the estimate of time.
+    pub speed: Option<&'a Speed>,
+}
+
+#[derive(Serialize)]
+struct JsonRun<'a> {
+    #[serde(flatten)]
+    run: &'a PlannedRun,
+    #[serde(flatten)]
+    status: RunStatus,
+    seconds: Option<f64>,
+}
+
+#[derive(Serialize)]
+struct JsonPlan<'a> {
+    name: &'a str,
+    question: Option<&'a str>,
+    manifest: String,
+    results_name: &'a str,
+    threads: Option<usize>,
+    arms: &'a [super::Arm],
+    runs: Vec<JsonRun<'a>>,
+    prefixes: &'a super::PrefixForest,
+    total: Totals,
+    speed: Option<&'a Speed>,
+}
+
+#[derive(Serialize)]
+struct Totals {
+    tokens: u64,
+    flops: f64,
+    seconds: Option<f64>,
+}
+
+impl View<'_> {
+    fn status(&self, index: usize) -> RunStatus {
+        self.statuses.get(index).cloned().unwrap_or(RunStatus::ToDo)
+    }
+
+    fn seconds(&self, flops: f64) -> Option<f64> {
+        self.speed.map(|speed| flops / speed.flops_per_second)
+    }
+
+    /// FLOPs of what is still to train, shared steps once: each root's share of its runs' FLOPs.
+    fn flops_to_do(&self) -> f64 {
+        let runs = &self.plan.runs;
+        let roots = self.plan.prefixes.roots.iter().map(|root| {
+            let apart: f64 =
+                root.runs.iter().filter_map(|&run| runs.get(run)).map(|run| run.sizes.steps as f64).sum();
+            let open = root.runs.iter().filter(|&&run| self.status(run) != RunStatus::Done);
+            let flops: f64 = open.filter_map(|&run| runs.get(run)).map(|run| run.sizes.flops).sum();
+            flops * root.steps() as f64 / apart.max(1.0)
+        });
+        roots.sum()
+    }
+
+    /// The whole plan for machines.
+    pub fn json(&self) -> serde_json::Value {
+        let plan = self.plan;
+        let runs = plan.runs.iter().enumerate().map(|(index, run)| JsonRun {
+            run,
+            status: self.status(index),
+            seconds: self.seconds(run.sizes.flops),
+        });
+        let json = JsonPlan {
+            name: &plan.name,
+            question: plan.question.as_deref(),
+            manifest: plan.manifest.display().to_string(),
+            results_name: &plan.results_name,
+            threads: plan.threads,
+            arms: &plan.arms,
+            runs: runs.collect(),
+            prefixes: &plan.prefixes,
+            total: Totals {
+                tokens: plan.runs.iter().map(|run| run.sizes.tokens).sum(),
+                flops: plan.runs.iter().map(|run| run.sizes.flops).sum(),
+                seconds: self.seconds(self.flops_to_do()),
+            },
+            speed: self.speed,
+        };
+        serde_json::to_value(json).unwrap_or_default()
+    }
+
+    /// The plan for a person.
+    pub fn human(&self) -> String {
+        let plan = self.plan;
+        let mut text = format!("{}\n", plan.results_name);
+        if let Some(question) = &plan.question {
+            let _ = writeln!(text, "{question}");
+        }
+        text.push('\n');
+        let mut rows = vec![
+            ["run", "arm", "seed", "params", "tokens", "steps", "FLOPs", "time", "key", "state"]
+                .map(str::to_owned)
+                .to_vec(),
+        ];
+        for (index, run) in plan.runs.iter().enumerate() {
+            let arm = plan.arms.get(run.arm).map_or("", |arm| &arm.label);
+            let time = self.seconds(run.sizes.flops).map_or_else(|| "?".to_owned(), duration);
+            let key = if run.key.pending { "pending".to_owned() } else { run.key.short() };
+            rows.push(vec![
+                (index + 1).to_string(),
+                shortened(arm),
+                run.config.seed.to_string(),
+                quantity(run.sizes.params.total as f64),
+                quantity(run.sizes.tokens as f64),
+                run.sizes.steps.to_string(),
+                format!("{:.2e}", run.sizes.flops),
+                time,
+                key,
+                self.status(index).text(),
+            ]);
+        }
+        table(&mut text, &rows, &[0, 2, 3, 4, 5, 6, 7]);
+        text.push('\n');
+        for arm in plan.arms.iter().filter(|arm| shortened(&arm.label) != arm.label) {
+            let _ = writeln!(text, "arm {} is {}", shortened(&arm.label), arm.label);
+        }
+        let controls: Vec<&str> = plan
+            .arms
+            .iter()
+            .filter_map(|arm| arm.control)
+            .filter_map(|c| plan.arms.get(c))
+            .map(|a| &*a.label)
+            .collect();
+        if let Some(first) = controls.first() {
+            let all_same = controls.iter().all(|control| control == first);
+            let names = if all_same { (*first).to_owned() } else { "one for each other axis".to_owned() };
+            let _ = writeln!(text, "control: {names}");
+        }
+        let _ = writeln!(text, "work: {} (shared first steps are trained once)", plan.prefixes.saving());
+        match self.speed {
+            Some(speed) => {
+                let _ = writeln!(
+                    text,
+                    "time: about {} at {} FLOP/s ({})",
+                    duration(self.flops_to_do() / speed.flops_per_second),
+                    quantity(speed.flops_per_second),
+                    speed.source
+                );
+            }
+            None => text.push_str("time: unknown until a run was measured here\n"),
+        }
+        if plan.runs.iter().any(|run| run.key.pending) {
+            text.push_str("keys: pending until the data are here\n");
+        }
+        self.sizes(&mut text);
+        text
+    }
+
+    /// One line for each distinct model and batch.
+    fn sizes(&self, text: &mut String) {
+        let mut seen: Vec<String> = Vec::new();
+        for run in &self.plan.runs {
+            let line = size_line(run);
+            if !seen.contains(&line) {
+                let _ = writeln!(text, "{}{line}", if seen.is_empty() { "sizes: " } else { "       " });
+                seen.push(line);
+            }
+        }
+    }
+}
+
+fn size_line(run: &PlannedRun) -> String {
+    use crate::model::config::ModelConfig;
+    let config = &run.config;
+    let commit = config.commit.get(..7).unwrap_or(&config.commit);
+    let model = match &config.model {
+        ModelConfig::Gpt(gpt) => format!(
+            "gpt depth {}, dim {}, {} heads ({} kv), T {}, vocabulary {}",
+            gpt.n_layer, gpt.n_embd, gpt.n_head, gpt.n_kv_head, gpt.sequence_len, gpt.vocab_size
+        ),
+        ModelConfig::Microgpt(gpt) => format!(
+            "microgpt depth {}, dim {}, {} heads, T {}, vocabulary {}",
+            gpt.n_layer, gpt.n_embd, gpt.n_head, gpt.sequence_len, gpt.vocab_size
+        ),
+        ModelConfig::Bigram(bigram) => format!(
+            "bigram dim {}, T {}, vocabulary {}",
+            bigram.n_embd, bigram.sequence_len, bigram.vocab_size
+        ),
+    };
+    let batch = &config.batch;
+    format!(
+        "{model}; batch {} = {} x {} rows; recipe {commit}",
+        batch.total_batch_size, batch.grad_accum_steps, batch.device_batch_size
+    )
+}
+
+/// Aligns columns; those in `right` to the right.
+fn table(text: &mut String, rows: &[Vec<String>], right: &[usize]) {
+    let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
+    let width = |column: usize| {
+        rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max().unwrap_or(0)
+    };
+    let widths: Vec<usize> = (0..columns).map(width).collect();
+    for row in rows {
+        let mut line = String::new();
+        for (column, (cell, width)) in row.iter().zip(&widths).enumerate() {
+            let space = " ".repeat(width - cell.chars().count());
+            let (before, after) = if right.contains(&column) { (&*space, "") } else { ("", &*space) };
+            let _ = write!(line, "{before}{cell}{after}  ");
+        }
+        let _ = writeln!(text, "{}", line.trim_end());
+    }
+}
+
+/// A label as the table has room for it.
+fn shortened(label: &str) -> String {
+    const ROOM: usize = 40;
+    if label.chars().count() <= ROOM {
+        return label.to_owned();
+    }
+    format!("{}...", label.chars().take(ROOM - 3).collect::<String>())
+}
+
+/// `110.1M`.
+fn quantity(value: f64) -> String {
+    for (limit, unit) in [(1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")] {
+        if value >= limit {
+            return format!("{:.1}{unit}", value / limit);
+        }
+    }
+    format!("{value:.0}")
+}
+
+/// `2 h 05 min`.
+fn duration(seconds: f64) -> String {
+    let whole = seconds.round().clamp(0.0, 1e15) as u64;
+    match whole {
+        0 => "< 1 s".to_owned(),
+        1..60 => format!("{whole} s"),
+        60..3600 => format!("{} min {:02} s", whole / 60, whole % 60),
+        3600..86_400 => format!("{} h {:02} min", whole / 3600, whole / 60 % 60),
+        _ => format!("{} d {:02} h", whole / 86_400, whole / 3600 % 24),
+    }
+}

@@ -1,0 +1,133 @@
+//! The data of an experiment's runs: each corpus and tokenizer opened once, however many runs read them.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::data::{
+    self, Batch, BatchShape, Cache, Corpus, Cursor, Loader, Split, Tokenizer, TokenizerChoice,
+};
+use crate::error::{Error, Result};
+use crate::files::Files;
+use crate::hash::Digest;
+use crate::plan::run_config::{DataConfig, RunConfig};
+use crate::plan::{DataFacts, Facts};
+use crate::train::session::{BatchSource, Rows};
+
+/// Corpora and tokenizers by the configuration that names them.
+pub struct Library {
+    cache: Cache,
+    opened: Mutex<Vec<(DataConfig, Arc<Opened>)>>,
+}
+
+/// One corpus under one tokenizer.
+pub struct Opened {
+    corpus: Corpus,
+    tokenizer: Arc<Tokenizer>,
+    facts: data::DataFacts,
+}
+
+impl Opened {
+    /// Its tokenizer.
+    pub fn tokenizer(&self) -> &Arc<Tokenizer> {
+        &self.tokenizer
+    }
+}
+
+impl Library {
+    /// A library that keeps tokens in `cache`.
+    pub fn new(cache: Cache) -> Self {
+        Self { cache, opened: Mutex::default() }
+    }
+
+    /// What of `data` is not on this machine; empty where nothing is missing.
+    pub fn missing(&self, data: &DataConfig) -> Result<Vec<String>> {
+        let mut missing = data::missing(&data.shards)?;
+        if let TokenizerChoice::Path(path) = &data.tokenizer
+            && !std::path::Path::new(&data::expand(path)?).exists()
+        {
+            missing.push(path.clone());
+        }
+        Ok(missing)
+    }
+
+    /// Opens a data set, or finds it open.
+    ///
+    /// # Errors
+    /// Data that are missing or bad.
+    pub fn open(&self, data: &DataConfig) -> Result<Arc<Opened>> {
+        let named = DataConfig { content: None, ..data.clone() };
+        let mut opened = self.opened.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, found)) = opened.iter().find(|(known, _)| *known == named) {
+            return Ok(Arc::clone(found));
+        }
+        let corpus = Corpus::open(&data.shards, data.document)?;
+        let tokenizer = Tokenizer::resolve(&data.tokenizer, &corpus, &self.cache)?;
+        let facts = data::DataFacts::of(&corpus, &tokenizer, &self.cache)?;
+        let found = Arc::new(Opened { corpus, tokenizer, facts });
+        opened.push((named, Arc::clone(&found)));
+        Ok(found)
+    }
+
+    /// The rows of a run.
+    pub fn rows(&self, config: &RunConfig) -> Result<Box<dyn Rows>> {
+        let opened = self.open(&config.data)?;
+        Ok(Box::new(CorpusRows {
+            token_bytes: opened.tokenizer.token_bytes(config.data.token_bytes),
+            opened,
+            cache: self.cache.clone(),
+            shape: BatchShape {
+                packing: config.data.packing,
+                rows: config.batch.device_batch_size,
+                len: config.model.sequence_len(),
+            },
+        }))
+    }
+}
+
+impl Facts for Library {
+    fn data(&self, data: &DataConfig) -> Result<DataFacts> {
+        if !self.missing(data)?.is_empty() {
+            return Ok(DataFacts::default());
+        }
+        let facts = &self.open(data)?.facts;
+        Ok(DataFacts { vocab_size: Some(facts.vocab_size), content: Some(facts.content) })
+    }
+
+    fn init_file(&self, path: &str) -> Result<Digest> {
+        let bytes = Files::new().read(std::path::Path::new(path));
+        Ok(Digest::of(&bytes.map_err(|error| Error::from(error).key("model.init"))?))
+    }
+}
+
+struct CorpusRows {
+    opened: Arc<Opened>,
+    cache: Cache,
+    shape: BatchShape,
+    token_bytes: Vec<u32>,
+}
+
+impl CorpusRows {
+    fn start(&self, split: Split, cursor: Option<Cursor>) -> Result<Box<dyn BatchSource>> {
+        let (source, tokenizer) = (self.opened.corpus.split(split), Arc::clone(&self.opened.tokenizer));
+        Ok(Box::new(Loader::start(source, tokenizer, self.cache.clone(), self.shape, cursor)?))
+    }
+}
+
+impl Rows for CorpusRows {
+    fn train(&self, cursor: Option<Cursor>) -> Result<Box<dyn BatchSource>> {
+        self.start(Split::Train, cursor)
+    }
+
+    fn validation(&self) -> Result<Box<dyn BatchSource>> {
+        self.start(Split::Val, None)
+    }
+
+    fn token_bytes(&self) -> &[u32] {
+        &self.token_bytes
+    }
+}
+
+impl BatchSource for Loader {
+    fn next_batch(&mut self) -> Result<Batch> {
+        self.next()
+    }
+}
