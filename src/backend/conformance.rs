@@ -4,6 +4,8 @@
 //! A backend's tests call [`conformance_tests`] with a way to make it and the error it may show, relative to the
 //! largest value compared. Inputs are representable in bfloat16, so that only the op's own rounding shows.
 
+#![allow(clippy::unwrap_used)]
+
 mod attention;
 mod loss;
 mod optimizer;

@@ -136,7 +136,7 @@ fn muon_reference(state: &mut Reference, g: &[f64], rows: usize, cols: usize, st
     let r = |x: f64| if bf16 { round_bf16(x) } else { x };
     if step.renormalize {
         let factor = r((rows.min(cols) as f64).sqrt() / size(&x).max(1e-6));
-        x.iter_mut().for_each(|x| *x = r(*x * factor));
+        x = x.iter().map(|x| r(x * factor)).collect();
     }
     let tall = rows >= cols;
     let slot = |i: usize| if tall { i / cols } else { i % cols };

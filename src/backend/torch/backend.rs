@@ -57,21 +57,19 @@ impl TorchBackend {
 
     /// The environment class: what must be equal for bits to be.
     fn describe(&self, facts: &facts::TorchFacts) -> String {
-        let libtorch = format!("tch libtorch={}", facts.version);
+        let libtorch = &facts.version;
         match self.device {
             TorchDevice::Cpu => format!(
-                "{libtorch} device=cpu cpu=\"{}\" simd={} threads={}",
+                "tch/cpu {}, libtorch {libtorch}, {}, {} threads",
                 cpu_model(),
                 facts.cpu_capability,
                 self.threads
             ),
             TorchDevice::Cuda(index) => {
                 let gpu = facts.cuda.as_ref().ok().and_then(|cuda| cuda.devices.get(index));
-                format!(
-                    "{libtorch} device=cuda gpu=\"{}\" attention={}",
-                    gpu.map_or("unknown", |gpu| gpu.name.as_str()),
-                    if self.flash { "flash" } else { "chunked" }
-                )
+                let name = gpu.map_or("unknown", |gpu| gpu.name.as_str());
+                let attention = if self.flash { "flash" } else { "chunked" };
+                format!("tch/cuda {name}, libtorch {libtorch}, {attention} attention")
             }
         }
     }

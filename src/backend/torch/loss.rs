@@ -110,16 +110,13 @@ struct Normalised {
 
 fn normalise(x: &Tensor, w: &Tensor, ids: &Tensor, head: &HeadShape) -> TchResult<Normalised> {
     let mut raw = float(&linear::linear(x, w)?)?;
-    let (mut p, tanh, target) = match head.softcap {
-        Some(cap) => {
-            let tanh = raw.f_mul_scalar_(1.0 / f64::from(cap))?.f_tanh_()?;
-            let target = tanh.f_gather(1, ids, false)?.f_mul_scalar_(f64::from(cap))?;
-            (tanh.f_mul_scalar(f64::from(cap))?, Some(tanh), target)
-        }
-        None => {
-            let target = raw.f_gather(1, ids, false)?;
-            (raw, None, target)
-        }
+    let (mut p, tanh, target) = if let Some(cap) = head.softcap {
+        let tanh = raw.f_mul_scalar_(1.0 / f64::from(cap))?.f_tanh_()?;
+        let target = tanh.f_gather(1, ids, false)?.f_mul_scalar_(f64::from(cap))?;
+        (tanh.f_mul_scalar(f64::from(cap))?, Some(tanh), target)
+    } else {
+        let target = raw.f_gather(1, ids, false)?;
+        (raw, None, target)
     };
     let max = match head.softcap {
         Some(cap) if cap <= SAFE_SOFTCAP => None,

@@ -3,6 +3,7 @@
 use crate::model::config::{GptConfig, ModelConfig};
 use crate::precision::Precision;
 
+#[cfg(feature = "tch")]
 use super::device::TorchDevice;
 
 /// Bytes that CUDA, cuBLAS and the allocator's rounding take before the first tensor.

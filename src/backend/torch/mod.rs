@@ -50,4 +50,6 @@ mod train;
 pub use backend::{Grad, State, Tokens, TorchBackend, Weight};
 
 #[cfg(all(test, feature = "tch"))]
+mod oracle;
+#[cfg(all(test, feature = "tch"))]
 mod tests;

@@ -76,7 +76,7 @@ impl Rotary {
 
 /// View of x (N, heads * D) as (B, T, heads, D).
 fn heads(x: &Tensor, sequence: SequenceShape, head_dim: usize) -> TchResult<Tensor> {
-    x.f_view_(&[sequence.batch as i64, sequence.len as i64, -1, head_dim as i64])
+    x.f_view_([sequence.batch as i64, sequence.len as i64, -1, head_dim as i64])
 }
 
 /// -> (N, heads * D) in the kind of x, and `rstd` (B, T, heads, 1) float32.
@@ -93,7 +93,7 @@ pub(super) fn rotary_norm(
     let mut rstd = y.f_square()?.f_mean_dim([-1_i64].as_slice(), true, Kind::Float)?;
     let rstd = rstd.f_add_scalar_(f64::from(eps))?.f_rsqrt_()?;
     let y = y.f_mul_(&rstd.f_mul_scalar(f64::from(scale))?)?;
-    let y = y.f_to_dtype(x.f_kind()?, true, false)?.f_view_(&x.size())?;
+    let y = y.f_to_dtype(x.f_kind()?, true, false)?.f_view_(x.size())?;
     Ok((y, rstd))
 }
 

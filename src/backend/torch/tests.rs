@@ -1,5 +1,7 @@
 //! The ops against the references that every backend meets, and what is libtorch's own: precision, repetition, errors.
 
+#![allow(clippy::unwrap_used)]
+
 use super::TorchBackend;
 use super::device::TorchDevice;
 use crate::ops::{AttentionShape, Backend, ForwardOps, OpError, SequenceShape, TrainOps};
@@ -61,7 +63,11 @@ fn state_of_a_bf16_table_is_stored_in_bf16_and_restores_exactly() {
         (ops.weight_values(&table).unwrap(), ops.state_values(m).unwrap(), ops.state_values(v).unwrap())
     };
     let through = run(false);
-    assert!(through.1.iter().all(|x| x.to_bits() & 0xffff == 0), "stored in bfloat16: {:?}", through.1);
+    assert!(
+        through.1.iter().all(|x| x.to_bits().trailing_zeros() >= 16),
+        "stored in bfloat16: {:?}",
+        through.1
+    );
     assert_eq!(through, run(true));
 }
 
@@ -127,7 +133,7 @@ fn live_bytes_follow_tensors() {
 #[test]
 fn the_environment_class_names_what_decides_bits() {
     let class = cpu(Precision::F32).environment_class();
-    for part in ["tch libtorch=2.11.0", "device=cpu", "simd=", "threads=2"] {
+    for part in ["tch/cpu ", "libtorch 2.11.0", "2 threads"] {
         assert!(class.contains(part), "{class}");
     }
     assert_ne!(class, TorchBackend::new(TorchDevice::Cpu, Precision::F32, 3).unwrap().environment_class());
