@@ -3,6 +3,9 @@
 use std::path::Path;
 
 use crate::backend::cpu::CpuBackend;
+#[cfg(not(feature = "tch"))]
+use crate::backend::torch::device;
+use crate::backend::torch::device::TorchDevice;
 use crate::error::{Error, Result};
 use crate::files::Files;
 use crate::hash::Digest;
@@ -13,6 +16,8 @@ use crate::model::init::initial_values;
 use crate::model::microgpt::Microgpt;
 use crate::model::network::Network;
 use crate::plan::run_config::{BackendKind, InitSource, RunConfig};
+#[cfg(not(feature = "tch"))]
+use crate::precision::Precision;
 use crate::train::checkpoint::read_safetensors;
 use crate::train::engine::{Engine, NamedTensor, in_order};
 use crate::train::ops_engine::{OpsEngine, op_error};
@@ -43,12 +48,29 @@ fn on_backend<M: Network + 'static>(
             Ok(Box::new(OpsEngine::new(network, ops, optimizer, &values)?))
         }
         BackendKind::Scalar => Ok(Box::new(ScalarEngine::new(network, optimizer, &values)?)),
-        BackendKind::Tch => {
-            Err(Error::run("this nanorun was built without the tch backend").key("run.backend").help(
-                "build it with `cargo build --release --features tch` (scripts/setup_libtorch gets libtorch)",
-            ))
-        }
+        BackendKind::Tch => on_torch(network, config, threads, &values),
     }
+}
+
+#[cfg(feature = "tch")]
+fn on_torch<M: Network + 'static>(
+    network: M,
+    config: &RunConfig,
+    threads: usize,
+    values: &[Vec<f32>],
+) -> Result<Box<dyn Engine>> {
+    use crate::backend::torch::TorchBackend;
+
+    let device: TorchDevice = config.backend.device.parse()?;
+    let ops = TorchBackend::new(device, config.backend.precision, threads)?;
+    Ok(Box::new(OpsEngine::new(network, ops, &config.optimizer, values)?))
+}
+
+#[cfg(not(feature = "tch"))]
+fn on_torch<M: Network>(_: M, config: &RunConfig, _: usize, _: &[Vec<f32>]) -> Result<Box<dyn Engine>> {
+    let device: TorchDevice = config.backend.device.parse()?;
+    device::check(device, config.backend.precision == Precision::Bf16)?;
+    Err(Error::internal("the tch backend passed its check without being compiled in"))
 }
 
 fn values(network: &impl Network, config: &RunConfig) -> Result<Vec<Vec<f32>>> {
