@@ -18,7 +18,8 @@ use crate::train::engine::{Engine, NamedTensor, in_order};
 use crate::train::ops_engine::{OpsEngine, op_error};
 use crate::train::scalar_engine::ScalarEngine;
 
-/// Makes the engine of a run; `threads` never changes its results on the cpu backend.
+/// Makes the engine of a run; `threads` never changes its results on the cpu backend; on
+/// the tch backend's CPU device it is part of the environment class.
 ///
 /// # Errors
 /// A backend or device that is not there; memory that cannot be had; an initial-weights file that does not fit.
@@ -43,11 +44,14 @@ fn on_backend<M: Network + 'static>(
             Ok(Box::new(OpsEngine::new(network, ops, optimizer, &values)?))
         }
         BackendKind::Scalar => Ok(Box::new(ScalarEngine::new(network, optimizer, &values)?)),
+        #[cfg(feature = "tch")]
         BackendKind::Tch => {
-            Err(Error::run("this nanorun was built without the tch backend").key("run.backend").help(
-                "build it with `cargo build --release --features tch` (scripts/setup_libtorch gets libtorch)",
-            ))
+            let device = config.backend.device.parse::<crate::backend::torch::device::TorchDevice>()?;
+            let ops = crate::backend::torch::TorchBackend::new(device, config.backend.precision, threads)?;
+            Ok(Box::new(OpsEngine::new(network, ops, optimizer, &values)?))
         }
+        #[cfg(not(feature = "tch"))]
+        BackendKind::Tch => Err(crate::backend::torch::device::DeviceError::NotBuilt.into()),
     }
 }
 
