@@ -3,9 +3,6 @@
 use std::path::Path;
 
 use crate::backend::cpu::CpuBackend;
-#[cfg(not(feature = "tch"))]
-use crate::backend::torch::device;
-use crate::backend::torch::device::TorchDevice;
 use crate::error::{Error, Result};
 use crate::files::Files;
 use crate::hash::Digest;
@@ -16,14 +13,13 @@ use crate::model::init::initial_values;
 use crate::model::microgpt::Microgpt;
 use crate::model::network::Network;
 use crate::plan::run_config::{BackendKind, InitSource, RunConfig};
-#[cfg(not(feature = "tch"))]
-use crate::precision::Precision;
 use crate::train::checkpoint::read_safetensors;
 use crate::train::engine::{Engine, NamedTensor, in_order};
 use crate::train::ops_engine::{OpsEngine, op_error};
 use crate::train::scalar_engine::ScalarEngine;
 
-/// Makes the engine of a run; `threads` never changes its results on the cpu backend.
+/// Makes the engine of a run; `threads` never changes its results on the cpu backend; on
+/// the tch backend's CPU device it is part of the environment class.
 ///
 /// # Errors
 /// A backend or device that is not there; memory that cannot be had; an initial-weights file that does not fit.
@@ -48,29 +44,15 @@ fn on_backend<M: Network + 'static>(
             Ok(Box::new(OpsEngine::new(network, ops, optimizer, &values)?))
         }
         BackendKind::Scalar => Ok(Box::new(ScalarEngine::new(network, optimizer, &values)?)),
-        BackendKind::Tch => on_torch(network, config, threads, &values),
+        #[cfg(feature = "tch")]
+        BackendKind::Tch => {
+            let device = config.backend.device.parse::<crate::backend::torch::device::TorchDevice>()?;
+            let ops = crate::backend::torch::TorchBackend::new(device, config.backend.precision, threads)?;
+            Ok(Box::new(OpsEngine::new(network, ops, optimizer, &values)?))
+        }
+        #[cfg(not(feature = "tch"))]
+        BackendKind::Tch => Err(crate::backend::torch::device::DeviceError::NotBuilt.into()),
     }
-}
-
-#[cfg(feature = "tch")]
-fn on_torch<M: Network + 'static>(
-    network: M,
-    config: &RunConfig,
-    threads: usize,
-    values: &[Vec<f32>],
-) -> Result<Box<dyn Engine>> {
-    use crate::backend::torch::TorchBackend;
-
-    let device: TorchDevice = config.backend.device.parse()?;
-    let ops = TorchBackend::new(device, config.backend.precision, threads)?;
-    Ok(Box::new(OpsEngine::new(network, ops, &config.optimizer, values)?))
-}
-
-#[cfg(not(feature = "tch"))]
-fn on_torch<M: Network>(_: M, config: &RunConfig, _: usize, _: &[Vec<f32>]) -> Result<Box<dyn Engine>> {
-    let device: TorchDevice = config.backend.device.parse()?;
-    device::check(device, config.backend.precision == Precision::Bf16)?;
-    Err(Error::internal("the tch backend passed its check without being compiled in"))
 }
 
 fn values(network: &impl Network, config: &RunConfig) -> Result<Vec<Vec<f32>>> {
