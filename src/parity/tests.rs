@@ -265,6 +265,20 @@ fn upstreams_own_numbers_pass_in_every_case() {
     }
 }
 
+/// The engines that runs train with, on every case.
+#[test]
+fn the_cpu_backend_passes_every_case() {
+    use crate::plan::run_config::{BackendChoice, BackendKind};
+    let backend = BackendChoice { kind: BackendKind::Cpu, device: "cpu".into(), precision: Precision::F32 };
+    for directory in discover(&[fixtures()]).unwrap() {
+        let case = Case::read(&directory).unwrap();
+        let config = config_of(&case).unwrap();
+        let mut subject = EngineSubject::new(config.clone(), backend.clone(), 1).unwrap();
+        let report = run_case(&case, &config, &mut subject).unwrap();
+        assert!(report.passed(), "{}", text(&[report]));
+    }
+}
+
 #[test]
 fn every_fault_fails_its_check_and_no_other() {
     let cases = [
