@@ -3,6 +3,7 @@
 mod args;
 mod diff;
 mod output;
+mod parity;
 mod report;
 mod run;
 mod verify;
@@ -45,6 +46,7 @@ fn dispatch(cli: Cli) -> Result<Option<Class>> {
         Command::Verify(args) => verify::verify(&args),
         Command::Diff(args) => diff::diff(&args),
         Command::Report(args) => report::report(&args),
+        Command::Parity(args) => parity::parity(&args),
         Command::Fields => {
             Output::new(false).result(&crate::manifest::reference_markdown());
             Ok(None)
