@@ -54,6 +54,10 @@ pub struct Manifest {
     pub text: String,
     /// The profile laid over it.
     pub profile: Option<String>,
+    /// The `--set` arguments laid over it.
+    pub sets: Vec<String>,
+    /// The environment variables laid over it, by name.
+    pub env: BTreeMap<String, String>,
     /// Name, question, scorecard.
     pub head: Head,
     /// Values that mark the control arm, by key path; empty is the base; none is no comparison.
@@ -151,6 +155,8 @@ impl Manifest {
             file: file.to_owned(),
             text: text.to_owned(),
             profile: options.profile.clone(),
+            sets: options.sets.clone(),
+            env: layers::env_fields(&options.env),
             head,
             control,
             cells,
