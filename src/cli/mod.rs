@@ -3,6 +3,7 @@
 mod args;
 mod diff;
 mod doctor;
+mod lock;
 mod output;
 mod plan;
 mod report;
@@ -49,6 +50,7 @@ fn dispatch(cli: Cli) -> Result<Option<Class>> {
         Command::Plan(args) => plan::plan(&args),
         Command::Resume(args) => resume::resume(&args),
         Command::Sample(args) => sample::sample(&args),
+        Command::Lock(args) => lock::lock(&args),
         Command::Doctor(args) => doctor::doctor(&args),
         Command::Verify(args) => verify::verify(&args),
         Command::Diff(args) => diff::diff(&args),

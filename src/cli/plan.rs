@@ -21,7 +21,7 @@ pub(super) fn plan(args: &PlanArgs) -> Result<Option<Class>> {
     let view = View { plan: &experiment.plan, statuses: &statuses, speed: speed.as_ref() };
     let output = Output::new(args.common.quiet);
     // Nothing is wrong with a plan without its data, so the error of running without them is only quoted.
-    let required = if missing.is_empty() { Ok(()) } else { experiment.require_data() };
+    let required = experiment.require_present();
     if args.common.json {
         let mut json = view.json();
         json["missing_data"] = json!(missing);

@@ -1,6 +1,7 @@
 //! A manifest carried out, from its plan to tables and scorecard.
 
 mod judge;
+mod pins;
 mod speed;
 mod tables;
 mod trained;
@@ -135,8 +136,14 @@ impl Experiment {
         Ok(missing)
     }
 
-    /// The error of running without the data.
+    /// The error of running without the data, or with other data than are pinned.
     pub fn require_data(&self) -> Result<()> {
+        self.require_present()?;
+        self.check_pins()
+    }
+
+    /// The error of running without the data.
+    pub fn require_present(&self) -> Result<()> {
         let missing = self.missing_data()?;
         if missing.is_empty() {
             return Ok(());

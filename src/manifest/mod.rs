@@ -10,6 +10,7 @@ pub mod field;
 pub mod fields;
 mod layers;
 mod matrix;
+mod pins;
 mod reference;
 pub mod settings;
 mod spelling;
@@ -28,6 +29,7 @@ use self::layers::Layer;
 pub use self::layers::{Entry, Origin};
 use self::matrix::Matrix;
 pub use self::matrix::SEED;
+pub use self::pins::with_pins;
 pub use self::reference::markdown as reference_markdown;
 pub use self::settings::{Head, Settings};
 use self::settings::{InitChoice, ModelKind, OneOrMany, OptimizerKind, TokenizerSetting};
@@ -62,6 +64,8 @@ pub struct Manifest {
     pub head: Head,
     /// Values that mark the control arm, by key path; empty is the base; none is no comparison.
     pub control: Option<BTreeMap<String, Value>>,
+    /// Arms that were given a name: what the matrix sets in them, and the name.
+    pub labels: Vec<(BTreeMap<String, Value>, String)>,
     /// Its cells, in order; at least one.
     pub cells: Vec<Cell>,
 }
@@ -159,6 +163,7 @@ impl Manifest {
             env: layers::env_fields(&options.env),
             head,
             control,
+            labels: matrix.labels(),
             cells,
         })
     }

@@ -29,7 +29,11 @@ pub(super) fn arms(manifest: &Manifest) -> Result<Vec<Arm>> {
         let values = cell.arm();
         match arms.iter_mut().find(|arm| arm.values == values) {
             Some(arm) => arm.runs.push(index),
-            None => arms.push(Arm { label: label(&values), values, runs: vec![index], control: None }),
+            None => {
+                let given = manifest.labels.iter().find(|(labelled, _)| *labelled == values);
+                let label = given.map_or_else(|| label(&values), |(_, given)| given.clone());
+                arms.push(Arm { label, values, runs: vec![index], control: None });
+            }
         }
     }
     let Some(control) = &manifest.control else { return Ok(arms) };
