@@ -7,7 +7,6 @@ use serde_json::{Value, json};
 
 use crate::backend::torch::facts::{Missing, torch_facts};
 use crate::data::Cache;
-use crate::error::{Class, Result};
 use crate::files::Files;
 use crate::record::HostFacts;
 use crate::record::host::cpu_class;
@@ -19,7 +18,7 @@ use super::threads;
 const GET_TORCH: &str = "eval \"$(scripts/setup_libtorch)\" && cargo build --release --features tch   (gets libtorch and builds with it)";
 
 /// Prints the findings; nothing found is an error.
-pub(super) fn doctor(args: &DoctorArgs) -> Result<Option<Class>> {
+pub(super) fn doctor(args: &DoctorArgs) {
     let host = HostFacts::collect(threads(None));
     let cache = cache();
     let results = writable(&args.results);
@@ -34,7 +33,7 @@ pub(super) fn doctor(args: &DoctorArgs) -> Result<Option<Class>> {
             "results": results,
         });
         output.result(&json.to_string());
-        return Ok(None);
+        return;
     }
     let memory =
         host.memory_bytes.map_or_else(|| "unknown".to_owned(), |b| format!("{:.1} GiB", b as f64 / GIB));
@@ -55,7 +54,6 @@ pub(super) fn doctor(args: &DoctorArgs) -> Result<Option<Class>> {
     line("cache", &summary(&cache));
     line("results", &summary(&results));
     output.result(&text);
-    Ok(None)
 }
 
 const GIB: f64 = 1_073_741_824.0;

@@ -51,7 +51,10 @@ fn dispatch(cli: Cli) -> Result<Option<Class>> {
         Command::Resume(args) => resume::resume(&args),
         Command::Sample(args) => sample::sample(&args),
         Command::Lock(args) => lock::lock(&args),
-        Command::Doctor(args) => doctor::doctor(&args),
+        Command::Doctor(args) => {
+            doctor::doctor(&args);
+            Ok(None)
+        }
         Command::Verify(args) => verify::verify(&args),
         Command::Diff(args) => diff::diff(&args),
         Command::Report(args) => report::report(&args),
