@@ -2,7 +2,7 @@
 
 use super::backend::CpuBackend;
 use super::elementwise::for_chunks;
-use super::gemm::{Job, Store, View, gemm};
+use super::gemm::{Job, PackedB, Store, View, gemm, gemm_prepacked, prepack};
 use super::pool::Buffer;
 use super::simd::{LANES, simd_fn, tree_sum};
 use super::tensor::{Param, Tensor, Tokens, check};
@@ -106,11 +106,13 @@ fn pass(
     let (v, c) = (head.vocab_size, x.cols);
     let mut losses = vec![0.0_f32; x.rows];
     let weights = View::new(&lm_head.data, v, c);
+    let (packed_t, packed) = packed_weights(cpu, weights, x.rows, gradient.is_some())?;
     let mut chunk: Buffer = cpu.pool.take(op, CHUNK_ROWS.min(x.rows) * v)?;
     for start in (0..x.rows).step_by(CHUNK_ROWS) {
         let rows = CHUNK_ROWS.min(x.rows - start);
         let x = View::new(&x.data[start * c..(start + rows) * c], rows, c);
-        gemm(&cpu.workers, &cpu.pool, Job::new(x, weights.t(), &mut chunk), Store::Set)?;
+        let job = Job::new(x, weights.t(), &mut chunk);
+        gemm_prepacked(&cpu.workers, &cpu.pool, job, packed_t.as_ref(), Store::Set)?;
         let scale = gradient.as_ref().map(|g| g.scale);
         chunk_losses(
             cpu,
@@ -124,12 +126,28 @@ fn pass(
         if let Some(g) = &mut gradient {
             let dlogits = View::new(&chunk, rows, v);
             let dx = &mut g.dx.data[start * c..(start + rows) * c];
-            gemm(&cpu.workers, &cpu.pool, Job::new(dlogits, weights, dx), Store::Set)?;
+            let job = Job::new(dlogits, weights, dx);
+            gemm_prepacked(&cpu.workers, &cpu.pool, job, packed.as_ref(), Store::Set)?;
             let dw = &mut g.dlm_head.data[..v * c];
             gemm(&cpu.workers, &cpu.pool, Job::new(dlogits.t(), x, dw), Store::Add)?;
         }
     }
     Ok(losses)
+}
+
+/// `lm_head` packed once for all chunks, if there are several: transposed for the logits, and as it is for dx.
+fn packed_weights(
+    cpu: &CpuBackend,
+    weights: View<'_>,
+    rows: usize,
+    backward: bool,
+) -> OpResult<(Option<PackedB>, Option<PackedB>)> {
+    if rows <= CHUNK_ROWS {
+        return Ok((None, None));
+    }
+    let transposed = prepack(&cpu.workers, &cpu.pool, weights.t())?;
+    let plain = if backward { prepack(&cpu.workers, &cpu.pool, weights)? } else { None };
+    Ok((transposed, plain))
 }
 
 /// Logits become losses and, given a scale, their own gradients.

@@ -87,12 +87,40 @@ const PREPACK_LIMIT: usize = 8 << 20;
 const _: () = assert!(A_SCRATCH + KC * TASK_COLS <= super::workers::SCRATCH_LEN);
 
 /// One product.
-pub(super) fn gemm(workers: &Workers, pool: &Pool, job: Job<'_>, store: Store) -> OpResult<()> {
+pub(crate) fn gemm(workers: &Workers, pool: &Pool, job: Job<'_>, store: Store) -> OpResult<()> {
     gemm_batch(workers, pool, &[job], store, Part::All)
 }
 
+/// A right side packed once for several products.
+pub(crate) struct PackedB(Buffer);
+
+/// Packs `b`, unless it is too large to be held twice.
+pub(crate) fn prepack(workers: &Workers, pool: &Pool, b: View<'_>) -> OpResult<Option<PackedB>> {
+    if b.rows * b.cols > PREPACK_LIMIT {
+        return Ok(None);
+    }
+    Ok(Some(PackedB(pack_b(workers, pool, &[b])?)))
+}
+
+/// One product, whose right side `packed` holds if it is there.
+pub(crate) fn gemm_prepacked(
+    workers: &Workers,
+    pool: &Pool,
+    job: Job<'_>,
+    packed: Option<&PackedB>,
+    store: Store,
+) -> OpResult<()> {
+    let Some(packed) = packed else { return gemm(workers, pool, job, store) };
+    assert_eq!(packed.0.len(), packed_len(job.b.cols, job.b.rows));
+    if job.a.rows > 0 && job.b.cols > 0 {
+        let plan = Plan::new(job.a.rows, job.b.cols, job.a.cols, 1, workers.count());
+        run(workers, &[job], &plan, Some(&packed.0), store, Part::All);
+    }
+    Ok(())
+}
+
 /// Several products of one shape.
-pub(super) fn gemm_batch(
+pub(crate) fn gemm_batch(
     workers: &Workers,
     pool: &Pool,
     jobs: &[Job<'_>],
@@ -105,7 +133,19 @@ pub(super) fn gemm_batch(
         return Ok(());
     }
     let plan = Plan::new(m, n, k, jobs.len(), workers.count());
-    let packed = if plan.prepack { Some(pack_b(workers, pool, jobs, n, k)?) } else { None };
+    let packed = if plan.prepack {
+        let sides: Vec<View<'_>> = jobs.iter().map(|job| job.b).collect();
+        Some(pack_b(workers, pool, &sides)?)
+    } else {
+        None
+    };
+    run(workers, jobs, &plan, packed.as_deref(), store, part);
+    Ok(())
+}
+
+fn run(workers: &Workers, jobs: &[Job<'_>], plan: &Plan, packed: Option<&[f32]>, store: Store, part: Part) {
+    let Some(first) = jobs.first() else { return };
+    let (m, n, k) = (first.a.rows, first.b.cols, first.a.cols);
     let tasks = plan.row_tasks * plan.col_tasks;
     workers.run_with_scratch(tasks * jobs.len(), |task, scratch| {
         let (job, task) = (task / tasks, task % tasks);
@@ -114,11 +154,10 @@ pub(super) fn gemm_batch(
         if part == Part::Upper && cols.end <= rows.start {
             return;
         }
-        let packed = packed.as_ref().map(|p| &p[job * packed_len(n, k)..][..packed_len(n, k)]);
+        let packed = packed.map(|p| &p[job * packed_len(n, k)..][..packed_len(n, k)]);
         // SAFETY: tasks are disjoint in C, and `Job::new` checked the sizes.
         unsafe { tile(&jobs[job], packed, &rows, &cols, store, part, scratch) };
     });
-    Ok(())
 }
 
 /// How C is shared out. May depend on anything: no element's value does.
@@ -150,20 +189,21 @@ fn packed_len(n: usize, k: usize) -> usize {
     n.next_multiple_of(NR) * k
 }
 
-fn pack_b(workers: &Workers, pool: &Pool, jobs: &[Job<'_>], n: usize, k: usize) -> OpResult<Buffer> {
-    let mut packed = pool.take("gemm", packed_len(n, k) * jobs.len())?;
+fn pack_b(workers: &Workers, pool: &Pool, sides: &[View<'_>]) -> OpResult<Buffer> {
+    let (k, n) = sides.first().map_or((0, 0), |b| (b.rows, b.cols));
+    let mut packed = pool.take("gemm", packed_len(n, k) * sides.len())?;
     let target = Shared::new(&mut packed);
     let (blocks, strips) = (k.div_ceil(KC), n.div_ceil(8 * NR));
-    workers.run(jobs.len() * blocks * strips, |task| {
-        let (job, task) = (task / (blocks * strips), task % (blocks * strips));
+    workers.run(sides.len() * blocks * strips, |task| {
+        let (side, task) = (task / (blocks * strips), task % (blocks * strips));
         let ks = piece(k, KC, task / strips);
         let cols = piece(n, 8 * NR, task % strips);
-        let start = job * packed_len(n, k) + ks.start * n.next_multiple_of(NR) + cols.start * ks.len();
+        let start = side * packed_len(n, k) + ks.start * n.next_multiple_of(NR) + cols.start * ks.len();
         let len = cols.len().next_multiple_of(NR) * ks.len();
         // SAFETY: every task has its own part.
         let dst = unsafe { target.slice_mut(start..start + len) };
         // SAFETY: inside B.
-        unsafe { pack_b_block(dst, &jobs[job].b, ks.start, cols.start, ks.len(), cols.len()) };
+        unsafe { pack_b_block(dst, &sides[side], ks.start, cols.start, ks.len(), cols.len()) };
     });
     Ok(packed)
 }
