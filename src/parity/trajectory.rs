@@ -4,8 +4,8 @@ use super::check::{Check, Worst, relative_frobenius};
 use super::forward::{counted, mean};
 use super::subject::{ParityConfig, ParitySubject};
 use super::tolerance::{
-    SCHEDULE, TRAIN_LOSS, TRAIN_NOISE_LIMIT, TRAIN_STEP_0, TRAIN_STEP_0_BF16, TRAIN_STEP_0_LAMBDA, Tolerance,
-    WARM_BPB, WARM_LOSS, WARM_PARAMS,
+    SCHEDULE, TRAIN_LOSS, TRAIN_NOISE_LIMIT, TRAIN_STEP_0, TRAIN_STEP_0_BF16, Tolerance, WARM_BPB, WARM_LOSS,
+    WARM_PARAMS,
 };
 use super::{Case, Trajectory};
 use crate::error::Result;
@@ -94,14 +94,9 @@ pub(super) fn train_checks(
             specs,
             &run.params_after_step_0,
             &after_step_0,
-            |name| if vanishing(name) { TRAIN_STEP_0_LAMBDA } else { tolerance },
+            |name| tolerance.or_noise(reference.final_param_noise.get(name).copied().unwrap_or(0.0)),
         ),
     ])
-}
-
-/// Whether a parameter has no effect at initialisation: it scales the residual, and a norm undoes that.
-fn vanishing(name: &str) -> bool {
-    matches!(name, "resid_lambdas" | "x0_lambdas" | "backout_lambda")
 }
 
 fn train(
