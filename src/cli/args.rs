@@ -17,15 +17,15 @@ use clap::{Args, CommandFactory, Parser, Subcommand};
     override_usage = "nanorun MANIFEST [OPTIONS]\n       nanorun COMMAND [OPTIONS]",
     after_help = EXIT_CODES
 )]
-pub struct Cli {
+pub(super) struct Cli {
     /// The command; a manifest alone is `run`.
     #[command(subcommand)]
-    pub command: Command,
+    pub(super) command: Command,
 }
 
 impl Cli {
     /// Puts in the `run` that `nanorun MANIFEST` leaves out.
-    pub fn arguments(given: impl IntoIterator<Item = OsString>) -> Vec<OsString> {
+    pub(super) fn arguments(given: impl IntoIterator<Item = OsString>) -> Vec<OsString> {
         let mut arguments: Vec<OsString> = given.into_iter().collect();
         let Some(first) = arguments.get(1) else { return arguments };
         let own = ["-h", "--help", "-V", "--version"];
@@ -52,7 +52,7 @@ Exit codes:
 
 /// The commands.
 #[derive(Debug, Subcommand)]
-pub enum Command {
+pub(super) enum Command {
     /// Carry out an experiment: train what is not done yet, then write tables and the scorecard
     Run(RunArgs),
     /// Show what would be run, and why, without doing it
@@ -81,208 +81,208 @@ pub enum Command {
 
 /// How an experiment is read and where its results are.
 #[derive(Debug, Clone, Args)]
-pub struct Common {
+pub(super) struct Common {
     /// Lay `[profile.NAME]` over the manifest
     #[arg(long, value_name = "NAME")]
-    pub profile: Option<String>,
+    pub(super) profile: Option<String>,
     /// Override a manifest field; may be given several times
     #[arg(long = "set", value_name = "PATH=VALUE")]
-    pub sets: Vec<String>,
+    pub(super) sets: Vec<String>,
     /// Where results are kept
     #[arg(long, value_name = "DIR", default_value = "results")]
-    pub results: PathBuf,
+    pub(super) results: PathBuf,
     /// Threads of the CPU backend (default: all cores); never changes a result
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
-    pub threads: Option<u16>,
+    pub(super) threads: Option<u16>,
     /// Print machine-readable JSON on stdout
     #[arg(long)]
-    pub json: bool,
+    pub(super) json: bool,
     /// Print results only
     #[arg(long, short)]
-    pub quiet: bool,
+    pub(super) quiet: bool,
 }
 
 /// `nanorun run`
 #[derive(Debug, Clone, Args)]
-pub struct RunArgs {
+pub(super) struct RunArgs {
     /// The experiment's manifest
     #[arg(value_name = "MANIFEST")]
-    pub manifest: PathBuf,
+    pub(super) manifest: PathBuf,
     /// Run again what is finished
     #[arg(long)]
-    pub rerun: bool,
+    pub(super) rerun: bool,
     /// Train every run from its first step, sharing no prefix
     #[arg(long)]
-    pub no_share: bool,
+    pub(super) no_share: bool,
     /// Runs trained at the same time (default: the plan's choice)
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
-    pub jobs: Option<u16>,
+    pub(super) jobs: Option<u16>,
     /// Common options
     #[command(flatten)]
-    pub common: Common,
+    pub(super) common: Common,
 }
 
 /// `nanorun plan`
 #[derive(Debug, Clone, Args)]
-pub struct PlanArgs {
+pub(super) struct PlanArgs {
     /// The experiment's manifest
     #[arg(value_name = "MANIFEST")]
-    pub manifest: PathBuf,
+    pub(super) manifest: PathBuf,
     /// Common options
     #[command(flatten)]
-    pub common: Common,
+    pub(super) common: Common,
 }
 
 /// `nanorun resume`
 #[derive(Debug, Clone, Args)]
-pub struct ResumeArgs {
+pub(super) struct ResumeArgs {
     /// The results directory of the experiment, e.g. results/quickstart
     #[arg(value_name = "DIR")]
-    pub directory: PathBuf,
+    pub(super) directory: PathBuf,
     /// Threads of the CPU backend (default: all cores); never changes a result
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
-    pub threads: Option<u16>,
+    pub(super) threads: Option<u16>,
     /// Print machine-readable JSON on stdout
     #[arg(long)]
-    pub json: bool,
+    pub(super) json: bool,
     /// Print results only
     #[arg(long, short)]
-    pub quiet: bool,
+    pub(super) quiet: bool,
 }
 
 /// `nanorun verify`
 #[derive(Debug, Clone, Args)]
-pub struct VerifyArgs {
+pub(super) struct VerifyArgs {
     /// The experiment's manifest
     #[arg(value_name = "MANIFEST")]
-    pub manifest: PathBuf,
+    pub(super) manifest: PathBuf,
     /// The baseline (default: the manifest's `scorecard.reproducibility.baseline`)
     #[arg(long, value_name = "FILE")]
-    pub baseline: Option<PathBuf>,
+    pub(super) baseline: Option<PathBuf>,
     /// Write the baseline from these results instead of comparing
     #[arg(long)]
-    pub bless: bool,
+    pub(super) bless: bool,
     /// Compare the results that are there; run nothing
     #[arg(long)]
-    pub read: bool,
+    pub(super) read: bool,
     /// Write a JUnit report for CI
     #[arg(long, value_name = "FILE")]
-    pub junit: Option<PathBuf>,
+    pub(super) junit: Option<PathBuf>,
     /// Write a Markdown summary for CI
     #[arg(long, value_name = "FILE")]
-    pub markdown: Option<PathBuf>,
+    pub(super) markdown: Option<PathBuf>,
     /// Common options
     #[command(flatten)]
-    pub common: Common,
+    pub(super) common: Common,
 }
 
 /// `nanorun diff`
 #[derive(Debug, Clone, Args)]
-pub struct DiffArgs {
+pub(super) struct DiffArgs {
     /// A results directory
-    pub a: PathBuf,
+    pub(super) a: PathBuf,
     /// Another
-    pub b: PathBuf,
+    pub(super) b: PathBuf,
 }
 
 /// `nanorun report`
 #[derive(Debug, Clone, Args)]
-pub struct ReportArgs {
+pub(super) struct ReportArgs {
     /// The experiment's manifest
     #[arg(value_name = "MANIFEST")]
-    pub manifest: PathBuf,
+    pub(super) manifest: PathBuf,
     /// Common options
     #[command(flatten)]
-    pub common: Common,
+    pub(super) common: Common,
 }
 
 /// `nanorun sample`
 #[derive(Debug, Clone, Args)]
-pub struct SampleArgs {
+pub(super) struct SampleArgs {
     /// The experiment's manifest
     #[arg(value_name = "MANIFEST")]
-    pub manifest: PathBuf,
+    pub(super) manifest: PathBuf,
     /// First hex digits of the run's key, where the experiment has several runs
     #[arg(long, value_name = "KEY")]
-    pub run: Option<String>,
+    pub(super) run: Option<String>,
     /// Text to continue; none starts a document
     #[arg(long, default_value = "")]
-    pub prompt: String,
+    pub(super) prompt: String,
     /// Tokens to sample at most
     #[arg(long, value_name = "N", default_value_t = 64)]
-    pub tokens: usize,
+    pub(super) tokens: usize,
     /// Samples to draw
     #[arg(long, short, value_name = "N", default_value_t = 1)]
-    pub number: usize,
+    pub(super) number: usize,
     /// 0 takes the most likely token
     #[arg(long, default_value_t = 0.8)]
-    pub temperature: f64,
+    pub(super) temperature: f64,
     /// Sample among the K most likely tokens
     #[arg(long, value_name = "K")]
-    pub top_k: Option<usize>,
+    pub(super) top_k: Option<usize>,
     /// Seed of the sampling
     #[arg(long, default_value_t = 42)]
-    pub seed: u64,
+    pub(super) seed: u64,
     /// Common options
     #[command(flatten)]
-    pub common: Common,
+    pub(super) common: Common,
 }
 
 /// `nanorun parity`
 #[derive(Debug, Clone, Args)]
-pub struct ParityArgs {
+pub(super) struct ParityArgs {
     /// Case directories (default: those of the project, tests/fixtures/parity/*)
     #[arg(value_name = "DIR")]
-    pub cases: Vec<PathBuf>,
+    pub(super) cases: Vec<PathBuf>,
     /// The backend to check: cpu, tch or scalar
     #[arg(long, default_value = "cpu")]
-    pub backend: String,
+    pub(super) backend: String,
     /// Device of the tch backend
     #[arg(long, default_value = "cpu")]
-    pub device: String,
+    pub(super) device: String,
     /// Threads of the CPU backend (default: all cores)
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
-    pub threads: Option<u16>,
+    pub(super) threads: Option<u16>,
     /// Print machine-readable JSON on stdout
     #[arg(long, conflicts_with = "markdown")]
-    pub json: bool,
+    pub(super) json: bool,
     /// Print a Markdown table on stdout
     #[arg(long)]
-    pub markdown: bool,
+    pub(super) markdown: bool,
 }
 
 /// `nanorun bench`
 #[derive(Debug, Clone, Args)]
-pub struct BenchArgs {
+pub(super) struct BenchArgs {
     /// The manifest whose first run is measured
     #[arg(value_name = "MANIFEST")]
-    pub manifest: PathBuf,
+    pub(super) manifest: PathBuf,
     /// Steps to measure, after two that are not
     #[arg(long, value_name = "N", default_value_t = 10)]
-    pub steps: u64,
+    pub(super) steps: u64,
     /// Common options
     #[command(flatten)]
-    pub common: Common,
+    pub(super) common: Common,
 }
 
 /// `nanorun lock`
 #[derive(Debug, Clone, Args)]
-pub struct LockArgs {
+pub(super) struct LockArgs {
     /// The experiment's manifest, rewritten with `[data] sha256` pins
     #[arg(value_name = "MANIFEST")]
-    pub manifest: PathBuf,
+    pub(super) manifest: PathBuf,
     /// Common options
     #[command(flatten)]
-    pub common: Common,
+    pub(super) common: Common,
 }
 
 /// `nanorun doctor`
 #[derive(Debug, Clone, Args)]
-pub struct DoctorArgs {
+pub(super) struct DoctorArgs {
     /// Where results are going to be kept
     #[arg(long, value_name = "DIR", default_value = "results")]
-    pub results: PathBuf,
+    pub(super) results: PathBuf,
     /// Print machine-readable JSON on stdout
     #[arg(long)]
-    pub json: bool,
+    pub(super) json: bool,
 }
