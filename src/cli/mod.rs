@@ -1,6 +1,7 @@
 //! The command line: one file a command, and the exit code of the process.
 
 mod args;
+mod bench;
 mod diff;
 mod output;
 mod report;
@@ -45,6 +46,7 @@ fn dispatch(cli: Cli) -> Result<Option<Class>> {
         Command::Verify(args) => verify::verify(&args),
         Command::Diff(args) => diff::diff(&args),
         Command::Report(args) => report::report(&args),
+        Command::Bench(args) => bench::bench(&args),
         Command::Fields => {
             Output::new(false).result(&crate::manifest::reference_markdown());
             Ok(None)

@@ -12,6 +12,7 @@ use crate::model::gpt::Gpt;
 use crate::model::init::initial_values;
 use crate::model::microgpt::Microgpt;
 use crate::model::network::Network;
+use crate::ops::Backend;
 use crate::plan::run_config::{BackendKind, InitSource, RunConfig};
 use crate::train::checkpoint::read_safetensors;
 use crate::train::engine::{Engine, NamedTensor, in_order};
@@ -28,6 +29,27 @@ pub fn engine(config: &RunConfig, threads: usize) -> Result<Box<dyn Engine>> {
         ModelConfig::Microgpt(model) => on_backend(Microgpt::new(model.clone())?, config, threads),
         ModelConfig::Bigram(model) => on_backend(Bigram::new(model.clone())?, config, threads),
     }
+}
+
+/// The engine of a run on a backend that is there already.
+///
+/// # Errors
+/// As [`engine`].
+pub fn engine_on<B: Backend + 'static>(config: &RunConfig, ops: B) -> Result<Box<dyn Engine>> {
+    match &config.model {
+        ModelConfig::Gpt(model) => with_ops(Gpt::new(model.clone())?, config, ops),
+        ModelConfig::Microgpt(model) => with_ops(Microgpt::new(model.clone())?, config, ops),
+        ModelConfig::Bigram(model) => with_ops(Bigram::new(model.clone())?, config, ops),
+    }
+}
+
+fn with_ops<M: Network + 'static, B: Backend + 'static>(
+    network: M,
+    config: &RunConfig,
+    ops: B,
+) -> Result<Box<dyn Engine>> {
+    let values = values(&network, config)?;
+    Ok(Box::new(OpsEngine::new(network, ops, &config.optimizer, &values)?))
 }
 
 fn on_backend<M: Network + 'static>(
