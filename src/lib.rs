@@ -27,6 +27,7 @@ pub mod interop;
 pub mod parity;
 pub mod record;
 pub mod run;
+pub mod bench;
 pub mod scorecard;
 pub mod gate;
 pub mod experiment;

@@ -83,7 +83,7 @@ def parse(done: process.Finished, device: str, repetition: int, load: float, ste
     run = runs[0]
     try:
         rows = sorted(run["steps"], key=lambda row: row["step"])
-        bpb = {int(row["step"]): float(row["bpb"]) for row in run["evals"]}
+        bpb = {int(row["step"]): float(row["values"]["val_bpb"]) for row in run["evals"]}
         losses = [float(row["loss"]) for row in rows]
         seconds = [float(row["seconds"]) for row in rows]
         result_hash = str(run["result_hash"])
@@ -102,7 +102,7 @@ def parse(done: process.Finished, device: str, repetition: int, load: float, ste
 def _kept(text: str) -> str:
     """The JSON without facts about the host, a step a line."""
     runs = load_json(text, "run")["runs"]
-    keep = ("key", "steps", "evals", "tokens_per_second", "peak_rss_bytes", "result_hash", "train_hash")
+    keep = ("run_key", "steps", "evals", "tokens_per_second", "peak_rss_bytes", "result_hash", "train_hash")
     lines = [f"{key}: {json.dumps(run[key])}" for run in runs for key in keep if key in run and key != "steps"]
     lines += [json.dumps(row) for run in runs for row in run["steps"]]
     return "\n".join(lines) + "\n"

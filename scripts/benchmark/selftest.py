@@ -71,7 +71,7 @@ def nanorun_json(shift: float, result_hash: str = "ab") -> str:
     """What `nanorun run --json` would print for upstream's losses, moved by `shift`."""
     theirs = upstream.parse(canned_run(), "compiled", "cpu", 1, 0.0, STEPS)
     steps = [{"step": i, "loss": loss + shift, "seconds": 0.5} for i, loss in enumerate(theirs.losses)]
-    evals = [{"step": step, "bpb": bpb} for step, bpb in theirs.bpb.items()]
+    evals = [{"step": step, "values": {"val_bpb": bpb}} for step, bpb in theirs.bpb.items()]
     return json.dumps({"runs": [{"key": "00", "steps": steps, "evals": evals, "result_hash": result_hash}]})
 
 

@@ -1,6 +1,7 @@
 //! The command line: one file a command, and the exit code of the process.
 
 mod args;
+mod bench;
 mod diff;
 mod doctor;
 mod lock;
@@ -60,11 +61,11 @@ fn dispatch(cli: Cli) -> Result<Option<Class>> {
         Command::Diff(args) => diff::diff(&args),
         Command::Report(args) => report::report(&args),
         Command::Parity(args) => parity::parity(&args),
+        Command::Bench(args) => bench::bench(&args),
         Command::Fields => {
             Output::new(false).result(&crate::manifest::reference_markdown());
             Ok(None)
         }
-        _ => Ok(None),
     }
 }
 

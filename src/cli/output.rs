@@ -4,37 +4,37 @@ use std::io::{self, IsTerminal, Write};
 
 /// The command's two streams.
 #[derive(Debug, Clone, Copy)]
-pub struct Output {
+pub(super) struct Output {
     quiet: bool,
 }
 
 impl Output {
     /// `quiet` drops notes.
-    pub fn new(quiet: bool) -> Self {
+    pub(super) fn new(quiet: bool) -> Self {
         Self { quiet }
     }
 
     /// Writes a result and a line end to stdout.
-    pub fn result(self, text: &str) {
+    pub(super) fn result(self, text: &str) {
         let mut stdout = io::stdout().lock();
         // A reader that went away (`| head`) wants no more; what was done stays done.
         let _ = writeln!(stdout, "{}", text.trim_end_matches('\n')).and_then(|()| stdout.flush());
     }
 
     /// Writes a note and a line end to stderr.
-    pub fn note(self, text: &str) {
+    pub(super) fn note(self, text: &str) {
         if !self.quiet {
             self.warn(text);
         }
     }
 
     /// Writes to stderr even when quiet.
-    pub fn warn(self, text: &str) {
+    pub(super) fn warn(self, text: &str) {
         let _ = writeln!(io::stderr().lock(), "{}", text.trim_end_matches('\n'));
     }
 
     /// Whether bars and colours may be drawn: stderr is a terminal and nobody asked otherwise.
-    pub fn fancy(self) -> bool {
+    pub(super) fn fancy(self) -> bool {
         !self.quiet && io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty())
     }
 }

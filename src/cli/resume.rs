@@ -66,7 +66,7 @@ pub(super) fn resume(args: &ResumeArgs) -> Result<Option<Class>> {
         },
     };
     let report = run::carry_out(&experiment, &args)?;
-    run::tell(&experiment, &report, &args.common, Output::new(args.common.quiet))?;
+    run::tell(&experiment, &report, &args.common, Output::new(args.common.quiet));
     Ok(report.class())
 }
 

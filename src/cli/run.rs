@@ -16,7 +16,7 @@ pub(super) fn run(args: &RunArgs) -> Result<Option<Class>> {
     let experiment = experiment(&args.manifest, &args.common)?;
     let report = carry_out(&experiment, args)?;
     let output = Output::new(args.common.quiet);
-    tell(&experiment, &report, &args.common, output)?;
+    tell(&experiment, &report, &args.common, output);
     Ok(report.class())
 }
 
@@ -40,7 +40,7 @@ pub(super) fn carry_out(experiment: &Experiment, args: &RunArgs) -> Result<Repor
 }
 
 /// Prints what came out of it.
-pub(super) fn tell(experiment: &Experiment, report: &Report, common: &Common, output: Output) -> Result<()> {
+pub(super) fn tell(experiment: &Experiment, report: &Report, common: &Common, output: Output) {
     for (label, error) in &report.failures {
         output.warn(&format!("{label} failed: {error}"));
     }
@@ -53,7 +53,6 @@ pub(super) fn tell(experiment: &Experiment, report: &Report, common: &Common, ou
         output.result(&report.scorecard.to_string());
         output.note(&format!("results are in {}", experiment.dir.path().display()));
     }
-    Ok(())
 }
 
 fn json(experiment: &Experiment, report: &Report) -> Value {

@@ -267,7 +267,7 @@ impl Experiment {
         /// Parameters up to which a run cannot keep a second thread busy. Measured: see results/benchmarks.
         const SMALL: u64 = 1_000_000;
         let waiting = pending.iter().filter(|&&pending| pending).count();
-        let small = self.plan.runs.iter().all(|run| run.sizes.params.total as u64 <= SMALL);
+        let small = self.plan.runs.iter().all(|run| run.sizes.params.total <= SMALL);
         let judges_speed = self.manifest.cells.iter().len() > 0 && self.asks_for_speed();
         if small && !judges_speed { waiting.min(threads).max(1) } else { 1 }
     }
@@ -322,7 +322,7 @@ impl Experiment {
     fn set_aside(&self, task: &Task) -> Result<()> {
         let run = self.dir.run(&task.run_key);
         let free = |n: &u32| !run.path().join(format!("result.{n}.json")).exists();
-        let kept = run.path().join(format!("result.{}.json", (1..).find(free).unwrap_or(0)));
+        let kept = run.path().join(format!("result.{}.json", (1..=9999).find(free).unwrap_or(0)));
         let bytes = self.files.read(&run.result())?;
         self.files.write(&kept, &bytes)?;
         self.files.remove_file(&run.result())?;
@@ -340,7 +340,7 @@ impl Experiment {
             arm: self.arm(run),
             config: &run.config,
             run_key: run.key.run.to_string(),
-            parameters: run.sizes.params.total as u64,
+            parameters: run.sizes.params.total,
             flops_per_token: run.sizes.flops_per_token as f64,
             result: result.as_ref(),
             unfinished: unfinished.clone(),

@@ -31,7 +31,7 @@ pub struct Recorded<'a> {
 }
 
 /// Writes `runs.parquet`, `steps.parquet` and `evals.parquet`.
-pub fn write_tables(files: &Files, dir: &ExperimentDir, runs: &[Recorded<'_>]) -> Result<()> {
+pub(super) fn write_tables(files: &Files, dir: &ExperimentDir, runs: &[Recorded<'_>]) -> Result<()> {
     let of = |name: &str| dir.file(name);
     write(files, &of("runs.parquet"), &runs.iter().map(run_row).collect::<Vec<_>>())?;
     write(files, &of("steps.parquet"), &runs.iter().flat_map(step_rows).collect::<Vec<_>>())?;
@@ -39,7 +39,7 @@ pub fn write_tables(files: &Files, dir: &ExperimentDir, runs: &[Recorded<'_>]) -
 }
 
 /// Writes `scorecard.parquet` and `scorecard.txt`.
-pub fn write_scorecard(files: &Files, dir: &ExperimentDir, scorecard: &Scorecard) -> Result<()> {
+pub(super) fn write_scorecard(files: &Files, dir: &ExperimentDir, scorecard: &Scorecard) -> Result<()> {
     write(files, &dir.file("scorecard.parquet"), &scorecard.rows())?;
     Ok(files.write(&dir.file("scorecard.txt"), scorecard.to_string().as_bytes())?)
 }
@@ -49,7 +49,7 @@ fn write<R: crate::record::Row>(files: &Files, path: &Path, rows: &[R]) -> Resul
 }
 
 /// What the scorecard needs to know of a run.
-pub fn summary(run: &Recorded<'_>) -> RunSummary {
+pub(super) fn summary(run: &Recorded<'_>) -> RunSummary {
     let mut summary = RunSummary {
         arm: run.arm.to_owned(),
         seed: run.config.seed,
@@ -83,7 +83,7 @@ pub fn tokens_per_second(config: &RunConfig, result: &RunResult) -> Option<f64> 
 }
 
 /// What every step consumes.
-pub fn schedule(config: &RunConfig) -> impl Iterator<Item = StepValues> + '_ {
+fn schedule(config: &RunConfig) -> impl Iterator<Item = StepValues> + '_ {
     (0..config.schedule.num_iterations).map(|step| config.schedule.step_values(step))
 }
 
@@ -114,7 +114,7 @@ fn run_row(run: &Recorded<'_>) -> RunRow {
         tokens: steps_done * config.batch.total_batch_size as u64,
         flops_per_token: run.flops_per_token,
         final_loss: result.and_then(|r| r.step_losses.last()).map(|loss| loss.0),
-        val_bpb: bpbs().last(),
+        val_bpb: result.and_then(|r| r.final_value(VAL_BPB)),
         best_val_bpb: bpbs().min_by(f64::total_cmp),
         train_hash: result.map(|r| r.train_hash.to_string()),
         eval_hash: result.map(|r| r.eval_hash.to_string()),

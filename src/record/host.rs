@@ -88,6 +88,19 @@ pub fn rss_bytes() -> Option<u64> {
     proc_kilobytes("/proc/self/status", "VmRSS:")
 }
 
+/// Seconds since this process started, to a hundredth; none where the system does not tell.
+pub fn process_age_seconds() -> Option<f64> {
+    /// Of the times in /proc/PID/stat, on every Linux.
+    const TICKS_PER_SECOND: f64 = 100.0;
+    let uptime = fs::read_to_string("/proc/uptime").ok()?;
+    let uptime: f64 = uptime.split_whitespace().next()?.parse().ok()?;
+    let stat = fs::read_to_string("/proc/self/stat").ok()?;
+    // The second field is a name in parentheses, which may hold blanks; the start time is the 22nd.
+    let (_, fields) = stat.rsplit_once(')')?;
+    let start: f64 = fields.split_whitespace().nth(19)?.parse().ok()?;
+    Some((uptime - start / TICKS_PER_SECOND).max(0.0))
+}
+
 /// The host's name.
 pub fn host_name() -> String {
     let read = |path| fs::read_to_string(path).ok().map(|name| name.trim().to_owned());
@@ -151,6 +164,15 @@ mod tests {
         assert!(!facts.host.is_empty() && !facts.os.is_empty() && !facts.cpu_model.is_empty());
         let back: HostFacts = serde_json::from_str(&serde_json::to_string(&facts).unwrap()).unwrap();
         assert_eq!(back, facts);
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_process_ages() {
+        let before = process_age_seconds().unwrap();
+        std::thread::sleep(std::time::Duration::from_millis(30));
+        let after = process_age_seconds().unwrap();
+        assert!(before < after, "{before} {after}");
     }
 
     #[cfg(target_os = "linux")]

@@ -16,7 +16,7 @@ pub mod tables;
 mod tests;
 
 pub use column::{Column, Row, TableError, read_table, schemas_markdown, write_table};
-pub use host::{HostFacts, peak_rss_bytes};
+pub use host::{HostFacts, peak_rss_bytes, process_age_seconds};
 pub use journal::{Entry, Event, Journal};
 pub use layout::{ExperimentDir, RunDir};
 pub use plan_record::{PlanRecord, PlannedRun};

@@ -13,6 +13,7 @@ use crate::model::init::initial_values;
 use crate::model::microgpt::Microgpt;
 use crate::model::network::Network;
 use crate::model::param::ParamSpec;
+use crate::ops::Backend;
 use crate::optim::config::OptimizerConfig;
 use crate::plan::run_config::{BackendChoice, BackendKind, InitSource, RunConfig};
 use crate::train::checkpoint::read_safetensors;
@@ -51,6 +52,27 @@ pub fn engine_from(
     }
 }
 
+/// The engine of a run on a backend that is there already.
+///
+/// # Errors
+/// As [`engine`].
+pub fn engine_on<B: Backend + 'static>(config: &RunConfig, ops: B) -> Result<Box<dyn Engine>> {
+    match &config.model {
+        ModelConfig::Gpt(model) => with_ops(Gpt::new(model.clone())?, config, ops),
+        ModelConfig::Microgpt(model) => with_ops(Microgpt::new(model.clone())?, config, ops),
+        ModelConfig::Bigram(model) => with_ops(Bigram::new(model.clone())?, config, ops),
+    }
+}
+
+fn with_ops<M: Network + 'static, B: Backend + 'static>(
+    network: M,
+    config: &RunConfig,
+    ops: B,
+) -> Result<Box<dyn Engine>> {
+    let values = values(network.specs(), config)?;
+    Ok(Box::new(OpsEngine::new(network, ops, &config.optimizer, &values)?))
+}
+
 fn on_backend<M: Network + 'static>(
     network: M,
     optimizer: &OptimizerConfig,
@@ -67,8 +89,8 @@ fn on_backend<M: Network + 'static>(
         BackendKind::Scalar => Ok(Box::new(ScalarEngine::new(network, optimizer, &values)?)),
         #[cfg(feature = "tch")]
         BackendKind::Tch => {
-            let device = config.backend.device.parse::<crate::backend::torch::device::TorchDevice>()?;
-            let ops = crate::backend::torch::TorchBackend::new(device, config.backend.precision, threads)?;
+            let device = backend.device.parse::<crate::backend::torch::device::TorchDevice>()?;
+            let ops = crate::backend::torch::TorchBackend::new(device, backend.precision, threads)?;
             Ok(Box::new(OpsEngine::new(network, ops, optimizer, &values)?))
         }
         #[cfg(not(feature = "tch"))]

@@ -151,7 +151,7 @@ fn find_start(
         match key {
             Some(key) if *key == state.run_key => {}
             key => {
-                let expected = key.copied().unwrap_or_else(|| task.run_key);
+                let expected = key.copied().unwrap_or(task.run_key);
                 return Err(CheckpointError::OtherRun { step: state.step, expected, found: state.run_key });
             }
         }

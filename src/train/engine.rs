@@ -56,6 +56,10 @@ pub trait Engine {
     fn decode(&mut self, ids: &[i32]) -> Result<Vec<f32>>;
     /// Bytes the backend holds for tensors right now.
     fn live_bytes(&self) -> u64;
+    /// How often tensor memory has been asked of the system; none where nobody counts.
+    fn allocations(&self) -> Option<u64> {
+        None
+    }
     /// Which machines give the same bits.
     fn environment_class(&self) -> String;
 }

@@ -144,6 +144,10 @@ impl<M: Network, B: Backend> Engine for OpsEngine<M, B> {
         self.ops.live_bytes()
     }
 
+    fn allocations(&self) -> Option<u64> {
+        self.ops.allocations()
+    }
+
     fn environment_class(&self) -> String {
         self.ops.environment_class()
     }

@@ -8,6 +8,10 @@ impl Backend for CpuBackend {
         self.pool.live_bytes()
     }
 
+    fn allocations(&self) -> Option<u64> {
+        Some(self.pool.allocations())
+    }
+
     fn environment_class(&self) -> String {
         environment_class()
     }

@@ -1,0 +1,152 @@
+//! Measures training: steps, operations, arithmetic against the machine's own peak, memory, threads.
+
+mod flops;
+mod peak;
+mod profile;
+mod report;
+mod timed;
+
+pub use flops::{Work, step_work};
+pub use profile::{OpTime, Phase};
+pub use report::{Bench, Scaling};
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use crate::backend::cpu::CpuBackend;
+use crate::error::{Error, Result};
+use crate::ops::SequenceShape;
+use crate::plan::run_config::{BackendKind, RunConfig};
+use crate::record::{peak_rss_bytes, process_age_seconds};
+use crate::run::engine::{engine, engine_on};
+use crate::train::engine::{Engine, MicroBatch};
+use crate::train::ops_engine::op_error;
+use crate::train::session::{BatchSource, Rows};
+
+use peak::Peak;
+use profile::Profile;
+use timed::Timed;
+
+/// Steps before those that are measured.
+const WARM_UP: u64 = 2;
+/// Steps measured for each further number of threads, after one that is not.
+const SCALING_STEPS: u64 = 2;
+
+/// Measures `steps` steps of a run, then a few on one thread.
+///
+/// # Errors
+/// Data, memory or backend failures; class as in a run.
+pub fn bench(config: &RunConfig, rows: &dyn Rows, threads: usize, steps: u64) -> Result<Bench> {
+    let profile = Arc::new(Profile::default());
+    let mut engine = profiled(config, threads, &profile)?;
+    let mut source = rows.train(None)?;
+    let first_step_at = process_age_seconds();
+    let first = step(engine.as_mut(), source.as_mut(), config, 0)?;
+    let allocations = engine.allocations();
+    for index in 1..WARM_UP {
+        step(engine.as_mut(), source.as_mut(), config, index)?;
+    }
+    profile.clear();
+    let mut peak = Peak::new(threads)?;
+    let mut measured = Vec::new();
+    for index in 0..steps.max(1) {
+        let before = peak.measure()?;
+        let times = step(engine.as_mut(), source.as_mut(), config, WARM_UP + index)?;
+        // The machine's speed drifts: a step is held against the products right before and after it.
+        measured.push((times, f64::midpoint(before, peak.measure()?)));
+    }
+    let new_allocations = engine.allocations().zip(allocations).map(|(now, then)| now - then);
+    let peak_memory_bytes = peak_rss_bytes();
+    drop(engine);
+    let ops = profile.take(measured.len() as f64);
+    let mut bench = Bench {
+        threads,
+        tokens_per_step: (config.batch.device_batch_size * config.model.sequence_len()) as u64
+            * config.batch.grad_accum_steps as u64,
+        first_step_at,
+        first_step_seconds: first.total(),
+        allocations_after_first_step: new_allocations,
+        peak_memory_bytes,
+        work: step_work(config),
+        steps: measured,
+        ops,
+        scaling: Vec::new(),
+    };
+    bench.scaling.push(Scaling { threads, tokens_per_second: bench.tokens_per_second() });
+    if config.backend.kind == BackendKind::Cpu && threads > 1 {
+        let tokens_per_second = bench.tokens_per_step as f64 / quick(config, rows, 1)?;
+        bench.scaling.insert(0, Scaling { threads: 1, tokens_per_second });
+    }
+    Ok(bench)
+}
+
+/// Seconds of the fastest of a few steps on that many threads.
+fn quick(config: &RunConfig, rows: &dyn Rows, threads: usize) -> Result<f64> {
+    let mut engine = engine(config, threads)?;
+    let mut source = rows.train(None)?;
+    step(engine.as_mut(), source.as_mut(), config, 0)?;
+    let mut best = f64::INFINITY;
+    for index in 1..=SCALING_STEPS {
+        best = best.min(step(engine.as_mut(), source.as_mut(), config, index)?.total());
+    }
+    Ok(best)
+}
+
+/// The run's engine, on the cpu backend with every op timed.
+fn profiled(config: &RunConfig, threads: usize, profile: &Arc<Profile>) -> Result<Box<dyn Engine>> {
+    match config.backend.kind {
+        BackendKind::Cpu => {
+            let ops = CpuBackend::new(threads).map_err(op_error)?;
+            engine_on(config, Timed::new(ops, Arc::clone(profile)))
+        }
+        _ => engine(config, threads),
+    }
+}
+
+/// Where the time of a step went, seconds.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct StepTimes {
+    /// Waiting for rows.
+    pub data: f64,
+    /// Forward and backward.
+    pub gradients: f64,
+    /// The optimizer.
+    pub update: f64,
+}
+
+impl StepTimes {
+    /// All of it.
+    pub fn total(&self) -> f64 {
+        self.data + self.gradients + self.update
+    }
+}
+
+/// One training step, as a run does it.
+fn step(
+    engine: &mut dyn Engine,
+    source: &mut dyn BatchSource,
+    config: &RunConfig,
+    index: u64,
+) -> Result<StepTimes> {
+    let mut times = StepTimes::default();
+    let accumulation = config.batch.grad_accum_steps;
+    for _ in 0..accumulation {
+        let started = Instant::now();
+        let batch = source.next_batch()?;
+        times.data += started.elapsed().as_secs_f64();
+        let started = Instant::now();
+        let sequence = SequenceShape { batch: batch.rows, len: batch.len };
+        let micro = MicroBatch { inputs: &batch.inputs, targets: &batch.targets, sequence };
+        let scale = 1.0 / (micro.valid_targets().max(1) as f32 * accumulation as f32);
+        let losses = engine.accumulate(&micro, scale)?;
+        times.gradients += started.elapsed().as_secs_f64();
+        if losses.iter().any(|loss| !loss.is_finite()) {
+            return Err(Error::run(format!("the loss of step {index} is not finite"))
+                .help("measure a configuration that trains"));
+        }
+    }
+    let started = Instant::now();
+    engine.update(&config.schedule.step_values(index))?;
+    times.update = started.elapsed().as_secs_f64();
+    Ok(times)
+}

@@ -1,0 +1,82 @@
+//! What the machine can do right now: the rate of a large matrix product.
+
+use std::hint::black_box;
+use std::time::Instant;
+
+use crate::backend::cpu::{CpuBackend, Param, Tensor};
+use crate::error::Result;
+use crate::ops::ForwardOps;
+use crate::train::ops_engine::op_error;
+
+/// Rows, columns and depth of the product: operands fit the outer caches.
+const SIZE: usize = 1024;
+/// Products a measurement; the fastest counts.
+const REPEATS: usize = 3;
+
+/// Measures single-precision products: the backend's own, and those of `matrixmultiply` as a yardstick that nanorun's
+/// authors did not make. The better one is the machine's rate.
+pub(super) struct Peak {
+    ops: CpuBackend,
+    x: Tensor,
+    w: Param,
+    a: Vec<f32>,
+    c: Vec<f32>,
+}
+
+impl Peak {
+    pub(super) fn new(threads: usize) -> Result<Self> {
+        let values: Vec<f32> = (0..SIZE * SIZE).map(|i| (i * 7919 % 2003) as f32 / 1001.5 - 1.0).collect();
+        let ops = CpuBackend::new(threads).map_err(op_error)?;
+        let x = ops.tensor(SIZE, SIZE, &values).map_err(op_error)?;
+        let w = ops.weight(&[SIZE, SIZE], &values).map_err(op_error)?;
+        Ok(Self { ops, x, w, a: values, c: vec![0.0; SIZE * SIZE] })
+    }
+
+    /// FLOP/s now.
+    pub(super) fn measure(&mut self) -> Result<f64> {
+        let flops = 2.0 * (SIZE as f64).powi(3);
+        let mut best = f64::INFINITY;
+        for _ in 0..REPEATS {
+            let started = Instant::now();
+            black_box(self.ops.linear(&self.x, &self.w).map_err(op_error)?);
+            best = best.min(started.elapsed().as_secs_f64());
+            let started = Instant::now();
+            self.yardstick();
+            best = best.min(started.elapsed().as_secs_f64());
+        }
+        Ok(flops / best)
+    }
+
+    /// `c = a a`, a share of the rows on each thread.
+    fn yardstick(&mut self) {
+        let rows = SIZE.div_ceil(self.ops.threads());
+        let a = &self.a;
+        std::thread::scope(|scope| {
+            for (task, c) in self.c.chunks_mut(rows * SIZE).enumerate() {
+                scope.spawn(move || {
+                    let (left, m) = (&a[task * rows * SIZE..], c.len() / SIZE);
+                    let stride = SIZE.cast_signed();
+                    // SAFETY: `left` has m rows and `a` all SIZE rows of SIZE values; `c` has m rows, nobody else's.
+                    unsafe {
+                        matrixmultiply::sgemm(
+                            m,
+                            SIZE,
+                            SIZE,
+                            1.0,
+                            left.as_ptr(),
+                            stride,
+                            1,
+                            a.as_ptr(),
+                            stride,
+                            1,
+                            0.0,
+                            c.as_mut_ptr(),
+                            stride,
+                            1,
+                        );
+                    }
+                });
+            }
+        });
+    }
+}
