@@ -163,6 +163,11 @@ impl Error {
     pub fn key_path(&self) -> Option<&str> {
         self.0.key.as_deref()
     }
+
+    /// What to do about it, if anything is known.
+    pub fn help_text(&self) -> Option<&str> {
+        self.0.help.as_deref()
+    }
 }
 
 impl fmt::Display for Error {

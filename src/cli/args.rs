@@ -279,6 +279,9 @@ pub struct LockArgs {
 /// `nanorun doctor`
 #[derive(Debug, Clone, Args)]
 pub struct DoctorArgs {
+    /// Where results are going to be kept
+    #[arg(long, value_name = "DIR", default_value = "results")]
+    pub results: PathBuf,
     /// Print machine-readable JSON on stdout
     #[arg(long)]
     pub json: bool,

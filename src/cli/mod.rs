@@ -2,9 +2,15 @@
 
 mod args;
 mod diff;
+mod doctor;
+mod lock;
 mod output;
+mod parity;
+mod plan;
 mod report;
+mod resume;
 mod run;
+mod sample;
 mod verify;
 
 use std::process::ExitCode;
@@ -42,9 +48,18 @@ pub fn main() -> ExitCode {
 fn dispatch(cli: Cli) -> Result<Option<Class>> {
     match cli.command {
         Command::Run(args) => run::run(&args),
+        Command::Plan(args) => plan::plan(&args),
+        Command::Resume(args) => resume::resume(&args),
+        Command::Sample(args) => sample::sample(&args),
+        Command::Lock(args) => lock::lock(&args),
+        Command::Doctor(args) => {
+            doctor::doctor(&args);
+            Ok(None)
+        }
         Command::Verify(args) => verify::verify(&args),
         Command::Diff(args) => diff::diff(&args),
         Command::Report(args) => report::report(&args),
+        Command::Parity(args) => parity::parity(&args),
         Command::Fields => {
             Output::new(false).result(&crate::manifest::reference_markdown());
             Ok(None)
@@ -55,14 +70,15 @@ fn dispatch(cli: Cli) -> Result<Option<Class>> {
 
 /// The experiment that a command names.
 fn experiment(manifest: &std::path::Path, common: &Common) -> Result<Experiment> {
-    let options = Options {
-        profile: common.profile.clone(),
-        sets: common.sets.clone(),
-        env: std::env::vars_os()
-            .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
-            .collect(),
-    };
+    let options =
+        Options { profile: common.profile.clone(), sets: common.sets.clone(), env: environment().collect() };
     Experiment::load(manifest, &options, &common.results)
+}
+
+/// The environment's variables, as far as they are text.
+fn environment() -> impl Iterator<Item = (String, String)> {
+    std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
 }
 
 /// Threads asked for, or all cores.

@@ -36,6 +36,11 @@ impl Cache {
         Self { root: None }
     }
 
+    /// Its directory, there or not; none where nothing is cached.
+    pub fn root(&self) -> Option<&Path> {
+        self.root.as_deref()
+    }
+
     fn path(&self, kind: &str, key: &Digest) -> Option<PathBuf> {
         let name = key.to_string();
         let (shelf, _) = name.split_at_checked(2)?;

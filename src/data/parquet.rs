@@ -14,8 +14,11 @@ use polars::io::mmap::MmapBytesReader;
 use polars::io::parquet::read::{FileMetadata, ParallelStrategy, ParquetReader};
 use polars::prelude::{DataType, PolarsResult, SerReader};
 
+use super::cache::Cache;
+use super::content::file_digest;
 use super::parquet_pages;
 use crate::error::{Error, Result};
+use crate::hash::Digest;
 
 /// The column that upstream's shards have.
 const COLUMN: &str = "text";
@@ -38,6 +41,14 @@ impl Bytes {
         match self {
             Self::File(path) => path,
             Self::Embedded(name, _) => Path::new(name),
+        }
+    }
+
+    /// SHA-256 of the bytes.
+    pub(super) fn sha256(&self, cache: &Cache) -> Result<Digest> {
+        match self {
+            Self::File(path) => file_digest(path, cache),
+            Self::Embedded(_, bytes) => Ok(Digest::of(bytes)),
         }
     }
 

@@ -8,7 +8,6 @@ use std::sync::{Arc, OnceLock};
 
 use super::cache::Cache;
 use super::config::DocumentSplit;
-use super::content::file_digest;
 use super::embedded::{self, EMBEDDED};
 use super::expand::expand;
 use super::parquet::{Bytes, ParquetShard};
@@ -118,6 +117,22 @@ impl Corpus {
             Split::Train => self.train.clone(),
             Split::Val => self.val.clone(),
         }
+    }
+
+    /// Name and SHA-256 of every file, in the order of their names.
+    ///
+    /// # Errors
+    /// A file that cannot be read.
+    pub fn files(&self, cache: &Cache) -> Result<Vec<(PathBuf, Digest)>> {
+        let mut files: Vec<(PathBuf, Digest)> = Vec::new();
+        for span in self.train.spans.iter().chain(&self.val.spans) {
+            let name = span.shard.bytes.name();
+            // A lone file is in both splits.
+            if files.iter().all(|(known, _)| known != name) {
+                files.push((name.to_owned(), span.shard.bytes.sha256(cache)?));
+            }
+        }
+        Ok(files)
     }
 
     /// Hash over the contents of all its files in order and what of them trains and validates; names and paths are
@@ -271,10 +286,7 @@ impl Shard {
         if let Some(digest) = self.digest.get() {
             return Ok(*digest);
         }
-        let bytes = match &self.bytes {
-            Bytes::File(path) => file_digest(path, cache)?,
-            Bytes::Embedded(_, bytes) => Digest::of(bytes),
-        };
+        let bytes = self.bytes.sha256(cache)?;
         let mut canonical = crate::hash::Canonical::new("nanorun shard");
         canonical.digest("bytes", &bytes);
         match self.format {

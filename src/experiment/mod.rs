@@ -1,7 +1,10 @@
 //! A manifest carried out, from its plan to tables and scorecard.
 
 mod judge;
+mod pins;
+mod speed;
 mod tables;
+mod trained;
 
 use std::path::Path;
 use std::sync::Mutex;
@@ -11,18 +14,23 @@ use crate::error::{Class, Error, Result};
 use crate::files::Files;
 use crate::gate::{Comparison, read_results};
 use crate::manifest::{Manifest, Options};
+use crate::plan::run_config::RunConfig;
 use crate::plan::{Plan, PlannedRun, plan};
 use crate::record::{self, ExperimentDir, PlanRecord, RunResult};
 use crate::run::execute::Executor;
 use crate::run::library::Library;
 use crate::run::progress::Display;
+use crate::run::sample;
 use crate::run::single::Outcome;
 use crate::run::status::Status;
 use crate::run::stop::StopFlag;
 use crate::run::task::Task;
 use crate::scorecard::Scorecard;
+use crate::train::engine::Engine;
 
+pub use speed::ResultsOnDisk;
 pub use tables::{Recorded, tokens_per_second};
+pub use trained::Trained;
 
 /// An experiment: its plan, its data and where its results are.
 pub struct Experiment {
@@ -128,8 +136,14 @@ impl Experiment {
         Ok(missing)
     }
 
-    /// The error of running without the data.
+    /// The error of running without the data, or with other data than are pinned.
     pub fn require_data(&self) -> Result<()> {
+        self.require_present()?;
+        self.check_pins()
+    }
+
+    /// The error of running without the data.
+    pub fn require_present(&self) -> Result<()> {
         let missing = self.missing_data()?;
         if missing.is_empty() {
             return Ok(());
@@ -152,7 +166,7 @@ impl Experiment {
         self.require_data()?;
         let tasks: Vec<_> =
             self.plan.runs.iter().map(|run| Task::new(self.label(run), run.config.clone())).collect();
-        let _lock = self.begin(how.display)?;
+        let _lock = self.begin(how)?;
         let mut statuses = Vec::new();
         for task in &tasks {
             statuses.push(Status::read(&self.files, &self.dir.run(&task.run_key), task)?);
@@ -176,6 +190,9 @@ impl Experiment {
         let results = Mutex::new(if how.rerun { vec![None; tasks.len()] } else { before.clone() });
         let unfinished = Mutex::new(vec![("planned", None, 0); tasks.len()]);
         let rows = |config: &_| self.library.rows(config);
+        let samples = |config: &RunConfig, engine: &mut dyn Engine| {
+            sample::at_the_end(engine, self.library.open(&config.data)?.tokenizer(), config)
+        };
         let executor = Executor {
             files: self.files.clone(),
             dir: self.dir.clone(),
@@ -183,6 +200,7 @@ impl Experiment {
             jobs,
             share: how.share,
             rows: &rows,
+            samples: &samples,
             display: how.display,
             stop: how.stop,
         };
@@ -260,7 +278,7 @@ impl Experiment {
     }
 
     /// Makes the directory, locks it, removes what a crash left, and writes the plan.
-    fn begin(&self, display: &Display) -> Result<crate::files::DirLock> {
+    fn begin(&self, how: &HowToRun<'_>) -> Result<crate::files::DirLock> {
         self.files.create_dir_all(self.dir.path())?;
         let holder = crate::files::LockHolder::this_process(&record::host::host_name());
         let mut told = false;
@@ -270,7 +288,7 @@ impl Experiment {
             std::time::Duration::from_millis(500),
             |held| {
                 if !std::mem::replace(&mut told, true) {
-                    display.line(&format!("waiting: {held}"));
+                    how.display.line(&format!("waiting: {held}"));
                 }
                 true
             },
@@ -289,6 +307,9 @@ impl Experiment {
             question: self.plan.question.clone(),
             manifest: self.manifest.file.display().to_string(),
             profile: self.manifest.profile.clone(),
+            sets: self.manifest.sets.clone(),
+            env: self.manifest.env.clone(),
+            no_share: !how.share,
             nanorun: env!("CARGO_PKG_VERSION").to_owned(),
             control: control.and_then(|arm| Some(self.plan.arms.get(arm)?.label.clone())),
             runs: runs.collect(),

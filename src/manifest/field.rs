@@ -51,6 +51,8 @@ pub enum Kind {
     Device,
     /// A file-name-like name.
     Name,
+    /// A table of names and SHA-256 digests.
+    Digests,
 }
 
 /// What a field is when left out.
@@ -170,6 +172,7 @@ impl Kind {
             }
             Self::WindowPattern => "text of the letters S (short) and L (long)".to_owned(),
             Self::Commit => "7 to 40 hex digits of a pinned commit".to_owned(),
+            Self::Digests => "a table of file names and their 64 hex digits of SHA-256".to_owned(),
             Self::Device => "\"cpu\" or \"cuda:N\"".to_owned(),
             Self::Name => "letters, digits, `_`, `-` and `.`, beginning with a letter or digit".to_owned(),
         }
@@ -198,6 +201,14 @@ impl Kind {
             (Self::Texts, Value::Array(items)) => {
                 let valid = !items.is_empty() && items.iter().all(|item| Self::Text.accept(item).is_some());
                 valid.then(|| value.clone())
+            }
+            (Self::Digests, Value::Table(table)) => {
+                let digest = |value: &Value| {
+                    value.as_str().is_some_and(|text| {
+                        text.len() == 64 && text.bytes().all(|digit| digit.is_ascii_hexdigit())
+                    })
+                };
+                table.values().all(digest).then(|| value.clone())
             }
             (_, Value::String(text)) => self.accept_text(text).map(Value::String),
             _ => None,

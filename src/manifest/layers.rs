@@ -209,13 +209,23 @@ pub(crate) fn from_env(variables: &[(String, String)]) -> Result<Layer> {
     let mut variables: Vec<_> = variables.iter().filter(|(name, _)| name.starts_with("NANORUN_")).collect();
     variables.sort();
     for (name, text) in variables {
-        let path = name.trim_start_matches("NANORUN_").to_ascii_lowercase().replace("__", ".");
-        if path.contains('.') || fields::find(&path).is_some() {
+        if let Some(path) = env_path(name) {
             assign(&path, text, &Origin::Env(name.clone()), &mut layer)?;
         }
     }
     check_groups(&layer)?;
     Ok(layer)
+}
+
+/// The field that an environment variable sets, if it is one of the manifest's.
+fn env_path(name: &str) -> Option<String> {
+    let path = name.strip_prefix("NANORUN_")?.to_ascii_lowercase().replace("__", ".");
+    (path.contains('.') || fields::find(&path).is_some()).then_some(path)
+}
+
+/// The variables among `variables` that set manifest fields.
+pub(crate) fn env_fields(variables: &[(String, String)]) -> BTreeMap<String, String> {
+    variables.iter().filter(|(name, _)| env_path(name).is_some()).cloned().collect()
 }
 
 /// The layer of `--set path=value` arguments; of two for one path the later wins.

@@ -2,9 +2,9 @@
 //!
 //! Cells are the product of the axes in the order written, the first varying slowest; then what `exclude` matches
 //! is cut; then each `include` adds the base with its own values, crossed with the seed axis. Without axes the
-//! product is one cell, the base.
+//! product is one cell, the base. An include may have a `label`, which its arm is called by.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use toml::Value;
 
@@ -24,8 +24,12 @@ pub(crate) struct Matrix {
     axes: Vec<Axis>,
     exclude: Vec<Row>,
     include: Vec<Row>,
+    labels: Vec<Labelled>,
     origin: Option<Origin>,
 }
+
+/// An include and what its arm is called.
+type Labelled = (Row, String);
 
 /// What one point of an axis sets.
 type Row = Vec<(String, Entry)>;
@@ -57,8 +61,8 @@ impl Matrix {
         for (key, child) in node.entries() {
             match key.as_str() {
                 "zip" => zips = tables(child, "matrix.zip", &origin)?,
-                "exclude" => matrix.exclude = rows(child, "matrix.exclude", &origin)?,
-                "include" => matrix.include = rows(child, "matrix.include", &origin)?,
+                "exclude" => matrix.exclude = rows(child, "matrix.exclude", &origin)?.0,
+                "include" => (matrix.include, matrix.labels) = rows(child, "matrix.include", &origin)?,
                 _ => matrix.read_axes(key, child, &origin)?,
             }
         }
@@ -96,6 +100,7 @@ impl Matrix {
         }
         if !stronger.include.is_empty() {
             self.include = stronger.include;
+            self.labels = stronger.labels;
         }
         self.origin = stronger.origin.or_else(|| self.origin.take());
     }
@@ -117,6 +122,18 @@ impl Matrix {
             }
         }
         self.axes.retain(|axis| !axis.rows.is_empty());
+        for (row, _) in &mut self.labels {
+            row.retain(|(path, _)| !decided(path));
+        }
+    }
+
+    /// What arms that were included are called: their values without the seed, and the label.
+    pub(crate) fn labels(&self) -> Vec<(BTreeMap<String, Value>, String)> {
+        let values = |row: &Row| {
+            let arm = row.iter().filter(|(path, _)| path != SEED);
+            arm.map(|(path, entry)| (path.clone(), entry.value.clone())).collect()
+        };
+        self.labels.iter().map(|(row, label)| (values(row), label.clone())).collect()
     }
 
     /// The cells, in order. `base` is what they are laid over; `strict` rejects exclusions that match no value of
@@ -334,26 +351,54 @@ fn tables<'a>(node: &'a Node, path: &str, origin: &Origin) -> Result<Vec<&'a Nod
     }
 }
 
-/// The rows of `[[matrix.exclude]]` or `[[matrix.include]]`.
-fn rows(node: &Node, path: &str, origin: &Origin) -> Result<Vec<Row>> {
-    let tables = tables(node, path, origin)?;
-    tables
-        .into_iter()
-        .map(|table| {
-            let mut layer = Layer::new();
-            layers::flatten(table, "", &at(origin, table), &[], &mut layer)?;
-            layers::check_groups(&layer)?;
-            if let Some((key, entry)) = layer.iter().find(|(key, _)| !fields::is_sweepable(key)) {
-                let error = not_sweepable(key);
-                return Err(entry.origin.locate(error));
+/// The rows of `[[matrix.exclude]]` or `[[matrix.include]]`, and the labels of those that have one.
+fn rows(node: &Node, path: &str, origin: &Origin) -> Result<(Vec<Row>, Vec<Labelled>)> {
+    let (mut rows, mut labels) = (Vec::new(), Vec::<Labelled>::new());
+    for table in tables(node, path, origin)? {
+        let label = if path == "matrix.include" { label(table, origin)? } else { None };
+        let skip: &[&str] = if label.is_some() { &["label"] } else { &[] };
+        let mut layer = Layer::new();
+        layers::flatten(table, "", &at(origin, table), skip, &mut layer)?;
+        layers::check_groups(&layer)?;
+        if let Some((key, entry)) = layer.iter().find(|(key, _)| !fields::is_sweepable(key)) {
+            let error = not_sweepable(key);
+            return Err(entry.origin.locate(error));
+        }
+        if layer.is_empty() {
+            let error = Error::input(format!("a [[{path}]] is empty")).key(path);
+            return Err(at(origin, table).locate(error.expected("at least one field")));
+        }
+        let row: Row = layer.into_iter().collect();
+        if let Some(label) = label {
+            if labels.iter().any(|(_, other)| *other == label) {
+                let error = Error::input(format!("two includes are labelled {label:?}")).key("label");
+                return Err(at(origin, table).locate(error.expected("a label of its own for every arm")));
             }
-            if layer.is_empty() {
-                let error = Error::input(format!("a [[{path}]] is empty")).key(path);
-                return Err(at(origin, table).locate(error.expected("at least one field")));
-            }
-            Ok(layer.into_iter().collect())
-        })
-        .collect()
+            labels.push((row.clone(), label));
+        }
+        rows.push(row);
+    }
+    Ok((rows, labels))
+}
+
+/// The `label` of an include.
+fn label(table: &Node, origin: &Origin) -> Result<Option<String>> {
+    const LONGEST: usize = 60;
+    let Some(node) = table.get("label") else { return Ok(None) };
+    match node.value() {
+        Value::String(label)
+            if !label.trim().is_empty()
+                && label.chars().count() <= LONGEST
+                && !label.chars().any(char::is_control) =>
+        {
+            Ok(Some(label))
+        }
+        other => {
+            let error =
+                Error::input(format!("a label cannot be {}", brief(&other))).key("matrix.include.label");
+            Err(at(origin, node).locate(error.expected(format!("one line of 1 to {LONGEST} characters"))))
+        }
+    }
 }
 
 /// One axis of several keys, whose lists are as long as each other.

@@ -10,6 +10,7 @@ pub mod field;
 pub mod fields;
 mod layers;
 mod matrix;
+mod pins;
 mod reference;
 pub mod settings;
 mod spelling;
@@ -28,6 +29,7 @@ use self::layers::Layer;
 pub use self::layers::{Entry, Origin};
 use self::matrix::Matrix;
 pub use self::matrix::SEED;
+pub use self::pins::with_pins;
 pub use self::reference::markdown as reference_markdown;
 pub use self::settings::{Head, Settings};
 use self::settings::{InitChoice, ModelKind, OneOrMany, OptimizerKind, TokenizerSetting};
@@ -54,10 +56,16 @@ pub struct Manifest {
     pub text: String,
     /// The profile laid over it.
     pub profile: Option<String>,
+    /// The `--set` arguments laid over it.
+    pub sets: Vec<String>,
+    /// The environment variables laid over it, by name.
+    pub env: BTreeMap<String, String>,
     /// Name, question, scorecard.
     pub head: Head,
     /// Values that mark the control arm, by key path; empty is the base; none is no comparison.
     pub control: Option<BTreeMap<String, Value>>,
+    /// Arms that were given a name: what the matrix sets in them, and the name.
+    pub labels: Vec<(BTreeMap<String, Value>, String)>,
     /// Its cells, in order; at least one.
     pub cells: Vec<Cell>,
 }
@@ -151,8 +159,11 @@ impl Manifest {
             file: file.to_owned(),
             text: text.to_owned(),
             profile: options.profile.clone(),
+            sets: options.sets.clone(),
+            env: layers::env_fields(&options.env),
             head,
             control,
+            labels: matrix.labels(),
             cells,
         })
     }

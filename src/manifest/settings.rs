@@ -234,6 +234,8 @@ pub struct DataSettings {
     pub tokenizer: TokenizerSetting,
     /// Declared vocabulary.
     pub vocab_size: Option<usize>,
+    /// Pinned SHA-256 by file name, and `tokenizer`.
+    pub sha256: Option<std::collections::BTreeMap<String, String>>,
     /// How text divides into documents.
     pub document: DocumentKind,
     /// How rows are made.

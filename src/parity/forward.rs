@@ -1,9 +1,9 @@
 //! Checks that need no training: parameters, schedule, and one forward and backward pass.
 
+use super::Case;
 use super::check::{Check, Worst, relative_frobenius, ulps};
 use super::subject::{ParitySubject, argmax};
 use super::tolerance::{EXACT, FORWARD, GRADIENT, NORMAL_ULPS};
-use super::{Case, op_failed};
 use crate::error::Result;
 use crate::model::init::initial_values;
 use crate::model::param::{Init, ParamGroup, ParamSpec};
@@ -50,21 +50,18 @@ pub(super) fn forward_checks(
     specs: &[ParamSpec],
     subject: &mut dyn ParitySubject,
 ) -> Result<Vec<Check>> {
-    let failed = |error| op_failed(case, error);
     let batch = case.forward_batch()?;
-    subject.set_params(&case.params("forward_params", specs)?).map_err(failed)?;
+    subject.set_params(&case.params("forward_params", specs)?)?;
 
-    let losses = subject.losses(batch.inputs, batch.targets, batch.sequence).map_err(failed)?;
+    let losses = subject.losses(batch.inputs, batch.targets, batch.sequence)?;
     let mut masked_targets = batch.targets.to_vec();
     masked_targets.iter_mut().take(5).for_each(|target| *target = -1);
-    let masked = subject.losses(batch.inputs, &masked_targets, batch.sequence).map_err(failed)?;
-    let logits = subject.logits(batch.inputs, batch.sequence).map_err(failed)?;
+    let masked = subject.losses(batch.inputs, &masked_targets, batch.sequence)?;
+    let logits = subject.logits(batch.inputs, batch.sequence)?;
 
     let scale = 1.0 / counted(batch.targets) as f32;
-    subject.zero_grads().map_err(failed)?;
-    let train_losses =
-        subject.backward(batch.inputs, batch.targets, batch.sequence, scale).map_err(failed)?;
-    let grads = subject.grads().map_err(failed)?;
+    let train_losses = subject.backward(batch.inputs, batch.targets, batch.sequence, scale)?;
+    let grads = subject.grads()?;
 
     let mut token_loss = Worst::new("token loss");
     let token_losses = case.token_losses()?;
@@ -132,11 +129,10 @@ fn gradient_check(specs: &[ParamSpec], found: &[Vec<f32>], expected: &[Vec<f32>]
 /// Compares tokens as far as upstream's choice is clear: where the two likeliest tokens are closer than twice the
 /// tolerance of a logit, rounding decides, and what follows is another text.
 fn greedy_check(case: &Case, subject: &mut dyn ParitySubject) -> Result<Check> {
-    let failed = |error| op_failed(case, error);
     let (prompt, expected) = (&case.greedy.prompt_ids, &case.greedy.output_ids);
-    let found = subject.greedy(prompt, expected.len()).map_err(failed)?;
+    let found = subject.greedy(prompt, expected.len())?;
     let text: Vec<i32> = prompt.iter().chain(expected).copied().collect();
-    let logits = subject.logits(&text, SequenceShape { batch: 1, len: text.len() }).map_err(failed)?;
+    let logits = subject.logits(&text, SequenceShape { batch: 1, len: text.len() })?;
     let clear = logits
         .chunks(case.sizes.vocab_size)
         .skip(prompt.len() - 1)

@@ -6,6 +6,8 @@
 
 mod case;
 mod check;
+mod config;
+mod engine;
 mod forward;
 mod report;
 mod subject;
@@ -14,12 +16,13 @@ mod trajectory;
 
 pub use case::{Batch, Case, CaseSchedule, CaseSizes, OptimizerValues, ReferenceStep, Trajectory, discover};
 pub use check::Check;
+pub use config::config_of;
+pub use engine::EngineSubject;
 pub use report::{CaseReport, markdown, text};
 pub use subject::{ParityConfig, ParitySubject};
 
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::model::specs::gpt_specs;
-use crate::ops::OpError;
 
 /// Puts `subject`, built from `config`, through every check of a case. A deviation beyond tolerance is a failed
 /// check, not an error; an error is a case that does not fit the configuration, or a failing op.
@@ -35,10 +38,6 @@ pub fn run_case(case: &Case, config: &ParityConfig, subject: &mut dyn ParitySubj
         backend: subject.backend(),
         checks,
     })
-}
-
-fn op_failed(case: &Case, error: OpError) -> Error {
-    Error::run(format!("an op failed in parity case {}", case.name)).because(error)
 }
 
 #[cfg(test)]

@@ -1,7 +1,8 @@
 //! What parity asks of a backend.
 
+use crate::error::Result;
 use crate::model::config::GptConfig;
-use crate::ops::{OpResult, SequenceShape};
+use crate::ops::SequenceShape;
 use crate::optim::config::{OptimizerConfig, ScheduleConfig, StepValues};
 
 /// A case's configuration: the recipe of its commit at its sizes, with its own optimizer values.
@@ -19,16 +20,14 @@ pub struct ParityConfig {
 pub trait ParitySubject {
     /// The backend's name, as tables show it.
     fn backend(&self) -> String;
-    /// Replaces all parameters, and starts the optimizer afresh.
-    fn set_params(&mut self, values: &[Vec<f32>]) -> OpResult<()>;
+    /// Replaces all parameters, clears gradients and starts the optimizer afresh.
+    fn set_params(&mut self, values: &[Vec<f32>]) -> Result<()>;
     /// All parameters.
-    fn params(&self) -> OpResult<Vec<Vec<f32>>>;
+    fn params(&self) -> Result<Vec<Vec<f32>>>;
     /// Loss of each token in nats, 0 where the target is -1: (N) from inputs (N) and targets (N).
-    fn losses(&mut self, inputs: &[i32], targets: &[i32], sequence: SequenceShape) -> OpResult<Vec<f32>>;
+    fn losses(&mut self, inputs: &[i32], targets: &[i32], sequence: SequenceShape) -> Result<Vec<f32>>;
     /// Logits after the softcap, (N, V).
-    fn logits(&mut self, inputs: &[i32], sequence: SequenceShape) -> OpResult<Vec<f32>>;
-    /// Sets all gradients to zero.
-    fn zero_grads(&mut self) -> OpResult<()>;
+    fn logits(&mut self, inputs: &[i32], sequence: SequenceShape) -> Result<Vec<f32>>;
     /// Adds the gradients of `grad_scale` times the sum of the losses. -> losses as [`Self::losses`] gives them.
     fn backward(
         &mut self,
@@ -36,16 +35,16 @@ pub trait ParitySubject {
         targets: &[i32],
         sequence: SequenceShape,
         grad_scale: f32,
-    ) -> OpResult<Vec<f32>>;
+    ) -> Result<Vec<f32>>;
     /// All gradients.
-    fn grads(&self) -> OpResult<Vec<Vec<f32>>>;
-    /// One optimizer step with these values.
-    fn step(&mut self, values: StepValues) -> OpResult<()>;
+    fn grads(&self) -> Result<Vec<Vec<f32>>>;
+    /// One optimizer step with these values; clears the gradients.
+    fn step(&mut self, values: StepValues) -> Result<()>;
     /// What the subject's schedule gives for a step, from 0.
     fn step_values(&self, step: u64) -> StepValues;
 
     /// The `count` tokens that follow `prompt` when the likeliest is always taken. Without a cache unless overridden.
-    fn greedy(&mut self, prompt: &[i32], count: usize) -> OpResult<Vec<i32>> {
+    fn greedy(&mut self, prompt: &[i32], count: usize) -> Result<Vec<i32>> {
         let mut tokens = prompt.to_vec();
         for _ in 0..count {
             let sequence = SequenceShape { batch: 1, len: tokens.len() };

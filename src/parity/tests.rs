@@ -7,7 +7,7 @@ use super::*;
 use crate::interop::safetensors::{self, Elements, Tensor};
 use crate::model::config::{GptConfig, GptInit, LayerRamp, ValueEmbedConfig};
 use crate::model::param::{ParamGroup, ParamSpec};
-use crate::ops::{OpResult, SequenceShape};
+use crate::ops::SequenceShape;
 use crate::optim::config::{
     GroupConfig, MomentumSchedule, MuonConfig, OptimizerConfig, ScheduleConfig, StepValues, Warmdown,
     WeightDecayShape,
@@ -142,14 +142,14 @@ impl ParitySubject for Replay<'_> {
         "replay".into()
     }
 
-    fn set_params(&mut self, values: &[Vec<f32>]) -> OpResult<()> {
+    fn set_params(&mut self, values: &[Vec<f32>]) -> Result<()> {
         self.warm = values == self.case.params("forward_params", &self.specs).unwrap();
         assert!(self.warm || values == self.case.params("train_params_init", &self.specs).unwrap());
         self.steps = 0;
         Ok(())
     }
 
-    fn params(&self) -> OpResult<Vec<Vec<f32>>> {
+    fn params(&self) -> Result<Vec<Vec<f32>>> {
         let (name, fault) = match (self.warm, self.steps) {
             (true, 1) => ("warm_params_after_step_0", Fault::WarmStep0),
             (true, _) => ("warm_params_final", Fault::WarmFinal),
@@ -163,7 +163,7 @@ impl ParitySubject for Replay<'_> {
         Ok(params)
     }
 
-    fn losses(&mut self, inputs: &[i32], targets: &[i32], _: SequenceShape) -> OpResult<Vec<f32>> {
+    fn losses(&mut self, inputs: &[i32], targets: &[i32], _: SequenceShape) -> Result<Vec<f32>> {
         if self.is_forward(inputs) {
             return Ok(self.token_losses(targets));
         }
@@ -176,7 +176,7 @@ impl ParitySubject for Replay<'_> {
         Ok(targets.iter().map(|id| nats(id) as f32).collect())
     }
 
-    fn logits(&mut self, inputs: &[i32], sequence: SequenceShape) -> OpResult<Vec<f32>> {
+    fn logits(&mut self, inputs: &[i32], sequence: SequenceShape) -> Result<Vec<f32>> {
         let vocab = self.case.sizes.vocab_size;
         let mut logits = vec![0.0; sequence.rows() * vocab];
         if self.is_forward(inputs) {
@@ -200,17 +200,13 @@ impl ParitySubject for Replay<'_> {
         Ok(logits)
     }
 
-    fn zero_grads(&mut self) -> OpResult<()> {
-        Ok(())
-    }
-
     fn backward(
         &mut self,
         inputs: &[i32],
         targets: &[i32],
         sequence: SequenceShape,
         grad_scale: f32,
-    ) -> OpResult<Vec<f32>> {
+    ) -> Result<Vec<f32>> {
         if self.is_forward(inputs) && self.steps == 0 && grad_scale == 1.0 / sequence.rows() as f32 {
             return Ok(self.token_losses(targets));
         }
@@ -226,7 +222,7 @@ impl ParitySubject for Replay<'_> {
         Ok(vec![step.micro_losses[micro] + if wrong { 3e-4 } else { 0.0 }; sequence.rows()])
     }
 
-    fn grads(&self) -> OpResult<Vec<Vec<f32>>> {
+    fn grads(&self) -> Result<Vec<Vec<f32>>> {
         let mut grads = self.case.params("forward_grads", &self.specs).unwrap();
         if self.fault == Fault::Gradient {
             grads[1].iter_mut().for_each(|value| *value *= 1.001);
@@ -234,7 +230,7 @@ impl ParitySubject for Replay<'_> {
         Ok(grads)
     }
 
-    fn step(&mut self, values: StepValues) -> OpResult<()> {
+    fn step(&mut self, values: StepValues) -> Result<()> {
         assert_eq!(values, self.reference().steps[self.steps].values());
         self.steps += 1;
         Ok(())
@@ -265,6 +261,20 @@ fn upstreams_own_numbers_pass_in_every_case() {
     for directory in directories {
         let case = Case::read(&directory).unwrap();
         let report = report(&case, Fault::None);
+        assert!(report.passed(), "{}", text(&[report]));
+    }
+}
+
+/// The engines that runs train with, on every case.
+#[test]
+fn the_cpu_backend_passes_every_case() {
+    use crate::plan::run_config::{BackendChoice, BackendKind};
+    let backend = BackendChoice { kind: BackendKind::Cpu, device: "cpu".into(), precision: Precision::F32 };
+    for directory in discover(&[fixtures()]).unwrap() {
+        let case = Case::read(&directory).unwrap();
+        let config = config_of(&case).unwrap();
+        let mut subject = EngineSubject::new(config.clone(), backend.clone(), 1).unwrap();
+        let report = run_case(&case, &config, &mut subject).unwrap();
         assert!(report.passed(), "{}", text(&[report]));
     }
 }

@@ -12,6 +12,7 @@
 //! | warm: val bpb | 1e-5, or 4 times upstream's noise | absolute |
 //! | train: losses | 1e-4, while upstream's noise is below 1e-5 | absolute, each micro-batch |
 //! | train: parameters after step 0 | 1e-4; 2^-8 where the polar iteration is bf16 | relative, Frobenius norm |
+//! | the same of residual, x0 and backout lambdas | 0.1 | relative |
 //! | train: val bpb before | 1e-5 | absolute |
 //!
 //! *Upstream's noise* is the largest move of upstream's own numbers when its starting parameters are multiplied by
@@ -85,6 +86,12 @@ pub const TRAIN_STEP_0: Tolerance =
 pub const TRAIN_STEP_0_BF16: Tolerance = Tolerance {
     limit: 0.00390625,
     reason: "projections start at zero: they are a direction in bf16, one unit of which is 2^-8",
+};
+
+/// The same for the lambdas that only scale the residual before a norm while every projection is zero.
+pub const TRAIN_STEP_0_LAMBDA: Tolerance = Tolerance {
+    limit: 0.1,
+    reason: "their gradient vanishes at initialisation, and Adam divides what rounding leaves of it by itself",
 };
 
 impl Tolerance {

@@ -27,10 +27,13 @@ pub(super) fn arms(manifest: &Manifest) -> Result<Vec<Arm>> {
     let mut arms: Vec<Arm> = Vec::new();
     for (index, cell) in manifest.cells.iter().enumerate() {
         let values = cell.arm();
-        match arms.iter_mut().find(|arm| arm.values == values) {
-            Some(arm) => arm.runs.push(index),
-            None => arms.push(Arm { label: label(&values), values, runs: vec![index], control: None }),
+        if let Some(arm) = arms.iter_mut().find(|arm| arm.values == values) {
+            arm.runs.push(index);
+            continue;
         }
+        let given = manifest.labels.iter().find(|(labelled, _)| *labelled == values);
+        let label = given.map_or_else(|| label(&values), |(_, given)| given.clone());
+        arms.push(Arm { label, values, runs: vec![index], control: None });
     }
     let Some(control) = &manifest.control else { return Ok(arms) };
     let exact = arms.iter().position(|arm| arm.values == *control);

@@ -8,6 +8,7 @@ pub mod key;
 pub mod prefix;
 pub mod render;
 pub mod run_config;
+mod usual_speed;
 
 #[cfg(test)]
 mod tests;
@@ -21,6 +22,7 @@ pub use self::arms::Arm;
 use self::key::{KeyChain, RunKey};
 use self::prefix::PrefixForest;
 use self::run_config::{DataConfig, RunConfig};
+pub use self::usual_speed::usual_speed;
 use crate::error::{Error, Result};
 use crate::hash::Digest;
 use crate::manifest::Manifest;

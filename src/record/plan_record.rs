@@ -24,6 +24,15 @@ pub struct PlanRecord {
     /// The profile.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub profile: Option<String>,
+    /// The `--set` arguments.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub sets: Vec<String>,
+    /// The environment variables that set manifest fields, by name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub env: BTreeMap<String, String>,
+    /// Whether every run was to train all its steps itself.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub no_share: bool,
     /// The version of nanorun.
     pub nanorun: String,
     /// The control arm, if there is one.

@@ -145,6 +145,9 @@ fn a_plan_comes_back() {
         question: None,
         manifest: "experiments/d12_sqrt.toml".into(),
         profile: Some("smoke".into()),
+        sets: Vec::new(),
+        env: std::collections::BTreeMap::new(),
+        no_share: false,
         nanorun: "0.1.0".into(),
         control: Some("schedule.warmdown=linear".into()),
         runs: vec![PlannedRun {

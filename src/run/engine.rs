@@ -12,48 +12,73 @@ use crate::model::gpt::Gpt;
 use crate::model::init::initial_values;
 use crate::model::microgpt::Microgpt;
 use crate::model::network::Network;
-use crate::plan::run_config::{BackendKind, InitSource, RunConfig};
+use crate::model::param::ParamSpec;
+use crate::optim::config::OptimizerConfig;
+use crate::plan::run_config::{BackendChoice, BackendKind, InitSource, RunConfig};
 use crate::train::checkpoint::read_safetensors;
 use crate::train::engine::{Engine, NamedTensor, in_order};
 use crate::train::ops_engine::{OpsEngine, op_error};
 use crate::train::scalar_engine::ScalarEngine;
 
-/// Makes the engine of a run; `threads` never changes its results on the cpu backend.
+/// Makes the engine of a run; `threads` never changes its results on the cpu backend; on
+/// the tch backend's CPU device it is part of the environment class.
 ///
 /// # Errors
 /// A backend or device that is not there; memory that cannot be had; an initial-weights file that does not fit.
 pub fn engine(config: &RunConfig, threads: usize) -> Result<Box<dyn Engine>> {
-    match &config.model {
-        ModelConfig::Gpt(model) => on_backend(Gpt::new(model.clone())?, config, threads),
-        ModelConfig::Microgpt(model) => on_backend(Microgpt::new(model.clone())?, config, threads),
-        ModelConfig::Bigram(model) => on_backend(Bigram::new(model.clone())?, config, threads),
+    engine_from(&config.model, &config.optimizer, &config.backend, threads, |specs| values(specs, config))
+}
+
+/// Makes an engine whose weights start at what `values` gives for the model's parameters, a vector each.
+///
+/// # Errors
+/// A backend or device that is not there; memory that cannot be had; values that do not fit.
+pub fn engine_from(
+    model: &ModelConfig,
+    optimizer: &OptimizerConfig,
+    backend: &BackendChoice,
+    threads: usize,
+    values: impl FnOnce(&[ParamSpec]) -> Result<Vec<Vec<f32>>>,
+) -> Result<Box<dyn Engine>> {
+    match model {
+        ModelConfig::Gpt(model) => on_backend(Gpt::new(model.clone())?, optimizer, backend, threads, values),
+        ModelConfig::Microgpt(model) => {
+            on_backend(Microgpt::new(model.clone())?, optimizer, backend, threads, values)
+        }
+        ModelConfig::Bigram(model) => {
+            on_backend(Bigram::new(model.clone())?, optimizer, backend, threads, values)
+        }
     }
 }
 
 fn on_backend<M: Network + 'static>(
     network: M,
-    config: &RunConfig,
+    optimizer: &OptimizerConfig,
+    backend: &BackendChoice,
     threads: usize,
+    values: impl FnOnce(&[ParamSpec]) -> Result<Vec<Vec<f32>>>,
 ) -> Result<Box<dyn Engine>> {
-    let values = values(&network, config)?;
-    let optimizer = &config.optimizer;
-    match config.backend.kind {
+    let values = values(network.specs())?;
+    match backend.kind {
         BackendKind::Cpu => {
             let ops = CpuBackend::new(threads).map_err(op_error)?;
             Ok(Box::new(OpsEngine::new(network, ops, optimizer, &values)?))
         }
         BackendKind::Scalar => Ok(Box::new(ScalarEngine::new(network, optimizer, &values)?)),
+        #[cfg(feature = "tch")]
         BackendKind::Tch => {
-            Err(Error::run("this nanorun was built without the tch backend").key("run.backend").help(
-                "build it with `cargo build --release --features tch` (scripts/setup_libtorch gets libtorch)",
-            ))
+            let device = config.backend.device.parse::<crate::backend::torch::device::TorchDevice>()?;
+            let ops = crate::backend::torch::TorchBackend::new(device, config.backend.precision, threads)?;
+            Ok(Box::new(OpsEngine::new(network, ops, optimizer, &values)?))
         }
+        #[cfg(not(feature = "tch"))]
+        BackendKind::Tch => Err(crate::backend::torch::device::DeviceError::NotBuilt.into()),
     }
 }
 
-fn values(network: &impl Network, config: &RunConfig) -> Result<Vec<Vec<f32>>> {
+fn values(specs: &[ParamSpec], config: &RunConfig) -> Result<Vec<Vec<f32>>> {
     match &config.init {
-        InitSource::Torch => Ok(initial_values(network.specs(), config.seed)),
+        InitSource::Torch => Ok(initial_values(specs, config.seed)),
         InitSource::File { path, sha256 } => {
             let path = Path::new(path);
             let bytes = Files::new().read(path)?;
@@ -74,7 +99,7 @@ fn values(network: &impl Network, config: &RunConfig) -> Result<Vec<Vec<f32>>> {
                     Some(NamedTensor { name: tensor.name, shape: tensor.shape, values })
                 })
                 .collect();
-            let ordered = in_order(network.specs(), &tensors).map_err(|error| error.file(path))?;
+            let ordered = in_order(specs, &tensors).map_err(|error| error.file(path))?;
             Ok(ordered.into_iter().map(|tensor| tensor.values.clone()).collect())
         }
     }

@@ -7,6 +7,7 @@ use crate::error::{Error, Result};
 use crate::files::Files;
 use crate::plan::run_config::RunConfig;
 use crate::record::ExperimentDir;
+use crate::train::engine::Engine;
 use crate::train::observer::{Event, Observer};
 use crate::train::session::Rows;
 
@@ -33,6 +34,8 @@ pub struct Executor<'a> {
     pub share: bool,
     /// Opens data.
     pub rows: &'a OpenRows<'a>,
+    /// Samples text from a trained run.
+    pub samples: &'a (dyn Fn(&RunConfig, &mut dyn Engine) -> Result<String> + Sync + 'a),
     /// Shows progress.
     pub display: &'a Display,
     /// Asks to stop.
@@ -187,6 +190,7 @@ impl Executor<'_> {
             donors: &donors,
             forks: &forks,
             alone: self.jobs <= 1,
+            samples: &|engine| (self.samples)(&task.config, engine),
             stop: &|| self.stop.is_raised(),
         };
         train(task, &setting, engine.as_mut(), watch)

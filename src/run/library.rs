@@ -1,5 +1,6 @@
 //! The data of an experiment's runs: each corpus and tokenizer opened once, however many runs read them.
 
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::data::{
@@ -29,6 +30,14 @@ impl Opened {
     /// Its tokenizer.
     pub fn tokenizer(&self) -> &Arc<Tokenizer> {
         &self.tokenizer
+    }
+
+    /// Name and SHA-256 of every shard, in the order of their names.
+    ///
+    /// # Errors
+    /// A shard that cannot be read.
+    pub fn files(&self, library: &Library) -> Result<Vec<(PathBuf, Digest)>> {
+        self.corpus.files(&library.cache)
     }
 }
 

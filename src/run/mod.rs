@@ -4,6 +4,7 @@ pub mod engine;
 pub mod execute;
 pub mod library;
 pub mod progress;
+pub mod sample;
 pub mod single;
 pub mod status;
 pub mod stop;

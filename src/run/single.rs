@@ -57,6 +57,8 @@ pub struct Setting<'a> {
     pub forks: &'a [u64],
     /// Whether nothing else trains in this process.
     pub alone: bool,
+    /// Samples text once it is trained.
+    pub samples: &'a dyn Fn(&mut dyn Engine) -> Result<String>,
     /// Whether to stop at the next step boundary.
     pub stop: &'a dyn Fn() -> bool,
 }
@@ -96,6 +98,9 @@ pub fn train(
     }
     match ending {
         Ok(Ending::Finished(finished)) => {
+            // For people to look at: a model that cannot be sampled from is trained all the same.
+            let samples = (setting.samples)(engine).unwrap_or_else(|error| format!("no samples: {error}\n"));
+            files.write(&dir.samples(), samples.as_bytes())?;
             let result = result(task, setting, *finished, &timings, &journal, host)?;
             result.write(files, &dir.result())?;
             journal.add(JournalEvent::Finished { result_hash: result.result_hash })?;

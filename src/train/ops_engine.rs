@@ -2,7 +2,7 @@
 
 use crate::error::{Error, Result};
 use crate::model::network::Network;
-use crate::model::param::{ParamSpec, Params};
+use crate::model::param::{ParamGroup, ParamSpec, Params};
 use crate::ops::{Backend, OpError, OpResult};
 use crate::optim::config::{OptimizerConfig, StepValues};
 use crate::optim::optimizer::Optimizer;
@@ -20,6 +20,14 @@ pub struct OpsEngine<M: Network, B: Backend> {
     cache: Option<M::Cache<B>>,
 }
 
+/// A parameter as its group is used: embedding tables are only gathered from, or multiplied as a tied `lm_head`.
+fn weight<B: Backend>(ops: &B, spec: &ParamSpec, values: &[f32]) -> OpResult<B::Weight> {
+    match spec.group {
+        ParamGroup::Wte | ParamGroup::ValueEmbeds => ops.table(&spec.shape, values),
+        _ => ops.weight(&spec.shape, values),
+    }
+}
+
 impl<M: Network, B: Backend> OpsEngine<M, B> {
     /// An engine whose weights start at `values`, one vector a parameter.
     ///
@@ -30,7 +38,7 @@ impl<M: Network, B: Backend> OpsEngine<M, B> {
         if values.len() != specs.len() || specs.iter().zip(values).any(|(s, v)| s.numel() != v.len()) {
             return Err(Error::internal("initial values do not fit the network's parameters"));
         }
-        let weights = specs.iter().zip(values).map(|(spec, values)| ops.weight(&spec.shape, values));
+        let weights = specs.iter().zip(values).map(|(spec, values)| weight(&ops, spec, values));
         let weights = weights.collect::<OpResult<_>>().map_err(op_error)?;
         let grads =
             specs.iter().map(|spec| ops.grad(&spec.shape)).collect::<OpResult<_>>().map_err(op_error)?;
@@ -110,7 +118,8 @@ impl<M: Network, B: Backend> Engine for OpsEngine<M, B> {
     fn restore(&mut self, steps: u64, parameters: &[NamedTensor], optimizer: &[NamedTensor]) -> Result<()> {
         let values = super::engine::in_order(self.network.specs(), parameters)?;
         for (index, tensor) in values.into_iter().enumerate() {
-            self.weights.0[index] = self.ops.weight(&tensor.shape, &tensor.values).map_err(op_error)?;
+            let spec = &self.network.specs()[index];
+            self.weights.0[index] = weight(&self.ops, spec, &tensor.values).map_err(op_error)?;
         }
         if steps > 0 {
             self.optimizer.import(&self.ops, steps, optimizer)?;

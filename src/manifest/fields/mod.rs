@@ -32,8 +32,9 @@ pub const GROUPS: &[Group] = &[
     Group {
         name: "tokenizer",
         members: &["data.tokenizer", "data.tokenizer.path", "data.tokenizer.vocab_size"],
-        companions: &["data.vocab_size"],
+        companions: &["data.vocab_size", "data.sha256"],
     },
+    Group { name: "shards", members: &["data.shards"], companions: &["data.sha256"] },
     Group { name: "init", members: &["model.init", "model.init.file"], companions: &[] },
 ];
 
@@ -59,7 +60,8 @@ pub fn is_section(path: &str) -> bool {
 
 /// Whether a matrix may sweep it: not names, verdicts and thread counts.
 pub fn is_sweepable(path: &str) -> bool {
-    !matches!(path, "name" | "question" | "run.threads" | "upstream.repo") && !path.starts_with("scorecard.")
+    !matches!(path, "name" | "question" | "run.threads" | "upstream.repo" | "data.sha256")
+        && !path.starts_with("scorecard.")
 }
 
 const fn field(

@@ -1,0 +1,127 @@
+//! `nanorun doctor`: what this machine has, what works, and how to get what does not.
+
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+
+use serde_json::{Value, json};
+
+use crate::backend::torch::facts::{Missing, torch_facts};
+use crate::data::Cache;
+use crate::files::Files;
+use crate::record::HostFacts;
+use crate::record::host::cpu_class;
+
+use super::args::DoctorArgs;
+use super::output::Output;
+use super::threads;
+
+const GET_TORCH: &str = "eval \"$(scripts/setup_libtorch)\" && cargo build --release --features tch   (gets libtorch and builds with it)";
+
+/// Prints the findings; nothing found is an error.
+pub(super) fn doctor(args: &DoctorArgs) {
+    let host = HostFacts::collect(threads(None));
+    let cache = cache();
+    let results = writable(&args.results);
+    let torch = torch();
+    let output = Output::new(false);
+    if args.json {
+        let json = json!({
+            "host": host,
+            "environment_class": cpu_class(),
+            "backends": { "cpu": { "works": true }, "scalar": { "works": true }, "tch": torch },
+            "cache": cache,
+            "results": results,
+        });
+        output.result(&json.to_string());
+        return;
+    }
+    let memory =
+        host.memory_bytes.map_or_else(|| "unknown".to_owned(), |b| format!("{:.1} GiB", b as f64 / GIB));
+    let mut text = String::new();
+    let mut line = |name: &str, value: &str| {
+        let _ = writeln!(text, "{name:<12}{value}");
+    };
+    line("nanorun", &host.nanorun);
+    line("system", &format!("{}, {}", host.os, host.arch));
+    line("CPU", &host.cpu_model);
+    line("features", &host.cpu_features.join(" "));
+    line("cores", &host.logical_cpus.to_string());
+    line("memory", &memory);
+    line("class", &format!("{} (equal result hashes within it)", cpu_class()));
+    line("cpu", "works");
+    line("scalar", "works");
+    line("tch", &summary(&torch));
+    line("cache", &summary(&cache));
+    line("results", &summary(&results));
+    output.result(&text);
+}
+
+const GIB: f64 = 1_073_741_824.0;
+
+/// The sentence of a finding.
+fn summary(finding: &Value) -> String {
+    finding.get("summary").and_then(Value::as_str).unwrap_or_default().to_owned()
+}
+
+fn torch() -> Value {
+    let facts = match torch_facts() {
+        Ok(facts) => facts,
+        Err(Missing::NotBuilt) => {
+            let summary = format!("not built into this binary\n{:12}{GET_TORCH}", "");
+            return json!({ "works": false, "reason": "not built", "help": GET_TORCH, "summary": summary });
+        }
+        Err(Missing::Start(reason)) => {
+            let summary = format!("does not start: {reason}");
+            return json!({ "works": false, "reason": reason, "help": GET_TORCH, "summary": summary });
+        }
+    };
+    let mut summary = format!("libtorch {} ({}), {}", facts.version, facts.cpu_capability, facts.library);
+    let cuda = match facts.cuda {
+        Ok(cuda) => {
+            let devices: Vec<Value> = cuda
+                .devices
+                .iter()
+                .map(|gpu| json!({ "name": gpu.name, "memory_bytes": gpu.memory, "capability": gpu.capability }))
+                .collect();
+            for (index, gpu) in cuda.devices.iter().enumerate() {
+                let _ = write!(
+                    summary,
+                    "\n{:12}cuda:{index} {}, {:.0} GiB",
+                    "",
+                    gpu.name,
+                    gpu.memory as f64 / GIB
+                );
+            }
+            json!({ "driver": cuda.driver, "devices": devices })
+        }
+        Err(reason) => {
+            let _ = write!(summary, "\n{:12}no GPU: {reason}", "");
+            json!({ "reason": reason })
+        }
+    };
+    json!({ "works": true, "libtorch": facts.version, "library": facts.library, "cuda": cuda, "summary": summary })
+}
+
+fn cache() -> Value {
+    match Cache::from_env().root() {
+        Some(root) => writable(root),
+        None => json!({
+            "path": null,
+            "writable": false,
+            "summary": "none: neither NANORUN_CACHE nor HOME is set, so tokens are made anew every time",
+        }),
+    }
+}
+
+/// Whether files can be written in a directory, or if it is not there yet, where it would be made. Leaves nothing.
+fn writable(path: &Path) -> Value {
+    let existing = path.ancestors().find(|ancestor| ancestor.exists() && !ancestor.as_os_str().is_empty());
+    let existing: PathBuf = existing.map_or_else(|| PathBuf::from("."), Path::to_owned);
+    let here = path.exists();
+    let (works, summary) = match Files::new().check_writable(&existing) {
+        Ok(()) if here => (true, format!("{} can be written", path.display())),
+        Ok(()) => (true, format!("{} is not there yet and can be made", path.display())),
+        Err(error) => (false, format!("{} cannot be written: {error}", path.display())),
+    };
+    json!({ "path": path, "exists": here, "writable": works, "summary": summary })
+}

@@ -1,0 +1,65 @@
+//! `nanorun parity`: upstream's own numbers against a backend.
+
+use std::path::{Path, PathBuf};
+
+use crate::error::{Class, Error, Result};
+use crate::parity::{Case, CaseReport, EngineSubject, config_of, discover, markdown, run_case, text};
+use crate::plan::run_config::{BackendChoice, BackendKind};
+use crate::precision::Precision;
+
+use super::args::ParityArgs;
+use super::output::Output;
+use super::threads;
+
+/// Where the project keeps its cases.
+const OWN_CASES: &str = "tests/fixtures/parity";
+
+/// Exits 5 where a number is beyond its tolerance.
+pub(super) fn parity(args: &ParityArgs) -> Result<Option<Class>> {
+    let output = Output::new(false);
+    let backend = backend(args)?;
+    // Every file is read before the first case runs: bad input shows at once.
+    let cases = directories(args)?.iter().map(|path| Case::read(path)).collect::<Result<Vec<_>>>()?;
+    let configs = cases.iter().map(config_of).collect::<Result<Vec<_>>>()?;
+    let mut reports = Vec::with_capacity(cases.len());
+    for (case, config) in cases.iter().zip(configs) {
+        let mut subject = EngineSubject::new(config.clone(), backend.clone(), threads(args.threads))?;
+        reports.push(run_case(case, &config, &mut subject)?);
+    }
+    output.result(&if args.json {
+        serde_json::to_string_pretty(&reports)
+            .map_err(|cause| Error::internal("the report cannot be written as JSON").because(cause))?
+    } else if args.markdown {
+        markdown(&reports)
+    } else {
+        text(&reports)
+    });
+    Ok((!reports.iter().all(CaseReport::passed)).then_some(Class::Verdict))
+}
+
+fn directories(args: &ParityArgs) -> Result<Vec<PathBuf>> {
+    if !args.cases.is_empty() {
+        return discover(&args.cases);
+    }
+    let own = Path::new(OWN_CASES);
+    if !own.is_dir() {
+        return Err(Error::input("the project's parity cases are not here")
+            .file(own)
+            .help("run this in the repository's root, or name directories of cases"));
+    }
+    discover(&[own.to_owned()])
+}
+
+fn backend(args: &ParityArgs) -> Result<BackendChoice> {
+    let kind = match args.backend.as_str() {
+        "cpu" => BackendKind::Cpu,
+        "tch" => BackendKind::Tch,
+        "scalar" => BackendKind::Scalar,
+        other => {
+            return Err(Error::input(format!("unknown backend `{other}`"))
+                .key("--backend")
+                .expected("cpu, tch or scalar"));
+        }
+    };
+    Ok(BackendChoice { kind, device: args.device.clone(), precision: Precision::F32 })
+}

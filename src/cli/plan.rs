@@ -1,0 +1,59 @@
+//! `nanorun plan`: show what would be run, and why, without doing it.
+
+use serde_json::json;
+
+use crate::error::{Class, Result};
+use crate::experiment::{Experiment, ResultsOnDisk};
+use crate::plan::render::{RunStatus, Speed, View};
+use crate::run::status::Status;
+
+use super::args::PlanArgs;
+use super::output::Output;
+use super::{experiment, threads};
+
+/// Prints the plan; computes nothing and writes nothing.
+pub(super) fn plan(args: &PlanArgs) -> Result<Option<Class>> {
+    let experiment = experiment(&args.manifest, &args.common)?;
+    let missing = experiment.missing_data()?;
+    let statuses = experiment.statuses()?;
+    let speed = speed(&experiment, &statuses, threads(args.common.threads));
+    let statuses: Vec<RunStatus> = statuses.iter().map(|status| run_status(status.as_ref())).collect();
+    let view = View { plan: &experiment.plan, statuses: &statuses, speed: speed.as_ref() };
+    let output = Output::new(args.common.quiet);
+    // Nothing is wrong with a plan without its data, so the error of running without them is only quoted.
+    let required = experiment.require_present();
+    if args.common.json {
+        let mut json = view.json();
+        json["missing_data"] = json!(missing);
+        json["help"] = json!(required.as_ref().err().and_then(|error| error.help_text()));
+        json["directory"] = json!(experiment.dir.path());
+        output.result(&json.to_string());
+    } else {
+        let mut text = view.human();
+        if let Err(error) = required {
+            text.push_str("data: not here: ");
+            text.push_str(&missing.join(", "));
+            text.push_str("\n      ");
+            text.push_str(error.help_text().unwrap_or_default());
+            text.push('\n');
+        }
+        output.result(&text);
+    }
+    Ok(None)
+}
+
+fn run_status(status: Option<&Status>) -> RunStatus {
+    match status {
+        Some(Status::Finished(_)) => RunStatus::Done,
+        Some(Status::Begun { step }) => RunStatus::Resumes { step: *step },
+        Some(Status::Fresh) => RunStatus::ToDo,
+        None => RunStatus::Blocked { missing: "its data are not here".to_owned() },
+    }
+}
+
+/// The speed of the run that finished last, or without one what is usual for the backend.
+fn speed(experiment: &Experiment, statuses: &[Option<Status>], threads: usize) -> Option<Speed> {
+    let recorded = ResultsOnDisk::newest(experiment, statuses);
+    recorded
+        .or_else(|| experiment.plan.runs.first().map(|run| crate::plan::usual_speed(&run.config, threads)))
+}

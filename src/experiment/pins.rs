@@ -1,0 +1,102 @@
+//! `[data] sha256`: what an experiment's data hash to, and whether that is what its manifest pins.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use crate::error::{Error, Result};
+use crate::hash::Digest;
+use crate::plan::run_config::{DataConfig, TokenizerChoice};
+
+use super::Experiment;
+
+/// The pin of the vocabulary.
+const TOKENIZER: &str = "tokenizer";
+
+/// Something that a pin speaks of.
+struct Pinned {
+    /// Its key in the table.
+    name: String,
+    /// The file, as far as there is one.
+    file: PathBuf,
+    digest: Digest,
+}
+
+impl Experiment {
+    /// What the data of all cells hash to now, shards in the order of their names, then the tokenizer.
+    ///
+    /// # Errors
+    /// Data that are missing or bad; two shards or tokenizers that would have one pin.
+    pub fn pins(&self) -> Result<Vec<(String, Digest)>> {
+        let mut pins: Vec<(String, Digest)> = Vec::new();
+        for run in &self.plan.runs {
+            for found in self.hashes(&run.config.data)? {
+                match pins.iter().find(|(name, _)| *name == found.name) {
+                    None => pins.push((found.name, found.digest)),
+                    Some((_, digest)) if *digest == found.digest => {}
+                    Some(_) => {
+                        return Err(Error::input(format!(
+                            "the cells have several kinds of `{}`",
+                            found.name
+                        ))
+                        .file(&self.manifest.file)
+                        .key("data.sha256")
+                        .expected("one set of shards and one tokenizer for the whole matrix"));
+                    }
+                }
+            }
+        }
+        // Stable: shards are in order already.
+        pins.sort_by_key(|(name, _)| name == TOKENIZER);
+        Ok(pins)
+    }
+
+    /// Compares the data of every cell with what is pinned for it.
+    pub(super) fn check_pins(&self) -> Result<()> {
+        let mut checked: Vec<(&DataConfig, &BTreeMap<String, String>)> = Vec::new();
+        for (cell, run) in self.manifest.cells.iter().zip(&self.plan.runs) {
+            let Some(pins) = &cell.settings.data.sha256 else { continue };
+            if checked.contains(&(&run.config.data, pins)) {
+                continue;
+            }
+            let found = self.hashes(&run.config.data)?;
+            for Pinned { name, file, digest } in &found {
+                let (what, expected) = match pins.get(name) {
+                    Some(pin) if pin.eq_ignore_ascii_case(&digest.to_string()) => continue,
+                    Some(pin) => (format!("its SHA-256 is {digest}"), pin.clone()),
+                    None => ("it has no pin".to_owned(), format!("`{name}` under [data.sha256]")),
+                };
+                let what = format!("`{}` is not what the manifest pins: {what}", file.display());
+                let error = Error::input(what).expected(expected);
+                return Err(cell
+                    .locate("data.sha256", error)
+                    .help("get the pinned data; if these are meant, `nanorun lock` pins them"));
+            }
+            if let Some(name) = pins.keys().find(|name| found.iter().all(|pinned| pinned.name != **name)) {
+                return Err(cell
+                    .locate("data.sha256", Error::input(format!("the pinned `{name}` is not among the data")))
+                    .expected(format!("{} files", found.len()))
+                    .help("get the file; if it is not meant to be there, `nanorun lock` pins what is"));
+            }
+            checked.push((&run.config.data, pins));
+        }
+        Ok(())
+    }
+
+    fn hashes(&self, data: &DataConfig) -> Result<Vec<Pinned>> {
+        let opened = self.library.open(data)?;
+        let shards = opened.files(&self.library)?.into_iter().map(|(file, digest)| {
+            let name = file.file_name().unwrap_or(file.as_os_str()).to_string_lossy().into_owned();
+            Pinned { name, file, digest }
+        });
+        let tokenizer = match &data.tokenizer {
+            TokenizerChoice::Path(path) => Path::new(path),
+            _ => Path::new(TOKENIZER),
+        };
+        let tokenizer = Pinned {
+            name: TOKENIZER.to_owned(),
+            file: tokenizer.to_owned(),
+            digest: opened.tokenizer().digest(),
+        };
+        Ok(shards.chain([tokenizer]).collect())
+    }
+}

@@ -1,0 +1,84 @@
+//! A run's weights, taken up again from its newest checkpoint.
+
+use std::sync::Arc;
+
+use crate::data::{Cursor, Tokenizer};
+use crate::error::{Error, Result};
+use crate::plan::PlannedRun;
+use crate::run::engine::engine;
+use crate::train::checkpoint::CheckpointStore;
+use crate::train::engine::Engine;
+use crate::train::session::plain;
+
+use super::Experiment;
+
+/// A run as it can be sampled from.
+pub struct Trained {
+    /// What the run is called.
+    pub label: String,
+    /// Steps its weights were trained for.
+    pub step: u64,
+    /// Steps it is trained for in all.
+    pub steps: u64,
+    /// T, the context.
+    pub sequence_len: usize,
+    /// The model with those weights.
+    pub engine: Box<dyn Engine>,
+    /// Its tokenizer.
+    pub tokenizer: Arc<Tokenizer>,
+}
+
+impl Experiment {
+    /// The run whose key begins with `key`, or the first that has a checkpoint, with its newest weights.
+    ///
+    /// # Errors
+    /// No such run, a key that fits several, or no checkpoint that verifies.
+    pub fn trained(&self, key: Option<&str>, threads: usize) -> Result<Trained> {
+        self.require_data()?;
+        let candidates: Vec<&PlannedRun> = match key {
+            Some(key) => vec![self.run_by_key(key)?],
+            None => self.plan.runs.iter().collect(),
+        };
+        let mut damaged = None;
+        for run in candidates {
+            let store = CheckpointStore::new(self.files.clone(), self.dir.run(&run.key.run).checkpoints());
+            let newest = store.latest_valid::<Option<Cursor>>()?;
+            damaged = damaged.or_else(|| newest.skipped.into_iter().next());
+            let Some(checkpoint) = newest.checkpoint else { continue };
+            let mut engine = engine(&run.config, threads)?;
+            // Weights alone: sampling needs no optimizer, so that of no step is taken up.
+            engine.restore(0, &plain(&checkpoint.params)?, &[])?;
+            return Ok(Trained {
+                label: self.label(run),
+                step: checkpoint.state.step,
+                steps: run.sizes.steps,
+                sequence_len: run.config.model.sequence_len(),
+                engine,
+                tokenizer: Arc::clone(self.library.open(&run.config.data)?.tokenizer()),
+            });
+        }
+        if let Some(skipped) = damaged {
+            return Err(skipped.reason.into());
+        }
+        Err(Error::input("no run of this experiment has weights yet")
+            .file(self.dir.path())
+            .expected("a checkpoint of a run that was at least begun")
+            .help(format!("train it first: nanorun {}", self.manifest.file.display())))
+    }
+
+    fn run_by_key(&self, key: &str) -> Result<&PlannedRun> {
+        let fits = |run: &&PlannedRun| !key.is_empty() && run.key.run.to_string().starts_with(key);
+        let mut found: Vec<&PlannedRun> = self.plan.runs.iter().filter(fits).collect();
+        // Cells with one run key are one run.
+        found.dedup_by_key(|run| run.key.run);
+        let known = || {
+            let lines = self.plan.runs.iter().map(|run| format!("{}  {}", run.key.short(), self.label(run)));
+            format!("the first digits of one of\n    {}", lines.collect::<Vec<_>>().join("\n    "))
+        };
+        match found.as_slice() {
+            [run] => Ok(run),
+            [] => Err(Error::input(format!("no run's key begins with {key:?}")).expected(known())),
+            _ => Err(Error::input(format!("several runs' keys begin with {key:?}")).expected(known())),
+        }
+    }
+}

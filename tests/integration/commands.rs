@@ -1,0 +1,62 @@
+//! Commands beside `run`, and that what they print for machines can be read.
+
+use crate::support::{Place, TINY};
+
+#[test]
+fn a_plan_needs_no_data() {
+    let text = include_str!("../../experiments/d12_sqrt.toml");
+    let place = Place::with(&text.replace("~/.cache", "nowhere"));
+    let plan = place.run(&["plan", "m.toml", "--json"]).expect(0).json();
+    let runs = plan["runs"].as_array().unwrap();
+    assert_eq!(runs.len(), 6);
+    for run in runs {
+        assert_eq!(run["status"], "blocked");
+        let (model, batch) = (&run["config"]["model"], &run["config"]["batch"]);
+        assert_eq!((&model["n_embd"], &model["n_head"]), (&768.into(), &6.into()), "{model}");
+        assert_eq!(batch["total_batch_size"], 524288);
+        assert_eq!(run["sizes"]["steps"], 2520);
+    }
+    assert_eq!(plan["missing_data"].as_array().unwrap().len(), 2);
+    let human = place.run(&["plan", "m.toml"]).expect(0).stdout;
+    insta::assert_snapshot!("plan_without_data", human);
+    assert!(!place.path("results").exists());
+    let ended = place.run(&["run", "m.toml"]).expect(2);
+    assert!(ended.stderr.contains("python -m nanochat.dataset"), "{}", ended.stderr);
+}
+
+#[test]
+fn doctor_is_readable_by_machines() {
+    let found = Place::with(TINY).run(&["doctor", "--json"]).expect(0).json();
+    assert_eq!(found["backends"]["cpu"]["works"], true);
+    assert_eq!(found["results"]["writable"], true);
+    assert!(found["environment_class"].as_str().unwrap().starts_with("cpu/"));
+}
+
+#[test]
+fn resuming_nothing_is_an_error() {
+    let place = Place::with(TINY);
+    let ended = place.run(&["resume", "results/tiny"]).expect(2);
+    insta::assert_snapshot!("resume_nothing", ended.stderr);
+}
+
+#[test]
+fn pins_hold() {
+    let place = Place::with(TINY);
+    let key =
+        |place: &Place| place.run(&["plan", "m.toml", "--json"]).expect(0).json()["runs"][0]["key"].clone();
+    let unpinned = key(&place);
+    place.run(&["lock", "m.toml"]).expect(0);
+    let text = std::fs::read_to_string(place.path("m.toml")).unwrap();
+    assert_eq!(key(&place), unpinned, "pins are no part of a run");
+    assert!(text.contains("\"shard_00000.parquet\" = \""), "{text}");
+    place.run(&["lock", "m.toml"]).expect(0);
+    assert_eq!(std::fs::read_to_string(place.path("m.toml")).unwrap(), text);
+    let at = text.find("\"shard_00001.parquet\" = \"").unwrap() + 25;
+    let digit = if &text[at..=at] == "0" { "1" } else { "0" };
+    let mut other = text.clone();
+    other.replace_range(at..=at, digit);
+    std::fs::write(place.path("m.toml"), other).unwrap();
+    let ended = place.run(&["run", "m.toml"]).expect(2);
+    assert!(ended.stderr.contains("shard_00001.parquet` is not what the manifest pins"), "{}", ended.stderr);
+    assert!(!place.path("results").exists());
+}

@@ -1,0 +1,15 @@
+//! A run whose loss is no number stops; the others go on.
+
+use crate::support::{Place, TINY};
+
+#[test]
+fn one_diverging_run_does_not_stop_the_others() {
+    let wild = "\n[[matrix.include]]\nlabel = \"wild\"\nrun.seed = 1\noptimizer.kind = \"sgd\"\noptimizer.lr = 1e30\n";
+    let place = Place::with(&format!("{TINY}{wild}"));
+    let ended = place.run(&["run", "m.toml"]).expect(3);
+    assert!(ended.stderr.contains("wild seed=1 failed: the loss of step "), "{}", ended.stderr);
+    assert!(ended.stderr.contains("the last good checkpoint is results/tiny/runs/"), "{}", ended.stderr);
+    let hashes = place.hashes();
+    let finished = hashes.iter().filter(|(_, hash)| hash.is_some()).count();
+    assert_eq!((hashes.len(), finished), (5, 4), "{hashes:?}");
+}

@@ -1,0 +1,22 @@
+//! What `--help` says.
+
+use crate::support::{Place, TINY};
+
+#[test]
+fn every_command_explains_itself() {
+    let place = Place::with(TINY);
+    insta::assert_snapshot!("help", place.run(&["--help"]).expect(0).stdout);
+    for command in [
+        "run", "plan", "resume", "verify", "diff", "report", "sample", "parity", "bench", "lock", "doctor",
+        "fields",
+    ] {
+        let help = place.run(&[command, "--help"]).expect(0).stdout;
+        insta::assert_snapshot!(format!("help_{command}"), help);
+    }
+}
+
+#[test]
+fn a_wrong_option_is_bad_input() {
+    let ended = Place::with(TINY).run(&["run", "m.toml", "--thread", "2"]).expect(2);
+    assert!(ended.stderr.contains("--threads"), "{}", ended.stderr);
+}

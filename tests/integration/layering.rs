@@ -1,0 +1,58 @@
+//! Data flows one way: a module uses only what stands above it in `src/lib.rs`.
+
+use std::path::{Path, PathBuf};
+
+fn sources(dir: &Path, found: &mut Vec<PathBuf>) {
+    for entry in std::fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            sources(&path, found);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            found.push(path);
+        }
+    }
+}
+
+/// The modules that a `use crate::...` line names.
+fn used(line: &str) -> Vec<String> {
+    let Some((_, rest)) = line.split_once("use crate::") else { return Vec::new() };
+    let rest = rest.trim_end_matches(';');
+    let names = match rest.strip_prefix('{') {
+        Some(list) => list.trim_end_matches('}').split(',').map(str::trim).collect(),
+        None => vec![rest],
+    };
+    let first = |name: &str| name.split([':', ' ', ';']).next().unwrap_or_default().to_owned();
+    names.into_iter().map(first).filter(|name| !name.is_empty()).collect()
+}
+
+#[test]
+fn modules_use_only_what_stands_above_them() {
+    let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let lib = std::fs::read_to_string(src.join("lib.rs")).unwrap();
+    let order: Vec<&str> =
+        lib.lines().filter_map(|line| line.strip_prefix("pub mod ")?.strip_suffix(';')).collect();
+    let at = |name: &str| order.iter().position(|module| *module == name);
+    let (mut files, mut wrong, mut seen) = (Vec::new(), Vec::new(), 0);
+    sources(&src, &mut files);
+    for file in files {
+        let relative = file.strip_prefix(&src).unwrap();
+        let module = relative.iter().next().unwrap().to_str().unwrap().trim_end_matches(".rs");
+        // Tests may look down: they check a module through what is built on it.
+        let test = relative.iter().any(|part| {
+            let part = part.to_str().unwrap();
+            part == "tests" || part == "tests.rs" || part.starts_with("conformance") || part == "testing.rs"
+        });
+        let Some(place) = at(module).filter(|_| !test) else { continue };
+        let text = std::fs::read_to_string(&file).unwrap();
+        let code = text.split("#[cfg(test)]\nmod ").next().unwrap();
+        for name in code.lines().flat_map(used) {
+            let Some(target) = at(&name) else { continue };
+            seen += 1;
+            if target > place {
+                wrong.push(format!("{} uses {name}", relative.display()));
+            }
+        }
+    }
+    assert!(seen > 100, "only {seen} uses were seen");
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}

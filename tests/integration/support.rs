@@ -1,0 +1,71 @@
+//! A workplace of its own for each test: manifests, results and cache in one temporary directory.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use assert_cmd::cargo::cargo_bin;
+
+pub(crate) const TINY: &str = include_str!("../fixtures/manifests/tiny.toml");
+
+/// A directory that goes when the test does.
+pub(crate) struct Place(tempfile::TempDir);
+
+/// How a command ended.
+pub(crate) struct Ended {
+    pub(crate) code: Option<i32>,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
+}
+
+impl Place {
+    /// With `manifest` as `m.toml`.
+    pub(crate) fn with(manifest: &str) -> Self {
+        let place = Self(tempfile::tempdir().unwrap());
+        std::fs::write(place.path("m.toml"), manifest).unwrap();
+        place
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    pub(crate) fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(cargo_bin("nanorun"));
+        command.current_dir(self.0.path()).args(arguments).env("NO_COLOR", "1");
+        // One cache for all: its entries are content-addressed.
+        command.env("NANORUN_CACHE", std::env::temp_dir().join("nanorun-test-cache"));
+        command
+    }
+
+    pub(crate) fn run(&self, arguments: &[&str]) -> Ended {
+        Ended::of(&self.command(arguments).output().unwrap(), self.0.path())
+    }
+
+    /// Every run's result hash by label, from `report --json`.
+    pub(crate) fn hashes(&self) -> Vec<(String, Option<String>)> {
+        let report = self.run(&["report", "m.toml", "--json"]);
+        let runs = report.json()["runs"].as_array().unwrap().clone();
+        let text = |value: &serde_json::Value| value.as_str().map(str::to_owned);
+        runs.iter().map(|run| (text(&run["label"]).unwrap(), text(&run["result_hash"]))).collect()
+    }
+}
+
+impl Ended {
+    fn of(output: &Output, place: &Path) -> Self {
+        let text = |bytes: &[u8]| {
+            String::from_utf8(bytes.to_vec()).unwrap().replace(&place.display().to_string(), "[place]")
+        };
+        Self { code: output.status.code(), stdout: text(&output.stdout), stderr: text(&output.stderr) }
+    }
+
+    pub(crate) fn json(&self) -> serde_json::Value {
+        serde_json::from_str(&self.stdout)
+            .unwrap_or_else(|error| panic!("{error}: {}{}", self.stdout, self.stderr))
+    }
+
+    #[track_caller]
+    pub(crate) fn expect(self, code: i32) -> Self {
+        assert_eq!(self.code, Some(code), "stdout:\n{}\nstderr:\n{}", self.stdout, self.stderr);
+        self
+    }
+}
