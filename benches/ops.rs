@@ -1,7 +1,7 @@
 //! Every op of the CPU backend at the shapes of depths 4, 6 and 12; "Gitem/s" is GFLOP/s, of needed operations, where an
 //! op is made of products, and 1e9 values/s elsewhere.
 //!
-//! `cargo bench --bench ops [FILTER]`; `NANORUN_BENCH_THREADS` sets the threads (2).
+//! `cargo bench --bench ops [FILTER]`; `BENCH_THREADS` sets the threads (2).
 #![allow(missing_docs, clippy::unwrap_used, clippy::wildcard_imports)]
 
 use std::sync::OnceLock;
@@ -21,7 +21,7 @@ fn main() {
 fn cpu() -> &'static CpuBackend {
     static CPU: OnceLock<CpuBackend> = OnceLock::new();
     CPU.get_or_init(|| {
-        let threads = std::env::var("NANORUN_BENCH_THREADS").ok().and_then(|t| t.parse().ok()).unwrap_or(2);
+        let threads = std::env::var("BENCH_THREADS").ok().and_then(|t| t.parse().ok()).unwrap_or(2);
         CpuBackend::new(threads).unwrap()
     })
 }

@@ -16,11 +16,11 @@ pub enum Level {
     Avx512,
 }
 
-/// What this machine has. `NANORUN_SIMD` = `portable` or `avx2` holds it down, to test that bits do not change.
+/// What this machine has. `CPU_SIMD_LEVEL` = `portable` or `avx2` holds it down, to test that bits do not change.
 pub(super) fn level() -> Level {
     static LEVEL: OnceLock<Level> = OnceLock::new();
     *LEVEL.get_or_init(|| {
-        let cap = match std::env::var("NANORUN_SIMD").as_deref() {
+        let cap = match std::env::var("CPU_SIMD_LEVEL").as_deref() {
             Ok("portable") => Level::Portable,
             Ok("avx2") => Level::Avx2,
             _ => Level::Avx512,

@@ -184,7 +184,7 @@ fn instruction_set_changes_nothing() {
         let name = "backend::cpu::tests::bits::bits_are_those_of_this_numerics_version";
         let output = std::process::Command::new(&this)
             .args(["--exact", name])
-            .env("NANORUN_SIMD", simd)
+            .env("CPU_SIMD_LEVEL", simd)
             .output()
             .unwrap();
         let text = String::from_utf8_lossy(&output.stdout);
