@@ -8,6 +8,7 @@ pub(super) struct Output {
     quiet: bool,
 }
 
+#[expect(clippy::unused_self, reason = "a stream is asked of the output, whichever it is")]
 impl Output {
     /// `quiet` drops notes.
     pub(super) fn new(quiet: bool) -> Self {

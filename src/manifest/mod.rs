@@ -1,7 +1,7 @@
 //! The manifest: TOML as written, layered, expanded into cells, each settled in the manifest's own terms.
 //!
-//! Passes: [`document`] (values with their lines), [`layers`] (key paths checked against the table in [`fields`],
-//! laid over each other), [`matrix`] (cells), [`settings`] (a cell with a value for every field, the recipe of its
+//! Passes: `document` (values with their lines), `layers` (key paths checked against the table in `fields`,
+//! laid over each other), `matrix` (cells), `settings` (a cell with a value for every field, the recipe of its
 //! commit filling what is missing). Knows recipes, but no sizes: those are the plan's.
 
 mod document;

@@ -1,6 +1,6 @@
 //! Tables whose columns are documented where they are defined.
 //!
-//! [`table!`] makes a row type, its documented columns, and the way to and from parquet from one list, so that
+//! `table!` makes a row type, its documented columns, and the way to and from parquet from one list, so that
 //! the schema, the documentation and the code cannot disagree.
 
 use std::io;
