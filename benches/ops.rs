@@ -71,6 +71,21 @@ mod linear {
             .counter(ItemsCount::new(4 * n * inputs * out))
             .bench_local(|| cpu().linear_backward(black_box(&x), &w, &dy, &mut dw, None).unwrap());
     }
+
+    /// The product of `forward` by the `matrixmultiply` crate, which has one thread here: compare with
+    /// `BENCH_THREADS=1`.
+    #[divan::bench(args = LINEAR)]
+    fn forward_matrixmultiply(bencher: Bencher<'_, '_>, (n, inputs, out): (usize, usize, usize)) {
+        let (x, w, mut y) = (values(n * inputs), values(out * inputs), values(n * out));
+        let (row, out_row) = (inputs as isize, out as isize);
+        bencher.counter(ItemsCount::new(2 * n * inputs * out)).bench_local(|| {
+            // SAFETY: the three matrices have the sizes and strides given.
+            unsafe {
+                let (x, w, y) = (x.as_ptr(), w.as_ptr(), y.as_mut_ptr());
+                matrixmultiply::sgemm(n, inputs, out, 1.0, x, row, 1, w, 1, row, 0.0, y, out_row, 1);
+            }
+        });
+    }
 }
 
 /// B, T, H, D, window.
