@@ -97,7 +97,11 @@ fn muon(model: &GptConfig, config: &RunConfig) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
+    use crate::manifest::{Manifest, Options};
+    use crate::plan::{NoData, plan};
 
     #[test]
     fn pairs_within_mask_and_window() {
@@ -110,5 +114,23 @@ mod tests {
         for (len, window) in [(1, 0), (8, 0), (8, 3), (8, 7), (8, 100), (192, 128)] {
             assert_eq!(pairs(len, window), counted(len, window) as u64, "{len} {window}");
         }
+    }
+    /// Depth 4, 256 wide, 4 heads of 64, T 512 in 8 rows, windows of 128 on three layers, V 4096: worked out by hand.
+    #[test]
+    fn work_of_depth_4() {
+        let text = include_str!("../../experiments/bench_d4_t512.toml");
+        let manifest = Manifest::parse(Path::new("bench.toml"), text, &Options::default()).unwrap();
+        let plan = plan(&manifest, &NoData).unwrap();
+        let expected = Work {
+            linear: 25_769_803_776,
+            linear_backward: 51_539_607_552,
+            attention: 4 * 8 * 256 * (3 * 57_792 + 131_328),
+            attention_backward: 8 * 8 * 256 * (3 * 57_792 + 131_328),
+            lm_head: 25_769_803_776,
+            // 16 matrices of 256 x 256, 8 of 256 x 1024, 2 gates of 4 x 12; 5 iterations.
+            muon: 5 * (16 * 67_239_936 + 8 * 218_431_488 + 2 * 704),
+        };
+        assert_eq!(step_work(&plan.runs[0].config), Some(expected));
+        assert_eq!(expected.total(), 124_684_082_048);
     }
 }
