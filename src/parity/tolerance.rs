@@ -11,7 +11,8 @@
 //! | warm: parameters | 2e-5, or 4 times upstream's noise | relative, Frobenius norm, each tensor |
 //! | warm: val bpb | 1e-5, or 4 times upstream's noise | absolute |
 //! | train: losses | 1e-4, while upstream's noise is below 1e-5 | absolute, each micro-batch |
-//! | train: parameters after step 0 | 1e-4 (2^-8 where the polar iteration is bf16), or 4 times upstream's noise in the final ones | relative, Frobenius norm |
+//! | train: parameters after step 0 | 1e-4; 2^-8 where the polar iteration is bf16 | relative, Frobenius norm |
+//! | the same of lambdas and zero projections | or 4 times upstream's noise in the final ones | relative |
 //! | train: val bpb before | 1e-5 | absolute |
 //!
 //! *Upstream's noise* is the largest move of upstream's own numbers when its starting parameters are multiplied by

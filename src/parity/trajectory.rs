@@ -94,9 +94,18 @@ pub(super) fn train_checks(
             specs,
             &run.params_after_step_0,
             &after_step_0,
-            |name| tolerance.or_noise(reference.final_param_noise.get(name).copied().unwrap_or(0.0)),
+            |name| {
+                let noise = reference.final_param_noise.get(name).copied().unwrap_or(0.0);
+                if normalises_rounding(name) { tolerance.or_noise(noise) } else { tolerance }
+            },
         ),
     ])
+}
+
+/// Whether a parameter's first update is rounding made large: projections start at zero, and while they are zero the
+/// lambdas only scale the residual before a norm, so their gradients vanish and Adam divides what is left by itself.
+fn normalises_rounding(name: &str) -> bool {
+    name.ends_with("_lambdas") || name == "backout_lambda" || name.ends_with("c_proj.weight")
 }
 
 fn train(

@@ -8,5 +8,6 @@ mod diverge;
 mod help;
 mod interrupt;
 mod layering;
+mod readme;
 mod run;
 mod support;
