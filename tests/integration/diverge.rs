@@ -4,7 +4,7 @@ use crate::support::{Place, TINY};
 
 #[test]
 fn one_diverging_run_does_not_stop_the_others() {
-    let wild = "\n[[matrix.include]]\nlabel = \"wild\"\nrun.seed = 1\noptimizer.kind = \"sgd\"\noptimizer.lr = 1000\n";
+    let wild = "\n[[matrix.include]]\nlabel = \"wild\"\nrun.seed = 1\noptimizer.kind = \"sgd\"\noptimizer.lr = 1000\noptimizer.weight_decay = 1000\n";
     let place = Place::with(&format!("{TINY}{wild}"));
     let ended = place.run(&["run", "m.toml"]).expect(3);
     assert!(ended.stderr.contains("wild seed=1 failed: the loss of step "), "{}", ended.stderr);
