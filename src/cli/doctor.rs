@@ -5,11 +5,11 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
+use crate::backend::cpu::environment_class;
 use crate::backend::torch::facts::{Missing, torch_facts};
 use crate::data::Cache;
 use crate::files::Files;
 use crate::record::HostFacts;
-use crate::record::host::cpu_class;
 
 use super::args::DoctorArgs;
 use super::output::Output;
@@ -27,7 +27,7 @@ pub(super) fn doctor(args: &DoctorArgs) {
     if args.json {
         let json = json!({
             "host": host,
-            "environment_class": cpu_class(),
+            "environment_class": environment_class(),
             "backends": { "cpu": { "works": true }, "scalar": { "works": true }, "tch": torch },
             "cache": cache,
             "results": results,
@@ -47,7 +47,7 @@ pub(super) fn doctor(args: &DoctorArgs) {
     line("features", &host.cpu_features.join(" "));
     line("cores", &host.logical_cpus.to_string());
     line("memory", &memory);
-    line("class", &format!("{} (equal result hashes within it)", cpu_class()));
+    line("class", &format!("{} (equal result hashes within it)", environment_class()));
     line("cpu", "works");
     line("scalar", "works");
     line("tch", &summary(&torch));
