@@ -1,4 +1,4 @@
-//! Where a run was made: host facts, the environment class that bits are promised within, memory.
+//! Where a run was made: facts of machine and build, and memory.
 
 use std::fs;
 
@@ -50,32 +50,6 @@ impl HostFacts {
             nanorun: env!("CARGO_PKG_VERSION").to_owned(),
         }
     }
-}
-
-/// The environment class of the `cpu` backend. Its kernels round alike on every x86-64 CPU with FMA, whatever the
-/// width of their vectors; other instruction sets are classes of their own until that is shown for them.
-pub fn cpu_class() -> String {
-    let arch = std::env::consts::ARCH;
-    if cpu_features().iter().any(|feature| feature == "fma") {
-        format!("cpu/{arch}-fma")
-    } else {
-        format!("cpu/{arch}")
-    }
-}
-
-/// The environment class of the `scalar` backend: plain IEEE doubles, the same everywhere.
-pub fn scalar_class() -> String {
-    "scalar".to_owned()
-}
-
-/// The environment class of the `tch` backend on its CPU device.
-pub fn tch_cpu_class(libtorch: &str, threads: usize) -> String {
-    format!("tch/cpu {}, libtorch {libtorch}, {threads} threads", cpu_model())
-}
-
-/// The environment class of the `tch` backend on a CUDA device of that model.
-pub fn tch_cuda_class(libtorch: &str, device_model: &str) -> String {
-    format!("tch/cuda {device_model}, libtorch {libtorch}")
 }
 
 /// The most memory this process has held so far, bytes; none where the system does not tell.
