@@ -1,11 +1,10 @@
 //! The step loop: trains a run from wherever it stands to a step, evaluating and saving on the way.
 
 use std::collections::BTreeMap;
-use std::time::Instant;
 
 use crate::data::{Batch, Cursor};
 use crate::error::{Error, Result};
-use crate::files::{ExactF32, ExactF64};
+use crate::files::{ExactF32, ExactF64, now};
 use crate::hash::{Canonical, Digest};
 use crate::ops::SequenceShape;
 use crate::plan::run_config::{EvalConfig, RunConfig};
@@ -194,7 +193,7 @@ impl Session<'_> {
         source: &mut dyn BatchSource,
         state: &mut TrainState<Option<Cursor>>,
     ) -> Result<f32> {
-        let started = Instant::now();
+        let started = now();
         let accumulation = self.config.batch.grad_accum_steps;
         let (mut sum, mut cursor, mut tokens) = (0.0_f64, None, 0);
         for _ in 0..accumulation {
@@ -212,7 +211,7 @@ impl Session<'_> {
             return Ok(loss);
         }
         let values = self.config.schedule.step_values(state.step);
-        let update = Instant::now();
+        let update = now();
         engine.update(&values)?;
         let (update_seconds, seconds) = (update.elapsed().as_secs_f64(), started.elapsed().as_secs_f64());
         let done = StepDone {
@@ -277,7 +276,7 @@ impl Session<'_> {
         guard: &mut DriftGuard,
         state: &mut TrainState<Option<Cursor>>,
     ) -> Result<()> {
-        let started = Instant::now();
+        let started = now();
         self.observer.event(&Event::Evaluating { step: state.step });
         let mut watch = guard.start(HeldBytes::read(engine, self.alone));
         let (bpb, loss) = evaluate(engine, self.rows, self.config, |engine| {
