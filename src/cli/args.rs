@@ -36,7 +36,8 @@ impl Cli {
         // A bare word that is no file is a command misspelt, which clap corrects.
         let word =
             first.to_str().is_some_and(|first| first.chars().all(|letter| letter.is_ascii_lowercase()));
-        if !known && !(word && !Path::new(first).exists()) {
+        let misspelt = word && !Path::new(first).exists();
+        if !known && !misspelt {
             arguments.insert(1, "run".into());
         }
         arguments
@@ -94,6 +95,14 @@ pub(super) struct Common {
     /// Where results are kept
     #[arg(long, value_name = "DIR", default_value = "results")]
     pub(super) results: PathBuf,
+    /// Threads and output
+    #[command(flatten)]
+    pub(super) how: How,
+}
+
+/// What a command computes on and how it talks.
+#[derive(Debug, Clone, Args)]
+pub(super) struct How {
     /// Threads of the CPU backend (default: the manifest's, or all cores); never changes a result
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub(super) threads: Option<u16>,
@@ -142,15 +151,9 @@ pub(super) struct ResumeArgs {
     /// The results directory of the experiment, e.g. results/quickstart
     #[arg(value_name = "DIR")]
     pub(super) directory: PathBuf,
-    /// Threads of the CPU backend (default: the manifest's, or all cores); never changes a result
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
-    pub(super) threads: Option<u16>,
-    /// Print machine-readable JSON on stdout
-    #[arg(long)]
-    pub(super) json: bool,
-    /// Print results and errors only: no progress, no notes
-    #[arg(long, short)]
-    pub(super) quiet: bool,
+    /// Threads and output
+    #[command(flatten)]
+    pub(super) how: How,
 }
 
 /// `nanorun verify`
@@ -182,10 +185,13 @@ pub(super) struct VerifyArgs {
 /// `nanorun diff`
 #[derive(Debug, Clone, Args)]
 pub(super) struct DiffArgs {
-    /// A results directory
+    /// A results directory of an experiment, e.g. results/quickstart
     pub(super) a: PathBuf,
-    /// Another
+    /// The one it is compared with
     pub(super) b: PathBuf,
+    /// Print machine-readable JSON on stdout
+    #[arg(long)]
+    pub(super) json: bool,
 }
 
 /// `nanorun report`

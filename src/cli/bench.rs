@@ -17,8 +17,8 @@ pub(super) fn bench(args: &BenchArgs) -> Result<Option<Class>> {
     let threads = threads(&args.common, &experiment);
     let rows = experiment.library.rows(&run.config)?;
     let found = crate::bench::bench(&run.config, rows.as_ref(), threads, args.steps)?;
-    let output = Output::new(args.common.quiet);
-    if args.common.json {
+    let output = Output::new(args.common.how.quiet);
+    if args.common.how.json {
         let mut json = found.json();
         json["experiment"] = experiment.plan.name.clone().into();
         json["run"] = experiment.label(run).into();

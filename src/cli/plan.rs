@@ -17,12 +17,18 @@ pub(super) fn plan(args: &PlanArgs) -> Result<Option<Class>> {
     let missing = experiment.missing_data()?;
     let statuses = experiment.statuses()?;
     let speed = speed(&experiment, &statuses, threads(&args.common, &experiment));
-    let statuses: Vec<RunStatus> = statuses.iter().map(|status| run_status(status.as_ref())).collect();
+    let statuses: Vec<RunStatus> = experiment
+        .plan
+        .runs
+        .iter()
+        .zip(&statuses)
+        .map(|(run, status)| run_status(status.as_ref(), experiment.last_failure(run)))
+        .collect();
     let view = View { plan: &experiment.plan, statuses: &statuses, speed: speed.as_ref() };
-    let output = Output::new(args.common.quiet);
+    let output = Output::new(args.common.how.quiet);
     // Nothing is wrong with a plan without its data, so the error of running without them is only quoted.
     let required = experiment.require_present();
-    if args.common.json {
+    if args.common.how.json {
         let mut json = view.json();
         let paths: Vec<&str> = missing.iter().map(|missing| missing.path.as_str()).collect();
         json["missing_data"] = json!(paths);
@@ -43,11 +49,12 @@ pub(super) fn plan(args: &PlanArgs) -> Result<Option<Class>> {
     Ok(None)
 }
 
-fn run_status(status: Option<&Status>) -> RunStatus {
+fn run_status(status: Option<&Status>, failure: Option<(u64, String)>) -> RunStatus {
+    let failed = |from| failure.map(|(at, reason)| RunStatus::Failed { at, reason, from });
     match status {
         Some(Status::Finished(_)) => RunStatus::Done,
-        Some(Status::Begun { step }) => RunStatus::Resumes { step: *step },
-        Some(Status::Fresh) => RunStatus::ToDo,
+        Some(&Status::Begun { step }) => failed(step).unwrap_or(RunStatus::Resumes { step }),
+        Some(Status::Fresh) => failed(0).unwrap_or(RunStatus::ToDo),
         None => RunStatus::Blocked { missing: "its data are not here".to_owned() },
     }
 }

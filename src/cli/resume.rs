@@ -60,13 +60,11 @@ pub(super) fn resume(args: &ResumeArgs) -> Result<Option<Class>> {
             profile: record.profile,
             sets: record.sets,
             results: results.to_owned(),
-            threads: args.threads,
-            json: args.json,
-            quiet: args.quiet,
+            how: args.how.clone(),
         },
     };
     let report = run::carry_out(&experiment, &args)?;
-    run::tell(&experiment, &report, &args.common, Output::new(args.common.quiet));
+    run::tell(&experiment, &report, &args.common, Output::new(args.common.how.quiet));
     Ok(report.class())
 }
 

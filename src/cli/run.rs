@@ -15,15 +15,15 @@ use super::{experiment, threads};
 pub(super) fn run(args: &RunArgs) -> Result<Option<Class>> {
     let experiment = experiment(&args.manifest, &args.common)?;
     let report = carry_out(&experiment, args)?;
-    let output = Output::new(args.common.quiet);
+    let output = Output::new(args.common.how.quiet);
     tell(&experiment, &report, &args.common, output);
     Ok(report.class())
 }
 
 /// Trains what is not done, with progress on stderr.
 pub(super) fn carry_out(experiment: &Experiment, args: &RunArgs) -> Result<Report> {
-    let output = Output::new(args.common.quiet);
-    let display = match (args.common.quiet, output.fancy()) {
+    let output = Output::new(args.common.how.quiet);
+    let display = match (args.common.how.quiet, output.fancy()) {
         (true, _) => Display::silent(),
         (false, true) => Display::bars(),
         (false, false) => Display::lines(),
@@ -44,7 +44,7 @@ pub(super) fn tell(experiment: &Experiment, report: &Report, common: &Common, ou
     for (label, error) in &report.failures {
         output.warn(&format!("{label} failed: {error}"));
     }
-    if common.json {
+    if common.how.json {
         output.result(&json(experiment, report).to_string());
     } else if report.interrupted {
         // What is finished so far is no result of the experiment; `report` shows it.

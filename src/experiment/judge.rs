@@ -31,12 +31,12 @@ pub(super) fn scorecard(files: &Files, experiment: &Experiment, runs: Vec<RunSum
     // Without a control nobody asked for a comparison.
     let compares = !controls.is_empty();
     let criteria = Criteria {
-        quality: compares.then(|| Quality {
+        quality: compares.then_some(Quality {
             metric,
             margin: settings.quality.margin,
             confidence: settings.quality.confidence,
         }),
-        speed: compares.then(|| Speed { min_ratio: settings.speed.min_ratio }),
+        speed: compares.then_some(Speed { min_ratio: settings.speed.min_ratio }),
         controls,
         baseline,
     };
