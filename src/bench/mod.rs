@@ -15,9 +15,9 @@ use std::time::Instant;
 
 use crate::backend::cpu::CpuBackend;
 use crate::error::{Error, Result};
+use crate::host::{peak_rss_bytes, process_age_seconds};
 use crate::ops::SequenceShape;
 use crate::plan::run_config::{BackendKind, RunConfig};
-use crate::record::{peak_rss_bytes, process_age_seconds};
 use crate::run::engine::{engine, engine_on};
 use crate::train::engine::{Engine, MicroBatch};
 use crate::train::ops_engine::op_error;

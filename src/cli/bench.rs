@@ -1,7 +1,7 @@
 //! `nanorun bench`: how fast a run trains, and where its time goes.
 
 use crate::error::{Class, Error, Result};
-use crate::record::HostFacts;
+use crate::host::HostFacts;
 
 use super::args::BenchArgs;
 use super::output::Output;

@@ -13,6 +13,7 @@ use crate::data::Cache;
 use crate::error::{Class, Error, Result};
 use crate::files::Files;
 use crate::gate::{Comparison, read_results};
+use crate::host::host_name;
 use crate::manifest::{Manifest, Options};
 use crate::plan::run_config::RunConfig;
 use crate::plan::{Plan, PlannedRun, plan};
@@ -99,7 +100,7 @@ impl Experiment {
         let library = Library::new(Cache::from_env());
         let plan = plan(&manifest, &library)?;
         let dir = ExperimentDir::at(results.join(&plan.results_name));
-        Ok(Self { manifest, plan, dir, library, files: Files::new() })
+        Ok(Self { manifest, plan, dir, library, files: Files::from_env()? })
     }
 
     /// What a run is called.
@@ -280,7 +281,7 @@ impl Experiment {
     /// Makes the directory, locks it, removes what a crash left, and writes the plan.
     fn begin(&self, how: &HowToRun<'_>) -> Result<crate::files::DirLock> {
         self.files.create_dir_all(self.dir.path())?;
-        let holder = crate::files::LockHolder::this_process(&record::host::host_name());
+        let holder = crate::files::LockHolder::this_process(&host_name());
         let mut told = false;
         let lock = crate::files::DirLock::acquire_waiting(
             self.dir.path(),
@@ -290,9 +291,15 @@ impl Experiment {
                 if !std::mem::replace(&mut told, true) {
                     how.display.line(&format!("waiting: {held}"));
                 }
-                true
+                !how.stop.is_raised()
             },
-        )?;
+        );
+        let lock = match lock {
+            Err(crate::files::LockError::Held { .. }) if how.stop.is_raised() => {
+                return Err(Error::new(Class::Interrupted, "stopped while waiting for another nanorun"));
+            }
+            lock => lock?,
+        };
         self.files.recover(self.dir.path())?;
         let control = self.plan.arms.iter().find_map(|arm| arm.control);
         let runs = self.plan.runs.iter().map(|run| record::PlannedRun {

@@ -4,10 +4,10 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::host::HostFacts;
 use crate::error::Error;
 use crate::files::{ExactF32, FileError, Files};
 use crate::hash::Digest;
+use crate::host::HostFacts;
 use crate::train::checkpoint::EvalPoint;
 use crate::train::result_hash::result_hash;
 
