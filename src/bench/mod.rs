@@ -11,11 +11,11 @@ pub use profile::{OpTime, Phase};
 pub use report::{Bench, Scaling};
 
 use std::sync::Arc;
-use std::time::Instant;
 
 use crate::backend::cpu::CpuBackend;
 use crate::error::{Error, Result};
 use crate::host::{peak_rss_bytes, process_age_seconds};
+use crate::files::now;
 use crate::ops::SequenceShape;
 use crate::plan::run_config::{BackendKind, RunConfig};
 use crate::run::engine::{engine, engine_on};
@@ -131,10 +131,10 @@ fn step(
     let mut times = StepTimes::default();
     let accumulation = config.batch.grad_accum_steps;
     for _ in 0..accumulation {
-        let started = Instant::now();
+        let started = now();
         let batch = source.next_batch()?;
         times.data += started.elapsed().as_secs_f64();
-        let started = Instant::now();
+        let started = now();
         let sequence = SequenceShape { batch: batch.rows, len: batch.len };
         let micro = MicroBatch { inputs: &batch.inputs, targets: &batch.targets, sequence };
         let scale = 1.0 / (micro.valid_targets().max(1) as f32 * accumulation as f32);
@@ -145,7 +145,7 @@ fn step(
                 .help("measure a configuration that trains"));
         }
     }
-    let started = Instant::now();
+    let started = now();
     engine.update(&config.schedule.step_values(index))?;
     times.update = started.elapsed().as_secs_f64();
     Ok(times)

@@ -16,7 +16,7 @@ pub(super) fn plan(args: &PlanArgs) -> Result<Option<Class>> {
     let experiment = experiment(&args.manifest, &args.common)?;
     let missing = experiment.missing_data()?;
     let statuses = experiment.statuses()?;
-    let speed = speed(&experiment, &statuses, threads(args.common.threads));
+    let speed = speed(&experiment, &statuses, threads(&args.common, &experiment));
     let statuses: Vec<RunStatus> = statuses.iter().map(|status| run_status(status.as_ref())).collect();
     let view = View { plan: &experiment.plan, statuses: &statuses, speed: speed.as_ref() };
     let output = Output::new(args.common.quiet);
@@ -24,16 +24,17 @@ pub(super) fn plan(args: &PlanArgs) -> Result<Option<Class>> {
     let required = experiment.require_present();
     if args.common.json {
         let mut json = view.json();
-        json["missing_data"] = json!(missing);
+        let paths: Vec<&str> = missing.iter().map(|missing| missing.path.as_str()).collect();
+        json["missing_data"] = json!(paths);
         json["help"] = json!(required.as_ref().err().and_then(|error| error.help_text()));
         json["directory"] = json!(experiment.dir.path());
         output.result(&json.to_string());
     } else {
         let mut text = view.human();
         if let Err(error) = required {
-            text.push_str("data: not here: ");
-            text.push_str(&missing.join(", "));
-            text.push_str("\n      ");
+            // What is missing, then how to get it.
+            text.push_str(error.what());
+            text.push_str("\n  help: ");
             text.push_str(error.help_text().unwrap_or_default());
             text.push('\n');
         }

@@ -2,7 +2,6 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::data::expand;
 use crate::error::{Class, Error, Result};
 use crate::experiment::{Experiment, Report};
 use crate::files::Files;
@@ -58,7 +57,7 @@ fn baseline(experiment: &Experiment, args: &VerifyArgs) -> Result<PathBuf> {
         return Ok(path.clone());
     }
     match &experiment.manifest.head.scorecard.reproducibility.baseline {
-        Some(path) => Ok(PathBuf::from(expand(path)?)),
+        Some(path) => Ok(PathBuf::from(path)),
         None => Err(Error::input("no baseline is named")
             .file(&args.manifest)
             .key("scorecard.reproducibility.baseline")

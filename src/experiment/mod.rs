@@ -1,6 +1,7 @@
 //! A manifest carried out, from its plan to tables and scorecard.
 
 mod judge;
+mod missing;
 mod pins;
 mod speed;
 mod tables;
@@ -11,7 +12,7 @@ use std::sync::Mutex;
 
 use crate::data::Cache;
 use crate::error::{Class, Error, Result};
-use crate::files::Files;
+use crate::files::{FileError, Files};
 use crate::gate::{Comparison, read_results};
 use crate::host::host_name;
 use crate::manifest::{Manifest, Options};
@@ -72,6 +73,8 @@ pub struct Report {
     pub interrupted: bool,
     /// The verdicts.
     pub scorecard: Scorecard,
+    /// From the start of this process to the end of the first optimizer step in it; none where it took no step.
+    pub first_step_seconds: Option<f64>,
 }
 
 impl Report {
@@ -118,45 +121,13 @@ impl Experiment {
             if run.key.pending {
                 return Ok(None);
             }
-            let task = Task::new(self.label(run), run.config.clone());
-            Status::read(&self.files, &self.dir.run(&task.run_key), &task).map(Some)
+            self.status(run).map(Some)
         };
         self.plan.runs.iter().map(status).collect()
     }
 
-    /// What data are missing, by the patterns that name them.
-    pub fn missing_data(&self) -> Result<Vec<String>> {
-        let mut missing = Vec::new();
-        for run in &self.plan.runs {
-            for pattern in self.library.missing(&run.config.data)? {
-                if !missing.contains(&pattern) {
-                    missing.push(pattern);
-                }
-            }
-        }
-        Ok(missing)
-    }
-
-    /// The error of running without the data, or with other data than are pinned.
-    pub fn require_data(&self) -> Result<()> {
-        self.require_present()?;
-        self.check_pins()
-    }
-
-    /// The error of running without the data.
-    pub fn require_present(&self) -> Result<()> {
-        let missing = self.missing_data()?;
-        if missing.is_empty() {
-            return Ok(());
-        }
-        Err(Error::input(format!("the data are not here: {}", missing.join(", ")))
-            .file(&self.manifest.file)
-            .key("data.shards")
-            .expected("upstream's parquet shards and its tokenizer at these places")
-            .help(
-                "download them with nanochat (`python -m nanochat.dataset -n 8`, `python -m scripts.tok_train`), or \
-                 try the embedded corpus: --set 'data.shards=\"embedded\"' --set data.tokenizer.vocab_size=4096",
-            ))
+    fn status(&self, run: &PlannedRun) -> Result<Status> {
+        Status::read(&self.files, &self.dir.run(&run.key.run), &run.config, &run.key.run)
     }
 
     /// Trains what is not finished, writing tables after every run and the scorecard at the end.
@@ -165,18 +136,20 @@ impl Experiment {
     /// What keeps the experiment from being carried out at all. A run that fails is in the report.
     pub fn run(&self, how: &HowToRun<'_>) -> Result<Report> {
         self.require_data()?;
-        let tasks: Vec<_> =
-            self.plan.runs.iter().map(|run| Task::new(self.label(run), run.config.clone())).collect();
+        let task = |run: &PlannedRun| Task::new(self.label(run), run.config.clone(), run.key.run);
+        let tasks: Vec<_> = self.plan.runs.iter().map(task).collect();
         let _lock = self.begin(how)?;
-        let mut statuses = Vec::new();
-        for task in &tasks {
-            statuses.push(Status::read(&self.files, &self.dir.run(&task.run_key), task)?);
+        let mut before: Vec<Option<RunResult>> = Vec::new();
+        for run in &self.plan.runs {
+            before.push(match self.status(run) {
+                Ok(status) => finished(status),
+                // Whatever is wrong with a result, running again replaces it.
+                Err(_) if how.rerun => None,
+                Err(error) => return Err(error),
+            });
         }
-        let before: Vec<Option<RunResult>> = statuses.into_iter().map(finished).collect();
         if how.rerun {
-            for (task, _) in tasks.iter().zip(&before).filter(|(_, result)| result.is_some()) {
-                self.set_aside(task)?;
-            }
+            tasks.iter().try_for_each(|task| self.set_aside(task))?;
         }
         let pending: Vec<bool> = tasks
             .iter()
@@ -238,7 +211,8 @@ impl Experiment {
         self.write_tables(&results, &unfinished)?;
         let scorecard = self.judge(&results, &unfinished)?;
         tables::write_scorecard(&self.files, &self.dir, &scorecard)?;
-        Ok(Report { results, failures, interrupted, scorecard })
+        let first_step_seconds = how.display.first_step_seconds();
+        Ok(Report { results, failures, interrupted, scorecard, first_step_seconds })
     }
 
     /// The report of what is on disk; trains nothing.
@@ -248,7 +222,8 @@ impl Experiment {
         let results: Vec<_> = statuses.into_iter().map(|status| status.and_then(finished)).collect();
         let unfinished = vec![("planned", None, 0); results.len()];
         let scorecard = self.judge(&results, &unfinished)?;
-        Ok(Report { results, failures: Vec::new(), interrupted: false, scorecard })
+        let failures = Vec::new();
+        Ok(Report { results, failures, interrupted: false, scorecard, first_step_seconds: None })
     }
 
     /// Results against a baseline.
@@ -280,7 +255,7 @@ impl Experiment {
 
     /// Makes the directory, locks it, removes what a crash left, and writes the plan.
     fn begin(&self, how: &HowToRun<'_>) -> Result<crate::files::DirLock> {
-        self.files.create_dir_all(self.dir.path())?;
+        self.files.create_dir_all(self.dir.path()).map_err(|error| self.not_writable(&error))?;
         let holder = crate::files::LockHolder::this_process(&host_name());
         let mut told = false;
         let lock = crate::files::DirLock::acquire_waiting(
@@ -301,7 +276,10 @@ impl Experiment {
             lock => lock?,
         };
         self.files.recover(self.dir.path())?;
-        let control = self.plan.arms.iter().find_map(|arm| arm.control);
+        let mut controls: Vec<usize> = self.plan.arms.iter().filter_map(|arm| arm.control).collect();
+        controls.dedup();
+        // Where every arm has a control of its own, no single one is the experiment's.
+        let control = Some(controls).filter(|controls| controls.len() == 1).and_then(|mut one| one.pop());
         let runs = self.plan.runs.iter().map(|run| record::PlannedRun {
             arm: self.arm(run).to_owned(),
             seed: run.config.seed,
@@ -325,9 +303,21 @@ impl Experiment {
         Ok(lock)
     }
 
+    /// The error of a results directory that cannot be made.
+    fn not_writable(&self, cause: &FileError) -> Error {
+        Error::input(format!("the results directory cannot be made: {cause}"))
+            .file(self.dir.path())
+            .expected("a directory that can be written")
+            .help("choose another place with --results DIR")
+    }
+
     /// Keeps a finished result under another name and drops its checkpoints, so that the run starts over.
     fn set_aside(&self, task: &Task) -> Result<()> {
         let run = self.dir.run(&task.run_key);
+        // Unfinished, or set aside for another cell of the same run.
+        if !run.result().exists() {
+            return Ok(());
+        }
         let free = |n: &u32| !run.path().join(format!("result.{n}.json")).exists();
         let kept = run.path().join(format!("result.{}.json", (1..=9999).find(free).unwrap_or(0)));
         let bytes = self.files.read(&run.result())?;

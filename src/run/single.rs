@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use crate::data::Cursor;
 use crate::error::{Error, Result};
-use crate::files::{Files, utc_now};
+use crate::files::{Files, now, utc_now};
 use crate::hash::Digest;
 use crate::host::{HostFacts, peak_rss_bytes};
 use crate::plan::key::NUMERICS_VERSION;
@@ -294,7 +294,7 @@ impl Watch<'_> {
 impl Observer for Watch<'_> {
     fn event(&mut self, event: &Event<'_>) {
         match event {
-            Event::Saving => self.timings.since_step = Some(Instant::now()),
+            Event::Saving => self.timings.since_step = Some(now()),
             Event::Saved { step } => {
                 let seconds =
                     self.timings.since_step.take().map_or(0.0, |since| since.elapsed().as_secs_f64());

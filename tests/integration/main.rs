@@ -4,6 +4,7 @@
 
 mod bad_input;
 mod commands;
+mod damage;
 mod diverge;
 mod help;
 mod interrupt;
