@@ -1,11 +1,13 @@
 //! Measures training: steps, operations, arithmetic against the machine's own peak, memory, threads.
 
+mod data;
 mod flops;
 mod peak;
 mod profile;
 mod report;
 mod timed;
 
+pub use data::{DataSpeed, measure_data};
 pub use flops::{Work, step_work};
 pub use profile::{OpTime, Phase};
 pub use report::{Bench, Scaling};
@@ -31,6 +33,8 @@ use timed::Timed;
 const WARM_UP: u64 = 2;
 /// Steps measured for each further number of threads, after one that is not.
 const SCALING_STEPS: u64 = 2;
+/// Seconds after which a step needs no other before or beside it: what warms up takes milliseconds.
+const LONG_STEP: f64 = 10.0;
 
 /// Measures `steps` steps of a run, then a few on one thread.
 ///
@@ -43,15 +47,17 @@ pub fn bench(config: &RunConfig, rows: &dyn Rows, threads: usize, steps: u64) ->
     let first_step_at = process_age_seconds();
     let first = step(engine.as_mut(), source.as_mut(), config, 0)?;
     let allocations = engine.allocations();
-    for index in 1..WARM_UP {
-        step(engine.as_mut(), source.as_mut(), config, index)?;
+    let mut begun = 1;
+    while begun < WARM_UP && first.total() < LONG_STEP {
+        step(engine.as_mut(), source.as_mut(), config, begun)?;
+        begun += 1;
     }
     profile.clear();
     let mut peak = Peak::new(threads)?;
     let mut measured = Vec::new();
     for index in 0..steps.max(1) {
         let before = peak.measure()?;
-        let times = step(engine.as_mut(), source.as_mut(), config, WARM_UP + index)?;
+        let times = step(engine.as_mut(), source.as_mut(), config, begun + index)?;
         // The machine's speed drifts: a step is held against the products right before and after it.
         measured.push((times, f64::midpoint(before, peak.measure()?)));
     }
@@ -71,6 +77,7 @@ pub fn bench(config: &RunConfig, rows: &dyn Rows, threads: usize, steps: u64) ->
         steps: measured,
         ops,
         scaling: Vec::new(),
+        data: None,
     };
     bench.scaling.push(Scaling { threads, tokens_per_second: bench.tokens_per_second() });
     if config.backend.kind == BackendKind::Cpu && threads > 1 {
@@ -84,7 +91,10 @@ pub fn bench(config: &RunConfig, rows: &dyn Rows, threads: usize, steps: u64) ->
 fn quick(config: &RunConfig, rows: &dyn Rows, threads: usize) -> Result<f64> {
     let mut engine = engine(config, threads)?;
     let mut source = rows.train(None)?;
-    step(engine.as_mut(), source.as_mut(), config, 0)?;
+    let first = step(engine.as_mut(), source.as_mut(), config, 0)?.total();
+    if first >= LONG_STEP {
+        return Ok(first);
+    }
     let mut best = f64::INFINITY;
     for index in 1..=SCALING_STEPS {
         best = best.min(step(engine.as_mut(), source.as_mut(), config, index)?.total());

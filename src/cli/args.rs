@@ -263,6 +263,9 @@ pub(super) struct BenchArgs {
     /// Steps to measure, after two that are not
     #[arg(long, value_name = "N", default_value_t = 10)]
     pub(super) steps: u64,
+    /// Measure the tokenizer and packing too; reads the whole train split into memory
+    #[arg(long)]
+    pub(super) data: bool,
     /// Common options
     #[command(flatten)]
     pub(super) common: Common,

@@ -16,8 +16,11 @@ pub(super) fn plan(args: &PlanArgs) -> Result<Option<Class>> {
     let experiment = experiment(&args.manifest, &args.common)?;
     let missing = experiment.missing_data()?;
     let statuses = experiment.statuses()?;
-    let speed = speed(&experiment, &statuses, threads(&args.common, &experiment));
+    let threads = threads(&args.common, &experiment);
+    let speed = speed(&experiment, &statuses, threads);
     let statuses: Vec<RunStatus> = statuses.iter().map(|status| run_status(status.as_ref())).collect();
+    let pending: Vec<bool> = statuses.iter().map(|status| *status != RunStatus::Done).collect();
+    let jobs = experiment.jobs(threads, &pending);
     let view = View { plan: &experiment.plan, statuses: &statuses, speed: speed.as_ref() };
     let output = Output::new(args.common.quiet);
     // Nothing is wrong with a plan without its data, so the error of running without them is only quoted.
@@ -27,10 +30,14 @@ pub(super) fn plan(args: &PlanArgs) -> Result<Option<Class>> {
         let paths: Vec<&str> = missing.iter().map(|missing| missing.path.as_str()).collect();
         json["missing_data"] = json!(paths);
         json["help"] = json!(required.as_ref().err().and_then(|error| error.help_text()));
+        json["jobs"] = json!({ "count": jobs.count, "threads": jobs.threads, "reason": jobs.reason });
         json["directory"] = json!(experiment.dir.path());
         output.result(&json.to_string());
     } else {
         let mut text = view.human();
+        if pending.contains(&true) {
+            text.push_str(&format!("cores: {jobs}\n"));
+        }
         if let Err(error) = required {
             // What is missing, then how to get it.
             text.push_str(error.what());

@@ -1,5 +1,6 @@
 //! A manifest carried out, from its plan to tables and scorecard.
 
+mod jobs;
 mod judge;
 mod missing;
 mod pins;
@@ -30,6 +31,7 @@ use crate::run::task::Task;
 use crate::scorecard::Scorecard;
 use crate::train::engine::Engine;
 
+pub use jobs::Jobs;
 pub use speed::ResultsOnDisk;
 pub use tables::{Recorded, tokens_per_second};
 pub use trained::Trained;
@@ -160,7 +162,7 @@ impl Experiment {
                 first && (how.rerun || before[index].is_none())
             })
             .collect();
-        let jobs = how.jobs.unwrap_or_else(|| self.jobs(how.threads, &pending));
+        let jobs = how.jobs.unwrap_or_else(|| self.jobs(how.threads, &pending).count);
         let results = Mutex::new(if how.rerun { vec![None; tasks.len()] } else { before.clone() });
         let unfinished = Mutex::new(vec![("planned", None, 0); tasks.len()]);
         let rows = |config: &_| self.library.rows(config);
@@ -235,22 +237,6 @@ impl Experiment {
     pub fn bless(&self, baseline: &Path) -> Result<crate::gate::Blessed> {
         let (name, candidates) = read_results(&self.files, &self.dir)?;
         Ok(crate::gate::bless(&self.files, baseline, &name, &candidates)?)
-    }
-
-    /// How many runs to train at the same time. Small models leave cores idle between their operations, so whole runs
-    /// side by side are faster; not where speed is to be judged, which needs runs alone on the machine.
-    pub fn jobs(&self, threads: usize, pending: &[bool]) -> usize {
-        /// Parameters up to which a run cannot keep a second thread busy. Measured: see results/benchmarks.
-        const SMALL: u64 = 1_000_000;
-        let waiting = pending.iter().filter(|&&pending| pending).count();
-        let small = self.plan.runs.iter().all(|run| run.sizes.params.total <= SMALL);
-        let judges_speed = self.manifest.cells.iter().len() > 0 && self.asks_for_speed();
-        if small && !judges_speed { waiting.min(threads).max(1) } else { 1 }
-    }
-
-    fn asks_for_speed(&self) -> bool {
-        self.manifest.head.scorecard.speed.min_ratio > 0.0
-            && self.plan.arms.iter().any(|arm| arm.control.is_some())
     }
 
     /// Makes the directory, locks it, removes what a crash left, and writes the plan.
