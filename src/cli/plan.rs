@@ -19,6 +19,7 @@ pub(super) fn plan(args: &PlanArgs) -> Result<Option<Class>> {
     let speed = speed(&experiment, &statuses, threads(args.common.threads));
     let statuses: Vec<RunStatus> = statuses.iter().map(|status| run_status(status.as_ref())).collect();
     let view = View { plan: &experiment.plan, statuses: &statuses, speed: speed.as_ref() };
+    let memory = experiment.preflight();
     let output = Output::new(args.common.quiet);
     // Nothing is wrong with a plan without its data, so the error of running without them is only quoted.
     let required = experiment.require_present();
@@ -26,10 +27,22 @@ pub(super) fn plan(args: &PlanArgs) -> Result<Option<Class>> {
         let mut json = view.json();
         json["missing_data"] = json!(missing);
         json["help"] = json!(required.as_ref().err().and_then(|error| error.help_text()));
+        json["memory"] = json!(memory);
+        json["awaits_batch_search"] = json!(experiment.awaits_batch_search());
         json["directory"] = json!(experiment.dir.path());
         output.result(&json.to_string());
     } else {
         let mut text = view.human();
+        for (index, preflight) in memory.iter().enumerate() {
+            text.push_str(if index == 0 { "memory: " } else { "        " });
+            text.push_str(&preflight.to_string());
+            text.push('\n');
+        }
+        if experiment.awaits_batch_search() {
+            text.push_str(
+                "device batch size: auto; rows and keys are stand-ins until the first run has searched for it\n",
+            );
+        }
         if let Err(error) = required {
             text.push_str("data: not here: ");
             text.push_str(&missing.join(", "));

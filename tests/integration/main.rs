@@ -11,3 +11,4 @@ mod layering;
 mod readme;
 mod run;
 mod support;
+mod tch;
