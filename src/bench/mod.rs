@@ -16,8 +16,8 @@ use std::sync::Arc;
 
 use crate::backend::cpu::CpuBackend;
 use crate::error::{Error, Result};
-use crate::host::{peak_rss_bytes, process_age_seconds};
 use crate::files::now;
+use crate::host::{peak_rss_bytes, process_age_seconds};
 use crate::ops::SequenceShape;
 use crate::plan::run_config::{BackendKind, RunConfig};
 use crate::run::engine::{engine, engine_on};
@@ -31,6 +31,8 @@ use timed::Timed;
 
 /// Steps before those that are measured.
 const WARM_UP: u64 = 2;
+/// Steps in which the ops of a device are timed.
+const PROFILED_STEPS: u64 = 3;
 /// Steps measured for each further number of threads, after one that is not.
 const SCALING_STEPS: u64 = 2;
 /// Seconds after which a step needs no other before or beside it: what warms up takes milliseconds.
@@ -42,7 +44,9 @@ const LONG_STEP: f64 = 10.0;
 /// Data, memory or backend failures; class as in a run.
 pub fn bench(config: &RunConfig, rows: &dyn Rows, threads: usize, steps: u64) -> Result<Bench> {
     let profile = Arc::new(Profile::default());
-    let mut engine = profiled(config, threads, &profile)?;
+    // On a device, waiting for every op would slow the steps: they are measured first, the ops on an engine of their own.
+    let apart = config.backend.kind == BackendKind::Tch;
+    let mut engine = if apart { engine(config, threads)? } else { profiled(config, threads, &profile)? };
     let mut source = rows.train(None)?;
     let first_step_at = process_age_seconds();
     let first = step(engine.as_mut(), source.as_mut(), config, 0)?;
@@ -53,7 +57,11 @@ pub fn bench(config: &RunConfig, rows: &dyn Rows, threads: usize, steps: u64) ->
         begun += 1;
     }
     profile.clear();
-    let mut peak = Peak::new(threads)?;
+    let hardware = engine.hardware();
+    let mut peak = match hardware.accelerator.as_deref() {
+        None => Peak::measured(threads)?,
+        Some(name) => Peak::of_device(name, config.backend.precision),
+    };
     let mut measured = Vec::new();
     for index in 0..steps.max(1) {
         let before = peak.measure()?;
@@ -62,9 +70,21 @@ pub fn bench(config: &RunConfig, rows: &dyn Rows, threads: usize, steps: u64) ->
         measured.push((times, f64::midpoint(before, peak.measure()?)));
     }
     let new_allocations = engine.allocations().zip(allocations).map(|(now, then)| now - then);
-    let peak_memory_bytes = peak_rss_bytes();
+    let peak_memory_bytes =
+        if hardware.accelerator.is_some() { engine.peak_bytes() } else { peak_rss_bytes() };
     drop(engine);
-    let ops = profile.take(measured.len() as f64);
+    let ops = if apart {
+        let steps = steps.clamp(1, PROFILED_STEPS);
+        let mut engine = profiled(config, threads, &profile)?;
+        step(engine.as_mut(), source.as_mut(), config, 0)?;
+        profile.clear();
+        for index in 1..=steps {
+            step(engine.as_mut(), source.as_mut(), config, index)?;
+        }
+        profile.take(steps as f64)
+    } else {
+        profile.take(measured.len() as f64)
+    };
     let mut bench = Bench {
         threads,
         tokens_per_step: (config.batch.device_batch_size * config.model.sequence_len()) as u64
@@ -74,6 +94,7 @@ pub fn bench(config: &RunConfig, rows: &dyn Rows, threads: usize, steps: u64) ->
         allocations_after_first_step: new_allocations,
         peak_memory_bytes,
         work: step_work(config),
+        yardstick: peak.name(),
         steps: measured,
         ops,
         scaling: Vec::new(),
@@ -102,11 +123,16 @@ fn quick(config: &RunConfig, rows: &dyn Rows, threads: usize) -> Result<f64> {
     Ok(best)
 }
 
-/// The run's engine, on the cpu backend with every op timed.
+/// The run's engine with every op timed; on the scalar backend none is.
 fn profiled(config: &RunConfig, threads: usize, profile: &Arc<Profile>) -> Result<Box<dyn Engine>> {
     match config.backend.kind {
         BackendKind::Cpu => {
             let ops = CpuBackend::new(threads).map_err(op_error)?;
+            engine_on(config, Timed::new(ops, Arc::clone(profile)))
+        }
+        #[cfg(feature = "tch")]
+        BackendKind::Tch => {
+            let ops = crate::run::engine::torch(&config.backend, threads)?;
             engine_on(config, Timed::new(ops, Arc::clone(profile)))
         }
         _ => engine(config, threads),

@@ -240,9 +240,12 @@ pub(super) struct ParityArgs {
     /// The backend to check: cpu, tch or scalar
     #[arg(long, default_value = "cpu")]
     pub(super) backend: String,
-    /// Device of the tch backend
+    /// Device of the tch backend: cpu or cuda:N
     #[arg(long, default_value = "cpu")]
     pub(super) device: String,
+    /// What the tch backend computes in: f32, or bf16 against the same numbers with wider tolerances
+    #[arg(long, default_value = "f32")]
+    pub(super) precision: String,
     /// Threads of the CPU backend (default: all cores)
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub(super) threads: Option<u16>,

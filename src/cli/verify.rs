@@ -13,7 +13,7 @@ use super::{experiment, run};
 
 /// Exits 4 where a hash or value differs.
 pub(super) fn verify(args: &VerifyArgs) -> Result<Option<Class>> {
-    let experiment = experiment(&args.manifest, &args.common)?;
+    let mut experiment = experiment(&args.manifest, &args.common)?;
     let output = Output::new(args.common.quiet);
     let baseline = baseline(&experiment, args)?;
     let report = if args.read {
@@ -26,7 +26,7 @@ pub(super) fn verify(args: &VerifyArgs) -> Result<Option<Class>> {
             jobs: None,
             common: args.common.clone(),
         };
-        run::carry_out(&experiment, &how)?
+        run::carry_out(&mut experiment, &how)?
     };
     for (label, error) in &report.failures {
         output.warn(&format!("{label} failed: {error}"));

@@ -2,8 +2,6 @@
 
 use std::fmt;
 
-use crate::plan::run_config::BackendKind;
-
 use super::Experiment;
 
 /// Parameters up to which runs side by side are faster than one after another.
@@ -53,7 +51,7 @@ impl Experiment {
         let waiting = pending.iter().filter(|&&pending| pending).count();
         let runs = &self.plan.runs;
         // libtorch's threads are part of its environment class, and a GPU is one.
-        let on_cores = runs.iter().all(|run| run.config.backend.kind != BackendKind::Tch);
+        let on_cores = !self.shares_a_device();
         let small = runs.iter().all(|run| run.sizes.params.total <= SMALL);
         let one = |reason| Jobs { count: 1, threads: threads.max(1), reason };
         if waiting < 2 || threads < 2 {

@@ -1,6 +1,6 @@
 //! Every bad input: one clear message, exit 2, nothing written.
 
-use polars::prelude::{Column, DataFrame, NamedFrom as _, ParquetWriter};
+use polars::prelude::{Column, DataFrame, ParquetWriter};
 
 use crate::support::{Place, TINY};
 

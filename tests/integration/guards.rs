@@ -165,7 +165,8 @@ impl Witness {
     fn look(&mut self) -> Result<()> {
         self.looked += 1;
         let found = self.store.load::<Option<Cursor>>(self.steps);
-        let found = found.map_err(|error| Error::run("no checkpoint before the evaluation").because(error))?;
+        let found =
+            found.map_err(|error| Error::run("no checkpoint before the evaluation").because(error))?;
         let weights = self.engine.parameters()?;
         for (on_disk, weight) in found.params.iter().zip(&weights) {
             if on_disk.as_f32() != Some(weight.values.as_slice()) {

@@ -15,3 +15,4 @@ mod oracle;
 mod readme;
 mod run;
 mod support;
+mod tch;

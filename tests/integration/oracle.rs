@@ -81,9 +81,10 @@ fn distance(found: &Trajectory, oracle: &Trajectory, start: &[Vec<f32>]) -> Dist
     let gradients = found.gradients.iter().zip(&oracle.gradients).map(|(found, oracle)| {
         apart(&found.values, &oracle.values) / norm(oracle.values.iter().map(|v| f64::from(*v)))
     });
-    let parameters = found.parameters.iter().zip(&oracle.parameters).zip(start).map(
-        |((found, oracle), start)| apart(&found.values, &oracle.values) / apart(&oracle.values, start),
-    );
+    let parameters =
+        found.parameters.iter().zip(&oracle.parameters).zip(start).map(|((found, oracle), start)| {
+            apart(&found.values, &oracle.values) / apart(&oracle.values, start)
+        });
     Distance {
         loss: losses.fold(0.0, f64::max),
         gradient: gradients.fold(0.0, f64::max),
@@ -190,10 +191,16 @@ fn contexts_and_caches_have_an_end() {
             let mut engine = engine(&config, kind, &values);
             let mut decoder = EngineDecoder::new(engine.as_mut(), 13);
             let long = decoder.prefill(&[1; 14]).unwrap_err();
-            assert_eq!((long.class().exit_code(), long.what()), (2, "the prompt has 14 tokens, the context 13"));
+            assert_eq!(
+                (long.class().exit_code(), long.what()),
+                (2, "the prompt has 14 tokens, the context 13")
+            );
             decoder.prefill(&[1; 13]).unwrap();
             let full = decoder.step(1).unwrap_err();
-            assert_eq!((full.class().exit_code(), full.what()), (3, "the key/value cache is full: 13 tokens"));
+            assert_eq!(
+                (full.class().exit_code(), full.what()),
+                (3, "the key/value cache is full: 13 tokens")
+            );
             // Below the decoder's own count, the model's cache refuses too.
             engine.start_decoding(3).unwrap();
             engine.decode(&[1, 2]).unwrap();
