@@ -95,14 +95,6 @@ pub(super) struct Common {
     /// Where results are kept
     #[arg(long, value_name = "DIR", default_value = "results")]
     pub(super) results: PathBuf,
-    /// Threads and output
-    #[command(flatten)]
-    pub(super) how: How,
-}
-
-/// What a command computes on and how it talks.
-#[derive(Debug, Clone, Args)]
-pub(super) struct How {
     /// Threads of the CPU backend (default: the manifest's, or all cores); never changes a result
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub(super) threads: Option<u16>,
@@ -151,9 +143,15 @@ pub(super) struct ResumeArgs {
     /// The results directory of the experiment, e.g. results/quickstart
     #[arg(value_name = "DIR")]
     pub(super) directory: PathBuf,
-    /// Threads and output
-    #[command(flatten)]
-    pub(super) how: How,
+    /// Threads of the CPU backend (default: the manifest's, or all cores); never changes a result
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub(super) threads: Option<u16>,
+    /// Print machine-readable JSON on stdout
+    #[arg(long)]
+    pub(super) json: bool,
+    /// Print results and errors only: no progress, no notes
+    #[arg(long, short)]
+    pub(super) quiet: bool,
 }
 
 /// `nanorun verify`
@@ -246,9 +244,12 @@ pub(super) struct ParityArgs {
     /// The backend to check: cpu, tch or scalar
     #[arg(long, default_value = "cpu")]
     pub(super) backend: String,
-    /// Device of the tch backend
+    /// Device of the tch backend: cpu or cuda:N
     #[arg(long, default_value = "cpu")]
     pub(super) device: String,
+    /// What the tch backend computes in: f32, or bf16 against the same numbers with wider tolerances
+    #[arg(long, default_value = "f32")]
+    pub(super) precision: String,
     /// Threads of the CPU backend (default: all cores)
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub(super) threads: Option<u16>,
@@ -269,6 +270,9 @@ pub(super) struct BenchArgs {
     /// Steps to measure, after two that are not
     #[arg(long, value_name = "N", default_value_t = 10)]
     pub(super) steps: u64,
+    /// Measure the tokenizer and packing too; reads the whole train split into memory
+    #[arg(long)]
+    pub(super) data: bool,
     /// Common options
     #[command(flatten)]
     pub(super) common: Common,

@@ -1,7 +1,7 @@
 //! `nanorun bench`: how fast a run trains, and where its time goes.
 
 use crate::error::{Class, Error, Result};
-use crate::record::HostFacts;
+use crate::host::HostFacts;
 
 use super::args::BenchArgs;
 use super::output::Output;
@@ -16,9 +16,12 @@ pub(super) fn bench(args: &BenchArgs) -> Result<Option<Class>> {
     })?;
     let threads = threads(&args.common, &experiment);
     let rows = experiment.library.rows(&run.config)?;
-    let found = crate::bench::bench(&run.config, rows.as_ref(), threads, args.steps)?;
-    let output = Output::new(args.common.how.quiet);
-    if args.common.how.json {
+    let mut found = crate::bench::bench(&run.config, rows.as_ref(), threads, args.steps)?;
+    if args.data {
+        found.data = Some(crate::bench::measure_data(&run.config)?);
+    }
+    let output = Output::new(args.common.quiet);
+    if args.common.json {
         let mut json = found.json();
         json["experiment"] = experiment.plan.name.clone().into();
         json["run"] = experiment.label(run).into();

@@ -9,7 +9,7 @@ use crate::backend::cpu::environment_class;
 use crate::backend::torch::facts::{Missing, torch_facts};
 use crate::data::Cache;
 use crate::files::Files;
-use crate::record::HostFacts;
+use crate::host::HostFacts;
 
 use super::all_threads;
 use super::args::DoctorArgs;

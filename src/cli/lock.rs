@@ -22,8 +22,8 @@ pub(super) fn lock(args: &LockArgs) -> Result<Option<Class>> {
     if changed {
         Files::new().write(&args.manifest, text.as_bytes())?;
     }
-    let output = Output::new(args.common.how.quiet);
-    if args.common.how.json {
+    let output = Output::new(args.common.quiet);
+    if args.common.json {
         let pins: Map<String, Value> =
             pins.into_iter().map(|(name, digest)| (name, Value::String(digest))).collect();
         output.result(&json!({ "manifest": args.manifest, "changed": changed, "sha256": pins }).to_string());

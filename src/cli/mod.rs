@@ -85,7 +85,7 @@ fn environment() -> impl Iterator<Item = (String, String)> {
 
 /// Threads by `--threads`, else by the manifest's `run.threads`, else as many as there are cores.
 fn threads(common: &Common, experiment: &Experiment) -> usize {
-    let asked = common.how.threads.map(usize::from);
+    let asked = common.threads.map(usize::from);
     asked.or(experiment.plan.threads).unwrap_or_else(all_threads)
 }
 

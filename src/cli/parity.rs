@@ -65,5 +65,16 @@ fn backend(args: &ParityArgs) -> Result<BackendChoice> {
                 .expected("cpu, tch or scalar"));
         }
     };
-    Ok(BackendChoice { kind, device: args.device.clone(), precision: Precision::F32 })
+    let precision = match (args.precision.as_str(), kind) {
+        ("f32", _) => Precision::F32,
+        ("bf16", BackendKind::Tch) => Precision::Bf16,
+        (other, _) => {
+            let expected =
+                if kind == BackendKind::Tch { "f32 or bf16" } else { "f32: only tch computes in bf16" };
+            return Err(Error::input(format!("{} does not compute in `{other}`", args.backend))
+                .key("--precision")
+                .expected(expected));
+        }
+    };
+    Ok(BackendChoice { kind, device: args.device.clone(), precision })
 }

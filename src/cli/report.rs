@@ -10,6 +10,6 @@ use super::{experiment, run};
 pub(super) fn report(args: &ReportArgs) -> Result<Option<Class>> {
     let experiment = experiment(&args.manifest, &args.common)?;
     let report = experiment.read()?;
-    run::tell(&experiment, &report, &args.common, Output::new(args.common.how.quiet));
+    run::tell(&experiment, &report, &args.common, Output::new(args.common.quiet));
     Ok(report.class())
 }

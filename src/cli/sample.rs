@@ -18,7 +18,7 @@ pub(super) fn sample(args: &SampleArgs) -> Result<Option<Class>> {
     let experiment = experiment(&args.manifest, &args.common)?;
     let trained = experiment.trained(args.run.as_deref(), threads(&args.common, &experiment))?;
     let Trained { label, step, steps, sequence_len, mut engine, tokenizer } = trained;
-    let output = Output::new(args.common.how.quiet);
+    let output = Output::new(args.common.quiet);
     output.note(&format!("{label}: weights after step {step} of {steps}"));
     let mut rng = SplitMix64::new(args.seed);
     let mut texts = Vec::new();
@@ -26,13 +26,13 @@ pub(super) fn sample(args: &SampleArgs) -> Result<Option<Class>> {
         let (engine, tokenizer) = (engine.as_mut(), tokenizer.as_ref());
         let (prompt, tokens) = (args.prompt.as_str(), args.tokens);
         let text = continuation(engine, tokenizer, sequence_len, prompt, tokens, &sampling, &mut rng)?;
-        if args.common.how.json {
+        if args.common.json {
             texts.push(Value::String(text));
         } else {
             output.result(&format!("{prompt}{text}"));
         }
     }
-    if args.common.how.json {
+    if args.common.json {
         let json = json!({ "run": label, "step": step, "prompt": args.prompt, "continuations": texts });
         output.result(&json.to_string());
     }

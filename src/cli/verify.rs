@@ -16,8 +16,8 @@ use super::{experiment, run};
 
 /// Exits 4 where a hash or value differs.
 pub(super) fn verify(args: &VerifyArgs) -> Result<Option<Class>> {
-    let experiment = experiment(&args.manifest, &args.common)?;
-    let output = Output::new(args.common.how.quiet);
+    let mut experiment = experiment(&args.manifest, &args.common)?;
+    let output = Output::new(args.common.quiet);
     let baseline = baseline(&experiment, args)?;
     let report = if args.read {
         experiment.read()?
@@ -29,7 +29,7 @@ pub(super) fn verify(args: &VerifyArgs) -> Result<Option<Class>> {
             jobs: None,
             common: args.common.clone(),
         };
-        run::carry_out(&experiment, &how)?
+        run::carry_out(&mut experiment, &how)?
     };
     for (label, error) in &report.failures {
         output.warn(&format!("{label} failed: {error}"));
@@ -39,7 +39,7 @@ pub(super) fn verify(args: &VerifyArgs) -> Result<Option<Class>> {
         return Ok(Some(Class::Interrupted));
     }
     if args.bless {
-        return bless(&experiment, &report, &baseline, output, args.common.how.json);
+        return bless(&experiment, &report, &baseline, output, args.common.json);
     }
     let comparison = experiment.compare(&baseline)?;
     let files = Files::new();
@@ -49,7 +49,7 @@ pub(super) fn verify(args: &VerifyArgs) -> Result<Option<Class>> {
     if let Some(path) = &args.markdown {
         files.write(path, markdown(&comparison, Some(&report.scorecard)).as_bytes())?;
     }
-    output.result(&if args.common.how.json {
+    output.result(&if args.common.json {
         comparison_json(&comparison).to_string()
     } else {
         comparison.to_string()

@@ -1,8 +1,10 @@
 //! A manifest carried out, from its plan to tables and scorecard.
 
+mod jobs;
 mod judge;
 mod missing;
 mod pins;
+mod preflight;
 mod speed;
 mod tables;
 mod trained;
@@ -14,10 +16,13 @@ use crate::data::Cache;
 use crate::error::{Class, Error, Result};
 use crate::files::{FileError, Files};
 use crate::gate::{Comparison, read_results};
+use crate::hash::Digest;
+use crate::host::host_name;
 use crate::manifest::{Manifest, Options};
-use crate::plan::run_config::RunConfig;
+use crate::plan::run_config::{BackendKind, RunConfig};
 use crate::plan::{Plan, PlannedRun, plan};
 use crate::record::{self, Event, ExperimentDir, Journal, PlanRecord, RunResult};
+use crate::run::batch_search;
 use crate::run::execute::Executor;
 use crate::run::library::Library;
 use crate::run::progress::Display;
@@ -29,8 +34,10 @@ use crate::run::task::Task;
 use crate::scorecard::Scorecard;
 use crate::train::engine::Engine;
 
+pub use jobs::Jobs;
+pub use preflight::Preflight;
 pub use speed::ResultsOnDisk;
-pub use tables::{Recorded, tokens_per_second};
+pub use tables::{Recorded, mfu, tokens_per_second};
 pub use trained::Trained;
 
 /// An experiment: its plan, its data and where its results are.
@@ -44,6 +51,8 @@ pub struct Experiment {
     /// Its data.
     pub library: Library,
     files: Files,
+    /// The search that `train.device_batch_size = "auto"` still asks for.
+    search: Option<Digest>,
 }
 
 /// How to carry it out. Nothing here changes a result.
@@ -99,10 +108,56 @@ impl Experiment {
     /// Anything wrong with the manifest or with data that are here. Data that are not here are no error yet.
     pub fn load(manifest: &Path, options: &Options, results: &Path) -> Result<Self> {
         let manifest = Manifest::load(manifest, options)?;
+        let dir = ExperimentDir::at(results.join(manifest.results_name()));
+        Self::plan_in(dir, manifest)
+    }
+
+    /// The same with its results in `dir`, whatever the directory is called.
+    ///
+    /// # Errors
+    /// As [`Self::load`].
+    pub fn load_in(dir: &Path, manifest: &Path, options: &Options) -> Result<Self> {
+        Self::plan_in(ExperimentDir::at(dir), Manifest::load(manifest, options)?)
+    }
+
+    fn plan_in(dir: ExperimentDir, manifest: Manifest) -> Result<Self> {
         let library = Library::new(Cache::from_env());
         let plan = plan(&manifest, &library)?;
-        let dir = ExperimentDir::at(results.join(&plan.results_name));
-        Ok(Self { manifest, plan, dir, library, files: Files::new() })
+        let mut experiment = Self { manifest, plan, dir, library, files: Files::from_env()?, search: None };
+        if experiment.manifest.asks_for_batch_search() {
+            let question = batch_search::question(&experiment.plan);
+            match batch_search::recorded(&experiment.files, &experiment.dir, &question)? {
+                Some(rows) => experiment.settle_batch(rows)?,
+                None => experiment.search = Some(question),
+            }
+        }
+        Ok(experiment)
+    }
+
+    fn settle_batch(&mut self, rows: usize) -> Result<()> {
+        self.manifest.settle_device_batch(rows);
+        self.plan = plan(&self.manifest, &self.library)?;
+        self.search = None;
+        Ok(())
+    }
+
+    /// Whether the device batch size is still to be searched for; until then the plan has a usual one.
+    pub fn awaits_batch_search(&self) -> bool {
+        self.search.is_some()
+    }
+
+    /// Searches for the device batch size if the manifest asks for it and nobody has yet, and keeps what it finds.
+    ///
+    /// # Errors
+    /// Data that are not here; a run that does not fit with one row; a backend that cannot search.
+    pub fn search_batch(&mut self, threads: usize, display: &Display) -> Result<()> {
+        let Some(question) = self.search else { return Ok(()) };
+        self.require_data()?;
+        display.line("searching for the largest device batch size that fits");
+        let rows = batch_search::search(&self.plan, threads)?;
+        batch_search::record(&self.files, &self.dir, &question, rows)?;
+        display.line(&format!("device batch size: {rows} rows"));
+        self.settle_batch(rows)
     }
 
     /// What a run is called.
@@ -171,7 +226,11 @@ impl Experiment {
                 first && (how.rerun || before[index].is_none())
             })
             .collect();
-        let jobs = how.jobs.unwrap_or_else(|| self.jobs(how.threads, &pending));
+        let jobs = if self.shares_a_device() {
+            1
+        } else {
+            how.jobs.unwrap_or_else(|| self.jobs(how.threads, &pending).count)
+        };
         let results = Mutex::new(if how.rerun { vec![None; tasks.len()] } else { before.clone() });
         let unfinished = Mutex::new(vec![("planned", None, 0); tasks.len()]);
         let rows = |config: &_| self.library.rows(config);
@@ -248,26 +307,16 @@ impl Experiment {
         Ok(crate::gate::bless(&self.files, baseline, &name, &candidates)?)
     }
 
-    /// How many runs to train at the same time. Small models leave cores idle between their operations, so whole runs
-    /// side by side are faster; not where speed is to be judged, which needs runs alone on the machine.
-    pub fn jobs(&self, threads: usize, pending: &[bool]) -> usize {
-        /// Parameters up to which a run cannot keep a second thread busy. Measured: see results/benchmarks.
-        const SMALL: u64 = 1_000_000;
-        let waiting = pending.iter().filter(|&&pending| pending).count();
-        let small = self.plan.runs.iter().all(|run| run.sizes.params.total <= SMALL);
-        let judges_speed = self.manifest.cells.iter().len() > 0 && self.asks_for_speed();
-        if small && !judges_speed { waiting.min(threads).max(1) } else { 1 }
-    }
-
-    fn asks_for_speed(&self) -> bool {
-        self.manifest.head.scorecard.speed.min_ratio > 0.0
-            && self.plan.arms.iter().any(|arm| arm.control.is_some())
+    /// Whether runs compute on tch's device: they go one after another, for its memory, its counts and the bits of its
+    /// CPU work are the whole process's.
+    fn shares_a_device(&self) -> bool {
+        self.plan.runs.iter().any(|run| run.config.backend.kind == BackendKind::Tch)
     }
 
     /// Makes the directory, locks it, removes what a crash left, and writes the plan.
     fn begin(&self, how: &HowToRun<'_>) -> Result<crate::files::DirLock> {
         self.files.create_dir_all(self.dir.path()).map_err(|error| self.not_writable(&error))?;
-        let holder = crate::files::LockHolder::this_process(&record::host::host_name());
+        let holder = crate::files::LockHolder::this_process(&host_name());
         let mut told = false;
         let lock = crate::files::DirLock::acquire_waiting(
             self.dir.path(),
@@ -277,9 +326,15 @@ impl Experiment {
                 if !std::mem::replace(&mut told, true) {
                     how.display.line(&format!("waiting: {held}"));
                 }
-                true
+                !how.stop.is_raised()
             },
-        )?;
+        );
+        let lock = match lock {
+            Err(crate::files::LockError::Held { .. }) if how.stop.is_raised() => {
+                return Err(Error::new(Class::Interrupted, "stopped while waiting for another nanorun"));
+            }
+            lock => lock?,
+        };
         self.files.recover(self.dir.path())?;
         let mut controls: Vec<usize> = self.plan.arms.iter().filter_map(|arm| arm.control).collect();
         controls.dedup();

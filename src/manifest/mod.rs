@@ -32,8 +32,8 @@ use self::matrix::Matrix;
 pub use self::matrix::{Label, SEED};
 pub use self::pins::with_pins;
 pub use self::reference::markdown as reference_markdown;
+use self::settings::{DeviceBatch, InitChoice, ModelKind, OneOrMany, OptimizerKind, TokenizerSetting};
 pub use self::settings::{Head, Settings};
-use self::settings::{InitChoice, ModelKind, OneOrMany, OptimizerKind, TokenizerSetting};
 use crate::error::{Error, Result};
 use crate::upstream::{self, RECIPES};
 
@@ -165,6 +165,18 @@ impl Manifest {
             labels: matrix.labels(),
             cells,
         })
+    }
+
+    /// Whether a device batch size is still to be searched for.
+    pub fn asks_for_batch_search(&self) -> bool {
+        self.cells.iter().any(|cell| cell.settings.train.device_batch_size.rows().is_none())
+    }
+
+    /// Gives the cells that ask for a search what it found.
+    pub fn settle_device_batch(&mut self, rows: usize) {
+        for train in self.cells.iter_mut().map(|cell| &mut cell.settings.train) {
+            train.device_batch_size = DeviceBatch::Rows(train.device_batch_size.rows().unwrap_or(rows));
+        }
     }
 
     /// The directory name under `results/`: `<name>`, or `<name>@<profile>`.

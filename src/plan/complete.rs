@@ -81,9 +81,11 @@ pub(super) fn complete(
     let total = match (settings.train.total_batch_size, settings.model.kind) {
         (TotalBatch::Tokens(tokens), _) => tokens,
         (TotalBatch::Auto(_), ModelKind::Gpt) => upstream::auto_batch_size(target as f64, reference),
-        (TotalBatch::Auto(_), _) => (settings.train.device_batch_size * sequence_len) as u64,
+        (TotalBatch::Auto(_), _) => {
+            (settings.train.device_batch_size.rows().unwrap_or(1) * sequence_len) as u64
+        }
     };
-    let batch = batch::batch(cell, total, sequence_len)?;
+    let batch = batch::batch(cell, total, sequence_len, recipe.data.device_batch_size)?;
     let steps = steps(cell, model.flops_per_token, target, total)?;
     let weight_decay = settings.optimizer.weight_decay
         * upstream::weight_decay_factor(

@@ -4,10 +4,10 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::host::HostFacts;
 use crate::error::Error;
 use crate::files::{ExactF32, FileError, Files};
 use crate::hash::Digest;
+use crate::host::HostFacts;
 use crate::train::checkpoint::EvalPoint;
 use crate::train::result_hash::result_hash;
 
@@ -63,6 +63,9 @@ pub struct Timings {
     pub alone: bool,
     /// The most memory the process held, bytes.
     pub peak_rss_bytes: Option<u64>,
+    /// The most memory tensors took on the device, bytes, in the process that finished it; none where nobody counts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub peak_device_bytes: Option<u64>,
     /// When it began and ended, UTC, by the host's clock.
     pub started: String,
     /// See `started`.

@@ -155,6 +155,7 @@ fn tables_come_back_bit_by_bit() {
             arm: "a".into(),
             val_bpb: None,
             peak_rss_bytes: Some(u64::MAX),
+            peak_device_bytes: Some(1),
             alone: true,
             ..RunRow::default()
         },

@@ -154,8 +154,8 @@ impl Rows for CorpusRows {
         self.start(Split::Train, cursor)
     }
 
-    fn validation(&self) -> Result<Box<dyn BatchSource>> {
-        self.start(Split::Val, None)
+    fn validation(&self, cursor: Option<Cursor>) -> Result<Box<dyn BatchSource>> {
+        self.start(Split::Val, cursor)
     }
 
     fn token_bytes(&self) -> &[u32] {

@@ -1,5 +1,6 @@
 //! Carries out a plan: cache, resume, prefixes, parallel runs, progress.
 
+pub mod batch_search;
 pub mod engine;
 pub mod execute;
 pub mod library;
@@ -9,3 +10,6 @@ pub mod single;
 pub mod status;
 pub mod stop;
 pub mod task;
+
+#[cfg(test)]
+mod tests;

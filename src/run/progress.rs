@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
 use crate::files::now;
+use crate::host::process_age_seconds;
 use crate::plan::render::duration;
-use crate::record::process_age_seconds;
 use crate::train::observer::{Event, Observer, Origin};
 
 /// How often a line reports steps where there are no bars.

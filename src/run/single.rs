@@ -1,18 +1,20 @@
 //! One run, from wherever it stands to its result on disk.
 
+use std::cell::Cell;
 use std::time::Instant;
 
 use crate::data::Cursor;
 use crate::error::{Error, Result};
 use crate::files::{Files, now, utc_now};
 use crate::hash::Digest;
+use crate::host::{HostFacts, peak_rss_bytes};
 use crate::plan::key::NUMERICS_VERSION;
 use crate::record::journal::{Event as JournalEvent, Journal};
-use crate::record::{HostFacts, RunDir, RunResult, Timings, peak_rss_bytes};
+use crate::record::{RunDir, RunResult, Timings};
 use crate::train::checkpoint::{Checkpoint, CheckpointError, CheckpointStore, EvalPoint};
 use crate::train::engine::Engine;
 use crate::train::observer::{Event, Observer, Origin};
-use crate::train::session::{Ending, Finished, Rows, Session};
+use crate::train::session::{Ending, Finished, Rows, Session, retention};
 
 use super::task::Task;
 
@@ -77,10 +79,22 @@ pub fn train(
     files.create_dir_all(dir.path())?;
     write_manifest(files, dir, task)?;
     let journal = Journal::new(files.clone(), dir.journal());
-    let host = HostFacts::collect(setting.threads);
+    let hardware = engine.hardware();
+    let host = HostFacts {
+        libtorch: hardware.library,
+        accelerator: hardware.accelerator,
+        ..HostFacts::collect(setting.threads)
+    };
     let store = CheckpointStore::new(files.clone(), dir.checkpoints());
     let start = find_start(task, setting, &store, &journal, engine, &host, observer)?;
-    let mut watch = Watch { observer, journal: &journal, timings: Watched::default(), lost: None };
+    let unjournalled = Cell::new(false);
+    let mut watch = Watch {
+        observer,
+        journal: &journal,
+        timings: Watched::default(),
+        lost: None,
+        unjournalled: &unjournalled,
+    };
     let mut session = Session {
         config: &task.config,
         keys: &task.keys,
@@ -88,7 +102,8 @@ pub fn train(
         store: &store,
         forks: setting.forks,
         observer: &mut watch,
-        stop: setting.stop,
+        // A run that cannot be journalled stops: its disk is full or gone.
+        stop: &|| (setting.stop)() || unjournalled.get(),
         alone: setting.alone,
     };
     let ending = session.run(engine, start);
@@ -101,9 +116,11 @@ pub fn train(
             // For people to look at: a model that cannot be sampled from is trained all the same.
             let samples = (setting.samples)(engine).unwrap_or_else(|error| format!("no samples: {error}\n"));
             files.write(&dir.samples(), samples.as_bytes())?;
-            let result = result(task, setting, *finished, &timings, &journal, host)?;
+            let result = result(task, setting, *finished, &timings, &journal, host, engine.peak_bytes())?;
             result.write(files, &dir.result())?;
             journal.add(JournalEvent::Finished { result_hash: result.result_hash })?;
+            // The result is safe: nobody needs to go back.
+            store.prune(&retention(&task.config, setting.forks, 1))?;
             Ok(Outcome::Finished(Box::new(result)))
         }
         Ok(Ending::Interrupted { step }) => {
@@ -162,6 +179,7 @@ fn find_start(
         Ok(())
     };
     let own = store.latest_valid_where(accept)?;
+    let onward = own.checkpoint.as_ref().map(|checkpoint| checkpoint.state.step);
     for skipped in own.skipped {
         // Damaged checkpoints are passed over; one of another class must not be, its run belongs elsewhere.
         if matches!(skipped.reason, CheckpointError::OtherEnvironment { .. }) {
@@ -169,7 +187,8 @@ fn find_start(
         }
         let checkpoint = skipped.dir.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let reason = skipped.reason.to_string();
-        observer.event(&Event::Note(&format!("passing over {checkpoint}: {reason}")));
+        let onward = onward.map_or_else(|| "from the start".to_owned(), |step| format!("after step {step}"));
+        observer.event(&Event::Note(&format!("passing over {checkpoint}, going on {onward}: {reason}")));
         journal.add(JournalEvent::CheckpointSkipped { checkpoint, reason })?;
     }
     if let Some(checkpoint) = own.checkpoint {
@@ -181,10 +200,15 @@ fn find_start(
         let steps = donated.steps()?;
         for step in steps.into_iter().rev().filter(|&step| step > 0 && step <= donor.steps) {
             // A donor is a convenience: whatever is wrong with its checkpoint, the steps can be trained.
-            let Ok(checkpoint) = donated.load(step) else { continue };
-            if accept(&checkpoint).is_ok() {
-                journal.add(JournalEvent::Forked { from: donor.run_key, step })?;
-                return Ok(Some((checkpoint, Origin::Prefix)));
+            match donated.load(step).and_then(|checkpoint| accept(&checkpoint).map(|()| checkpoint)) {
+                Ok(checkpoint) => {
+                    journal.add(JournalEvent::Forked { from: donor.run_key, step })?;
+                    return Ok(Some((checkpoint, Origin::Prefix)));
+                }
+                Err(reason) => {
+                    let run = donor.run_key.short();
+                    observer.event(&Event::Note(&format!("not sharing step {step} of run {run}: {reason}")));
+                }
             }
         }
     }
@@ -212,6 +236,7 @@ fn result(
     watched: &Watched,
     journal: &Journal,
     host: HostFacts,
+    peak_device_bytes: Option<u64>,
 ) -> Result<RunResult> {
     let history = journal.read()?.entries;
     let count =
@@ -229,6 +254,7 @@ fn result(
         resumes,
         alone: setting.alone,
         peak_rss_bytes: peak_rss_bytes(),
+        peak_device_bytes,
         started: history.first().map_or_else(utc_now, |entry| entry.at.clone()),
         finished: utc_now(),
     };
@@ -252,6 +278,8 @@ struct Watch<'a> {
     timings: Watched,
     /// The first event that could not be journalled.
     lost: Option<Error>,
+    /// Whether there is one.
+    unjournalled: &'a Cell<bool>,
 }
 
 #[derive(Default)]
@@ -265,6 +293,7 @@ impl Watch<'_> {
     fn journal(&mut self, event: JournalEvent) {
         if let Err(error) = self.journal.add(event) {
             self.lost.get_or_insert_with(|| error.into());
+            self.unjournalled.set(true);
         }
     }
 }

@@ -67,13 +67,14 @@ pub(super) const FIELDS: &[Field] = &[
     ),
     field(
         "train.device_batch_size",
-        Kind::Int(1, 1 << 20),
+        Kind::IntOr(1, 1 << 20, "auto"),
         "rows",
         Fallback::Value(|context| match context.model {
             ModelKind::Gpt => int(context.recipe.data.device_batch_size),
             ModelKind::Microgpt | ModelKind::Bigram => int(1),
         }),
-        "Rows of a micro-batch.",
+        "Rows of a micro-batch. `auto` searches for the largest power of two that fits into the memory of tch's device, \
+         once: the size found is kept with the results.",
     ),
     field(
         "train.total_batch_size",
