@@ -41,7 +41,7 @@ impl Files {
         let Some(text) = std::env::var_os("WRITE_FAULT") else { return Ok(Self::new()) };
         let fault = text.to_str().and_then(FaultAt::parse).ok_or_else(|| {
             Error::input(format!("WRITE_FAULT is {}", text.display()))
-                .expected("nothing, or FAULT@STEP with a fault of full, io, short, kill, as tests set it")
+                .expected("nothing, or FAULT@STEP with a fault of full, io, short, readonly, kill, as tests set it")
         })?;
         Ok(Self::with_faults(Arc::new(fault)))
     }

@@ -81,13 +81,14 @@ impl FaultAt {
     }
 
     /// From a text such as `full@17`: the fault and the number of the step. `full` is no space left, `io` an I/O error,
-    /// `short` a write that ends early, `kill` the end of the process in the middle of the step.
+    /// `short` a write that ends early, `readonly` a read-only file system, `kill` the end of the process in the middle of the step.
     pub fn parse(text: &str) -> Option<Self> {
         let (fault, at) = text.split_once('@')?;
         let at = at.parse().ok()?;
         let fault = match fault {
             "full" => Fault::Fail(ErrorKind::StorageFull),
             "io" => Fault::Fail(ErrorKind::Other),
+            "readonly" => Fault::Fail(ErrorKind::ReadOnlyFilesystem),
             "short" => Fault::Short(7, ErrorKind::StorageFull),
             "kill" => Fault::Abort(7),
             _ => return None,

@@ -5,9 +5,11 @@
 mod bad_input;
 mod commands;
 mod diverge;
+mod faults;
 mod help;
 mod interrupt;
 mod layering;
 mod readme;
+mod reproduce;
 mod run;
 mod support;
