@@ -1,20 +1,22 @@
 //! Measures training: steps, operations, arithmetic against the machine's own peak, memory, threads.
 
+mod data;
 mod flops;
 mod peak;
 mod profile;
 mod report;
 mod timed;
 
+pub use data::{DataSpeed, measure_data};
 pub use flops::{Work, step_work};
 pub use profile::{OpTime, Phase};
 pub use report::{Bench, Scaling};
 
 use std::sync::Arc;
-use std::time::Instant;
 
 use crate::backend::cpu::CpuBackend;
 use crate::error::{Error, Result};
+use crate::files::now;
 use crate::host::{peak_rss_bytes, process_age_seconds};
 use crate::ops::SequenceShape;
 use crate::plan::run_config::{BackendKind, RunConfig};
@@ -29,8 +31,12 @@ use timed::Timed;
 
 /// Steps before those that are measured.
 const WARM_UP: u64 = 2;
+/// Steps in which the ops of a device are timed.
+const PROFILED_STEPS: u64 = 3;
 /// Steps measured for each further number of threads, after one that is not.
 const SCALING_STEPS: u64 = 2;
+/// Seconds after which a step needs no other before or beside it: what warms up takes milliseconds.
+const LONG_STEP: f64 = 10.0;
 
 /// Measures `steps` steps of a run, then a few on one thread.
 ///
@@ -38,27 +44,47 @@ const SCALING_STEPS: u64 = 2;
 /// Data, memory or backend failures; class as in a run.
 pub fn bench(config: &RunConfig, rows: &dyn Rows, threads: usize, steps: u64) -> Result<Bench> {
     let profile = Arc::new(Profile::default());
-    let mut engine = profiled(config, threads, &profile)?;
+    // On a device, waiting for every op would slow the steps: they are measured first, the ops on an engine of their own.
+    let apart = config.backend.kind == BackendKind::Tch;
+    let mut engine = if apart { engine(config, threads)? } else { profiled(config, threads, &profile)? };
     let mut source = rows.train(None)?;
     let first_step_at = process_age_seconds();
     let first = step(engine.as_mut(), source.as_mut(), config, 0)?;
     let allocations = engine.allocations();
-    for index in 1..WARM_UP {
-        step(engine.as_mut(), source.as_mut(), config, index)?;
+    let mut begun = 1;
+    while begun < WARM_UP && first.total() < LONG_STEP {
+        step(engine.as_mut(), source.as_mut(), config, begun)?;
+        begun += 1;
     }
     profile.clear();
-    let mut peak = Peak::new(threads)?;
+    let hardware = engine.hardware();
+    let mut peak = match hardware.accelerator.as_deref() {
+        None => Peak::measured(threads)?,
+        Some(name) => Peak::of_device(name, config.backend.precision),
+    };
     let mut measured = Vec::new();
     for index in 0..steps.max(1) {
         let before = peak.measure()?;
-        let times = step(engine.as_mut(), source.as_mut(), config, WARM_UP + index)?;
+        let times = step(engine.as_mut(), source.as_mut(), config, begun + index)?;
         // The machine's speed drifts: a step is held against the products right before and after it.
         measured.push((times, f64::midpoint(before, peak.measure()?)));
     }
     let new_allocations = engine.allocations().zip(allocations).map(|(now, then)| now - then);
-    let peak_memory_bytes = peak_rss_bytes();
+    let peak_memory_bytes =
+        if hardware.accelerator.is_some() { engine.peak_bytes() } else { peak_rss_bytes() };
     drop(engine);
-    let ops = profile.take(measured.len() as f64);
+    let ops = if apart {
+        let steps = steps.clamp(1, PROFILED_STEPS);
+        let mut engine = profiled(config, threads, &profile)?;
+        step(engine.as_mut(), source.as_mut(), config, 0)?;
+        profile.clear();
+        for index in 1..=steps {
+            step(engine.as_mut(), source.as_mut(), config, index)?;
+        }
+        profile.take(steps as f64)
+    } else {
+        profile.take(measured.len() as f64)
+    };
     let mut bench = Bench {
         threads,
         tokens_per_step: (config.batch.device_batch_size * config.model.sequence_len()) as u64
@@ -68,9 +94,11 @@ pub fn bench(config: &RunConfig, rows: &dyn Rows, threads: usize, steps: u64) ->
         allocations_after_first_step: new_allocations,
         peak_memory_bytes,
         work: step_work(config),
+        yardstick: peak.name(),
         steps: measured,
         ops,
         scaling: Vec::new(),
+        data: None,
     };
     bench.scaling.push(Scaling { threads, tokens_per_second: bench.tokens_per_second() });
     if config.backend.kind == BackendKind::Cpu && threads > 1 {
@@ -84,7 +112,10 @@ pub fn bench(config: &RunConfig, rows: &dyn Rows, threads: usize, steps: u64) ->
 fn quick(config: &RunConfig, rows: &dyn Rows, threads: usize) -> Result<f64> {
     let mut engine = engine(config, threads)?;
     let mut source = rows.train(None)?;
-    step(engine.as_mut(), source.as_mut(), config, 0)?;
+    let first = step(engine.as_mut(), source.as_mut(), config, 0)?.total();
+    if first >= LONG_STEP {
+        return Ok(first);
+    }
     let mut best = f64::INFINITY;
     for index in 1..=SCALING_STEPS {
         best = best.min(step(engine.as_mut(), source.as_mut(), config, index)?.total());
@@ -92,11 +123,16 @@ fn quick(config: &RunConfig, rows: &dyn Rows, threads: usize) -> Result<f64> {
     Ok(best)
 }
 
-/// The run's engine, on the cpu backend with every op timed.
+/// The run's engine with every op timed; on the scalar backend none is.
 fn profiled(config: &RunConfig, threads: usize, profile: &Arc<Profile>) -> Result<Box<dyn Engine>> {
     match config.backend.kind {
         BackendKind::Cpu => {
             let ops = CpuBackend::new(threads).map_err(op_error)?;
+            engine_on(config, Timed::new(ops, Arc::clone(profile)))
+        }
+        #[cfg(feature = "tch")]
+        BackendKind::Tch => {
+            let ops = crate::run::engine::torch(&config.backend, threads)?;
             engine_on(config, Timed::new(ops, Arc::clone(profile)))
         }
         _ => engine(config, threads),
@@ -131,10 +167,10 @@ fn step(
     let mut times = StepTimes::default();
     let accumulation = config.batch.grad_accum_steps;
     for _ in 0..accumulation {
-        let started = Instant::now();
+        let started = now();
         let batch = source.next_batch()?;
         times.data += started.elapsed().as_secs_f64();
-        let started = Instant::now();
+        let started = now();
         let sequence = SequenceShape { batch: batch.rows, len: batch.len };
         let micro = MicroBatch { inputs: &batch.inputs, targets: &batch.targets, sequence };
         let scale = 1.0 / (micro.valid_targets().max(1) as f32 * accumulation as f32);
@@ -145,7 +181,7 @@ fn step(
                 .help("measure a configuration that trains"));
         }
     }
-    let started = Instant::now();
+    let started = now();
     engine.update(&config.schedule.step_values(index))?;
     times.update = started.elapsed().as_secs_f64();
     Ok(times)

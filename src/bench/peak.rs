@@ -1,11 +1,13 @@
-//! What the machine can do right now: the rate of a large matrix product.
+//! What the machine can do: the rate of a large matrix product right now, or a device's peak.
 
 use std::hint::black_box;
-use std::time::Instant;
 
 use crate::backend::cpu::{CpuBackend, Param, Tensor};
+use crate::backend::torch::peak::peak_flops;
 use crate::error::Result;
+use crate::files::now;
 use crate::ops::ForwardOps;
+use crate::precision::Precision;
 use crate::train::ops_engine::op_error;
 
 /// Rows, columns and depth of the product: operands fit the outer caches.
@@ -13,9 +15,43 @@ const SIZE: usize = 1024;
 /// Products a measurement; the fastest counts.
 const REPEATS: usize = 3;
 
+/// What arithmetic is held against.
+pub(super) enum Peak {
+    /// Products measured now on the CPU.
+    Measured(Box<Products>),
+    /// The data sheet's rate of an accelerator, FLOP/s; none where it is not known.
+    Device(Option<f64>),
+}
+
+impl Peak {
+    pub(super) fn measured(threads: usize) -> Result<Self> {
+        Products::new(threads).map(|products| Self::Measured(Box::new(products)))
+    }
+
+    pub(super) fn of_device(name: &str, precision: Precision) -> Self {
+        Self::Device(peak_flops(name, precision))
+    }
+
+    /// What it is, as a share is told of.
+    pub(super) fn name(&self) -> &'static str {
+        match self {
+            Self::Measured(_) => "large matrix products",
+            Self::Device(_) => "the device's peak",
+        }
+    }
+
+    /// FLOP/s now; not a number where it is not known.
+    pub(super) fn measure(&mut self) -> Result<f64> {
+        match self {
+            Self::Measured(products) => products.measure(),
+            Self::Device(flops) => Ok(flops.unwrap_or(f64::NAN)),
+        }
+    }
+}
+
 /// Measures single-precision products: the backend's own, and those of `matrixmultiply` as a yardstick that nanorun's
 /// authors did not make. The better one is the machine's rate.
-pub(super) struct Peak {
+pub(super) struct Products {
     ops: CpuBackend,
     x: Tensor,
     w: Param,
@@ -23,8 +59,8 @@ pub(super) struct Peak {
     c: Vec<f32>,
 }
 
-impl Peak {
-    pub(super) fn new(threads: usize) -> Result<Self> {
+impl Products {
+    fn new(threads: usize) -> Result<Self> {
         let values: Vec<f32> = (0..SIZE * SIZE).map(|i| (i * 7919 % 2003) as f32 / 1001.5 - 1.0).collect();
         let ops = CpuBackend::new(threads).map_err(op_error)?;
         let x = ops.tensor(SIZE, SIZE, &values).map_err(op_error)?;
@@ -32,15 +68,14 @@ impl Peak {
         Ok(Self { ops, x, w, a: values, c: vec![0.0; SIZE * SIZE] })
     }
 
-    /// FLOP/s now.
-    pub(super) fn measure(&mut self) -> Result<f64> {
+    fn measure(&mut self) -> Result<f64> {
         let flops = 2.0 * (SIZE as f64).powi(3);
         let mut best = f64::INFINITY;
         for _ in 0..REPEATS {
-            let started = Instant::now();
+            let started = now();
             black_box(self.ops.linear(&self.x, &self.w).map_err(op_error)?);
             best = best.min(started.elapsed().as_secs_f64());
-            let started = Instant::now();
+            let started = now();
             self.yardstick();
             best = best.min(started.elapsed().as_secs_f64());
         }

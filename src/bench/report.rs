@@ -5,6 +5,7 @@ use std::fmt::{self, Write as _};
 use serde_json::{Value, json};
 
 use super::StepTimes;
+use super::data::DataSpeed;
 use super::flops::Work;
 use super::profile::{OpTime, Phase};
 
@@ -34,12 +35,16 @@ pub struct Bench {
     pub peak_memory_bytes: Option<u64>,
     /// FLOPs that a step needs.
     pub work: Option<Work>,
-    /// Each measured step, with the rate of large products around it, FLOP/s.
+    /// What the rate beside each step is of.
+    pub yardstick: &'static str,
+    /// Each measured step, with the rate of large products around it or the device's peak, FLOP/s.
     pub steps: Vec<(StepTimes, f64)>,
     /// Time of each op, a step.
     pub ops: Vec<OpTime>,
     /// Speed on one thread and on all.
     pub scaling: Vec<Scaling>,
+    /// Speed of its data, where asked for.
+    pub data: Option<DataSpeed>,
 }
 
 impl Bench {
@@ -67,7 +72,8 @@ impl Bench {
     /// Each step's rate over that of the products around it, at the median.
     fn share_of_peak(&self) -> Option<f64> {
         let work = self.work?.total() as f64;
-        Some(median(self.steps.iter().map(|(times, peak)| work / times.total() / peak)))
+        let shares = self.steps.iter().map(|(times, peak)| work / times.total() / peak);
+        Some(median(shares)).filter(|share| share.is_finite())
     }
 
     /// Seconds of each phase, a step.
@@ -121,10 +127,13 @@ impl Bench {
             "tokens_per_second": self.tokens_per_second(),
             "gflop_per_step": self.work.map(|work| work.total() as f64 / 1e9),
             "gflops_per_second": giga(self.rate()),
+            "yardstick": self.yardstick,
             "sgemm_gflops_per_second": median(self.steps.iter().map(|(_, peak)| peak / 1e9)),
             "share_of_sgemm": self.share_of_peak(),
             "optimizer_share": self.share(|times| times.update),
             "data_share": self.share(|times| times.data),
+            "optimizer_seconds": median(self.steps.iter().map(|(times, _)| times.update)),
+            "data_wait_seconds": median(self.steps.iter().map(|(times, _)| times.data)),
             "peak_memory_bytes": self.peak_memory_bytes,
             "allocations_after_first_step": self.allocations_after_first_step,
             "process_start_to_first_step_seconds": self.first_step_at,
@@ -133,6 +142,7 @@ impl Bench {
             "outside_ops_seconds": self.outside(),
             "ops": ops.collect::<Vec<_>>(),
             "scaling": scaling.collect::<Vec<_>>(),
+            "data": self.data.map(|data| data.json()),
         })
     }
 }
@@ -149,7 +159,7 @@ impl fmt::Display for Bench {
         )?;
         if let (Some(work), Some(rate), Some(share)) = (self.work, self.rate(), self.share_of_peak()) {
             let (work, rate, share) = (work.total() as f64 / 1e9, rate / 1e9, share * 100.0);
-            writeln!(f, "{work:.1} GFLOP a step, {rate:.1} GFLOP/s: {share:.0} % of large matrix products")?;
+            writeln!(f, "{work:.1} GFLOP a step, {rate:.1} GFLOP/s: {share:.0} % of {}", self.yardstick)?;
         }
         let (update, data) = (self.share(|t| t.update) * 100.0, self.share(|t| t.data) * 100.0);
         writeln!(f, "optimizer {update:.1} % of a step, waiting for data {data:.2} %")?;
@@ -175,6 +185,9 @@ impl fmt::Display for Bench {
                 "{factor:.2} times as fast on {b} threads as on {a} ({:.0} tok/s)",
                 few.tokens_per_second
             )?;
+        }
+        if let Some(data) = self.data {
+            f.write_str(&data.human())?;
         }
         if !self.ops.is_empty() {
             f.write_str(&self.table())?;
@@ -233,6 +246,7 @@ mod tests {
             first_step_seconds: 2.0,
             allocations_after_first_step: Some(0),
             peak_memory_bytes: Some(500_000_000),
+            yardstick: "large matrix products",
             work: Some(Work {
                 linear: 10_000_000_000,
                 linear_backward: 20_000_000_000,
@@ -253,6 +267,14 @@ mod tests {
                 Scaling { threads: 1, tokens_per_second: 2048.0 },
                 Scaling { threads: 2, tokens_per_second: 4096.0 },
             ],
+            data: Some(DataSpeed {
+                threads: 2,
+                bytes: 4_000_000,
+                tokens: 1_000_000,
+                train_seconds: Some(0.5),
+                encode_seconds: 0.125,
+                packed_tokens_per_second: 2.5e6,
+            }),
         }
     }
 

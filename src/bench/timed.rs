@@ -1,15 +1,15 @@
-//! A backend with a stopwatch on every op.
+//! A backend with a stopwatch on every op, which is waited for.
 
 use std::sync::Arc;
 
 use super::profile::Profile;
 use crate::ops::{
-    AdamWStep, AttentionShape, Backend, ForwardOps, HeadShape, MuonParam, MuonStep, OpResult, SequenceShape,
-    SgdStep, TrainOps,
+    AdamWStep, AttentionShape, Backend, ForwardOps, Hardware, HeadShape, MuonParam, MuonStep, OpResult,
+    SequenceShape, SgdStep, TrainOps,
 };
 use crate::precision::Precision;
 
-/// Passes every op on and counts its time. For backends whose ops are done when they return.
+/// Passes every op on and counts its time, up to when the device has done it.
 pub(super) struct Timed<B> {
     ops: B,
     profile: Arc<Profile>,
@@ -24,12 +24,16 @@ impl<B> Timed<B> {
 macro_rules! timed {
     ($(fn $op:ident($($argument:ident: $type:ty),*) -> $result:ty;)*) => {
         $(fn $op(&self, $($argument: $type),*) -> $result {
-            self.profile.time(stringify!($op), || self.ops.$op($($argument),*))
+            self.profile.time(stringify!($op), || {
+                let result = self.ops.$op($($argument),*);
+                self.ops.synchronize();
+                result
+            })
         })*
     };
 }
 
-impl<B: ForwardOps> ForwardOps for Timed<B> {
+impl<B: Backend> ForwardOps for Timed<B> {
     type Tensor = B::Tensor;
     type Weight = B::Weight;
     type Tokens = B::Tokens;
@@ -72,7 +76,7 @@ impl<B: ForwardOps> ForwardOps for Timed<B> {
     }
 }
 
-impl<B: TrainOps> TrainOps for Timed<B> {
+impl<B: Backend> TrainOps for Timed<B> {
     type Grad = B::Grad;
     type State = B::State;
 
@@ -104,8 +108,20 @@ impl<B: Backend> Backend for Timed<B> {
         self.ops.live_bytes()
     }
 
+    fn peak_bytes(&self) -> Option<u64> {
+        self.ops.peak_bytes()
+    }
+
     fn allocations(&self) -> Option<u64> {
         self.ops.allocations()
+    }
+
+    fn synchronize(&self) {
+        self.ops.synchronize();
+    }
+
+    fn hardware(&self) -> Hardware {
+        self.ops.hardware()
     }
 
     fn environment_class(&self) -> String {

@@ -82,7 +82,13 @@ fn environment() -> impl Iterator<Item = (String, String)> {
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
 }
 
-/// Threads asked for, or all cores.
-fn threads(asked: Option<u16>) -> usize {
-    asked.map_or_else(|| std::thread::available_parallelism().map_or(1, usize::from), usize::from)
+/// Threads by `--threads`, else by the manifest's `run.threads`, else as many as there are cores.
+fn threads(common: &Common, experiment: &Experiment) -> usize {
+    let asked = common.threads.map(usize::from);
+    asked.or(experiment.plan.threads).unwrap_or_else(all_threads)
+}
+
+/// As many threads as there are cores.
+fn all_threads() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
 }

@@ -1,6 +1,6 @@
 //! `nanorun resume`: carry on an experiment from its results directory alone.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::error::{Class, Error, Result};
 use crate::experiment::Experiment;
@@ -29,16 +29,14 @@ pub(super) fn resume(args: &ResumeArgs) -> Result<Option<Class>> {
         sets: record.sets.clone(),
         env: rest.chain(fields).collect(),
     };
-    let results = dir.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let manifest = Path::new(&record.manifest);
     if !manifest.exists() {
         return Err(Error::input("the manifest of this experiment is not here")
             .file(manifest)
             .expected("the manifest that plan.toml names, from the working directory of the first start"));
     }
-    let mut experiment = Experiment::load(manifest, &options, results)?;
     // A copied or renamed directory is still this experiment's.
-    experiment.dir = ExperimentDir::at(dir);
+    let mut experiment = Experiment::load_in(dir, manifest, &options)?;
     let planned: Vec<_> = experiment.plan.runs.iter().map(|run| run.key.run).collect();
     let recorded: Vec<_> = record.runs.iter().map(|run| run.key).collect();
     if planned != recorded {
@@ -59,13 +57,13 @@ pub(super) fn resume(args: &ResumeArgs) -> Result<Option<Class>> {
         common: Common {
             profile: record.profile,
             sets: record.sets,
-            results: results.to_owned(),
+            results: dir.parent().map_or_else(PathBuf::new, Path::to_owned),
             threads: args.threads,
             json: args.json,
             quiet: args.quiet,
         },
     };
-    let report = run::carry_out(&experiment, &args)?;
+    let report = run::carry_out(&mut experiment, &args)?;
     run::tell(&experiment, &report, &args.common, Output::new(args.common.quiet));
     Ok(report.class())
 }

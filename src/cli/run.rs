@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::error::{Class, Result};
-use crate::experiment::{Experiment, HowToRun, Report, tokens_per_second};
+use crate::experiment::{Experiment, HowToRun, Report, mfu, tokens_per_second};
 use crate::run::progress::Display;
 use crate::run::stop::StopFlag;
 
@@ -13,24 +13,25 @@ use super::{experiment, threads};
 
 /// Trains what is not done and prints the scorecard.
 pub(super) fn run(args: &RunArgs) -> Result<Option<Class>> {
-    let experiment = experiment(&args.manifest, &args.common)?;
-    let report = carry_out(&experiment, args)?;
+    let mut experiment = experiment(&args.manifest, &args.common)?;
+    let report = carry_out(&mut experiment, args)?;
     let output = Output::new(args.common.quiet);
     tell(&experiment, &report, &args.common, output);
     Ok(report.class())
 }
 
 /// Trains what is not done, with progress on stderr.
-pub(super) fn carry_out(experiment: &Experiment, args: &RunArgs) -> Result<Report> {
+pub(super) fn carry_out(experiment: &mut Experiment, args: &RunArgs) -> Result<Report> {
     let output = Output::new(args.common.quiet);
     let display = match (args.common.quiet, output.fancy()) {
         (true, _) => Display::silent(),
         (false, true) => Display::bars(),
         (false, false) => Display::lines(),
     };
+    experiment.search_batch(threads(&args.common, experiment), &display)?;
     let stop = StopFlag::on_signals()?;
     experiment.run(&HowToRun {
-        threads: threads(args.common.threads),
+        threads: threads(&args.common, experiment),
         jobs: args.jobs.map(usize::from),
         share: !args.no_share,
         rerun: args.rerun,
@@ -44,11 +45,15 @@ pub(super) fn tell(experiment: &Experiment, report: &Report, common: &Common, ou
     for (label, error) in &report.failures {
         output.warn(&format!("{label} failed: {error}"));
     }
-    if report.interrupted {
-        output.note("interrupted: the same command carries on from here");
-    }
     if common.json {
         output.result(&json(experiment, report).to_string());
+    } else if report.interrupted {
+        // What is finished so far is no result of the experiment; `report` shows it.
+        let finished = report.results.iter().flatten().count();
+        output.note(&format!(
+            "interrupted: {finished} of {} runs are finished; the same command carries on from here",
+            report.results.len()
+        ));
     } else {
         output.result(&report.scorecard.to_string());
         output.note(&format!("results are in {}", experiment.dir.path().display()));
@@ -77,6 +82,15 @@ fn json(experiment: &Experiment, report: &Report) -> Value {
                 "finished": result.is_some(),
                 "result_hash": result.as_ref().map(|result| result.result_hash),
                 "tokens_per_second": result.as_ref().and_then(|result| tokens_per_second(&run.config, result)),
+                "backend": run.config.backend.kind,
+                "device": run.config.backend.device,
+                "precision": run.config.backend.precision,
+                "environment_class": result.as_ref().map(|result| &result.environment_class),
+                "mfu_percent": result
+                    .as_ref()
+                    .and_then(|result| mfu(&run.config, run.sizes.flops_per_token as f64, result))
+                    .map(|mfu| mfu * 100.0),
+                "peak_device_bytes": result.as_ref().and_then(|result| result.timings.peak_device_bytes),
                 "peak_rss_bytes": result.as_ref().and_then(|result| result.timings.peak_rss_bytes),
                 "steps": steps.collect::<Vec<_>>(),
                 "evals": evals.collect::<Vec<_>>(),
@@ -111,6 +125,7 @@ fn json(experiment: &Experiment, report: &Report) -> Value {
         "experiment": experiment.plan.name,
         "directory": experiment.dir.path(),
         "interrupted": report.interrupted,
+        "first_step_seconds": report.first_step_seconds,
         "runs": runs,
         "verdicts": verdicts,
         "failures": failures,

@@ -2,7 +2,6 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::data::expand;
 use crate::error::{Class, Error, Result};
 use crate::experiment::{Experiment, Report};
 use crate::files::Files;
@@ -14,7 +13,7 @@ use super::{experiment, run};
 
 /// Exits 4 where a hash or value differs.
 pub(super) fn verify(args: &VerifyArgs) -> Result<Option<Class>> {
-    let experiment = experiment(&args.manifest, &args.common)?;
+    let mut experiment = experiment(&args.manifest, &args.common)?;
     let output = Output::new(args.common.quiet);
     let baseline = baseline(&experiment, args)?;
     let report = if args.read {
@@ -27,7 +26,7 @@ pub(super) fn verify(args: &VerifyArgs) -> Result<Option<Class>> {
             jobs: None,
             common: args.common.clone(),
         };
-        run::carry_out(&experiment, &how)?
+        run::carry_out(&mut experiment, &how)?
     };
     for (label, error) in &report.failures {
         output.warn(&format!("{label} failed: {error}"));
@@ -58,7 +57,7 @@ fn baseline(experiment: &Experiment, args: &VerifyArgs) -> Result<PathBuf> {
         return Ok(path.clone());
     }
     match &experiment.manifest.head.scorecard.reproducibility.baseline {
-        Some(path) => Ok(PathBuf::from(expand(path)?)),
+        Some(path) => Ok(PathBuf::from(path)),
         None => Err(Error::input("no baseline is named")
             .file(&args.manifest)
             .key("scorecard.reproducibility.baseline")

@@ -1,7 +1,10 @@
 //! A manifest carried out, from its plan to tables and scorecard.
 
+mod jobs;
 mod judge;
+mod missing;
 mod pins;
+mod preflight;
 mod speed;
 mod tables;
 mod trained;
@@ -11,13 +14,15 @@ use std::sync::Mutex;
 
 use crate::data::Cache;
 use crate::error::{Class, Error, Result};
-use crate::files::Files;
+use crate::files::{FileError, Files};
 use crate::gate::{Comparison, read_results};
+use crate::hash::Digest;
 use crate::host::host_name;
 use crate::manifest::{Manifest, Options};
-use crate::plan::run_config::RunConfig;
+use crate::plan::run_config::{BackendKind, RunConfig};
 use crate::plan::{Plan, PlannedRun, plan};
 use crate::record::{self, ExperimentDir, PlanRecord, RunResult};
+use crate::run::batch_search;
 use crate::run::execute::Executor;
 use crate::run::library::Library;
 use crate::run::progress::Display;
@@ -29,8 +34,10 @@ use crate::run::task::Task;
 use crate::scorecard::Scorecard;
 use crate::train::engine::Engine;
 
+pub use jobs::Jobs;
+pub use preflight::Preflight;
 pub use speed::ResultsOnDisk;
-pub use tables::{Recorded, tokens_per_second};
+pub use tables::{Recorded, mfu, tokens_per_second};
 pub use trained::Trained;
 
 /// An experiment: its plan, its data and where its results are.
@@ -44,6 +51,8 @@ pub struct Experiment {
     /// Its data.
     pub library: Library,
     files: Files,
+    /// The search that `train.device_batch_size = "auto"` still asks for.
+    search: Option<Digest>,
 }
 
 /// How to carry it out. Nothing here changes a result.
@@ -72,6 +81,8 @@ pub struct Report {
     pub interrupted: bool,
     /// The verdicts.
     pub scorecard: Scorecard,
+    /// From the start of this process to the end of the first optimizer step in it; none where it took no step.
+    pub first_step_seconds: Option<f64>,
 }
 
 impl Report {
@@ -97,10 +108,56 @@ impl Experiment {
     /// Anything wrong with the manifest or with data that are here. Data that are not here are no error yet.
     pub fn load(manifest: &Path, options: &Options, results: &Path) -> Result<Self> {
         let manifest = Manifest::load(manifest, options)?;
+        let dir = ExperimentDir::at(results.join(manifest.results_name()));
+        Self::plan_in(dir, manifest)
+    }
+
+    /// The same with its results in `dir`, whatever the directory is called.
+    ///
+    /// # Errors
+    /// As [`Self::load`].
+    pub fn load_in(dir: &Path, manifest: &Path, options: &Options) -> Result<Self> {
+        Self::plan_in(ExperimentDir::at(dir), Manifest::load(manifest, options)?)
+    }
+
+    fn plan_in(dir: ExperimentDir, manifest: Manifest) -> Result<Self> {
         let library = Library::new(Cache::from_env());
         let plan = plan(&manifest, &library)?;
-        let dir = ExperimentDir::at(results.join(&plan.results_name));
-        Ok(Self { manifest, plan, dir, library, files: Files::from_env()? })
+        let mut experiment = Self { manifest, plan, dir, library, files: Files::from_env()?, search: None };
+        if experiment.manifest.asks_for_batch_search() {
+            let question = batch_search::question(&experiment.plan);
+            match batch_search::recorded(&experiment.files, &experiment.dir, &question)? {
+                Some(rows) => experiment.settle_batch(rows)?,
+                None => experiment.search = Some(question),
+            }
+        }
+        Ok(experiment)
+    }
+
+    fn settle_batch(&mut self, rows: usize) -> Result<()> {
+        self.manifest.settle_device_batch(rows);
+        self.plan = plan(&self.manifest, &self.library)?;
+        self.search = None;
+        Ok(())
+    }
+
+    /// Whether the device batch size is still to be searched for; until then the plan has a usual one.
+    pub fn awaits_batch_search(&self) -> bool {
+        self.search.is_some()
+    }
+
+    /// Searches for the device batch size if the manifest asks for it and nobody has yet, and keeps what it finds.
+    ///
+    /// # Errors
+    /// Data that are not here; a run that does not fit with one row; a backend that cannot search.
+    pub fn search_batch(&mut self, threads: usize, display: &Display) -> Result<()> {
+        let Some(question) = self.search else { return Ok(()) };
+        self.require_data()?;
+        display.line("searching for the largest device batch size that fits");
+        let rows = batch_search::search(&self.plan, threads)?;
+        batch_search::record(&self.files, &self.dir, &question, rows)?;
+        display.line(&format!("device batch size: {rows} rows"));
+        self.settle_batch(rows)
     }
 
     /// What a run is called.
@@ -118,45 +175,13 @@ impl Experiment {
             if run.key.pending {
                 return Ok(None);
             }
-            let task = Task::new(self.label(run), run.config.clone());
-            Status::read(&self.files, &self.dir.run(&task.run_key), &task).map(Some)
+            self.status(run).map(Some)
         };
         self.plan.runs.iter().map(status).collect()
     }
 
-    /// What data are missing, by the patterns that name them.
-    pub fn missing_data(&self) -> Result<Vec<String>> {
-        let mut missing = Vec::new();
-        for run in &self.plan.runs {
-            for pattern in self.library.missing(&run.config.data)? {
-                if !missing.contains(&pattern) {
-                    missing.push(pattern);
-                }
-            }
-        }
-        Ok(missing)
-    }
-
-    /// The error of running without the data, or with other data than are pinned.
-    pub fn require_data(&self) -> Result<()> {
-        self.require_present()?;
-        self.check_pins()
-    }
-
-    /// The error of running without the data.
-    pub fn require_present(&self) -> Result<()> {
-        let missing = self.missing_data()?;
-        if missing.is_empty() {
-            return Ok(());
-        }
-        Err(Error::input(format!("the data are not here: {}", missing.join(", ")))
-            .file(&self.manifest.file)
-            .key("data.shards")
-            .expected("upstream's parquet shards and its tokenizer at these places")
-            .help(
-                "download them with nanochat (`python -m nanochat.dataset -n 8`, `python -m scripts.tok_train`), or \
-                 try the embedded corpus: --set 'data.shards=\"embedded\"' --set data.tokenizer.vocab_size=4096",
-            ))
+    fn status(&self, run: &PlannedRun) -> Result<Status> {
+        Status::read(&self.files, &self.dir.run(&run.key.run), &run.config, &run.key.run)
     }
 
     /// Trains what is not finished, writing tables after every run and the scorecard at the end.
@@ -165,18 +190,20 @@ impl Experiment {
     /// What keeps the experiment from being carried out at all. A run that fails is in the report.
     pub fn run(&self, how: &HowToRun<'_>) -> Result<Report> {
         self.require_data()?;
-        let tasks: Vec<_> =
-            self.plan.runs.iter().map(|run| Task::new(self.label(run), run.config.clone())).collect();
+        let task = |run: &PlannedRun| Task::new(self.label(run), run.config.clone(), run.key.run);
+        let tasks: Vec<_> = self.plan.runs.iter().map(task).collect();
         let _lock = self.begin(how)?;
-        let mut statuses = Vec::new();
-        for task in &tasks {
-            statuses.push(Status::read(&self.files, &self.dir.run(&task.run_key), task)?);
+        let mut before: Vec<Option<RunResult>> = Vec::new();
+        for run in &self.plan.runs {
+            before.push(match self.status(run) {
+                Ok(status) => finished(status),
+                // Whatever is wrong with a result, running again replaces it.
+                Err(_) if how.rerun => None,
+                Err(error) => return Err(error),
+            });
         }
-        let before: Vec<Option<RunResult>> = statuses.into_iter().map(finished).collect();
         if how.rerun {
-            for (task, _) in tasks.iter().zip(&before).filter(|(_, result)| result.is_some()) {
-                self.set_aside(task)?;
-            }
+            tasks.iter().try_for_each(|task| self.set_aside(task))?;
         }
         let pending: Vec<bool> = tasks
             .iter()
@@ -187,7 +214,11 @@ impl Experiment {
                 first && (how.rerun || before[index].is_none())
             })
             .collect();
-        let jobs = how.jobs.unwrap_or_else(|| self.jobs(how.threads, &pending));
+        let jobs = if self.shares_a_device() {
+            1
+        } else {
+            how.jobs.unwrap_or_else(|| self.jobs(how.threads, &pending).count)
+        };
         let results = Mutex::new(if how.rerun { vec![None; tasks.len()] } else { before.clone() });
         let unfinished = Mutex::new(vec![("planned", None, 0); tasks.len()]);
         let rows = |config: &_| self.library.rows(config);
@@ -238,7 +269,8 @@ impl Experiment {
         self.write_tables(&results, &unfinished)?;
         let scorecard = self.judge(&results, &unfinished)?;
         tables::write_scorecard(&self.files, &self.dir, &scorecard)?;
-        Ok(Report { results, failures, interrupted, scorecard })
+        let first_step_seconds = how.display.first_step_seconds();
+        Ok(Report { results, failures, interrupted, scorecard, first_step_seconds })
     }
 
     /// The report of what is on disk; trains nothing.
@@ -248,7 +280,8 @@ impl Experiment {
         let results: Vec<_> = statuses.into_iter().map(|status| status.and_then(finished)).collect();
         let unfinished = vec![("planned", None, 0); results.len()];
         let scorecard = self.judge(&results, &unfinished)?;
-        Ok(Report { results, failures: Vec::new(), interrupted: false, scorecard })
+        let failures = Vec::new();
+        Ok(Report { results, failures, interrupted: false, scorecard, first_step_seconds: None })
     }
 
     /// Results against a baseline.
@@ -262,25 +295,15 @@ impl Experiment {
         Ok(crate::gate::bless(&self.files, baseline, &name, &candidates)?)
     }
 
-    /// How many runs to train at the same time. Small models leave cores idle between their operations, so whole runs
-    /// side by side are faster; not where speed is to be judged, which needs runs alone on the machine.
-    pub fn jobs(&self, threads: usize, pending: &[bool]) -> usize {
-        /// Parameters up to which a run cannot keep a second thread busy. Measured: see results/benchmarks.
-        const SMALL: u64 = 1_000_000;
-        let waiting = pending.iter().filter(|&&pending| pending).count();
-        let small = self.plan.runs.iter().all(|run| run.sizes.params.total <= SMALL);
-        let judges_speed = self.manifest.cells.iter().len() > 0 && self.asks_for_speed();
-        if small && !judges_speed { waiting.min(threads).max(1) } else { 1 }
-    }
-
-    fn asks_for_speed(&self) -> bool {
-        self.manifest.head.scorecard.speed.min_ratio > 0.0
-            && self.plan.arms.iter().any(|arm| arm.control.is_some())
+    /// Whether runs compute on tch's device: they go one after another, for its memory, its counts and the bits of its
+    /// CPU work are the whole process's.
+    fn shares_a_device(&self) -> bool {
+        self.plan.runs.iter().any(|run| run.config.backend.kind == BackendKind::Tch)
     }
 
     /// Makes the directory, locks it, removes what a crash left, and writes the plan.
     fn begin(&self, how: &HowToRun<'_>) -> Result<crate::files::DirLock> {
-        self.files.create_dir_all(self.dir.path())?;
+        self.files.create_dir_all(self.dir.path()).map_err(|error| self.not_writable(&error))?;
         let holder = crate::files::LockHolder::this_process(&host_name());
         let mut told = false;
         let lock = crate::files::DirLock::acquire_waiting(
@@ -301,7 +324,10 @@ impl Experiment {
             lock => lock?,
         };
         self.files.recover(self.dir.path())?;
-        let control = self.plan.arms.iter().find_map(|arm| arm.control);
+        let mut controls: Vec<usize> = self.plan.arms.iter().filter_map(|arm| arm.control).collect();
+        controls.dedup();
+        // Where every arm has a control of its own, no single one is the experiment's.
+        let control = Some(controls).filter(|controls| controls.len() == 1).and_then(|mut one| one.pop());
         let runs = self.plan.runs.iter().map(|run| record::PlannedRun {
             arm: self.arm(run).to_owned(),
             seed: run.config.seed,
@@ -325,9 +351,21 @@ impl Experiment {
         Ok(lock)
     }
 
+    /// The error of a results directory that cannot be made.
+    fn not_writable(&self, cause: &FileError) -> Error {
+        Error::input(format!("the results directory cannot be made: {cause}"))
+            .file(self.dir.path())
+            .expected("a directory that can be written")
+            .help("choose another place with --results DIR")
+    }
+
     /// Keeps a finished result under another name and drops its checkpoints, so that the run starts over.
     fn set_aside(&self, task: &Task) -> Result<()> {
         let run = self.dir.run(&task.run_key);
+        // Unfinished, or set aside for another cell of the same run.
+        if !run.result().exists() {
+            return Ok(());
+        }
         let free = |n: &u32| !run.path().join(format!("result.{n}.json")).exists();
         let kept = run.path().join(format!("result.{}.json", (1..=9999).find(free).unwrap_or(0)));
         let bytes = self.files.read(&run.result())?;

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use crate::backend::torch::peak::peak_flops;
 use crate::error::Result;
 use crate::files::Files;
 use crate::optim::config::StepValues;
@@ -64,7 +65,9 @@ pub(super) fn summary(run: &Recorded<'_>) -> RunSummary {
     if let Some(last) = result.evals.last() {
         summary.metrics.extend(last.values.iter().map(|(name, value)| (name.clone(), value.0)));
     }
-    summary.metrics.extend(result.step_losses.last().map(|loss| ("loss".to_owned(), f64::from(loss.0))));
+    summary
+        .metrics
+        .extend(result.step_losses.last().map(|loss| ("train_loss".to_owned(), f64::from(loss.0))));
     summary.tokens_per_second = tokens_per_second(run.config, result);
     summary.alone = result.timings.alone;
     summary.shared_steps = result.timings.shared_steps;
@@ -80,6 +83,13 @@ pub fn tokens_per_second(config: &RunConfig, result: &RunResult) -> Option<f64> 
     seconds.sort_by(f64::total_cmp);
     let median = *seconds.get(seconds.len() / 2)?;
     (median > 0.0).then(|| config.batch.total_batch_size as f64 / median)
+}
+
+/// Model FLOPs utilisation: upstream's FLOPs a token at the median step, over the accelerator's peak. None without an
+/// accelerator whose peak is known.
+pub fn mfu(config: &RunConfig, flops_per_token: f64, result: &RunResult) -> Option<f64> {
+    let peak = peak_flops(result.host.accelerator.as_deref()?, config.backend.precision)?;
+    Some(tokens_per_second(config, result)? * flops_per_token / peak)
 }
 
 /// What every step consumes.
@@ -127,8 +137,9 @@ fn run_row(run: &Recorded<'_>) -> RunRow {
         eval_seconds: seconds(|r| r.timings.eval_seconds),
         checkpoint_seconds: seconds(|r| r.timings.checkpoint_seconds),
         tokens_per_second: speed,
-        mfu: None,
+        mfu: result.and_then(|result| mfu(config, run.flops_per_token, result)),
         peak_rss_bytes: result.and_then(|r| r.timings.peak_rss_bytes),
+        peak_device_bytes: result.and_then(|r| r.timings.peak_device_bytes),
         host: result.map_or_else(String::new, |r| r.host.host.clone()),
         cpu_model: result.map_or_else(String::new, |r| r.host.cpu_model.clone()),
         accelerator: result.and_then(|r| r.host.accelerator.clone()),

@@ -24,7 +24,7 @@ mod tests;
 
 pub use atomic::{AtomicFile, Files};
 pub use bits::{ExactF32, ExactF64};
-pub use clock::{utc, utc_now};
+pub use clock::{now, utc, utc_now};
 pub use error::{FileError, FileResult};
 pub use faults::{Fault, FaultAt, Faults, Step};
 pub use lock::{DirLock, LockError, LockHolder};

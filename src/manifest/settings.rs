@@ -96,9 +96,29 @@ pub struct ScheduleSettings {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TrainSettings {
     /// Rows of a micro-batch.
-    pub device_batch_size: usize,
+    pub device_batch_size: DeviceBatch,
     /// Tokens of a step.
     pub total_batch_size: TotalBatch,
+}
+
+/// Rows of a micro-batch, or the most that fit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum DeviceBatch {
+    /// In rows.
+    Rows(usize),
+    /// Found by search on the device.
+    Auto(AutoWord),
+}
+
+impl DeviceBatch {
+    /// The rows, once they are known.
+    pub fn rows(self) -> Option<usize> {
+        match self {
+            Self::Rows(rows) => Some(rows),
+            Self::Auto(_) => None,
+        }
+    }
 }
 
 /// Tokens of a step, or upstream's law.
@@ -314,7 +334,7 @@ pub struct QualitySettings {
     pub metric: QualityMetric,
     /// How much worse still passes.
     pub margin: f64,
-    /// Of the one-sided bound.
+    /// Of the two-sided interval whose ends decide.
     pub confidence: f64,
 }
 

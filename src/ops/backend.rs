@@ -2,13 +2,32 @@
 
 use super::TrainOps;
 
+/// Where a backend computes, for the records; nothing here changes a result.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Hardware {
+    /// Version of the library whose kernels it uses, where that is not nanorun's own.
+    pub library: Option<String>,
+    /// The accelerator's name, where it uses one.
+    pub accelerator: Option<String>,
+}
+
 /// A backend that trains.
 pub trait Backend: TrainOps {
     /// Bytes held for tensors right now, pooled memory not counted.
     fn live_bytes(&self) -> u64;
+    /// The most bytes held for tensors since the backend was made; none where it does not count.
+    fn peak_bytes(&self) -> Option<u64> {
+        None
+    }
     /// How often tensor memory has been asked of the system; none where the backend does not count.
     fn allocations(&self) -> Option<u64> {
         None
+    }
+    /// Waits until every op is done, where ops may return before they are.
+    fn synchronize(&self) {}
+    /// Where it computes.
+    fn hardware(&self) -> Hardware {
+        Hardware::default()
     }
     /// Names the set of machines and settings that give the same bits.
     fn environment_class(&self) -> String;

@@ -19,7 +19,7 @@ mod forward;
 mod train;
 mod types;
 
-pub use backend::Backend;
+pub use backend::{Backend, Hardware};
 pub use forward::ForwardOps;
 pub use train::TrainOps;
 pub use types::{

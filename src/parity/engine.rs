@@ -6,6 +6,7 @@ use crate::model::config::ModelConfig;
 use crate::ops::SequenceShape;
 use crate::optim::config::StepValues;
 use crate::plan::run_config::{BackendChoice, BackendKind};
+use crate::precision::Precision;
 use crate::run::engine::engine_from;
 use crate::train::engine::{Engine, MicroBatch, NamedTensor};
 
@@ -52,8 +53,15 @@ impl ParitySubject for EngineSubject {
         match self.backend.kind {
             BackendKind::Cpu => "cpu".to_owned(),
             BackendKind::Scalar => "scalar".to_owned(),
-            BackendKind::Tch => format!("tch:{}", self.backend.device),
+            BackendKind::Tch => match self.backend.precision {
+                Precision::F32 => format!("tch:{}", self.backend.device),
+                Precision::Bf16 => format!("tch:{} in bf16", self.backend.device),
+            },
         }
+    }
+
+    fn precision(&self) -> Precision {
+        self.backend.precision
     }
 
     // A new engine: an optimizer cannot go back to its first step.

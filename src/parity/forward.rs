@@ -3,11 +3,14 @@
 use super::Case;
 use super::check::{Check, Worst, relative_frobenius, ulps};
 use super::subject::{ParitySubject, argmax};
-use super::tolerance::{EXACT, FORWARD, GRADIENT, NORMAL_ULPS};
+use super::tolerance::{
+    EXACT, FORWARD, FORWARD_BF16, GRADIENT, LAMBDA_BF16, MEAN_BF16, NORMAL_ULPS, TENSOR_BF16, Tolerance,
+};
 use crate::error::Result;
 use crate::model::init::initial_values;
 use crate::model::param::{Init, ParamGroup, ParamSpec};
 use crate::ops::SequenceShape;
+use crate::precision::Precision;
 
 /// What the configuration alone decides: parameter counts and initial weights.
 pub(super) fn configuration_checks(case: &Case, specs: &[ParamSpec]) -> Result<Vec<Check>> {
@@ -51,6 +54,8 @@ pub(super) fn forward_checks(
     subject: &mut dyn ParitySubject,
 ) -> Result<Vec<Check>> {
     let batch = case.forward_batch()?;
+    let precision = subject.precision();
+    let forward = FORWARD.or_bf16(FORWARD_BF16, precision);
     subject.set_params(&case.params("forward_params", specs)?)?;
 
     let losses = subject.losses(batch.inputs, batch.targets, batch.sequence)?;
@@ -70,21 +75,25 @@ pub(super) fn forward_checks(
             format!("row {}, position {}, {pass}", index / batch.sequence.len, index % batch.sequence.len)
         }
     };
-    token_loss.see_values(at("evaluation"), &losses, token_losses, FORWARD);
-    token_loss.see_values(at("training"), &train_losses, token_losses, FORWARD);
+    token_loss.see_values(at("evaluation"), &losses, token_losses, forward);
+    token_loss.see_values(at("training"), &train_losses, token_losses, forward);
 
     let mut mean_loss = Worst::new("mean loss");
     let means = [("all targets", &losses, batch.targets), ("five ignored", &masked, &masked_targets)];
     for ((place, losses, targets), expected) in means.into_iter().zip(case.mean_losses) {
-        mean_loss.see(|| place.to_owned(), (mean(losses, targets) - expected).abs(), FORWARD);
+        mean_loss.see(
+            || place.to_owned(),
+            (mean(losses, targets) - expected).abs(),
+            FORWARD.or_bf16(MEAN_BF16, precision),
+        );
     }
 
     Ok(vec![
         token_loss.finish(),
         mean_loss.finish(),
-        logits_check(case, &logits)?,
-        gradient_check(specs, &grads, &case.params("forward_grads", specs)?),
-        greedy_check(case, subject)?,
+        logits_check(case, &logits, forward)?,
+        gradient_check(specs, &grads, &case.params("forward_grads", specs)?, precision),
+        greedy_check(case, subject, forward)?,
     ])
 }
 
@@ -98,7 +107,7 @@ pub(super) fn mean(losses: &[f32], targets: &[i32]) -> f64 {
     losses.iter().map(|loss| f64::from(*loss)).sum::<f64>() / counted(targets) as f64
 }
 
-fn logits_check(case: &Case, logits: &[f32]) -> Result<Check> {
+fn logits_check(case: &Case, logits: &[f32], tolerance: Tolerance) -> Result<Check> {
     let (tail, expected) = case.logits_tail()?;
     let (rows, vocab) = (case.sizes.sequence_len, case.sizes.vocab_size);
     let mut worst = Worst::new("logits");
@@ -111,24 +120,41 @@ fn logits_check(case: &Case, logits: &[f32]) -> Result<Check> {
         let (position, id) = (index / vocab, index % vocab);
         format!("row {}, position {}, id {id}", position / tail, rows - tail + position % tail)
     };
-    worst.see_values(place, &found, expected, FORWARD);
+    worst.see_values(place, &found, expected, tolerance);
     Ok(worst.finish())
 }
 
-fn gradient_check(specs: &[ParamSpec], found: &[Vec<f32>], expected: &[Vec<f32>]) -> Check {
+fn gradient_check(
+    specs: &[ParamSpec],
+    found: &[Vec<f32>],
+    expected: &[Vec<f32>],
+    precision: Precision,
+) -> Check {
     let mut worst = Worst::new("gradients");
     if found.len() != expected.len() {
         worst.see(|| format!("{} gradients", found.len()), f64::INFINITY, GRADIENT);
     }
     for ((spec, found), expected) in specs.iter().zip(found).zip(expected) {
-        worst.see(|| spec.name.clone(), relative_frobenius(found, expected), GRADIENT);
+        worst.see(
+            || spec.name.clone(),
+            relative_frobenius(found, expected),
+            GRADIENT.or_bf16(tensor_bf16(spec), precision),
+        );
     }
     worst.finish()
 }
 
+/// What a tensor's gradient or value may be off in bf16.
+pub(super) fn tensor_bf16(spec: &ParamSpec) -> Tolerance {
+    match spec.group {
+        ParamGroup::Resid | ParamGroup::X0 | ParamGroup::Smear => LAMBDA_BF16,
+        _ => TENSOR_BF16,
+    }
+}
+
 /// Compares tokens as far as upstream's choice is clear: where the two likeliest tokens are closer than twice the
 /// tolerance of a logit, rounding decides, and what follows is another text.
-fn greedy_check(case: &Case, subject: &mut dyn ParitySubject) -> Result<Check> {
+fn greedy_check(case: &Case, subject: &mut dyn ParitySubject, tolerance: Tolerance) -> Result<Check> {
     let (prompt, expected) = (&case.greedy.prompt_ids, &case.greedy.output_ids);
     let found = subject.greedy(prompt, expected.len())?;
     let text: Vec<i32> = prompt.iter().chain(expected).copied().collect();
@@ -137,7 +163,7 @@ fn greedy_check(case: &Case, subject: &mut dyn ParitySubject) -> Result<Check> {
         .chunks(case.sizes.vocab_size)
         .skip(prompt.len() - 1)
         .take(expected.len())
-        .take_while(|logits| margin(logits) >= 2.0 * FORWARD.limit)
+        .take_while(|logits| margin(logits) >= 2.0 * tolerance.limit)
         .count();
 
     let mut worst = Worst::new("greedy tokens");

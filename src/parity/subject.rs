@@ -4,6 +4,7 @@ use crate::error::Result;
 use crate::model::config::GptConfig;
 use crate::ops::SequenceShape;
 use crate::optim::config::{OptimizerConfig, ScheduleConfig, StepValues};
+use crate::precision::Precision;
 
 /// A case's configuration: the recipe of its commit at its sizes, with its own optimizer values.
 #[derive(Debug, Clone, PartialEq)]
@@ -20,6 +21,10 @@ pub struct ParityConfig {
 pub trait ParitySubject {
     /// The backend's name, as tables show it.
     fn backend(&self) -> String;
+    /// What it computes in.
+    fn precision(&self) -> Precision {
+        Precision::F32
+    }
     /// Replaces all parameters, clears gradients and starts the optimizer afresh.
     fn set_params(&mut self, values: &[Vec<f32>]) -> Result<()>;
     /// All parameters.

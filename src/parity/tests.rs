@@ -12,9 +12,10 @@ use crate::optim::config::{
     GroupConfig, MomentumSchedule, MuonConfig, OptimizerConfig, ScheduleConfig, StepValues, Warmdown,
     WeightDecayShape,
 };
+use crate::plan::run_config::{BackendChoice, BackendKind};
 use crate::precision::Precision;
 
-fn fixtures() -> PathBuf {
+pub(super) fn fixtures() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/parity")
 }
 
@@ -268,8 +269,23 @@ fn upstreams_own_numbers_pass_in_every_case() {
 /// The engines that runs train with, on every case.
 #[test]
 fn the_cpu_backend_passes_every_case() {
-    use crate::plan::run_config::{BackendChoice, BackendKind};
-    let backend = BackendChoice { kind: BackendKind::Cpu, device: "cpu".into(), precision: Precision::F32 };
+    passes_every_case(BackendKind::Cpu, Precision::F32);
+}
+
+#[cfg(feature = "tch")]
+#[test]
+fn the_tch_backend_passes_every_case() {
+    passes_every_case(BackendKind::Tch, Precision::F32);
+}
+
+#[cfg(feature = "tch")]
+#[test]
+fn the_tch_backend_passes_every_case_in_bf16_within_its_own_tolerances() {
+    passes_every_case(BackendKind::Tch, Precision::Bf16);
+}
+
+fn passes_every_case(kind: BackendKind, precision: Precision) {
+    let backend = BackendChoice { kind, device: "cpu".into(), precision };
     for directory in discover(&[fixtures()]).unwrap() {
         let case = Case::read(&directory).unwrap();
         let config = config_of(&case).unwrap();

@@ -15,9 +15,21 @@
 //! | the same of lambdas and zero projections | or 4 times upstream's noise in the final ones | relative |
 //! | train: val bpb before | 1e-5 | absolute |
 //!
+//! In bf16 (8 bits of mantissa: a value is rounded by up to 2^-9 of itself, in every product and activation), against the
+//! same float32 numbers:
+//!
+//! | check | tolerance | of |
+//! |---|---|---|
+//! | token loss, logits | 0.1 | absolute |
+//! | mean loss, warm: losses, val bpb | 0.01 | absolute |
+//! | gradients, warm: parameters | 0.08 | relative, Frobenius norm, each tensor |
+//! | gradients of lambdas | 0.5 | relative, sums over everything that cancel |
+//!
 //! *Upstream's noise* is the largest move of upstream's own numbers when its starting parameters are multiplied by
 //! `1 + 1e-7 N(0, 1)`, over three draws; a case brings it along, a number for each step and tensor. At the float32-era
 //! commits it is so small that the first of the two tolerances always holds.
+
+use crate::precision::Precision;
 
 /// How far a number may be off, and why so far.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -65,6 +77,26 @@ pub const WARM_PARAMS: Tolerance = Tolerance {
 pub const WARM_BPB: Tolerance =
     Tolerance { limit: 1e-5, reason: "a mean over thousands of tokens, or 4 times upstream's own noise" };
 
+/// Losses and logits of single tokens in bf16.
+pub const FORWARD_BF16: Tolerance =
+    Tolerance { limit: 0.1, reason: "bf16 activations: three decimal digits, through every layer" };
+
+/// Mean losses and bits per byte in bf16, one forward pass or along a trajectory.
+pub const MEAN_BF16: Tolerance = Tolerance {
+    limit: 0.01,
+    reason: "bf16 rounding averages out over tokens, and does not add up over ten steps",
+};
+
+/// Gradients and parameters in bf16.
+pub const TENSOR_BF16: Tolerance = Tolerance {
+    limit: 0.08,
+    reason: "bf16 activations and gradients; Muon's direction is orthogonalised in bf16",
+};
+
+/// Gradients and parameters of lambdas in bf16.
+pub const LAMBDA_BF16: Tolerance =
+    Tolerance { limit: 0.5, reason: "one number from a sum over all activations that cancels" };
+
 /// How many times upstream's own noise a trajectory may be off: the noise is the largest of only three draws, and
 /// another order of summation moves every step, not the start alone.
 pub const NOISE_FACTOR: f64 = 4.0;
@@ -91,6 +123,15 @@ pub const TRAIN_STEP_0_BF16: Tolerance = Tolerance {
 };
 
 impl Tolerance {
+    /// This in float32, `bf16` in bf16.
+    #[must_use]
+    pub fn or_bf16(self, bf16: Self, precision: Precision) -> Self {
+        match precision {
+            Precision::F32 => self,
+            Precision::Bf16 => bf16,
+        }
+    }
+
     /// Widened to [`NOISE_FACTOR`] times upstream's noise, if that is more.
     #[must_use]
     pub fn or_noise(self, noise: f64) -> Self {

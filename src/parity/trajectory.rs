@@ -1,11 +1,11 @@
 //! Checks along training trajectories.
 
 use super::check::{Check, Worst, relative_frobenius};
-use super::forward::{counted, mean};
+use super::forward::{counted, mean, tensor_bf16};
 use super::subject::{ParityConfig, ParitySubject};
 use super::tolerance::{
-    SCHEDULE, TRAIN_LOSS, TRAIN_NOISE_LIMIT, TRAIN_STEP_0, TRAIN_STEP_0_BF16, Tolerance, WARM_BPB, WARM_LOSS,
-    WARM_PARAMS,
+    MEAN_BF16, SCHEDULE, TRAIN_LOSS, TRAIN_NOISE_LIMIT, TRAIN_STEP_0, TRAIN_STEP_0_BF16, Tolerance, WARM_BPB,
+    WARM_LOSS, WARM_PARAMS,
 };
 use super::{Case, Trajectory};
 use crate::error::Result;
@@ -14,12 +14,12 @@ use crate::optim::config::GroupConfig;
 use crate::precision::Precision;
 
 /// What a subject's run along a trajectory gave.
-struct Run {
+pub(super) struct Run {
     bpb_initial: f64,
     /// By step and micro-batch.
-    losses: Vec<Vec<f64>>,
+    pub(super) losses: Vec<Vec<f64>>,
     params_after_step_0: Vec<Vec<f32>>,
-    params_final: Vec<Vec<f32>>,
+    pub(super) params_final: Vec<Vec<f32>>,
     bpb_final: f64,
 }
 
@@ -30,6 +30,8 @@ pub(super) fn warm_checks(
     subject: &mut dyn ParitySubject,
 ) -> Result<Vec<Check>> {
     let reference = &case.warm;
+    let precision = subject.precision();
+    let bpb = WARM_BPB.or_bf16(MEAN_BF16, precision);
     let run = train(case, reference, &case.params("forward_params", specs)?, reference.steps.len(), subject)?;
 
     let mut losses = Worst::new("warm: losses");
@@ -37,15 +39,17 @@ pub(super) fn warm_checks(
     for (step, found) in reference.steps.iter().zip(&run.losses) {
         // Noise does not fade: a step is at least as uncertain as those before it.
         noise = noise.max(step.loss_noise);
-        see_losses(&mut losses, step, found, WARM_LOSS.or_noise(noise));
+        see_losses(&mut losses, step, found, WARM_LOSS.or_noise(noise).or_bf16(MEAN_BF16, precision));
     }
-    let param_tolerance =
-        |name: &str| WARM_PARAMS.or_noise(reference.final_param_noise.get(name).copied().unwrap_or(0.0));
+    let param_tolerance = |spec: &ParamSpec| {
+        let noise = reference.final_param_noise.get(&spec.name).copied().unwrap_or(0.0);
+        WARM_PARAMS.or_noise(noise).or_bf16(tensor_bf16(spec), precision)
+    };
     let after_step_0 = case.params("warm_params_after_step_0", specs)?;
     let last = case.params("warm_params_final", specs)?;
     Ok(vec![
         schedule_check(reference, subject),
-        bpb_check("warm: val bpb before", run.bpb_initial, reference.val_bpb_initial, WARM_BPB),
+        bpb_check("warm: val bpb before", run.bpb_initial, reference.val_bpb_initial, bpb),
         losses.finish(),
         params_check(
             "warm: parameters after step 0",
@@ -59,7 +63,7 @@ pub(super) fn warm_checks(
             "warm: val bpb after",
             run.bpb_final,
             reference.val_bpb_final,
-            WARM_BPB.or_noise(reference.val_bpb_final_noise),
+            WARM_BPB.or_noise(reference.val_bpb_final_noise).or_bf16(MEAN_BF16, precision),
         ),
     ])
 }
@@ -94,9 +98,9 @@ pub(super) fn train_checks(
             specs,
             &run.params_after_step_0,
             &after_step_0,
-            |name| {
-                let noise = reference.final_param_noise.get(name).copied().unwrap_or(0.0);
-                if normalises_rounding(name) { tolerance.or_noise(noise) } else { tolerance }
+            |spec| {
+                let noise = reference.final_param_noise.get(&spec.name).copied().unwrap_or(0.0);
+                if normalises_rounding(&spec.name) { tolerance.or_noise(noise) } else { tolerance }
             },
         ),
     ])
@@ -108,7 +112,8 @@ fn normalises_rounding(name: &str) -> bool {
     name.ends_with("_lambdas") || name == "backout_lambda" || name.ends_with("c_proj.weight")
 }
 
-fn train(
+/// `steps` steps along a trajectory.
+pub(super) fn train(
     case: &Case,
     reference: &Trajectory,
     start: &[Vec<f32>],
@@ -187,12 +192,12 @@ fn params_check(
     specs: &[ParamSpec],
     found: &[Vec<f32>],
     expected: &[Vec<f32>],
-    tolerance: impl Fn(&str) -> Tolerance,
+    tolerance: impl Fn(&ParamSpec) -> Tolerance,
 ) -> Check {
     let mut worst = Worst::new(name);
     for (index, (spec, expected)) in specs.iter().zip(expected).enumerate() {
         let found = found.get(index).map_or(&[][..], Vec::as_slice);
-        worst.see(|| spec.name.clone(), relative_frobenius(found, expected), tolerance(&spec.name));
+        worst.see(|| spec.name.clone(), relative_frobenius(found, expected), tolerance(spec));
     }
     worst.finish()
 }

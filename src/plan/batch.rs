@@ -4,9 +4,13 @@ use super::run_config::BatchConfig;
 use crate::error::{Error, Result};
 use crate::manifest::Cell;
 
-/// Divides a step of `total` tokens into micro-batches.
-pub(super) fn batch(cell: &Cell, total: u64, sequence_len: usize) -> Result<BatchConfig> {
-    let device_batch_size = cell.settings.train.device_batch_size;
+/// Divides a step of `total` tokens into micro-batches. Where their size is still to be searched for, the largest power
+/// of two up to `usual` that divides stands in.
+pub(super) fn batch(cell: &Cell, total: u64, sequence_len: usize, usual: usize) -> Result<BatchConfig> {
+    let device_batch_size = match cell.settings.train.device_batch_size.rows() {
+        Some(rows) => rows,
+        None => stand_in(total / sequence_len as u64, usual),
+    };
     let micro = device_batch_size as u64 * sequence_len as u64;
     if micro <= total && total.is_multiple_of(micro) {
         return Ok(BatchConfig {
@@ -27,6 +31,11 @@ pub(super) fn batch(cell: &Cell, total: u64, sequence_len: usize) -> Result<Batc
     let written = ["train.total_batch_size", "train.device_batch_size", "model.sequence_len"];
     let path = written.into_iter().find(|path| cell.is_written(path)).unwrap_or("train.device_batch_size");
     Err(cell.locate(path, error))
+}
+
+fn stand_in(rows: u64, usual: usize) -> usize {
+    let fits = |size: &usize| *size <= usual && rows.is_multiple_of(*size as u64);
+    std::iter::successors(Some(1_usize), |size| size.checked_mul(2)).take_while(fits).last().unwrap_or(1)
 }
 
 fn suggestion(total: u64, device: u64, sequence: u64) -> String {

@@ -81,9 +81,11 @@ pub(super) fn complete(
     let total = match (settings.train.total_batch_size, settings.model.kind) {
         (TotalBatch::Tokens(tokens), _) => tokens,
         (TotalBatch::Auto(_), ModelKind::Gpt) => upstream::auto_batch_size(target as f64, reference),
-        (TotalBatch::Auto(_), _) => (settings.train.device_batch_size * sequence_len) as u64,
+        (TotalBatch::Auto(_), _) => {
+            (settings.train.device_batch_size.rows().unwrap_or(1) * sequence_len) as u64
+        }
     };
-    let batch = batch::batch(cell, total, sequence_len)?;
+    let batch = batch::batch(cell, total, sequence_len, recipe.data.device_batch_size)?;
     let steps = steps(cell, model.flops_per_token, target, total)?;
     let weight_decay = settings.optimizer.weight_decay
         * upstream::weight_decay_factor(
@@ -181,7 +183,8 @@ fn gpt(cell: &Cell, recipe: &Recipe, vocab_size: usize) -> Result<Sized> {
     if !model.head_dim.is_multiple_of(2) {
         let what = format!("head_dim {} is odd", model.head_dim);
         let error = Error::input(what).expected("an even number: rotary positions turn pairs of channels");
-        return Err(cell.locate("model.head_dim", error));
+        let (below, above) = (model.head_dim - 1, model.head_dim + 1);
+        return Err(cell.locate("model.head_dim", error.help(format!("the nearest are {below} and {above}"))));
     }
     let shape = GptShape {
         depth: model.depth,
@@ -268,9 +271,17 @@ fn gpt(cell: &Cell, recipe: &Recipe, vocab_size: usize) -> Result<Sized> {
 fn microgpt(cell: &Cell, vocab_size: usize) -> Result<Sized> {
     let model = &cell.settings.model;
     if !model.n_embd.is_multiple_of(model.n_head) {
-        let what = format!("{} heads do not divide the {} channels", model.n_head, model.n_embd);
-        let error = Error::input(what).expected(format!("a divisor: {}", divisors(model.n_embd)));
-        return Err(cell.locate("model.n_head", error));
+        let (heads, width) = (model.n_head, model.n_embd);
+        let what = format!("{heads} heads do not divide the {width} channels");
+        let below = width / heads * heads;
+        let widths: Vec<String> =
+            [below, below + heads].iter().filter(|&&width| width > 0).map(usize::to_string).collect();
+        let error = Error::input(what)
+            .expected(format!("n_head to divide n_embd: {}", divisors(width)))
+            .help(format!("or n_embd = {} with {heads} heads", widths.join(" or ")));
+        // Point at whichever of the two was written.
+        let path = if cell.is_written("model.n_head") { "model.n_head" } else { "model.n_embd" };
+        return Err(cell.locate(path, error));
     }
     let config = MicrogptConfig {
         sequence_len: model.sequence_len,

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use serde::Serialize;
 
-use super::{Plan, PlannedRun};
+use super::{Plan, PlannedRun, details};
 
 /// Whether a run is going to be trained, and why or why not.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -199,46 +199,25 @@ impl View<'_> {
         if plan.runs.iter().any(|run| run.key.pending) {
             text.push_str("keys: pending until the data are here\n");
         }
-        self.sizes(&mut text);
+        self.distinct(&mut text, "sizes", details::sizes);
+        self.distinct(&mut text, "schedule", details::schedule);
+        self.distinct(&mut text, "rates", details::rates);
+        self.distinct(&mut text, "Muon", details::muon);
         text
     }
 
-    /// One line for each distinct model and batch.
-    fn sizes(&self, text: &mut String) {
+    /// One line for each distinct text that `of` gives.
+    fn distinct(&self, text: &mut String, title: &str, of: fn(&PlannedRun) -> String) {
         let mut seen: Vec<String> = Vec::new();
         for run in &self.plan.runs {
-            let line = size_line(run);
-            if !seen.contains(&line) {
-                let _ = writeln!(text, "{}{line}", if seen.is_empty() { "sizes: " } else { "       " });
+            let line = of(run);
+            if !line.is_empty() && !seen.contains(&line) {
+                let title = if seen.is_empty() { format!("{title}: ") } else { " ".repeat(title.len() + 2) };
+                let _ = writeln!(text, "{title}{line}");
                 seen.push(line);
             }
         }
     }
-}
-
-fn size_line(run: &PlannedRun) -> String {
-    use crate::model::config::ModelConfig;
-    let config = &run.config;
-    let commit = config.commit.get(..7).unwrap_or(&config.commit);
-    let model = match &config.model {
-        ModelConfig::Gpt(gpt) => format!(
-            "gpt depth {}, dim {}, {} heads ({} kv), T {}, vocabulary {}",
-            gpt.n_layer, gpt.n_embd, gpt.n_head, gpt.n_kv_head, gpt.sequence_len, gpt.vocab_size
-        ),
-        ModelConfig::Microgpt(gpt) => format!(
-            "microgpt depth {}, dim {}, {} heads, T {}, vocabulary {}",
-            gpt.n_layer, gpt.n_embd, gpt.n_head, gpt.sequence_len, gpt.vocab_size
-        ),
-        ModelConfig::Bigram(bigram) => format!(
-            "bigram dim {}, T {}, vocabulary {}",
-            bigram.n_embd, bigram.sequence_len, bigram.vocab_size
-        ),
-    };
-    let batch = &config.batch;
-    format!(
-        "{model}; batch {} = {} x {} rows; recipe {commit}",
-        batch.total_batch_size, batch.grad_accum_steps, batch.device_batch_size
-    )
 }
 
 /// Aligns columns; those in `right` to the right.

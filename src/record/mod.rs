@@ -9,6 +9,7 @@ pub mod journal;
 pub mod layout;
 pub mod plan_record;
 pub mod result;
+mod seal;
 pub mod tables;
 
 #[cfg(test)]

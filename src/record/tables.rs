@@ -37,6 +37,7 @@ table! {
     tokens_per_second: Option<f64>, "tokens/s", measured, "tokens over wall time, median over the steps after the first";
     mfu: Option<f64>, "", measured, "share of the device's peak FLOP rate, where that is known";
     peak_rss_bytes: Option<u64>, "bytes", measured, "most memory the process held";
+    peak_device_bytes: Option<u64>, "bytes", measured, "most memory of tensors on the device, where it is counted";
     host: String, "", measured, "host name";
     cpu_model: String, "", measured, "the CPU's name";
     accelerator: Option<String>, "", measured, "the accelerator's name";

@@ -89,13 +89,22 @@ fn on_backend<M: Network + 'static>(
         BackendKind::Scalar => Ok(Box::new(ScalarEngine::new(network, optimizer, &values)?)),
         #[cfg(feature = "tch")]
         BackendKind::Tch => {
-            let device = backend.device.parse::<crate::backend::torch::device::TorchDevice>()?;
-            let ops = crate::backend::torch::TorchBackend::new(device, backend.precision, threads)?;
+            let ops = torch(backend, threads)?;
             Ok(Box::new(OpsEngine::new(network, ops, optimizer, &values)?))
         }
         #[cfg(not(feature = "tch"))]
         BackendKind::Tch => Err(crate::backend::torch::device::DeviceError::NotBuilt.into()),
     }
+}
+
+/// The tch backend as a run chooses it.
+///
+/// # Errors
+/// A device, precision or libtorch that is not here.
+#[cfg(feature = "tch")]
+pub fn torch(backend: &BackendChoice, threads: usize) -> Result<crate::backend::torch::TorchBackend> {
+    let device = backend.device.parse::<crate::backend::torch::device::TorchDevice>()?;
+    Ok(crate::backend::torch::TorchBackend::new(device, backend.precision, threads)?)
 }
 
 fn values(specs: &[ParamSpec], config: &RunConfig) -> Result<Vec<Vec<f32>>> {

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use crate::data::Cursor;
 use crate::error::{Error, Result};
-use crate::files::{Files, utc_now};
+use crate::files::{Files, now, utc_now};
 use crate::hash::Digest;
 use crate::host::{HostFacts, peak_rss_bytes};
 use crate::plan::key::NUMERICS_VERSION;
@@ -79,7 +79,12 @@ pub fn train(
     files.create_dir_all(dir.path())?;
     write_manifest(files, dir, task)?;
     let journal = Journal::new(files.clone(), dir.journal());
-    let host = HostFacts::collect(setting.threads);
+    let hardware = engine.hardware();
+    let host = HostFacts {
+        libtorch: hardware.library,
+        accelerator: hardware.accelerator,
+        ..HostFacts::collect(setting.threads)
+    };
     let store = CheckpointStore::new(files.clone(), dir.checkpoints());
     let start = find_start(task, setting, &store, &journal, engine, &host, observer)?;
     let unjournalled = Cell::new(false);
@@ -111,7 +116,7 @@ pub fn train(
             // For people to look at: a model that cannot be sampled from is trained all the same.
             let samples = (setting.samples)(engine).unwrap_or_else(|error| format!("no samples: {error}\n"));
             files.write(&dir.samples(), samples.as_bytes())?;
-            let result = result(task, setting, *finished, &timings, &journal, host)?;
+            let result = result(task, setting, *finished, &timings, &journal, host, engine.peak_bytes())?;
             result.write(files, &dir.result())?;
             journal.add(JournalEvent::Finished { result_hash: result.result_hash })?;
             // The result is safe: nobody needs to go back.
@@ -231,6 +236,7 @@ fn result(
     watched: &Watched,
     journal: &Journal,
     host: HostFacts,
+    peak_device_bytes: Option<u64>,
 ) -> Result<RunResult> {
     let history = journal.read()?.entries;
     let count =
@@ -248,6 +254,7 @@ fn result(
         resumes,
         alone: setting.alone,
         peak_rss_bytes: peak_rss_bytes(),
+        peak_device_bytes,
         started: history.first().map_or_else(utc_now, |entry| entry.at.clone()),
         finished: utc_now(),
     };
@@ -294,7 +301,7 @@ impl Watch<'_> {
 impl Observer for Watch<'_> {
     fn event(&mut self, event: &Event<'_>) {
         match event {
-            Event::Saving => self.timings.since_step = Some(Instant::now()),
+            Event::Saving => self.timings.since_step = Some(now()),
             Event::Saved { step } => {
                 let seconds =
                     self.timings.since_step.take().map_or(0.0, |since| since.elapsed().as_secs_f64());

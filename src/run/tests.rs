@@ -50,7 +50,7 @@ impl Lab {
             Options { sets: sets.iter().map(|&set| set.to_owned()).collect(), ..Options::default() };
         let manifest = Manifest::parse(Path::new("m.toml"), manifest, &options).unwrap();
         let plan = plan(&manifest, &self.library).unwrap();
-        Task::new("run".to_owned(), plan.runs[0].config.clone())
+        Task::new("run".to_owned(), plan.runs[0].config.clone(), plan.runs[0].key.run)
     }
 
     /// A GPT of `steps` steps with an evaluation of four batches every two.

@@ -2,7 +2,7 @@
 
 use crate::error::{Error, Result};
 use crate::model::param::ParamSpec;
-use crate::ops::SequenceShape;
+use crate::ops::{Hardware, SequenceShape};
 use crate::optim::config::StepValues;
 use crate::optim::optimizer::NamedState;
 
@@ -56,6 +56,14 @@ pub trait Engine {
     fn decode(&mut self, ids: &[i32]) -> Result<Vec<f32>>;
     /// Bytes the backend holds for tensors right now.
     fn live_bytes(&self) -> u64;
+    /// The most bytes the backend held for tensors since the engine was made; none where it does not count.
+    fn peak_bytes(&self) -> Option<u64> {
+        None
+    }
+    /// Where the backend computes, for the records.
+    fn hardware(&self) -> Hardware {
+        Hardware::default()
+    }
     /// How often tensor memory has been asked of the system; none where nobody counts.
     fn allocations(&self) -> Option<u64> {
         None

@@ -3,7 +3,7 @@
 use crate::error::{Error, Result};
 use crate::model::network::Network;
 use crate::model::param::{ParamGroup, ParamSpec, Params};
-use crate::ops::{Backend, OpError, OpResult};
+use crate::ops::{Backend, Hardware, OpError, OpResult};
 use crate::optim::config::{OptimizerConfig, StepValues};
 use crate::optim::optimizer::Optimizer;
 
@@ -18,6 +18,8 @@ pub struct OpsEngine<M: Network, B: Backend> {
     grads: Params<B::Grad>,
     optimizer: Optimizer<B>,
     cache: Option<M::Cache<B>>,
+    /// Rows of the last micro-batch, to name in an out-of-memory.
+    rows: usize,
 }
 
 /// A parameter as its group is used: embedding tables are only gathered from, or multiplied as a tied `lm_head`.
@@ -51,6 +53,7 @@ impl<M: Network, B: Backend> OpsEngine<M, B> {
             grads: Params(grads),
             optimizer,
             cache: None,
+            rows: 0,
             ops,
         })
     }
@@ -77,11 +80,15 @@ impl<M: Network, B: Backend> Engine for OpsEngine<M, B> {
             let (tokens, targets) = (ops.tokens(batch.inputs)?, ops.tokens(batch.targets)?);
             network.loss_and_grads(ops, weights, tables, &tokens, &targets, batch.sequence, grad_scale, grads)
         };
-        run().map_err(op_error)
+        self.rows = batch.sequence.batch;
+        run().map_err(|error| batch_error(error, batch.sequence.batch))
     }
 
     fn update(&mut self, values: &StepValues) -> Result<()> {
-        self.optimizer.step(&self.ops, &mut self.weights, &mut self.grads, values).map_err(op_error)?;
+        // What fits beside the optimizer's temporaries depends on the micro-batch no longer, but on what it left in pools.
+        let rows = self.rows;
+        let updated = self.optimizer.step(&self.ops, &mut self.weights, &mut self.grads, values);
+        updated.map_err(|error| batch_error(error, rows))?;
         self.grads.0.iter_mut().try_for_each(|grad| self.ops.zero_grad(grad)).map_err(op_error)
     }
 
@@ -91,7 +98,7 @@ impl<M: Network, B: Backend> Engine for OpsEngine<M, B> {
             let (tokens, targets) = (ops.tokens(batch.inputs)?, ops.tokens(batch.targets)?);
             network.losses(ops, weights, tables, &tokens, &targets, batch.sequence)
         };
-        run().map_err(op_error)
+        run().map_err(|error| batch_error(error, batch.sequence.batch))
     }
 
     fn logits(&mut self, batch: &MicroBatch<'_>) -> Result<Vec<f32>> {
@@ -144,6 +151,14 @@ impl<M: Network, B: Backend> Engine for OpsEngine<M, B> {
         self.ops.live_bytes()
     }
 
+    fn peak_bytes(&self) -> Option<u64> {
+        self.ops.peak_bytes()
+    }
+
+    fn hardware(&self) -> Hardware {
+        self.ops.hardware()
+    }
+
     fn allocations(&self) -> Option<u64> {
         self.ops.allocations()
     }
@@ -153,15 +168,62 @@ impl<M: Network, B: Backend> Engine for OpsEngine<M, B> {
     }
 }
 
+const OUT_OF_MEMORY: &str = "the run does not fit into memory";
+
 /// An op's failure as a failed run, with what to try.
 pub fn op_error(error: OpError) -> Error {
     match error {
-        OpError::OutOfMemory { .. } => Error::run("the run does not fit into memory")
-            .help("halve train.device_batch_size (gradient accumulation keeps the batch and the schedule)")
+        OpError::OutOfMemory { .. } => Error::run(OUT_OF_MEMORY)
+            .help("the model itself does not fit, whatever the batch: lower model.depth, or take another device")
             .because(error),
         OpError::Shape { .. } => {
             Error::internal("an operation was given shapes that do not fit").because(error)
         }
         OpError::Backend { .. } => Error::run("the backend failed").because(error),
+    }
+}
+
+/// The same with a micro-batch of `rows` rows on the device: where memory ran out, it names the size to try.
+pub fn batch_error(error: OpError, rows: usize) -> Error {
+    let out_of_memory = matches!(error, OpError::OutOfMemory { .. });
+    let told = op_error(error);
+    if out_of_memory { told.help(smaller_batch(rows)) } else { told }
+}
+
+/// Whether an error says that memory ran out.
+pub fn is_out_of_memory(error: &Error) -> bool {
+    error.what() == OUT_OF_MEMORY
+}
+
+/// What to try where a device batch of `rows` rows does not fit: the largest size below it that divides every batch that
+/// `rows` divides.
+pub fn smaller_batch(rows: usize) -> String {
+    match (2..=rows).find(|factor| rows.is_multiple_of(*factor)) {
+        Some(factor) => format!(
+            "try --set train.device_batch_size={} (gradient accumulation keeps the total batch; the run is another one \
+             to its key, for sums are made in another order)",
+            rows / factor
+        ),
+        None => "one row a micro-batch does not fit: lower model.sequence_len or model.depth, or take another device"
+            .to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn out_of_memory_names_a_size_that_divides_the_batch() {
+        let error = |rows| batch_error(OpError::OutOfMemory { op: "linear", bytes: 1 << 30 }, rows);
+        for (rows, smaller) in [(32, 16), (6, 3), (9, 3), (5, 1)] {
+            let error = error(rows);
+            assert!(is_out_of_memory(&error));
+            assert_eq!(error.class().exit_code(), 3);
+            let help = error.help_text().unwrap();
+            assert!(help.contains(&format!("device_batch_size={smaller} ")), "{help}");
+        }
+        assert!(error(1).help_text().unwrap().contains("one row"));
+        assert!(!is_out_of_memory(&op_error(OpError::Backend { op: "linear", message: "x".to_owned() })));
     }
 }

@@ -1,11 +1,11 @@
 //! The step loop: trains a run from wherever it stands to a step, evaluating and saving on the way.
 
 use std::collections::BTreeMap;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::data::{Batch, Cursor};
 use crate::error::{Error, Result};
-use crate::files::{ExactF32, ExactF64};
+use crate::files::{ExactF32, ExactF64, now};
 use crate::hash::{Canonical, Digest};
 use crate::ops::SequenceShape;
 use crate::plan::run_config::{EvalConfig, RunConfig};
@@ -198,7 +198,7 @@ impl Session<'_> {
         source: &mut dyn BatchSource,
         state: &mut TrainState<Option<Cursor>>,
     ) -> Result<f32> {
-        let started = Instant::now();
+        let started = now();
         let accumulation = self.config.batch.grad_accum_steps;
         let (mut sum, mut cursor, mut tokens) = (0.0_f64, None, 0);
         for _ in 0..accumulation {
@@ -216,7 +216,7 @@ impl Session<'_> {
             return Ok(loss);
         }
         let values = self.config.schedule.step_values(state.step);
-        let update = Instant::now();
+        let update = now();
         engine.update(&values)?;
         let (update_seconds, seconds) = (update.elapsed().as_secs_f64(), started.elapsed().as_secs_f64());
         let done = StepDone {
@@ -280,7 +280,7 @@ impl Session<'_> {
         guard: &mut DriftGuard,
         state: &mut TrainState<Option<Cursor>>,
     ) -> Result<bool> {
-        let started = Instant::now();
+        let started = now();
         let step = state.step;
         self.observer.event(&Event::Evaluating { step });
         let batches = eval_batches(self.config)?;
@@ -299,7 +299,7 @@ impl Session<'_> {
             )));
         }
         let mut watch = guard.start(HeldBytes::read(engine, self.alone));
-        let mut kept = Instant::now();
+        let mut kept = now();
         if progress.batches < batches {
             let mut source = self.rows.validation(progress.cursor.clone())?;
             while progress.batches < batches {
@@ -313,7 +313,7 @@ impl Session<'_> {
                 let stop = (self.stop)();
                 if stop || progress.batches == batches || kept.elapsed() >= KEEP_PROGRESS_EVERY {
                     self.store.save_evaluation(&progress)?;
-                    kept = Instant::now();
+                    kept = now();
                 }
                 if stop && progress.batches < batches {
                     return Ok(false);

@@ -43,7 +43,13 @@ impl Place {
 
     /// Every run's result hash by label, from `report --json`.
     pub(crate) fn hashes(&self) -> Vec<(String, Option<String>)> {
-        let report = self.run(&["report", "m.toml", "--json"]);
+        self.hashes_with(&[])
+    }
+
+    /// The same of the experiment under further arguments.
+    pub(crate) fn hashes_with(&self, more: &[&str]) -> Vec<(String, Option<String>)> {
+        let arguments: Vec<&str> = ["report", "m.toml", "--json"].iter().chain(more).copied().collect();
+        let report = self.run(&arguments);
         let runs = report.json()["runs"].as_array().unwrap().clone();
         let text = |value: &serde_json::Value| value.as_str().map(str::to_owned);
         runs.iter().map(|run| (text(&run["label"]).unwrap(), text(&run["result_hash"]))).collect()

@@ -5,6 +5,7 @@
 
 use tch::{Device, Kind, Tensor};
 
+use super::chunks;
 use super::fault::{TchResult, shape_error};
 use super::linear::float;
 use super::shim::{self, Flash};
@@ -12,10 +13,6 @@ use crate::ops::AttentionShape;
 
 /// Queries of a block.
 const QUERY_BLOCK: i64 = 128;
-/// Scores held at once on the CPU device; a block of one key/value head may exceed it.
-const CPU_SCORES: i64 = 1 << 20;
-/// Scores held at once on a CUDA device.
-const CUDA_SCORES: i64 = 1 << 28;
 
 /// What the backward needs besides inputs and output.
 #[derive(Debug)]
@@ -84,7 +81,7 @@ impl Sizes {
 
     /// Blocks of queries, each for a range of key/value heads of the batch.
     fn blocks(self, device: Device) -> impl Iterator<Item = Block> {
-        let budget = if device.is_cuda() { CUDA_SCORES } else { CPU_SCORES };
+        let budget = chunks::scores(device.into()) as i64;
         let all = self.batch * self.kv_heads;
         (0..self.queries).step_by(QUERY_BLOCK as usize).flat_map(move |first| {
             let rows = QUERY_BLOCK.min(self.queries - first);

@@ -10,7 +10,7 @@ use super::embedding::SegmentPlan;
 use super::fault::{TchResult, named};
 use super::{facts, memory, shim};
 use crate::host::cpu_model;
-use crate::ops::{Backend, OpResult};
+use crate::ops::{Backend, Hardware, OpResult};
 use crate::precision::Precision;
 
 /// The ops on libtorch.
@@ -24,6 +24,7 @@ pub struct TorchBackend {
     /// Whether this device adds bfloat16 products to a float32 accumulator in one call.
     pub(super) mixed_addmm: bool,
     class: String,
+    hardware: Hardware,
 }
 
 impl TorchBackend {
@@ -42,10 +43,12 @@ impl TorchBackend {
             flash: false,
             mixed_addmm: false,
             class: String::new(),
+            hardware: Hardware::default(),
         };
         let start = |e: tch::TchError| DeviceError::Start { message: e.to_string() };
         let _guard = tch::no_grad_guard();
         shim::set_threads(backend.threads).map_err(start)?;
+        memory::limit_cpu();
         if let TorchDevice::Cuda(_) = device {
             // The first tensor starts CUDA; its failure is the driver's or the library's, not an op's.
             let _ = Tensor::f_zeros([1], (Kind::Float, backend.tch_device())).map_err(start)?;
@@ -53,7 +56,18 @@ impl TorchBackend {
             backend.flash = precision == Precision::Bf16 && attention::flash_trial(backend.tch_device());
         }
         backend.class = backend.describe(&facts);
+        backend.hardware = Hardware {
+            library: Some(facts.version.clone()),
+            accelerator: backend.gpu(&facts).map(str::to_owned),
+        };
+        memory::reset_peak(device);
         Ok(backend)
+    }
+
+    /// The name of the GPU it computes on.
+    fn gpu<'a>(&self, facts: &'a facts::TorchFacts) -> Option<&'a str> {
+        let TorchDevice::Cuda(index) = self.device else { return None };
+        facts.cuda.as_ref().ok()?.devices.get(index).map(|gpu| gpu.name.as_str())
     }
 
     /// The environment class: what must be equal for bits to be.
@@ -66,11 +80,12 @@ impl TorchBackend {
                 facts.cpu_capability,
                 self.threads
             ),
-            TorchDevice::Cuda(index) => {
-                let gpu = facts.cuda.as_ref().ok().and_then(|cuda| cuda.devices.get(index));
-                let name = gpu.map_or("unknown", |gpu| gpu.name.as_str());
+            TorchDevice::Cuda(_) => {
+                let name = self.gpu(facts).unwrap_or("unknown");
+                // What was found by trial decides bits like the device itself.
                 let attention = if self.flash { "flash" } else { "chunked" };
-                format!("tch/cuda {name}, libtorch {libtorch}, {attention} attention")
+                let sums = if self.mixed_addmm { "fused" } else { "widened" };
+                format!("tch/cuda {name}, libtorch {libtorch}, {attention} attention, {sums} bf16 sums")
             }
         }
     }
@@ -112,6 +127,25 @@ impl TorchBackend {
 impl Backend for TorchBackend {
     fn live_bytes(&self) -> u64 {
         memory::live_and_peak(self.device).map_or(0, |(live, _)| live)
+    }
+
+    fn peak_bytes(&self) -> Option<u64> {
+        memory::live_and_peak(self.device).map(|(_, peak)| peak)
+    }
+
+    fn allocations(&self) -> Option<u64> {
+        memory::allocations(self.device)
+    }
+
+    fn synchronize(&self) {
+        if let TorchDevice::Cuda(index) = self.device {
+            // A failed kernel shows again at the next op, with its name.
+            drop(shim::cuda_synchronize(index));
+        }
+    }
+
+    fn hardware(&self) -> Hardware {
+        self.hardware.clone()
     }
 
     fn environment_class(&self) -> String {

@@ -29,6 +29,17 @@ impl fmt::Display for TorchDevice {
     }
 }
 
+#[cfg(feature = "tch")]
+impl From<tch::Device> for TorchDevice {
+    /// Where a tensor of this backend is.
+    fn from(device: tch::Device) -> Self {
+        match device {
+            tch::Device::Cuda(index) => Self::Cuda(index),
+            _ => Self::Cpu,
+        }
+    }
+}
+
 impl FromStr for TorchDevice {
     type Err = DeviceError;
 

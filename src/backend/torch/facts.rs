@@ -69,6 +69,21 @@ pub fn torch_facts() -> Result<TorchFacts, Missing> {
     })
 }
 
+/// Bytes of memory of `cuda:index` by the driver's word, without starting libtorch's CUDA; none where there is no such
+/// device or this binary lacks the backend.
+pub fn device_memory(index: usize) -> Option<u64> {
+    #[cfg(feature = "tch")]
+    {
+        let (_, count) = super::shim::driver().ok()?;
+        (index < count).then(|| super::shim::device(index).ok().map(|(_, bytes, _)| bytes)).flatten()
+    }
+    #[cfg(not(feature = "tch"))]
+    {
+        let _ = index;
+        None
+    }
+}
+
 /// The version that the wheel beside the loaded library states: it is another than the headers' when the library was
 /// exchanged after the build. None where the library stands alone.
 #[cfg(feature = "tch")]
@@ -99,6 +114,8 @@ fn cuda_facts() -> Result<CudaFacts, String> {
     if devices.is_empty() {
         return Err("the NVIDIA driver lists no device".to_owned());
     }
+    // Only now: it takes a second, and nothing may ask libtorch for CUDA before.
+    shim::load_cuda().map_err(words)?;
     if !tch::utils::has_cuda() {
         return Err("this libtorch was built without CUDA".to_owned());
     }

@@ -3,14 +3,11 @@
 use tch::{Kind, Tensor};
 
 use super::backend::Tokens;
+use super::chunks;
 use super::fault::{TchResult, shape_error};
 use super::linear::{self, float};
 use crate::ops::HeadShape;
 
-/// Logits held at once on the CPU device.
-const CPU_LOGITS: usize = 1 << 22;
-/// Logits held at once on a CUDA device.
-const CUDA_LOGITS: usize = 1 << 27;
 /// Up to this softcap `exp(logit)` cannot overflow float32, so the largest logit need not be found.
 const SAFE_SOFTCAP: f32 = 60.0;
 
@@ -63,8 +60,8 @@ pub(super) fn cross_entropy(
         None => None,
     };
     let losses = Tensor::f_empty([rows, 1], (Kind::Float, x.device()))?;
-    let budget = if x.device().is_cuda() { CUDA_LOGITS } else { CPU_LOGITS };
-    let chunk = (budget / head.vocab_size.max(1)).clamp(1, rows.max(1) as usize) as i64;
+    let chunk =
+        (chunks::logits(x.device().into()) / head.vocab_size.max(1)).clamp(1, rows.max(1) as usize) as i64;
     for start in (0..rows).step_by(chunk as usize) {
         let count = chunk.min(rows - start);
         let x = x.f_narrow(0, start, count)?;

@@ -3,22 +3,20 @@
 use crate::model::config::{GptConfig, ModelConfig};
 use crate::precision::Precision;
 
-#[cfg(feature = "tch")]
+use super::chunks;
 use super::device::TorchDevice;
 
-/// Bytes that CUDA, cuBLAS and the allocator's rounding take before the first tensor.
+/// Bytes that CUDA's context, cuBLAS and the allocator's rounding take beside tensors.
 const CUDA_OVERHEAD: u64 = 1 << 30;
-/// Float32 logits of a chunk and their companions; see `loss.rs`.
-const LOGIT_CHUNK: u64 = 1 << 27;
 
-/// What a training run needs at once, in bytes. An estimate: good to about a fifth.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// What a training run needs at once, in bytes. An estimate: tested on the CPU device to within a fifth.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
 pub struct MemoryEstimate {
     /// Master weights, compute copies, gradients and optimizer state.
     pub parameters: u64,
     /// What the forward keeps for the backward, and the largest temporaries beside it.
     pub activations: u64,
-    /// Logits of one chunk, the optimizer's stack, the library itself.
+    /// Logits of one chunk, or what the optimizer needs beyond the room that activations leave; on a GPU the library.
     pub workspace: u64,
 }
 
@@ -31,48 +29,64 @@ impl MemoryEstimate {
 
 /// What training `model` with `rows` rows a micro-batch needs on the tch backend. None for the small models, which fit
 /// anywhere.
-pub fn estimate(model: &ModelConfig, precision: Precision, rows: usize) -> Option<MemoryEstimate> {
+pub fn estimate(
+    model: &ModelConfig,
+    precision: Precision,
+    device: TorchDevice,
+    rows: usize,
+) -> Option<MemoryEstimate> {
     let ModelConfig::Gpt(config) = model else { return None };
-    let compute = match precision {
-        Precision::F32 => 4,
-        Precision::Bf16 => 2,
+    let (compute, copies, widened) = match precision {
+        Precision::F32 => (4, 0, 0),
+        // A copy that products read; float32 copies of both factors of a weight gradient where they are not fused.
+        Precision::Bf16 => (2, 2, 4),
     };
-    let (matrices, tables) = parameters(config);
-    // Master, gradient, two moments; Muon keeps one moment and the rest of AdamW's share is its stack.
-    let copies = if precision == Precision::Bf16 { 2 } else { 0 };
-    let parameters = matrices * (16 + copies) + tables * (4 + 3 * compute);
+    let (matrices, lm_head, tables) = parameters(config);
+    // Master, gradient and the moments: Muon keeps one, AdamW two. Tables and their moments are in the compute type.
+    let parameters = matrices * (12 + copies) + lm_head * (16 + copies) + tables * (4 + 3 * compute);
     let tokens = (rows * config.sequence_len) as u64;
     let (channels, kv) = (config.n_embd as u64, config.kv_dim() as u64);
-    // x, h, q, o, h2 and u of 4 C; k and v. Norms keep a float32 or two a head.
-    let layer = 9 * channels + 2 * kv;
-    let statistics = 4 * (4 + 3 * config.n_head as u64);
-    // Embedding, x0, kept, y, dx0, dx, and the float32 temporaries of the widest backward (two of 4 C).
-    let once = 8 * channels * compute + 2 * 4 * channels * 4;
-    let activations = tokens * (config.n_layer as u64 * (layer * compute + statistics) + once);
-    let chunk = LOGIT_CHUNK.min(tokens * config.vocab_size as u64);
-    let workspace = chunk * (8 + compute) + CUDA_OVERHEAD;
-    Some(MemoryEstimate { parameters, activations, workspace })
+    // x, h, q, o, h2 and u of 4 C; k and v. Norms keep a float32 a row or a head, attention one a head.
+    let layer = (9 * channels + 2 * kv) * compute + 4 * (2 + 3 * config.n_head as u64);
+    // Embedding, x0, kept, its gradient, dx, dx0; relu^2 and its gradient of 4 C each, and in the attention's backward
+    // float32 copies of all it reads and writes, of which the larger counts.
+    let mlp = 8 * channels * compute + 5 * channels * widened;
+    let attention = 4 * (5 * channels + 4 * kv);
+    let once = 6 * channels * compute + mlp.max(attention);
+    let activations = tokens * (config.n_layer as u64 * layer + once);
+    let chunk = (chunks::logits(device) as u64).min(tokens * config.vocab_size as u64) * (12 + compute);
+    let largest = config.padded_vocab_size as u64 * channels;
+    let adamw = largest * (12 + if precision == Precision::Bf16 { 8 } else { 0 });
+    let block = 4 * channels * channels;
+    let muon = block.max((chunks::stacked(device) as u64).min(matrices)) * 16;
+    let scores = (chunks::scores(device) as u64) * 8;
+    let workspace = chunk.max(scores).max(adamw.max(muon).saturating_sub(activations));
+    let overhead = if device == TorchDevice::Cpu { 0 } else { CUDA_OVERHEAD };
+    Some(MemoryEstimate { parameters, activations, workspace: workspace + overhead })
 }
 
-/// Elements of matrices (with `lm_head`) and of embedding tables.
-fn parameters(config: &GptConfig) -> (u64, u64) {
+/// Elements of matrices, of `lm_head`, and of embedding tables.
+fn parameters(config: &GptConfig) -> (u64, u64, u64) {
     let (channels, kv, padded) =
         (config.n_embd as u64, config.kv_dim() as u64, config.padded_vocab_size as u64);
     let block = 2 * channels * channels + 2 * channels * kv + 8 * channels * channels;
     let values = (0..config.n_layer).filter(|&layer| config.has_value_embed(layer)).count() as u64;
-    (config.n_layer as u64 * block + padded * channels, padded * channels + values * padded * kv)
+    (config.n_layer as u64 * block, padded * channels, padded * channels + values * padded * kv)
 }
 
-/// The largest number of rows a micro-batch, at most `rows` and a power of two below it, that fits into `bytes`; none if
-/// not even one does.
-pub fn largest_batch(model: &ModelConfig, precision: Precision, rows: usize, bytes: u64) -> Option<usize> {
-    let fits = |rows| estimate(model, precision, rows).is_none_or(|estimate| estimate.total() <= bytes);
-    if fits(rows) {
-        return Some(rows);
-    }
-    std::iter::successors(Some(rows.next_power_of_two() / 2), |rows| Some(rows / 2))
-        .take_while(|&rows| rows > 0)
-        .find(|&rows| fits(rows))
+/// The largest power of two of rows a micro-batch, below `rows`, that fits into `bytes`; none if not even one row does.
+pub fn largest_batch(
+    model: &ModelConfig,
+    precision: Precision,
+    device: TorchDevice,
+    rows: usize,
+    bytes: u64,
+) -> Option<usize> {
+    let fits = |rows: &usize| {
+        estimate(model, precision, device, *rows).is_none_or(|estimate| estimate.total() <= bytes)
+    };
+    let halves = std::iter::successors(Some(rows.next_power_of_two() / 2), |rows| Some(rows / 2));
+    halves.take_while(|&rows| rows > 0).find(fits)
 }
 
 /// Bytes in tensors now, and at most since [`reset_peak`]. Pooled memory is not counted. None where libtorch does not
@@ -81,8 +95,37 @@ pub fn largest_batch(model: &ModelConfig, precision: Precision, rows: usize, byt
 pub fn live_and_peak(device: TorchDevice) -> Option<(u64, u64)> {
     match device {
         TorchDevice::Cpu => Some(super::shim::cpu_bytes()),
-        TorchDevice::Cuda(index) => super::shim::cuda_bytes(index).ok(),
+        TorchDevice::Cuda(index) => super::shim::cuda_bytes(index).ok().map(|(live, peak, _)| (live, peak)),
     }
+}
+
+/// How often the pool asked the system or the device for memory.
+#[cfg(feature = "tch")]
+pub fn allocations(device: TorchDevice) -> Option<u64> {
+    match device {
+        TorchDevice::Cpu => Some(super::shim::cpu_allocations()),
+        TorchDevice::Cuda(index) => {
+            super::shim::cuda_bytes(index).ok().map(|(_, _, allocations)| allocations)
+        }
+    }
+}
+
+/// The variable that limits the CPU device's memory, in bytes.
+pub const CPU_LIMIT: &str = "NANORUN_TCH_CPU_BYTES";
+
+/// Limits what tensors of the CPU device may take, for the process: more is out of memory, as on a GPU, and not an end by
+/// the system's hand. To what [`CPU_LIMIT`] says, without it to the machine's memory.
+#[cfg(feature = "tch")]
+pub(super) fn limit_cpu() {
+    let told = std::env::var(CPU_LIMIT).ok().and_then(|text| text.parse().ok());
+    super::shim::cpu_limit(told.or_else(machine_memory).unwrap_or(u64::MAX));
+}
+
+#[cfg(feature = "tch")]
+fn machine_memory() -> Option<u64> {
+    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
+    line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok().map(|kibibytes| kibibytes * 1024)
 }
 
 /// Starts counting the peak anew.
@@ -104,23 +147,12 @@ pub fn free_and_total(device: TorchDevice) -> Option<(u64, u64)> {
     }
 }
 
-/// Hands pooled memory back to the device, so that another batch size can be tried after an out-of-memory.
+/// Hands pooled memory back, so that another batch size can be tried after an out-of-memory. Only a courtesy: a failure
+/// shows when memory is next asked for.
 #[cfg(feature = "tch")]
 pub fn release_pool(device: TorchDevice) {
-    if let TorchDevice::Cuda(_) = device {
-        // Only a courtesy: a failure shows when memory is next asked for.
-        drop(super::shim::cuda_empty_cache());
-    }
-}
-
-/// What to try after an out-of-memory at this device batch size.
-pub fn out_of_memory_help(device_batch_size: usize) -> String {
-    match device_batch_size / 2 {
-        0 => "one row a micro-batch does not fit: lower model.sequence_len or model.depth, or take another device"
-            .to_owned(),
-        half => format!(
-            "try --set train.device_batch_size={half} (gradient accumulation keeps the total batch; the run key \
-             changes, for float32 sums do)"
-        ),
+    match device {
+        TorchDevice::Cpu => drop(super::shim::cpu_trim()),
+        TorchDevice::Cuda(_) => drop(super::shim::cuda_empty_cache()),
     }
 }

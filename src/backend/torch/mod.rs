@@ -12,6 +12,7 @@
 //! Without the Cargo feature `tch` only [`device`], [`memory`] and [`peak`] are here: they know the backend, plan its
 //! memory and say how to get it.
 
+mod chunks;
 pub mod device;
 pub mod facts;
 pub mod memory;

@@ -3,6 +3,7 @@
 use tch::{Kind, Tensor};
 
 use super::backend::{Grad, State, Weight};
+use super::chunks;
 use super::fault::{TchResult, shape_error};
 use super::linear::float;
 use crate::ops::{AdamWStep, MuonParam, MuonStep, SgdStep};
@@ -16,10 +17,6 @@ const POLAR: [(f64, f64, f64); 5] = [
     (3.285753657755655, -2.3681294933425376, 0.46449024233003106),
     (2.3465413258596377, -1.7097828382687081, 0.42323551169305323),
 ];
-/// Elements of matrices stacked at once on the CPU device.
-const CPU_STACK: i64 = 1 << 22;
-/// Elements of matrices stacked at once on a CUDA device.
-const CUDA_STACK: i64 = 1 << 26;
 
 /// `w *= 1 - lr*wd`, moments by EMA, `w -= lr/bias1 * m / (sqrt(v/bias2) + eps)`; mathematics in float32. The state of
 /// a bfloat16 table is kept in bfloat16, as upstream does.
@@ -84,7 +81,7 @@ pub(super) fn muon(params: &mut [MuonParam<'_, Weight, Grad, State>], step: &Muo
     if let Some(other) = params.iter().map(|p| p.weight.master.size()).find(|other| *other != size) {
         return Err(shape_error(format!("Muon on {size:?} and {other:?} in one call")));
     }
-    let budget = if first.weight.master.device().is_cuda() { CUDA_STACK } else { CPU_STACK };
+    let budget = chunks::stacked(first.weight.master.device().into()) as i64;
     let count = (budget / (rows * cols).max(1)).max(1) as usize;
     params.chunks_mut(count).try_for_each(|params| muon_stack(params, step, rows, cols))
 }

@@ -1,4 +1,4 @@
-// What tch does not reach: process-wide switches, memory counts, flash attention, the CUDA driver's facts.
+// What tch does not reach: process-wide switches, memory, flash attention, loading CUDA, the CUDA driver's facts.
 //
 // Every function returns null, or a message that the caller frees with nanorun_free. No exception leaves this file.
 // Built by build.rs with the C++ compiler alone: no CUDA toolkit is needed, the driver is looked up at run time.
@@ -11,10 +11,12 @@
 #include <c10/core/Allocator.h>
 #include <c10/core/CPUAllocator.h>
 #include <c10/core/CachingDeviceAllocator.h>
+#include <c10/core/impl/VirtualGuardImpl.h>
 #include <c10/core/impl/alloc_cpu.h>
 #include <torch/version.h>
 
 #include <dlfcn.h>
+#include <unistd.h>
 
 #include <atomic>
 #include <cstdint>
@@ -23,6 +25,8 @@
 #include <exception>
 #include <mutex>
 #include <string>
+#include <unordered_map>
+#include <vector>
 
 namespace {
 
@@ -42,17 +46,25 @@ char* guarded(F&& body) {
   }
 }
 
-// libtorch's own CPU allocator, with the bytes in use counted: the CPU device has no statistics of its own.
-// Each block is preceded by a header as long as the alignment, which holds its size.
+// CPU memory, counted, limited and kept for the next tensor of its size. The CPU device has neither statistics nor an end
+// of its own, for the system promises more than it has; and large blocks that go back to the system cost a page fault a
+// page when they come again. Each block is preceded by a header as long as the alignment, which holds its bytes.
 class CountingAllocator final : public c10::Allocator {
  public:
   c10::DataPtr allocate(size_t bytes) override {
     void* data = nullptr;
     if (bytes > 0) {
-      auto* base = static_cast<char*>(c10::alloc_cpu(bytes + header));
-      std::memcpy(base, &bytes, sizeof bytes);
-      data = base + header;
       const auto now = live.fetch_add(bytes) + bytes;
+      try {
+        TORCH_CHECK_WITH(OutOfMemoryError, now <= limit.load(), "out of memory: tried to allocate ", bytes,
+                         " bytes beside ", now - bytes, " of ", limit.load());
+        char* base = take(room(bytes));
+        std::memcpy(base, &bytes, sizeof bytes);
+        data = base + header;
+      } catch (...) {
+        live.fetch_sub(bytes);
+        throw;
+      }
       auto seen = peak.load();
       while (now > seen && !peak.compare_exchange_weak(seen, now)) {
       }
@@ -70,18 +82,73 @@ class CountingAllocator final : public c10::Allocator {
     size_t bytes = 0;
     std::memcpy(&bytes, base, sizeof bytes);
     live.fetch_sub(bytes);
-    c10::free_cpu(base);
+    try {
+      const std::lock_guard<std::mutex> lock(pool().mutex);
+      pool().blocks[room(bytes)].push_back(base);
+    } catch (...) {
+      c10::free_cpu(base);
+    }
+  }
+
+  // Hands what nobody uses back to the system.
+  static void trim() {
+    const std::lock_guard<std::mutex> lock(pool().mutex);
+    for (auto& [size, blocks] : pool().blocks) {
+      for (char* base : blocks) c10::free_cpu(base);
+    }
+    pool().blocks.clear();
   }
 
   static std::atomic<uint64_t> live;
   static std::atomic<uint64_t> peak;
+  static std::atomic<uint64_t> count;
+  static std::atomic<uint64_t> limit;
 
  private:
   static constexpr size_t header = c10::gAlignment;
+
+  struct Pool {
+    std::mutex mutex;
+    std::unordered_map<size_t, std::vector<char*>> blocks;
+  };
+
+  // Never destroyed: tensors in thread-local storage outlive statics.
+  static Pool& pool() {
+    static auto* instance = new Pool;
+    return *instance;
+  }
+
+  // Bytes rounded up so that tensors of nearly one size share blocks: to 64 bytes, or an eighth of the power of two.
+  static size_t room(size_t bytes) {
+    size_t step = 64;
+    while (step * 16 < bytes) step *= 2;
+    return (bytes + step - 1) / step * step;
+  }
+
+  static char* take(size_t size) {
+    {
+      const std::lock_guard<std::mutex> lock(pool().mutex);
+      const auto found = pool().blocks.find(size);
+      if (found != pool().blocks.end() && !found->second.empty()) {
+        char* base = found->second.back();
+        found->second.pop_back();
+        return base;
+      }
+    }
+    count.fetch_add(1);
+    try {
+      return static_cast<char*>(c10::alloc_cpu(size + header));
+    } catch (...) {
+      trim();
+    }
+    return static_cast<char*>(c10::alloc_cpu(size + header));
+  }
 };
 
 std::atomic<uint64_t> CountingAllocator::live{0};
 std::atomic<uint64_t> CountingAllocator::peak{0};
+std::atomic<uint64_t> CountingAllocator::count{0};
+std::atomic<uint64_t> CountingAllocator::limit{UINT64_MAX};
 
 c10::DeviceAllocator* cuda_allocator() {
   auto* allocator = c10::getDeviceAllocator(c10::DeviceType::CUDA);
@@ -130,6 +197,8 @@ char* nanorun_start() {
   return guarded([] {
     std::call_once(once, [] {
       setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8", 1);
+      // Upstream's choice: the pool grows in place instead of falling to pieces.
+      setenv("PYTORCH_ALLOC_CONF", "expandable_segments:True", 0);
       setenv("MKL_CBWR", "AUTO", 0);
       static CountingAllocator allocator;
       c10::SetCPUAllocator(&allocator, 1);
@@ -176,17 +245,52 @@ char* nanorun_cpu_capability() {
   }
 }
 
+// Loads the CUDA half of libtorch from beside the half that is loaded, once a process. It must come before anything
+// asks whether there is CUDA: libtorch remembers its first answer.
+char* nanorun_load_cuda() {
+  return guarded([] {
+    static std::once_flag once;
+    static std::string failure;
+    std::call_once(once, [] {
+      Dl_info info{};
+      std::string file = "libtorch_cuda.so";
+      if (dladdr(reinterpret_cast<void*>(&at::get_cpu_capability), &info) != 0 && info.dli_fname != nullptr) {
+        const std::string here = info.dli_fname;
+        file = here.substr(0, here.rfind('/') + 1) + file;
+      }
+      if (access(file.c_str(), R_OK) != 0) {
+        failure = "this libtorch was built without CUDA (no " + file + ")";
+      } else if (dlopen(file.c_str(), RTLD_NOW | RTLD_GLOBAL) == nullptr) {
+        const char* words = dlerror();
+        failure = words != nullptr ? words : file + " cannot be loaded";
+      }
+    });
+    TORCH_CHECK(failure.empty(), failure);
+  });
+}
+
+// Waits until a CUDA device has done what it was given.
+char* nanorun_cuda_synchronize(int device) {
+  return guarded([=] {
+    const c10::impl::VirtualGuardImpl cuda(c10::DeviceType::CUDA);
+    cuda.synchronizeDevice(static_cast<c10::DeviceIndex>(device));
+  });
+}
+
 uint64_t nanorun_cpu_bytes() { return CountingAllocator::live.load(); }
 uint64_t nanorun_cpu_peak() { return CountingAllocator::peak.load(); }
+uint64_t nanorun_cpu_allocations() { return CountingAllocator::count.load(); }
+void nanorun_cpu_limit(uint64_t bytes) { CountingAllocator::limit.store(bytes); }
 void nanorun_cpu_reset_peak() { CountingAllocator::peak.store(CountingAllocator::live.load()); }
 
-// Bytes in tensors now and at most since the last reset, on a CUDA device.
-char* nanorun_cuda_bytes(int device, uint64_t* live, uint64_t* peak) {
+// Bytes in tensors now and at most since the last reset, and how often the pool asked the device, on a CUDA device.
+char* nanorun_cuda_bytes(int device, uint64_t* live, uint64_t* peak, uint64_t* allocations) {
   return guarded([=] {
     const auto stats = cuda_allocator()->getDeviceStats(static_cast<c10::DeviceIndex>(device));
     const auto& bytes = stats.allocated_bytes[0];
     *live = static_cast<uint64_t>(bytes.current);
     *peak = static_cast<uint64_t>(bytes.peak);
+    *allocations = static_cast<uint64_t>(stats.num_device_alloc);
   });
 }
 
@@ -201,6 +305,11 @@ char* nanorun_cuda_memory(int device, uint64_t* free, uint64_t* total) {
     *free = info.first;
     *total = info.second;
   });
+}
+
+// Hands pooled CPU memory back to the system.
+char* nanorun_cpu_trim() {
+  return guarded([] { CountingAllocator::trim(); });
 }
 
 // Hands pooled memory back to the device.

@@ -17,7 +17,17 @@ unsafe extern "C" {
     fn nanorun_cpu_bytes() -> u64;
     fn nanorun_cpu_peak() -> u64;
     fn nanorun_cpu_reset_peak();
-    fn nanorun_cuda_bytes(device: c_int, live: *mut u64, peak: *mut u64) -> *mut c_char;
+    fn nanorun_cpu_allocations() -> u64;
+    fn nanorun_cpu_limit(bytes: u64);
+    fn nanorun_cpu_trim() -> *mut c_char;
+    fn nanorun_load_cuda() -> *mut c_char;
+    fn nanorun_cuda_synchronize(device: c_int) -> *mut c_char;
+    fn nanorun_cuda_bytes(
+        device: c_int,
+        live: *mut u64,
+        peak: *mut u64,
+        allocations: *mut u64,
+    ) -> *mut c_char;
     fn nanorun_cuda_reset_peak(device: c_int) -> *mut c_char;
     fn nanorun_cuda_memory(device: c_int, free: *mut u64, total: *mut u64) -> *mut c_char;
     fn nanorun_cuda_empty_cache() -> *mut c_char;
@@ -111,12 +121,43 @@ pub(super) fn cpu_reset_peak() {
     unsafe { nanorun_cpu_reset_peak() };
 }
 
-/// Bytes in tensors of a CUDA device, now and at most since the last reset.
-pub(super) fn cuda_bytes(device: usize) -> TchResult<(u64, u64)> {
-    let (mut live, mut peak) = (0, 0);
-    // SAFETY: both pointers are to live numbers.
-    check(unsafe { nanorun_cuda_bytes(index(device), &raw mut live, &raw mut peak) })?;
-    Ok((live, peak))
+/// Hands pooled CPU memory back to the system.
+pub(super) fn cpu_trim() -> TchResult<()> {
+    // SAFETY: no arguments.
+    check(unsafe { nanorun_cpu_trim() })
+}
+
+/// How often CPU memory was asked of the system, for the pool had none of the size.
+pub(super) fn cpu_allocations() -> u64 {
+    // SAFETY: no arguments.
+    unsafe { nanorun_cpu_allocations() }
+}
+
+/// Bytes that CPU tensors may take in all; more is out of memory.
+pub(super) fn cpu_limit(bytes: u64) {
+    // SAFETY: a plain number.
+    unsafe { nanorun_cpu_limit(bytes) };
+}
+
+/// Loads the CUDA half of libtorch; before anything asks it for CUDA.
+pub(super) fn load_cuda() -> TchResult<()> {
+    // SAFETY: no arguments.
+    check(unsafe { nanorun_load_cuda() })
+}
+
+/// Waits for a CUDA device.
+pub(super) fn cuda_synchronize(device: usize) -> TchResult<()> {
+    // SAFETY: a plain number.
+    check(unsafe { nanorun_cuda_synchronize(index(device)) })
+}
+
+/// Bytes in tensors of a CUDA device, now and at most since the last reset, and how often the pool had to ask the
+/// device for memory.
+pub(super) fn cuda_bytes(device: usize) -> TchResult<(u64, u64, u64)> {
+    let (mut live, mut peak, mut allocations) = (0, 0, 0);
+    // SAFETY: the pointers are to live numbers.
+    check(unsafe { nanorun_cuda_bytes(index(device), &raw mut live, &raw mut peak, &raw mut allocations) })?;
+    Ok((live, peak, allocations))
 }
 
 /// Starts counting a CUDA device's peak anew.

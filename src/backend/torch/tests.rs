@@ -116,6 +116,35 @@ fn shapes_that_do_not_fit_are_errors_with_the_ops_name() {
     assert!(matches!(ops.weight(&[4, 5], &[0.0; 19]), Err(OpError::Shape { .. })));
 }
 
+/// The shim catches what libtorch throws: flash attention wants CUDA, and CUDA's counts want CUDA.
+#[test]
+fn a_bad_call_into_the_shim_is_an_error() {
+    let tensor = || tch::Tensor::zeros([1, 8, 2, 64], (tch::Kind::BFloat16, tch::Device::Cpu));
+    let error =
+        super::shim::flash_forward(&tensor(), &tensor(), &tensor(), 0.125, -1).unwrap_err().to_string();
+    assert!(error.contains("_flash_attention_forward"), "{error}");
+    // Shapes that no attention has.
+    let flat = tch::Tensor::zeros([3], (tch::Kind::Float, tch::Device::Cpu));
+    assert!(super::shim::flash_forward(&flat, &flat, &flat, 1.0, -1).is_err());
+    if super::facts::torch_facts().unwrap().cuda.is_err() {
+        assert!(super::shim::cuda_bytes(0).is_err());
+        assert!(super::shim::cuda_memory(0).is_err());
+        assert!(super::shim::cuda_reset_peak(99).is_err());
+        assert!(super::shim::cuda_synchronize(0).is_err());
+    }
+}
+
+/// CUDA's half of libtorch is loaded after the CPU has computed, and still found.
+#[test]
+fn cuda_is_loaded_when_asked_for() {
+    let ops = cpu(Precision::F32);
+    let _ = ops.zeros(2, 2).unwrap();
+    match super::shim::load_cuda() {
+        Ok(()) => assert!(tch::utils::has_cuda()),
+        Err(error) => assert!(error.to_string().contains("without CUDA"), "{error}"),
+    }
+}
+
 #[test]
 fn live_bytes_follow_tensors() {
     let ops = cpu(Precision::F32);

@@ -63,17 +63,18 @@ pub(super) const FIELDS: &[Field] = &[
         Kind::Int(1, 1024),
         "threads",
         Fallback::Absent("all cores"),
-        "Threads of the cpu backend. Changes no result.",
+        "Threads of the cpu backend; --threads overrides it. Changes no result.",
     ),
     field(
         "train.device_batch_size",
-        Kind::Int(1, 1 << 20),
+        Kind::IntOr(1, 1 << 20, "auto"),
         "rows",
         Fallback::Value(|context| match context.model {
             ModelKind::Gpt => int(context.recipe.data.device_batch_size),
             ModelKind::Microgpt | ModelKind::Bigram => int(1),
         }),
-        "Rows of a micro-batch.",
+        "Rows of a micro-batch. `auto` searches for the largest power of two that fits into the memory of tch's device, \
+         once: the size found is kept with the results.",
     ),
     field(
         "train.total_batch_size",
@@ -105,7 +106,7 @@ pub(super) const FIELDS: &[Field] = &[
         Kind::Float(0.5, 0.9999),
         "",
         Fallback::Value(|_| Value::Float(0.95)),
-        "Confidence of the one-sided bound.",
+        "Confidence of the two-sided interval whose ends decide.",
     ),
     field(
         "scorecard.speed.min_ratio",
