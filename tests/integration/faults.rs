@@ -29,6 +29,11 @@ fn results_of(place: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     results.map(|path| (path.clone(), std::fs::read(path).unwrap())).collect()
 }
 
+/// A start whose every process writes the same steps in the same order.
+fn arguments(results: &str) -> [&str; 9] {
+    ["run", "m.toml", "-q", "--jobs", "1", "--threads", "2", "--results", results]
+}
+
 /// Waits until `there` is true; a minute at most.
 #[track_caller]
 fn wait_for(what: &str, there: impl Fn() -> bool) {
@@ -42,7 +47,6 @@ fn wait_for(what: &str, there: impl Fn() -> bool) {
 #[test]
 fn every_step_of_writing_may_fail_and_nothing_finished_is_lost() {
     let place = Place::with(&short());
-    let arguments = |results| ["run", "m.toml", "-q", "--jobs", "1", "--threads", "2", "--results", results];
     place.run(&arguments("whole")).expect(0);
     let whole = exact_tables(&place.path("whole/tiny"));
     let kinds = ["full", "io", "short", "kill", "readonly"];
@@ -175,11 +179,13 @@ fn a_clock_that_went_back_harms_nothing() {
     place.run(&["diff", "whole/tiny", "results/tiny"]).expect(0);
     place.run(&["report", "m.toml"]).expect(0);
     place.run(&["plan", "m.toml"]).expect(0);
-    let rows: Vec<RunRow> =
-        read_table(&Files::new(), &place.path("results/tiny/runs.parquet")).unwrap();
+    let rows: Vec<RunRow> = read_table(&Files::new(), &place.path("results/tiny/runs.parquet")).unwrap();
     assert!(rows.iter().any(|row| row.started > row.finished), "the test moved no clock");
     for row in rows {
         let seconds = [row.train_seconds, row.eval_seconds, row.checkpoint_seconds];
-        assert!(seconds.iter().all(|&s| s >= 0.0) && row.tokens_per_second.is_none_or(|t| t > 0.0), "{row:?}");
+        assert!(
+            seconds.iter().all(|&s| s >= 0.0) && row.tokens_per_second.is_none_or(|t| t > 0.0),
+            "{row:?}"
+        );
     }
 }

@@ -45,7 +45,8 @@ pub(crate) fn exact_tables(experiment: &Path) -> String {
         let mut text = String::new();
         for column in frame.columns() {
             // Whole values: a frame's own display rounds and leaves out.
-            let values: Vec<String> = column.as_materialized_series().iter().map(|v| format!("{v:?}")).collect();
+            let values: Vec<String> =
+                column.as_materialized_series().iter().map(|v| format!("{v:?}")).collect();
             text += &format!("{}: {}\n", column.name(), values.join(" "));
         }
         text
@@ -188,12 +189,20 @@ fn one_run_with_two_results_is_reported_as_a_defect() {
 
     let diff = place.run(&["diff", "results/tiny", "other/tiny"]).expect(4);
     assert!(diff.stdout.contains("defect"), "{}", diff.stdout);
-    assert!(diff.stdout.contains("Another CPU") && diff.stdout.contains(&result.host.cpu_model), "{}", diff.stdout);
+    assert!(
+        diff.stdout.contains("Another CPU") && diff.stdout.contains(&result.host.cpu_model),
+        "{}",
+        diff.stdout
+    );
 
     let rerun = place.run(&["run", "m.toml", "-q", "--rerun"]).expect(4);
     assert!(rerun.stderr.contains("has two results in one class"), "{}", rerun.stderr);
-    for told in ["elsewhere (Another CPU)", &result.host.cpu_model, &forged.result_hash.short(), &result.result_hash.short()]
-    {
+    for told in [
+        "elsewhere (Another CPU)",
+        &result.host.cpu_model,
+        &forged.result_hash.short(),
+        &result.result_hash.short(),
+    ] {
         assert!(rerun.stderr.contains(told), "{told}: {}", rerun.stderr);
     }
     // Neither is lost.
