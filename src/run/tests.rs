@@ -116,7 +116,14 @@ struct Attempt<'a> {
 impl Attempt<'_> {
     /// Undisturbed, in `dir`.
     fn at(dir: &Path) -> Self {
-        Self { files: Files::new(), dir: dir.to_owned(), threads: 2, donors: &[], forks: &[], stop_at: None }
+        Self {
+            files: Files::unsynced(),
+            dir: dir.to_owned(),
+            threads: 2,
+            donors: &[],
+            forks: &[],
+            stop_at: None,
+        }
     }
 
     fn store(&self) -> CheckpointStore {
