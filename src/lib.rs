@@ -10,6 +10,7 @@ pub mod precision;
 pub mod math;
 pub mod rng;
 pub mod files;
+pub mod tensors;
 
 pub mod upstream;
 pub mod manifest;

@@ -257,8 +257,8 @@ impl Experiment {
 
     /// Makes the results the baseline.
     pub fn bless(&self, baseline: &Path) -> Result<crate::gate::Blessed> {
-        let (name, candidates) = read_results(&self.files, &self.dir)?;
-        Ok(crate::gate::bless(&self.files, baseline, &name, &candidates)?)
+        let results = read_results(&self.files, &self.dir)?;
+        Ok(crate::gate::bless(&self.files, baseline, &results.experiment, &results.candidates)?)
     }
 
     /// How many runs to train at the same time. Small models leave cores idle between their operations, so whole runs
