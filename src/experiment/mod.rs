@@ -303,8 +303,8 @@ impl Experiment {
 
     /// Makes the results the baseline.
     pub fn bless(&self, baseline: &Path) -> Result<crate::gate::Blessed> {
-        let (name, candidates) = read_results(&self.files, &self.dir)?;
-        Ok(crate::gate::bless(&self.files, baseline, &name, &candidates)?)
+        let results = read_results(&self.files, &self.dir)?;
+        Ok(crate::gate::bless(&self.files, baseline, &results.experiment, &results.candidates)?)
     }
 
     /// Whether runs compute on tch's device: they go one after another, for its memory, its counts and the bits of its

@@ -4,7 +4,6 @@ use std::fs;
 use std::path::PathBuf;
 
 use super::*;
-use crate::interop::safetensors::{self, Elements, Tensor};
 use crate::model::config::{GptConfig, GptInit, LayerRamp, ValueEmbedConfig};
 use crate::model::param::{ParamGroup, ParamSpec};
 use crate::ops::SequenceShape;
@@ -14,6 +13,7 @@ use crate::optim::config::{
 };
 use crate::plan::run_config::{BackendChoice, BackendKind};
 use crate::precision::Precision;
+use crate::tensors::{NamedTensor, write_safetensors};
 
 pub(super) fn fixtures() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/parity")
@@ -411,9 +411,10 @@ fn damaged_cases_are_input_errors_that_name_the_file() {
 
 /// A forward batch of this length, all of one token.
 fn forward_io(len: usize, token: i32) -> Vec<u8> {
-    let ids = Tensor { shape: vec![2, len], elements: Elements::I32(vec![token; 2 * len]) };
-    let tensors = [("x".to_owned(), ids.clone()), ("y".to_owned(), ids)];
-    safetensors::encode(&tensors, &std::collections::BTreeMap::default()).unwrap()
+    let ids = |name: &str| NamedTensor::i32(name, &[2, len], vec![token; 2 * len]);
+    let mut bytes = Vec::new();
+    write_safetensors(&mut bytes, &[ids("x"), ids("y")]).unwrap();
+    bytes
 }
 
 #[test]
