@@ -10,6 +10,7 @@ pub mod precision;
 pub mod math;
 pub mod rng;
 pub mod files;
+pub mod host;
 
 pub mod upstream;
 pub mod manifest;

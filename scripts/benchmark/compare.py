@@ -1,4 +1,4 @@
-"""Verdicts over the runs of one shape: losses, quality, speed, memory, reproducibility."""
+"""Verdicts over the runs of one shape: losses, quality, speed, memory, reproducibility, and of its bench."""
 
 from __future__ import annotations
 
@@ -11,7 +11,13 @@ SPEED_GOALS = {"d4_t512": 1.55, "d4_t2048": 3.0, "d6_t512": 1.45, "d12_t1024": 2
 MEMORY_GOAL = 0.5  # of upstream's smaller peak; judged on the CPU
 QUALITY_MARGIN = 0.005  # relative, of final val bpb; lower is always fine
 NEARLY_ALL = 0.99  # of the way from upstream's first smoothed loss to its last
-FEWEST_PAIRS = 3  # for a speed verdict
+# A ratio of fewer pairs than this decides only where it clears, or misses, the goal by the machine's drift.
+FEWEST_PAIRS = 3
+DRIFT = 1.3
+SGEMM_GOAL = 0.85  # share of the sgemm rate of the same moment, from this depth on
+SGEMM_DEPTH = 6
+START_GOAL = 1.0  # seconds from process start until the first step
+DATA_WAIT_GOAL = 0.001  # of a step, waiting for rows
 
 # When the losses of two implementations agree. The recipe starts from zero projections, from where Muon normalises
 # rounding noise: upstream's own step losses move with a 1e-7 nudge, more with every step. So the early steps are held
@@ -44,13 +50,9 @@ def deviations(a: Run, b: Run) -> dict[str, float]:
     }
 
 
-def agreement(ours: Run, theirs: Run, precision: str, micro_batches: int) -> dict[str, object]:
-    """Whether the losses agree step by step, with the figures."""
+def agreement(ours: Run, theirs: Run, precision: str) -> dict[str, object]:
+    """Whether the losses agree step by step, with the figures; of each step, the mean over its micro-batches."""
     tolerance = dict(TOLERANCES[precision])
-    if micro_batches > 1:
-        # Upstream logs the last micro-batch's loss alone, nanorun the mean: only the smoothed ones are comparable.
-        del tolerance["early_loss"]
-        tolerance["smoothed_loss"] = 0.03
     if len(theirs.losses) <= EARLY_STEPS:
         tolerance["bpb_change"] = EARLY_BPB_CHANGE[precision]
     found = deviations(theirs, ours)
@@ -58,7 +60,10 @@ def agreement(ours: Run, theirs: Run, precision: str, micro_batches: int) -> dic
     agree = all(found[key] <= limit for key, limit in tolerance.items())
     # Where the chaos shows; none where the whole run stays together.
     step = next((s for s, (x, y) in enumerate(zip(theirs.losses, ours.losses)) if not abs(x - y) <= 1e-3), None)
-    return {"agree": agree, "largest": found, "tolerance": tolerance, "first_step_beyond_0.001": step}
+    return {
+        "agree": agree, "steps_compared": min(len(ours.losses), EARLY_STEPS), "largest": found,
+        "tolerance": tolerance, "first_step_beyond_0.001": step,
+    }
 
 
 def seconds_to_loss(run: Run, target: float) -> float | None:
@@ -78,8 +83,7 @@ def middle(values: list[float | None]) -> float | None:
     return median(known) if known and len(known) == len(values) else None
 
 
-def judge(name: str, device: str, precision: str, tokens: int, micro_batches: int,
-          pairs: list[tuple[Run, Run | None]]) -> dict[str, object]:
+def judge(name: str, device: str, precision: str, tokens: int, pairs: list[tuple[Run, Run | None]]) -> dict[str, object]:
     """Everything said about one shape. `pairs` are neighbours in time: an upstream run, then nanorun's."""
     modes: dict[str, dict[str, object]] = {}
     for mode in dict.fromkeys(theirs.mode for theirs, _ in pairs):
@@ -92,6 +96,9 @@ def judge(name: str, device: str, precision: str, tokens: int, micro_batches: in
             "elapsed_seconds": middle([theirs.wall_seconds for theirs, _ in of_mode]),
             "peak_memory_bytes": max(theirs.peak_memory_bytes for theirs, _ in of_mode),
             "final_bpb": middle([theirs.final_bpb for theirs, _ in of_mode]),
+            "optimizer_share": middle([theirs.optimizer_share() for theirs, _ in of_mode]),
+            "data_wait_seconds": middle([theirs.data_wait_seconds() for theirs, _ in of_mode]),
+            "ready_seconds": middle([theirs.ready_seconds for theirs, _ in of_mode]),
             "compile_seconds": [round(t.compile_seconds, 1) for t, _ in of_mode if t.compile_seconds is not None],
             "loss_target": target,
             "seconds_to_loss": middle([seconds_to_loss(theirs, target) for theirs, _ in of_mode]),
@@ -104,7 +111,7 @@ def judge(name: str, device: str, precision: str, tokens: int, micro_batches: in
                 "speed_ratio": median(speed),
                 "nanorun_seconds_to_loss": middle([seconds_to_loss(o, target) for _, o in with_ours]),
                 "elapsed_ratio": middle([ratio(t.wall_seconds, o.wall_seconds) for t, o in with_ours]),
-                "agreement": agreement(with_ours[0][1], with_ours[0][0], precision, micro_batches),
+                "agreement": agreement(with_ours[0][1], with_ours[0][0], precision),
             }
         modes[mode] = entry
     result: dict[str, object] = {"upstream": modes}
@@ -135,15 +142,11 @@ def verdicts(name: str, device: str, modes: dict, ours: list[Run], mine: dict) -
     hashes = [run.result_hash for run in ours]
     agree = all(entry["agreement"]["agree"] for entry in modes.values() if "agreement" in entry)
     goal = SPEED_GOALS.get(name)
-
-    def said(condition: bool) -> str:
-        return "pass" if condition else "fail"
-
     return {
         "losses": {"verdict": said(agree)},
         "quality": {"verdict": said(excess <= QUALITY_MARGIN), "bpb_excess": excess, "margin": QUALITY_MARGIN},
         "speed": {
-            "verdict": "undecided" if goal is None or repeats < FEWEST_PAIRS else said(speed >= goal),
+            "verdict": speed_verdict(speed, goal, repeats),
             "ratio_to_better": speed, "goal": goal, "pairs": repeats,
         },
         "memory": {
@@ -155,3 +158,53 @@ def verdicts(name: str, device: str, modes: dict, ours: list[Run], mine: dict) -
             "runs": len(hashes), "result_hashes": sorted({str(value) for value in hashes}),
         },
     }
+
+
+def said(condition: bool) -> str:
+    return "pass" if condition else "fail"
+
+
+def speed_verdict(ratio_to_better: float, goal: float | None, pairs: int) -> str:
+    if goal is None or pairs < 1:
+        return "undecided"
+    if pairs < FEWEST_PAIRS and goal / DRIFT < ratio_to_better < goal * DRIFT:
+        return "undecided"
+    return said(ratio_to_better >= goal)
+
+
+def judge_bench(depth: int, device: str, modes: dict, bench: dict) -> dict[str, dict[str, object]]:
+    """What `nanorun bench` shows of the goals; upstream's optimizer share is that of its better mode."""
+    found: dict[str, dict[str, object]] = {}
+    share = bench.get("share_of_sgemm")
+    if device == "cpu" and share is not None:
+        verdict = said(share >= SGEMM_GOAL) if depth >= SGEMM_DEPTH else "no goal"
+        found["sgemm"] = {"verdict": verdict, "share": share, "goal": SGEMM_GOAL}
+    theirs = better(modes).get("optimizer_share") if modes else None
+    if theirs is not None:
+        ours = bench["optimizer_share"]
+        found["optimizer"] = {"verdict": said(ours <= theirs), "share": ours, "upstream_share": theirs}
+    start = bench.get("process_start_to_first_step_seconds")
+    if start is not None:
+        found["start"] = {"verdict": said(start < START_GOAL), "seconds": start, "goal": START_GOAL}
+    wait = bench["data_wait_seconds"] / bench["step_seconds"]
+    found["data"] = {"verdict": said(wait <= DATA_WAIT_GOAL), "share_of_step": wait, "goal": DATA_WAIT_GOAL}
+    count = bench.get("allocations_after_first_step")
+    if count is not None:
+        found["allocations"] = {"verdict": said(count == 0), "tensors_after_first_step": count}
+    return found
+
+
+def better(modes: dict) -> dict:
+    """Upstream's faster mode: what a goal is measured against."""
+    return max(modes.values(), key=lambda mode: mode["tokens_per_second"] or 0)
+
+
+def judge_tokens(ours: dict, theirs: dict) -> dict[str, dict[str, object]]:
+    """Tokenizer training, encoding and packing, as ratios of upstream's seconds to ours."""
+    result: dict[str, dict[str, object]] = {"same_tokens": {"verdict": said(ours["tokens"] == theirs["tokens"])}}
+    for name, key in (("training", "tokenizer_train_seconds"), ("encoding", "encode_seconds")):
+        times = theirs[key] / ours[key]
+        result[name] = {"verdict": said(times >= 1), "ratio": times}
+    times = ours["packed_tokens_per_second"] / theirs["packed_tokens_per_second"]
+    result["packing"] = {"verdict": said(times >= 1), "ratio": times}
+    return result

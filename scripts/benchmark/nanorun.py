@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -24,13 +25,15 @@ class Nanorun:
         if done.status != 0:
             raise Failure(f"--nanorun {binary}: `--version` ended with status {done.status}:\n{tail(done.text)}")
         self.version = done.text.strip()
+        self.sha256 = hashlib.sha256(binary.read_bytes()).hexdigest()
         # What the binary was built from, as far as the working tree tells.
         self.commit = git(root, "rev-parse", "HEAD")
         self.modified = bool(git(root, "status", "--porcelain", "--untracked-files=no", "--", "src", "Cargo.lock"))
 
-    def _command(self, verb: str, shape: Shape, tokenizer: Path, device: str, results: Path) -> list[str]:
+    def _command(self, verb: str, shape: Shape, tokenizer: Path | None, device: str, results: Path) -> list[str]:
         sets = dict(shape.overrides)
-        sets["data.tokenizer.path"] = str(tokenizer)
+        if tokenizer:
+            sets["data.tokenizer.path"] = str(tokenizer)
         if device == "cuda":
             sets |= {"run.backend": "tch", "run.device": "cuda:0"}
         command = [
@@ -50,14 +53,23 @@ class Nanorun:
         return parse(done, device, repetition, load, shape.steps), _kept(done.text)
 
     def bench(self, shape: Shape, device: str, tokenizer: Path, steps: int) -> dict[str, object]:
-        """`nanorun bench`: GFLOP/s, share of the sgemm peak, time an operation."""
-        command = self._command("bench", shape, tokenizer, device, self.scratch / "bench") + [f"--steps={steps}"]
+        """`nanorun bench`: GFLOP/s, share of the sgemm peak, time an operation, speed on one thread and on all."""
+        return self._bench(shape, device, tokenizer, [f"--steps={steps}"])
+
+    def tokens(self, shape: Shape) -> dict[str, object]:
+        """How fast nanorun trains its own tokenizer, encodes and packs."""
+        return self._bench(shape, "cpu", None, ["--steps=1", "--data"])["data"]
+
+    def _bench(self, shape: Shape, device: str, tokenizer: Path | None, more: list[str]) -> dict[str, object]:
+        command = self._command("bench", shape, tokenizer, device, self.scratch / "bench") + more
         found = load_json(self._run(command).text, "bench")
         found.pop("host", None)
         return found
 
     def _run(self, command: list[str]) -> process.Finished:
         environment = {key: value for key, value in os.environ.items() if not key.startswith("NANORUN_")}
+        # Reading and encoding are rayon's.
+        environment["RAYON_NUM_THREADS"] = str(self.threads)
         done = process.run(command, cwd=self.root, env=environment, errors=self.scratch / "nanorun.stderr")
         # 5 is a verdict of the manifest's own scorecard; the run itself is done.
         if done.status not in (0, 5):

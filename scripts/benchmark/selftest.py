@@ -9,12 +9,13 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import re
 import tempfile
 from pathlib import Path
 
 from . import compare, process, table, upstream
 from .manifest import Failure, Shape, read
-from .measure import smoothed, unsmoothed
+from .measure import Run
 from .nanorun import Nanorun
 from .session import Options, Session
 from .upstream import NEEDED, Upstream
@@ -27,7 +28,8 @@ case "$*" in
   -c*) echo '{versions}' ;;
   *scripts.tok_train*) mkdir -p "$NANOCHAT_BASE_DIR/tokenizer"; echo pickle > "$NANOCHAT_BASE_DIR/tokenizer/tokenizer.pkl"
     echo 'Training time: 0.38s' ;;
-  *scripts.base_train*--num-iterations={steps}*)
+  *upstream_tokens.py*) echo '{tokens}' ;;
+  *upstream_run.py*--num-iterations={steps}*)
     if [ "$TORCHDYNAMO_DISABLE" = 1 ]; then cat {canned}/upstream_eager.log; else cat {canned}/upstream_compiled.log; fi ;;
   *) echo "unexpected: $*" >&2; exit 9 ;;
 esac
@@ -36,9 +38,21 @@ NANORUN = """#!/bin/sh
 case "$1" in
   --version) echo 'nanorun 0.0.0' ;;
   run) case "$*" in *--set=data.tokenizer.path=*) cat {run} ;; *) exit 2 ;; esac ;;
-  bench) echo '{{"host": "secret", "gflops": 1.5}}' ;;
+  bench) echo '{bench}' ;;
 esac
 """
+
+
+TOKENS = {
+    "bytes": 1000000, "tokens": 300000, "tokenizer_train_seconds": 0.5, "encode_seconds": 0.1,
+    "packed_tokens_per_second": 1e6,
+}
+BENCH = {
+    "host": "secret", "threads": 2, "step_seconds": 0.5, "tokens_per_step": 4096, "gflop_per_step": 100.0,
+    "gflops_per_second": 200.0, "share_of_sgemm": 0.9, "optimizer_share": 0.2, "data_wait_seconds": 1e-6,
+    "process_start_to_first_step_seconds": 0.2, "allocations_after_first_step": 0, "data": TOKENS,
+    "scaling": [{"threads": 1, "tokens_per_second": 4000.0}, {"threads": 2, "tokens_per_second": 8000.0}],
+}
 
 
 def check(condition: bool, what: str) -> None:
@@ -75,22 +89,24 @@ def nanorun_json(shift: float, result_hash: str = "ab") -> str:
     return json.dumps({"runs": [{"key": "00", "steps": steps, "evals": evals, "result_hash": result_hash}]})
 
 
-def session(root: Path, place: Path, shift: float, repeats: int) -> tuple[int, dict, Path]:
-    """One whole session with the stand-ins; its status, its record and where that is."""
-    place.mkdir()
+def session(root: Path, place: Path, shift: float, repeats: int, minutes: float | None = None) -> tuple[int, dict, Path]:
+    """One call with the stand-ins, going on where an earlier one stopped; its status, its record and where that is."""
+    place.mkdir(exist_ok=True)
     checkout = place / "nanochat"
-    (checkout / "scripts").mkdir(parents=True)
+    (checkout / "scripts").mkdir(parents=True, exist_ok=True)
     (checkout / "scripts" / "base_train.py").touch()
     versions = json.dumps({name: "1" for name in [*NEEDED.values(), "python"]})
     run = place / "run.json"
     run.write_text(nanorun_json(shift), encoding="utf-8")
-    python = executable(place / "python", PYTHON.format(versions=versions, steps=STEPS, canned=CANNED))
-    binary = executable(place / "nanorun", NANORUN.format(run=run))
+    tokens = json.dumps(TOKENS)
+    text = PYTHON.format(versions=versions, steps=STEPS, canned=CANNED, tokens=tokens)
+    python = executable(place / "python", text)
+    binary = executable(place / "nanorun", NANORUN.format(run=run, bench=json.dumps(BENCH)))
     shards = [place / "shard_00000.parquet", place / "shard_00001.parquet"]
     for shard in shards:
         shard.write_bytes(b"PAR1")
     path = root / "experiments" / "bench_d4_t512.toml"
-    options = Options("cpu", ["eager", "compiled"], repeats, False, 1, 1, place / "out", root, place)
+    options = Options("cpu", ["eager", "compiled"], repeats, False, 1, 1, place / "out", root, place, minutes)
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
         made = Session(options, Upstream(checkout, python, place, 1, True), Nanorun(binary, root, place, 1), shards)
         status = made.run([Shape("d4_t512", path, {"budget.steps": STEPS})])
@@ -101,12 +117,17 @@ def parsing(root: Path, place: Path) -> None:
     run = upstream.parse(canned_run(), "compiled", "cpu", 1, 0.0, STEPS)
     check(len(run.losses) == STEPS and run.bpb == {0: 3.659406, STEPS: 3.647347}, "upstream's log is misread")
     check(run.compile_seconds is not None and run.compile_seconds > 70, "the compiling first step is not seen")
-    values = [3.0, 2.5, 2.75, 2.0]
-    check(all(abs(a - b) < 1e-9 for a, b in zip(unsmoothed(smoothed(values)), values)), "unsmoothing is no inverse")
+    check(run.optimizer_share() is not None and run.data_wait_seconds() == 0.002, "the stopwatch is misread")
+    again = Run.from_summary(json.loads(json.dumps(run.summary(4096))))
+    check(again.losses == run.losses and again.bpb == run.bpb and again.steady == run.steady, "a run does not come back")
     cut = canned_run()
     cut.lines = [line for line in cut.lines if "step 00003" not in line[1]]
     refused(lambda: upstream.parse(cut, "eager", "cpu", 1, 0.0, STEPS), "skips from step 3")
     refused(lambda: upstream.parse(canned_run(), "eager", "cpu", 1, 0.0, STEPS + 1), "expected 9")
+    other = canned_run()
+    other.lines = [(at, line.replace("loss: 8.302", "loss: 8.402")) for at, line in other.lines]
+    other.lines = [(at, re.sub(r"(step 0000[5-7].*loss: )8", r"\g<1>9", line)) for at, line in other.lines]
+    refused(lambda: upstream.parse(other, "eager", "cpu", 1, 0.0, STEPS), "from those that upstream logs")
     for path in sorted((root / "experiments").glob("bench_*.toml")):
         flags = Shape(path.stem, path, {}).upstream_flags("cpu")
         check(f"--depth={read(path)['model.depth']}" in flags, f"{path} does not become flags")
@@ -129,21 +150,35 @@ def recording(root: Path, place: Path) -> None:
     written = "".join(path.read_text(encoding="utf-8") for path in out.rglob("*") if path.is_file())
     check(str(place) not in written and "secret" not in written, "the record names the machine's paths or host")
     check("| d4_t512 |" in table.markdown(record, "x") and "nanorun" in table.summary(record), "no table")
+    both = {key: value["verdict"] for key, value in shape["bench_verdicts"].items()}
+    check(both["start"] == both["optimizer"] == both["data"] == "pass" and both["sgemm"] == "no goal", f"bench: {both}")
+    check(len(record["scaling"]) == 4 and record["tokens"]["verdicts"]["training"]["verdict"] == "pass", "no scaling")
+
+    # No time: nothing new, and said so. Then the same record goes on, but not with another binary.
+    _, record, _ = session(root, place / "parts", 1e-6, 1, minutes=1e-3)
+    check("runs" not in record["shapes"]["d4_t512"] and "d4_t512 pair eager-1" in record["left_out"], "no time was kept")
+    _, record, _ = session(root, place / "parts", 1e-6, 1)
+    check(len(record["shapes"]["d4_t512"]["runs"]) == 4 and record["left_out"] == [], "the session did not go on")
+    _, record, _ = session(root, place / "parts", 1e-6, 2)
+    check(len(record["shapes"]["d4_t512"]["runs"]) == 8 and len(record["calls"]) == 3, "it began anew")
+    (place / "parts" / "out" / "record.json").write_text(json.dumps(record | {"threads": 7}), encoding="utf-8")
+    refused(lambda: session(root, place / "parts", 1e-6, 2), "cannot be continued")
 
     status, record, _ = session(root, place / "apart", 3e-3, 1)
     shape = record["shapes"]["d4_t512"]
     check(status == 1 and shape["verdicts"]["losses"]["verdict"] == "fail", "losses 0.003 apart pass for equal")
-    check(shape["verdicts"]["speed"]["verdict"] == "undecided", "one pair decides a speed verdict")
+    found = [compare.speed_verdict(value, 2.0, pairs) for value, pairs in ((2.1, 1), (2.7, 1), (1.4, 1), (2.1, 3), (1.9, 3))]
+    check(found == ["undecided", "pass", "fail", "pass", "fail"], f"speed verdicts: {found}")
 
     theirs = upstream.parse(canned_run(), "eager", "cpu", 1, 0.0, STEPS)
     ours = upstream.parse(canned_run(), "eager", "cpu", 1, 0.0, STEPS)
     ours.losses[5] = float("nan")
-    check(not compare.agreement(ours, theirs, "f32", 1)["agree"], "a NaN agrees")
+    check(not compare.agreement(ours, theirs, "f32")["agree"], "a NaN agrees")
     ours.bpb = {0: 3.659406, STEPS: 3.647347 * 1.006}
     ours.result_hash = "other"
-    judged = compare.judge("d4_t512", "cpu", "f32", 4096, 1, [(theirs, ours), (theirs, theirs)])["verdicts"]
+    judged = compare.judge("d4_t512", "cpu", "f32", 4096, [(theirs, ours), (theirs, theirs)])["verdicts"]
     check(judged["reproducibility"]["verdict"] == "fail", "two result hashes pass for one")
-    alone = compare.judge("d4_t512", "cpu", "f32", 4096, 1, [(theirs, ours)])["verdicts"]
+    alone = compare.judge("d4_t512", "cpu", "f32", 4096, [(theirs, ours)])["verdicts"]
     check(alone["quality"]["verdict"] == "fail", "0.6 % more bits per byte pass")
     check(alone["reproducibility"]["verdict"] == "undecided", "one run shows reproducibility")
 

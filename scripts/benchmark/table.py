@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from .compare import better
+
 VERDICTS = ("losses", "quality", "speed", "memory", "reproducibility")
 
 
@@ -26,11 +28,6 @@ def describe(settings: dict) -> str:
     )
 
 
-def better(entry: dict) -> dict:
-    """Upstream's faster mode; the better of the two is what a goal is measured against."""
-    return max(entry["upstream"].values(), key=lambda mode: mode["tokens_per_second"] or 0)
-
-
 def verdict(entry: dict, name: str) -> str:
     return entry.get("verdicts", {}).get(name, {}).get("verdict", "-")
 
@@ -40,7 +37,7 @@ def rows(record: dict) -> list[list[str]]:
     result = []
     for name, entry in record["shapes"].items():
         if "upstream" not in entry:
-            result.append([name, describe(entry["settings"])] + ["failed"] + [""] * 6)
+            result.append([name, describe(entry["settings"])] + ["not measured"] + [""] * 6)
             continue
         ours, found = entry.get("nanorun", {}), entry.get("verdicts", {})
         modes = entry["upstream"]
@@ -55,7 +52,7 @@ def rows(record: dict) -> list[list[str]]:
             times(speed.get("ratio_to_better")) + goal,
             mebibytes(min(mode["peak_memory_bytes"] for mode in modes.values())),
             mebibytes(ours.get("peak_memory_bytes")),
-            f"{better(entry)['final_bpb']:.4f} / {ours['final_bpb']:.4f}" if ours else f"{better(entry)['final_bpb']:.4f} / -",
+            f"{better(modes)['final_bpb']:.4f} / " + (f"{ours['final_bpb']:.4f}" if ours else "-"),
         ])
     return result
 
@@ -89,16 +86,94 @@ def time_rows(record: dict) -> list[list[str]]:
 
 
 def apart(agreement: dict | None) -> str:
-    """How far the early step losses are apart, where both sides log the same quantity."""
-    if not agreement or "early_loss" not in agreement["tolerance"]:
+    """How far the step losses are apart, at most, over the steps that are held tightly."""
+    if not agreement:
         return "-"
-    return f"{agreement['largest']['early_loss']:.1e}"
+    return f"{agreement['largest']['early_loss']:.1e} in {agreement['steps_compared']} steps"
 
 
 TIME_HEAD = [
     "shape", "upstream", "elapsed", "of it compiling", "nanorun elapsed", "upstream to 99 % of its way down",
-    "nanorun to that loss", "early step losses differ by",
+    "nanorun to that loss", "step losses differ by at most",
 ]
+
+WORK_HEAD = [
+    "shape", "needed GFLOP a step", "GFLOP/s", "of large products", "optimizer share, nanorun / upstream",
+    "waiting for rows a step, nanorun / upstream", "start to first step, nanorun / upstream",
+    "tensors allocated after the first step",
+]
+
+
+def percent(value: float | None) -> str:
+    return "-" if value is None else f"{value * 100:.1f} %"
+
+
+def milliseconds(value: float | None) -> str:
+    return "-" if value is None else f"{value * 1e3:.2g} ms"
+
+
+def work_rows(record: dict) -> list[list[str]]:
+    """A row a shape: what `nanorun bench` measured, beside upstream's where it has the same."""
+    result = []
+    for name, entry in record["shapes"].items():
+        bench = entry.get("bench")
+        if not bench:
+            continue
+        theirs = better(entry["upstream"]) if entry.get("upstream") else {}
+        goal = " (goal 85 %)" if entry.get("bench_verdicts", {}).get("sgemm", {}).get("verdict") in ("pass", "fail") else ""
+        result.append([
+            name, count(bench["gflop_per_step"]), count(bench["gflops_per_second"]),
+            percent(bench["share_of_sgemm"]) + goal,
+            f"{percent(bench['optimizer_share'])} / {percent(theirs.get('optimizer_share'))}",
+            f"{milliseconds(bench['data_wait_seconds'])} / {milliseconds(theirs.get('data_wait_seconds'))}",
+            f"{count(bench['process_start_to_first_step_seconds'], ' s')} / {count(theirs.get('ready_seconds'), ' s')}",
+            str(bench["allocations_after_first_step"]),
+        ])
+    return result
+
+
+def scaling_rows(record: dict) -> list[list[str]]:
+    """A row a depth and sequence length: time a token on each number of threads."""
+    points = [
+        (entry["settings"]["model.depth"], entry["settings"]["model.sequence_len"], entry["bench"])
+        for entry in record["shapes"].values() if "bench" in entry
+    ]
+    points += [(point["depth"], point["sequence_len"], point) for point in record.get("scaling", [])]
+    result = []
+    for depth, length, point in sorted(points, key=lambda point: point[:2]):
+        speeds = {at["threads"]: at["tokens_per_second"] for at in point["scaling"]}
+        few, many = min(speeds), max(speeds)
+        result.append([
+            str(depth), str(length), f"{point['tokens_per_step']:,}",
+            count(point["gflop_per_step"] / point["tokens_per_step"] * 1e3),
+            *(count(1e6 / speeds[threads]) for threads in (few, many)),
+            times(speeds[many] / speeds[few]),
+        ])
+    return result
+
+
+def scaling_head(record: dict) -> list[str]:
+    many = record["threads"]
+    return [
+        "depth", "T", "tokens a step", "needed MFLOP a token", "us a token on 1 thread",
+        f"us a token on {many} threads", "faster by",
+    ]
+
+
+def token_rows(record: dict) -> list[list[str]]:
+    ours, theirs = record["tokens"]["nanorun"], record["tokens"]["upstream"]
+    found = record["tokens"]["verdicts"]
+
+    def megabytes(side: dict) -> str:
+        return f"{side['bytes'] / side['encode_seconds'] / 1e6:.1f} MB/s"
+
+    return [
+        ["tokenizer training (rustbpe)", count(theirs["tokenizer_train_seconds"], " s"),
+         count(ours["tokenizer_train_seconds"], " s"), times(found["training"]["ratio"])],
+        ["encoding (tiktoken)", megabytes(theirs), megabytes(ours), times(found["encoding"]["ratio"])],
+        ["reading, encoding, packing", count(theirs["packed_tokens_per_second"], " tok/s"),
+         count(ours["packed_tokens_per_second"], " tok/s"), times(found["packing"]["ratio"])],
+    ]
 
 
 def machine(record: dict) -> str:
@@ -121,6 +196,19 @@ def markdown(record: dict, where: str) -> str:
     parts.append(record["method"] + "\n")
     parts.append(grid(HEAD, rows(record)))
     parts.append(grid(TIME_HEAD, time_rows(record)))
+    work = work_rows(record)
+    if work:
+        parts.append(grid(WORK_HEAD, work))
+    if "tokens" in record:
+        parts.append(
+            f"Text to rows, {record['tokens']['nanorun']['bytes'] / 1e6:.1f} MB, vocabulary "
+            f"{record['tokens']['vocab_size']:,}, {record['threads']} threads:\n"
+        )
+        parts.append(grid(["", "upstream", "nanorun", "faster by"], token_rows(record)))
+    scaling = scaling_rows(record)
+    if scaling:
+        parts.append("Scaling of nanorun's step:\n")
+        parts.append(grid(scaling_head(record), scaling))
     judged = [[name, *(verdict(entry, key) for key in VERDICTS)] for name, entry in record["shapes"].items()]
     parts.append(grid(["shape", *VERDICTS], judged))
     short = shortfalls(record)
@@ -134,13 +222,20 @@ def shortfalls(record: dict) -> list[str]:
     """Every verdict that failed, and every run that did, in a line."""
     lines = []
     for name, entry in record["shapes"].items():
-        for key, found in entry.get("verdicts", {}).items():
+        both = entry.get("verdicts", {}) | entry.get("bench_verdicts", {})
+        for key, found in both.items():
             if found["verdict"] == "fail":
                 figures = ", ".join(
                     f"{what} {value:.4g}" for what, value in found.items() if isinstance(value, float)
                 )
                 lines.append(f"{name}: {key}" + (f" ({figures})" if figures else ""))
         lines += [f"{name}: {message.splitlines()[0]}" for message in entry.get("errors", [])]
+    for key, found in record.get("tokens", {}).get("verdicts", {}).items():
+        if found["verdict"] == "fail":
+            lines.append(f"tokenizer: {key}" + (f" ({found['ratio']:.2f}x)" if "ratio" in found else ""))
+    lines += [message.splitlines()[0] for message in record.get("errors", [])]
+    if record.get("left_out"):
+        lines.append(f"not measured for lack of time: {', '.join(record['left_out'])}")
     return lines
 
 
@@ -162,5 +257,11 @@ def summary(record: dict) -> str:
                 f"{times(speed['ratio_to_better'])} of the better"
             )
             lines.append(f"{name:10} " + ", ".join(f"{key} {verdict(entry, key)}" for key in VERDICTS))
+        found = entry.get("bench_verdicts")
+        if found:
+            lines.append(f"{name:10} " + ", ".join(f"{key} {each['verdict']}" for key, each in found.items()))
         lines += [f"{name:10} failed: {message.splitlines()[0]}" for message in entry.get("errors", [])]
+    found = record.get("tokens", {}).get("verdicts", {})
+    if found:
+        lines.append("tokenizer  " + ", ".join(f"{key} {each['verdict']}" for key, each in found.items()))
     return "\n".join(lines) + "\n"

@@ -7,12 +7,16 @@ import os
 import re
 import shutil
 import subprocess
+import time
 from pathlib import Path
 from statistics import median
 
 from . import process
 from .manifest import Failure, Shape
-from .measure import Run, unsmoothed
+from .measure import Run, smoothed
+from .upstream_run import MARK
+
+HERE = Path(__file__).resolve().parent
 
 COMMIT = "92d63d4e8bb4df75c3b71618f31ddde2378b2bcd"
 # Import name -> distribution of what upstream's scripts import.
@@ -82,7 +86,8 @@ class Upstream:
         if mode == "eager":
             more["TORCHDYNAMO_DISABLE"] = "1"
         load = os.getloadavg()[0]
-        command = [str(self.python), "-m", "scripts.base_train", *shape.upstream_flags(device)]
+        more["NANORUN_BENCHMARK_STARTED"] = repr(time.time())
+        command = [str(self.python), str(HERE / "upstream_run.py"), *shape.upstream_flags(device)]
         done = process.run(command, cwd=self.checkout, env=self.environment(base, **more))
         shutil.rmtree(base / "base_checkpoints", ignore_errors=True)
         if done.status != 0:
@@ -90,9 +95,20 @@ class Upstream:
         return parse(done, mode, device, repetition, load, shape.steps), trimmed(done.text)
 
 
+    def tokens(self, base: Path, vocab_size: int) -> dict[str, object]:
+        """How fast upstream trains its tokenizer, encodes and packs."""
+        command = [str(self.python), str(HERE / "upstream_tokens.py"), str(vocab_size), str(self.threads)]
+        more = {"RAYON_NUM_THREADS": str(self.threads)}
+        done = process.run(command, cwd=self.checkout, env=self.environment(base, **more))
+        try:
+            return json.loads(done.lines[-1][1])
+        except (IndexError, ValueError):
+            raise Failure(f"upstream's tokenizer could not be timed (status {done.status}):\n{tail(done.text)}") from None
+
+
 def parse(done: process.Finished, mode: str, device: str, repetition: int, load: float, steps: int) -> Run:
-    """A run from upstream's log."""
-    logged, seconds, mfu, bpb, at = [], [], [], {}, {}
+    """A run from upstream's log and the line that `upstream_run.py` adds."""
+    logged, seconds, mfu, bpb, at, watched = [], [], [], {}, {}, None
     peak, attention = done.peak_rss_bytes, "sdpa"
     previous, eval_seconds = 0.0, []
     for arrived, raw in done.lines:
@@ -111,6 +127,8 @@ def parse(done: process.Finished, mode: str, device: str, repetition: int, load:
             peak = int(float(found[1]) * 2**20)
         elif "Using Flash Attention 3" in line:
             attention = "fa3"
+        elif line.startswith(MARK):
+            watched = json.loads(line.removeprefix(MARK))
         elif not READY.match(line):
             continue
         previous = arrived
@@ -119,9 +137,17 @@ def parse(done: process.Finished, mode: str, device: str, repetition: int, load:
             f"upstream's log has {len(logged)} steps and {len(bpb)} evaluations, expected {steps} and 2:\n"
             + tail(done.text)
         )
+    if watched is None or len(watched["micro_losses"]) != steps:
+        raise Failure("upstream's run lacks the losses of its micro-batches")
+    micro = watched["micro_losses"]
+    # What was watched must be what upstream logs: the running mean of the last micro-batch's loss.
+    apart = max(abs(a - b) for a, b in zip(smoothed([step[-1] * len(step) for step in micro]), logged))
+    if not apart <= 1e-5:
+        raise Failure(f"the watched losses are {apart:.1e} from those that upstream logs")
     run = Run(
-        "upstream", mode, repetition, load, done.wall_seconds, peak, seconds, unsmoothed(logged), bpb,
-        first_step_at=at["first_step"], attention=attention,
+        "upstream", mode, repetition, load, done.wall_seconds, peak, seconds, [sum(step) for step in micro], bpb,
+        first_step_at=at["first_step"], ready_seconds=watched["ready_seconds"], attention=attention,
+        optimizer_seconds=watched["optimizer_seconds"], data_seconds=watched["data_seconds"],
     )
     if mode == "compiled":
         # What the first step and the first evaluation took beyond their steady selves.

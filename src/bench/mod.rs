@@ -1,23 +1,25 @@
 //! Measures training: steps, operations, arithmetic against the machine's own peak, memory, threads.
 
+mod data;
 mod flops;
 mod peak;
 mod profile;
 mod report;
 mod timed;
 
+pub use data::{DataSpeed, measure_data};
 pub use flops::{Work, step_work};
 pub use profile::{OpTime, Phase};
 pub use report::{Bench, Scaling};
 
 use std::sync::Arc;
-use std::time::Instant;
 
 use crate::backend::cpu::CpuBackend;
 use crate::error::{Error, Result};
+use crate::files::now;
+use crate::host::{peak_rss_bytes, process_age_seconds};
 use crate::ops::SequenceShape;
 use crate::plan::run_config::{BackendKind, RunConfig};
-use crate::record::{peak_rss_bytes, process_age_seconds};
 use crate::run::engine::{engine, engine_on};
 use crate::train::engine::{Engine, MicroBatch};
 use crate::train::ops_engine::op_error;
@@ -33,6 +35,8 @@ const WARM_UP: u64 = 2;
 const PROFILED_STEPS: u64 = 3;
 /// Steps measured for each further number of threads, after one that is not.
 const SCALING_STEPS: u64 = 2;
+/// Seconds after which a step needs no other before or beside it: what warms up takes milliseconds.
+const LONG_STEP: f64 = 10.0;
 
 /// Measures `steps` steps of a run, then a few on one thread.
 ///
@@ -47,8 +51,10 @@ pub fn bench(config: &RunConfig, rows: &dyn Rows, threads: usize, steps: u64) ->
     let first_step_at = process_age_seconds();
     let first = step(engine.as_mut(), source.as_mut(), config, 0)?;
     let allocations = engine.allocations();
-    for index in 1..WARM_UP {
-        step(engine.as_mut(), source.as_mut(), config, index)?;
+    let mut begun = 1;
+    while begun < WARM_UP && first.total() < LONG_STEP {
+        step(engine.as_mut(), source.as_mut(), config, begun)?;
+        begun += 1;
     }
     profile.clear();
     let hardware = engine.hardware();
@@ -59,7 +65,7 @@ pub fn bench(config: &RunConfig, rows: &dyn Rows, threads: usize, steps: u64) ->
     let mut measured = Vec::new();
     for index in 0..steps.max(1) {
         let before = peak.measure()?;
-        let times = step(engine.as_mut(), source.as_mut(), config, WARM_UP + index)?;
+        let times = step(engine.as_mut(), source.as_mut(), config, begun + index)?;
         // The machine's speed drifts: a step is held against the products right before and after it.
         measured.push((times, f64::midpoint(before, peak.measure()?)));
     }
@@ -92,6 +98,7 @@ pub fn bench(config: &RunConfig, rows: &dyn Rows, threads: usize, steps: u64) ->
         steps: measured,
         ops,
         scaling: Vec::new(),
+        data: None,
     };
     bench.scaling.push(Scaling { threads, tokens_per_second: bench.tokens_per_second() });
     if config.backend.kind == BackendKind::Cpu && threads > 1 {
@@ -105,7 +112,10 @@ pub fn bench(config: &RunConfig, rows: &dyn Rows, threads: usize, steps: u64) ->
 fn quick(config: &RunConfig, rows: &dyn Rows, threads: usize) -> Result<f64> {
     let mut engine = engine(config, threads)?;
     let mut source = rows.train(None)?;
-    step(engine.as_mut(), source.as_mut(), config, 0)?;
+    let first = step(engine.as_mut(), source.as_mut(), config, 0)?.total();
+    if first >= LONG_STEP {
+        return Ok(first);
+    }
     let mut best = f64::INFINITY;
     for index in 1..=SCALING_STEPS {
         best = best.min(step(engine.as_mut(), source.as_mut(), config, index)?.total());
@@ -157,10 +167,10 @@ fn step(
     let mut times = StepTimes::default();
     let accumulation = config.batch.grad_accum_steps;
     for _ in 0..accumulation {
-        let started = Instant::now();
+        let started = now();
         let batch = source.next_batch()?;
         times.data += started.elapsed().as_secs_f64();
-        let started = Instant::now();
+        let started = now();
         let sequence = SequenceShape { batch: batch.rows, len: batch.len };
         let micro = MicroBatch { inputs: &batch.inputs, targets: &batch.targets, sequence };
         let scale = 1.0 / (micro.valid_targets().max(1) as f32 * accumulation as f32);
@@ -171,7 +181,7 @@ fn step(
                 .help("measure a configuration that trains"));
         }
     }
-    let started = Instant::now();
+    let started = now();
     engine.update(&config.schedule.step_values(index))?;
     times.update = started.elapsed().as_secs_f64();
     Ok(times)

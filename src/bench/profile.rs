@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use crate::files::now;
 
 /// Part of a step.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -59,7 +61,7 @@ struct Sums {
 impl Profile {
     /// Runs `f` and counts its time for `op`. What the op is tells where the step stands.
     pub(super) fn time<R>(&self, op: &'static str, f: impl FnOnce() -> R) -> R {
-        let started = Instant::now();
+        let started = now();
         let result = f();
         let elapsed = started.elapsed();
         let mut sums = self.0.lock().unwrap_or_else(PoisonError::into_inner);

@@ -5,6 +5,7 @@ use std::fmt::{self, Write as _};
 use serde_json::{Value, json};
 
 use super::StepTimes;
+use super::data::DataSpeed;
 use super::flops::Work;
 use super::profile::{OpTime, Phase};
 
@@ -42,6 +43,8 @@ pub struct Bench {
     pub ops: Vec<OpTime>,
     /// Speed on one thread and on all.
     pub scaling: Vec<Scaling>,
+    /// Speed of its data, where asked for.
+    pub data: Option<DataSpeed>,
 }
 
 impl Bench {
@@ -129,6 +132,8 @@ impl Bench {
             "share_of_sgemm": self.share_of_peak(),
             "optimizer_share": self.share(|times| times.update),
             "data_share": self.share(|times| times.data),
+            "optimizer_seconds": median(self.steps.iter().map(|(times, _)| times.update)),
+            "data_wait_seconds": median(self.steps.iter().map(|(times, _)| times.data)),
             "peak_memory_bytes": self.peak_memory_bytes,
             "allocations_after_first_step": self.allocations_after_first_step,
             "process_start_to_first_step_seconds": self.first_step_at,
@@ -137,6 +142,7 @@ impl Bench {
             "outside_ops_seconds": self.outside(),
             "ops": ops.collect::<Vec<_>>(),
             "scaling": scaling.collect::<Vec<_>>(),
+            "data": self.data.map(|data| data.json()),
         })
     }
 }
@@ -179,6 +185,9 @@ impl fmt::Display for Bench {
                 "{factor:.2} times as fast on {b} threads as on {a} ({:.0} tok/s)",
                 few.tokens_per_second
             )?;
+        }
+        if let Some(data) = self.data {
+            f.write_str(&data.human())?;
         }
         if !self.ops.is_empty() {
             f.write_str(&self.table())?;
@@ -258,6 +267,14 @@ mod tests {
                 Scaling { threads: 1, tokens_per_second: 2048.0 },
                 Scaling { threads: 2, tokens_per_second: 4096.0 },
             ],
+            data: Some(DataSpeed {
+                threads: 2,
+                bytes: 4_000_000,
+                tokens: 1_000_000,
+                train_seconds: Some(0.5),
+                encode_seconds: 0.125,
+                packed_tokens_per_second: 2.5e6,
+            }),
         }
     }
 

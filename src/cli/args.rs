@@ -1,7 +1,7 @@
 //! What can be said on the command line.
 
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, CommandFactory, Parser, Subcommand};
 
@@ -33,7 +33,11 @@ impl Cli {
         let known = first.to_str().is_some_and(|first| {
             own.contains(&first) || command.get_subcommands().any(|command| command.get_name() == first)
         });
-        if !known {
+        // A bare word that is no file is a command misspelt, which clap corrects.
+        let word =
+            first.to_str().is_some_and(|first| first.chars().all(|letter| letter.is_ascii_lowercase()));
+        let misspelt = word && !Path::new(first).exists();
+        if !known && !misspelt {
             arguments.insert(1, "run".into());
         }
         arguments
@@ -91,13 +95,13 @@ pub(super) struct Common {
     /// Where results are kept
     #[arg(long, value_name = "DIR", default_value = "results")]
     pub(super) results: PathBuf,
-    /// Threads of the CPU backend (default: all cores); never changes a result
+    /// Threads of the CPU backend (default: the manifest's, or all cores); never changes a result
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub(super) threads: Option<u16>,
     /// Print machine-readable JSON on stdout
     #[arg(long)]
     pub(super) json: bool,
-    /// Print results only
+    /// Print results and errors only: no progress, no notes
     #[arg(long, short)]
     pub(super) quiet: bool,
 }
@@ -139,13 +143,13 @@ pub(super) struct ResumeArgs {
     /// The results directory of the experiment, e.g. results/quickstart
     #[arg(value_name = "DIR")]
     pub(super) directory: PathBuf,
-    /// Threads of the CPU backend (default: all cores); never changes a result
+    /// Threads of the CPU backend (default: the manifest's, or all cores); never changes a result
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub(super) threads: Option<u16>,
     /// Print machine-readable JSON on stdout
     #[arg(long)]
     pub(super) json: bool,
-    /// Print results only
+    /// Print results and errors only: no progress, no notes
     #[arg(long, short)]
     pub(super) quiet: bool,
 }
@@ -179,10 +183,13 @@ pub(super) struct VerifyArgs {
 /// `nanorun diff`
 #[derive(Debug, Clone, Args)]
 pub(super) struct DiffArgs {
-    /// A results directory
+    /// A results directory of an experiment, e.g. results/quickstart
     pub(super) a: PathBuf,
-    /// Another
+    /// The one it is compared with
     pub(super) b: PathBuf,
+    /// Print machine-readable JSON on stdout
+    #[arg(long)]
+    pub(super) json: bool,
 }
 
 /// `nanorun report`
@@ -263,6 +270,9 @@ pub(super) struct BenchArgs {
     /// Steps to measure, after two that are not
     #[arg(long, value_name = "N", default_value_t = 10)]
     pub(super) steps: u64,
+    /// Measure the tokenizer and packing too; reads the whole train split into memory
+    #[arg(long)]
+    pub(super) data: bool,
     /// Common options
     #[command(flatten)]
     pub(super) common: Common,

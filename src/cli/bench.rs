@@ -1,7 +1,7 @@
 //! `nanorun bench`: how fast a run trains, and where its time goes.
 
 use crate::error::{Class, Error, Result};
-use crate::record::HostFacts;
+use crate::host::HostFacts;
 
 use super::args::BenchArgs;
 use super::output::Output;
@@ -14,9 +14,12 @@ pub(super) fn bench(args: &BenchArgs) -> Result<Option<Class>> {
     let run = experiment.plan.runs.first().ok_or_else(|| {
         Error::input("the manifest plans no run").file(&args.manifest).expected("at least one cell")
     })?;
-    let threads = threads(args.common.threads);
+    let threads = threads(&args.common, &experiment);
     let rows = experiment.library.rows(&run.config)?;
-    let found = crate::bench::bench(&run.config, rows.as_ref(), threads, args.steps)?;
+    let mut found = crate::bench::bench(&run.config, rows.as_ref(), threads, args.steps)?;
+    if args.data {
+        found.data = Some(crate::bench::measure_data(&run.config)?);
+    }
     let output = Output::new(args.common.quiet);
     if args.common.json {
         let mut json = found.json();

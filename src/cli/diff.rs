@@ -8,6 +8,7 @@ use crate::gate::{Tolerance, compare, read_results};
 use crate::record::ExperimentDir;
 
 use super::args::DiffArgs;
+use super::comparison::json;
 use super::output::Output;
 
 /// Exits 4 where two runs of one cell differ.
@@ -24,6 +25,10 @@ pub(super) fn diff(args: &DiffArgs) -> Result<Option<Class>> {
     let ((name, a), (_, b)) = (read(&args.a)?, read(&args.b)?);
     let expected: Vec<_> = a.into_iter().filter_map(|candidate| candidate.record).collect();
     let comparison = compare(&name, &b, &args.a.display().to_string(), &expected, Tolerance::default());
-    Output::new(false).result(&comparison.to_string());
+    Output::new(false).result(&if args.json {
+        json(&comparison).to_string()
+    } else {
+        comparison.to_string()
+    });
     Ok(comparison.failure())
 }

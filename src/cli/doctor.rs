@@ -12,18 +12,18 @@ use crate::backend::torch::peak::peak_flops;
 use crate::data::Cache;
 use crate::error::Error;
 use crate::files::Files;
+use crate::host::HostFacts;
 use crate::precision::Precision;
-use crate::record::HostFacts;
 
+use super::all_threads;
 use super::args::DoctorArgs;
 use super::output::Output;
-use super::threads;
 
 const GET_TORCH: &str = "eval \"$(scripts/setup_libtorch)\" && cargo build --release --features tch   (gets libtorch and builds with it)";
 
 /// Prints the findings; nothing found is an error.
 pub(super) fn doctor(args: &DoctorArgs) {
-    let host = HostFacts::collect(threads(None));
+    let host = HostFacts::collect(all_threads());
     let cache = cache();
     let results = writable(&args.results);
     let torch = torch();

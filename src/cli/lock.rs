@@ -2,13 +2,13 @@
 
 use serde_json::{Map, Value, json};
 
-use crate::error::{Class, Result};
+use crate::error::{Class, Error, Result};
 use crate::files::Files;
-use crate::manifest::with_pins;
+use crate::manifest::{Manifest, with_pins};
 
 use super::args::LockArgs;
-use super::experiment;
 use super::output::Output;
+use super::{experiment, options};
 
 /// Writes `[data.sha256]`; everything else in the manifest stays as it is.
 pub(super) fn lock(args: &LockArgs) -> Result<Option<Class>> {
@@ -18,6 +18,14 @@ pub(super) fn lock(args: &LockArgs) -> Result<Option<Class>> {
     let pins: Vec<(String, String)> =
         pins.into_iter().map(|(name, digest)| (name, digest.to_string())).collect();
     let text = with_pins(&args.manifest, &experiment.manifest.text, &pins)?;
+    let pinned = Manifest::parse(&args.manifest, &text, &options(&args.common))?;
+    if pinned.cells.iter().any(|cell| cell.settings.data.sha256.is_none()) {
+        return Err(Error::input("the pins would not hold for every cell")
+            .file(&args.manifest)
+            .key("data.sha256")
+            .expected("shards that the manifest itself names, the same in every cell")
+            .help("pin without --profile and --set; a layer or cell that names other shards has no pins"));
+    }
     let changed = text != experiment.manifest.text;
     if changed {
         Files::new().write(&args.manifest, text.as_bytes())?;

@@ -2,6 +2,7 @@
 
 mod args;
 mod bench;
+mod comparison;
 mod diff;
 mod doctor;
 mod lock;
@@ -71,9 +72,12 @@ fn dispatch(cli: Cli) -> Result<Option<Class>> {
 
 /// The experiment that a command names.
 fn experiment(manifest: &std::path::Path, common: &Common) -> Result<Experiment> {
-    let options =
-        Options { profile: common.profile.clone(), sets: common.sets.clone(), env: environment().collect() };
-    Experiment::load(manifest, &options, &common.results)
+    Experiment::load(manifest, &options(common), &common.results)
+}
+
+/// What lies over the manifest.
+fn options(common: &Common) -> Options {
+    Options { profile: common.profile.clone(), sets: common.sets.clone(), env: environment().collect() }
 }
 
 /// The environment's variables, as far as they are text.
@@ -82,7 +86,13 @@ fn environment() -> impl Iterator<Item = (String, String)> {
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
 }
 
-/// Threads asked for, or all cores.
-fn threads(asked: Option<u16>) -> usize {
-    asked.map_or_else(|| std::thread::available_parallelism().map_or(1, usize::from), usize::from)
+/// Threads by `--threads`, else by the manifest's `run.threads`, else as many as there are cores.
+fn threads(common: &Common, experiment: &Experiment) -> usize {
+    let asked = common.threads.map(usize::from);
+    asked.or(experiment.plan.threads).unwrap_or_else(all_threads)
+}
+
+/// As many threads as there are cores.
+fn all_threads() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
 }

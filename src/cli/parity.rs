@@ -7,9 +7,9 @@ use crate::parity::{Case, CaseReport, EngineSubject, config_of, discover, markdo
 use crate::plan::run_config::{BackendChoice, BackendKind};
 use crate::precision::Precision;
 
+use super::all_threads;
 use super::args::ParityArgs;
 use super::output::Output;
-use super::threads;
 
 /// Where the project keeps its cases.
 const OWN_CASES: &str = "tests/fixtures/parity";
@@ -23,7 +23,11 @@ pub(super) fn parity(args: &ParityArgs) -> Result<Option<Class>> {
     let configs = cases.iter().map(config_of).collect::<Result<Vec<_>>>()?;
     let mut reports = Vec::with_capacity(cases.len());
     for (case, config) in cases.iter().zip(configs) {
-        let mut subject = EngineSubject::new(config.clone(), backend.clone(), threads(args.threads))?;
+        let mut subject = EngineSubject::new(
+            config.clone(),
+            backend.clone(),
+            args.threads.map_or_else(all_threads, usize::from),
+        )?;
         reports.push(run_case(case, &config, &mut subject)?);
     }
     output.result(&if args.json {

@@ -16,8 +16,17 @@ pub(super) fn plan(args: &PlanArgs) -> Result<Option<Class>> {
     let experiment = experiment(&args.manifest, &args.common)?;
     let missing = experiment.missing_data()?;
     let statuses = experiment.statuses()?;
-    let speed = speed(&experiment, &statuses, threads(args.common.threads));
-    let statuses: Vec<RunStatus> = statuses.iter().map(|status| run_status(status.as_ref())).collect();
+    let threads = threads(&args.common, &experiment);
+    let speed = speed(&experiment, &statuses, threads);
+    let statuses: Vec<RunStatus> = experiment
+        .plan
+        .runs
+        .iter()
+        .zip(&statuses)
+        .map(|(run, status)| run_status(status.as_ref(), experiment.last_failure(run)))
+        .collect();
+    let pending: Vec<bool> = statuses.iter().map(|status| *status != RunStatus::Done).collect();
+    let jobs = experiment.jobs(threads, &pending);
     let view = View { plan: &experiment.plan, statuses: &statuses, speed: speed.as_ref() };
     let memory = experiment.preflight();
     let output = Output::new(args.common.quiet);
@@ -25,14 +34,19 @@ pub(super) fn plan(args: &PlanArgs) -> Result<Option<Class>> {
     let required = experiment.require_present();
     if args.common.json {
         let mut json = view.json();
-        json["missing_data"] = json!(missing);
+        let paths: Vec<&str> = missing.iter().map(|missing| missing.path.as_str()).collect();
+        json["missing_data"] = json!(paths);
         json["help"] = json!(required.as_ref().err().and_then(|error| error.help_text()));
+        json["jobs"] = json!({ "count": jobs.count, "threads": jobs.threads, "reason": jobs.reason });
         json["memory"] = json!(memory);
         json["awaits_batch_search"] = json!(experiment.awaits_batch_search());
         json["directory"] = json!(experiment.dir.path());
         output.result(&json.to_string());
     } else {
         let mut text = view.human();
+        if pending.contains(&true) {
+            text.push_str(&format!("cores: {jobs}\n"));
+        }
         for (index, preflight) in memory.iter().enumerate() {
             text.push_str(if index == 0 { "memory: " } else { "        " });
             text.push_str(&preflight.to_string());
@@ -44,9 +58,9 @@ pub(super) fn plan(args: &PlanArgs) -> Result<Option<Class>> {
             );
         }
         if let Err(error) = required {
-            text.push_str("data: not here: ");
-            text.push_str(&missing.join(", "));
-            text.push_str("\n      ");
+            // What is missing, then how to get it.
+            text.push_str(error.what());
+            text.push_str("\n  help: ");
             text.push_str(error.help_text().unwrap_or_default());
             text.push('\n');
         }
@@ -55,11 +69,12 @@ pub(super) fn plan(args: &PlanArgs) -> Result<Option<Class>> {
     Ok(None)
 }
 
-fn run_status(status: Option<&Status>) -> RunStatus {
+fn run_status(status: Option<&Status>, failure: Option<(u64, String)>) -> RunStatus {
+    let failed = |from| failure.map(|(at, reason)| RunStatus::Failed { at, reason, from });
     match status {
         Some(Status::Finished(_)) => RunStatus::Done,
-        Some(Status::Begun { step }) => RunStatus::Resumes { step: *step },
-        Some(Status::Fresh) => RunStatus::ToDo,
+        Some(&Status::Begun { step }) => failed(step).unwrap_or(RunStatus::Resumes { step }),
+        Some(Status::Fresh) => failed(0).unwrap_or(RunStatus::ToDo),
         None => RunStatus::Blocked { missing: "its data are not here".to_owned() },
     }
 }

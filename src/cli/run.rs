@@ -28,10 +28,10 @@ pub(super) fn carry_out(experiment: &mut Experiment, args: &RunArgs) -> Result<R
         (false, true) => Display::bars(),
         (false, false) => Display::lines(),
     };
-    experiment.search_batch(threads(args.common.threads), &display)?;
+    experiment.search_batch(threads(&args.common, experiment), &display)?;
     let stop = StopFlag::on_signals()?;
     experiment.run(&HowToRun {
-        threads: threads(args.common.threads),
+        threads: threads(&args.common, experiment),
         jobs: args.jobs.map(usize::from),
         share: !args.no_share,
         rerun: args.rerun,
@@ -45,11 +45,15 @@ pub(super) fn tell(experiment: &Experiment, report: &Report, common: &Common, ou
     for (label, error) in &report.failures {
         output.warn(&format!("{label} failed: {error}"));
     }
-    if report.interrupted {
-        output.note("interrupted: the same command carries on from here");
-    }
     if common.json {
         output.result(&json(experiment, report).to_string());
+    } else if report.interrupted {
+        // What is finished so far is no result of the experiment; `report` shows it.
+        let finished = report.results.iter().flatten().count();
+        output.note(&format!(
+            "interrupted: {finished} of {} runs are finished; the same command carries on from here",
+            report.results.len()
+        ));
     } else {
         output.result(&report.scorecard.to_string());
         output.note(&format!("results are in {}", experiment.dir.path().display()));
@@ -121,6 +125,7 @@ fn json(experiment: &Experiment, report: &Report) -> Value {
         "experiment": experiment.plan.name,
         "directory": experiment.dir.path(),
         "interrupted": report.interrupted,
+        "first_step_seconds": report.first_step_seconds,
         "runs": runs,
         "verdicts": verdicts,
         "failures": failures,

@@ -16,7 +16,7 @@ pub(super) fn sample(args: &SampleArgs) -> Result<Option<Class>> {
     let sampling = Sampling { temperature: args.temperature, top_k: args.top_k };
     sampling.validate()?;
     let experiment = experiment(&args.manifest, &args.common)?;
-    let trained = experiment.trained(args.run.as_deref(), threads(args.common.threads))?;
+    let trained = experiment.trained(args.run.as_deref(), threads(&args.common, &experiment))?;
     let Trained { label, step, steps, sequence_len, mut engine, tokenizer } = trained;
     let output = Output::new(args.common.quiet);
     output.note(&format!("{label}: weights after step {step} of {steps}"));

@@ -2,13 +2,15 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::data::expand;
+use serde_json::json;
+
 use crate::error::{Class, Error, Result};
 use crate::experiment::{Experiment, Report};
 use crate::files::Files;
 use crate::gate::{junit, markdown};
 
 use super::args::{RunArgs, VerifyArgs};
+use super::comparison::json as comparison_json;
 use super::output::Output;
 use super::{experiment, run};
 
@@ -37,7 +39,7 @@ pub(super) fn verify(args: &VerifyArgs) -> Result<Option<Class>> {
         return Ok(Some(Class::Interrupted));
     }
     if args.bless {
-        return bless(&experiment, &report, &baseline, output);
+        return bless(&experiment, &report, &baseline, output, args.common.json);
     }
     let comparison = experiment.compare(&baseline)?;
     let files = Files::new();
@@ -47,7 +49,11 @@ pub(super) fn verify(args: &VerifyArgs) -> Result<Option<Class>> {
     if let Some(path) = &args.markdown {
         files.write(path, markdown(&comparison, Some(&report.scorecard)).as_bytes())?;
     }
-    output.result(&comparison.to_string());
+    output.result(&if args.common.json {
+        comparison_json(&comparison).to_string()
+    } else {
+        comparison.to_string()
+    });
     // A gate is about bits; quality and speed have their own command.
     let failed = report.failures.iter().map(|(_, error)| error.class());
     Ok(failed.chain(comparison.failure()).max_by_key(|class| class.severity()))
@@ -58,7 +64,7 @@ fn baseline(experiment: &Experiment, args: &VerifyArgs) -> Result<PathBuf> {
         return Ok(path.clone());
     }
     match &experiment.manifest.head.scorecard.reproducibility.baseline {
-        Some(path) => Ok(PathBuf::from(expand(path)?)),
+        Some(path) => Ok(PathBuf::from(path)),
         None => Err(Error::input("no baseline is named")
             .file(&args.manifest)
             .key("scorecard.reproducibility.baseline")
@@ -66,12 +72,23 @@ fn baseline(experiment: &Experiment, args: &VerifyArgs) -> Result<PathBuf> {
     }
 }
 
-fn bless(experiment: &Experiment, report: &Report, baseline: &Path, output: Output) -> Result<Option<Class>> {
+fn bless(
+    experiment: &Experiment,
+    report: &Report,
+    baseline: &Path,
+    output: Output,
+    as_json: bool,
+) -> Result<Option<Class>> {
     if report.results.iter().any(Option::is_none) {
         return Err(Error::run("not every run is finished, so there is nothing to bless")
             .help("look at the failures above, or run without --read"));
     }
     let blessed = experiment.bless(baseline)?;
-    output.result(&blessed.to_string());
+    output.result(&if as_json {
+        let changes = blessed.changes.as_ref().map(comparison_json);
+        json!({ "baseline": blessed.path, "runs": blessed.runs, "changes": changes }).to_string()
+    } else {
+        blessed.to_string()
+    });
     Ok(None)
 }

@@ -1,5 +1,7 @@
 //! A fast hasher for maps whose iteration order never reaches a result.
 
+#![allow(clippy::disallowed_types, reason = "the hasher is fixed, and these maps are only looked into")]
+
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 

@@ -22,7 +22,6 @@ pub mod config;
 mod content;
 mod cursor;
 mod embedded;
-mod expand;
 mod fast_hash;
 mod loader;
 mod packing;
@@ -47,9 +46,9 @@ pub use config::{DataConfig, DocumentSplit, Packing, TokenBytesRule, TokenizerCh
 pub use content::{DataFacts, file_digest};
 pub use cursor::Cursor;
 pub use embedded::EMBEDDED;
-pub use expand::expand;
 pub use loader::{BatchShape, Loader};
 pub use packing::{Batch, IGNORED, Packer};
+pub(crate) use parquet::guarded;
 pub use shards::{Corpus, Split, SplitSource, missing};
 pub use special::{BOS, MIN_VOCAB_SIZE, SPECIAL_TOKENS};
 pub use split_pattern::{SPLIT_PATTERN, pieces};

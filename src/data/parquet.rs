@@ -208,7 +208,7 @@ thread_local! {
 
 /// Runs a call into polars; an error or a panic in it comes back as its message. The one place that catches
 /// panics: nothing of ours is borrowed mutably across it. The panic hook stays silent for these.
-fn guarded<T>(call: impl FnOnce() -> PolarsResult<T>) -> std::result::Result<T, String> {
+pub(crate) fn guarded<T>(call: impl FnOnce() -> PolarsResult<T>) -> std::result::Result<T, String> {
     static QUIET: Once = Once::new();
     QUIET.call_once(|| {
         let hook = std::panic::take_hook();

@@ -9,7 +9,6 @@ use std::sync::{Arc, OnceLock};
 use super::cache::Cache;
 use super::config::DocumentSplit;
 use super::embedded::{self, EMBEDDED};
-use super::expand::expand;
 use super::parquet::{Bytes, ParquetShard};
 use super::text::TextShard;
 use crate::error::{Error, Result};
@@ -58,8 +57,8 @@ enum Format {
 }
 
 impl Corpus {
-    /// Finds and opens the files that `patterns` name: `embedded`, or files, directories and globs, with `~` and
-    /// environment variables expanded. Reads footers, not contents. `document` says how text files divide.
+    /// Finds and opens the files that `patterns` name: `embedded`, or files, directories and globs. Reads
+    /// footers, not contents. `document` says how text files divide.
     ///
     /// # Errors
     /// A pattern that matches nothing; a file that is missing, empty, truncated, not parquet or lacks column `text`;
@@ -341,15 +340,14 @@ fn resolve(patterns: &[String]) -> Result<Vec<Bytes>> {
 
 /// The files that one pattern names. A plain path is taken as it is, there or not.
 fn files_of(pattern: &str) -> Result<Vec<PathBuf>> {
-    let expanded = expand(pattern)?;
-    let path = Path::new(&expanded);
+    let path = Path::new(pattern);
     if path.is_dir() {
         return files_in(path);
     }
-    if path.exists() || !expanded.contains(['*', '?', '[']) {
+    if path.exists() || !pattern.contains(['*', '?', '[']) {
         return Ok(vec![path.to_owned()]);
     }
-    let matches = glob::glob(&expanded).map_err(|error| {
+    let matches = glob::glob(pattern).map_err(|error| {
         Error::input(format!("`{pattern}` is not a glob")).key("data.shards").because(error)
     })?;
     let mut files = Vec::new();

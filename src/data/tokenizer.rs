@@ -11,7 +11,6 @@ use super::bpe_train::{self, PieceCounts};
 use super::cache::Cache;
 use super::char_vocab::CharVocab;
 use super::config::{TokenBytesRule, TokenizerChoice};
-use super::expand::expand;
 use super::shards::{Corpus, Split, SplitSource};
 use super::special::{BOS, MIN_VOCAB_SIZE, SPECIAL_TOKENS};
 use super::{token_bytes, tokenizer_pickle};
@@ -52,7 +51,7 @@ impl Tokenizer {
     /// shard that cannot be read.
     pub fn resolve(choice: &TokenizerChoice, corpus: &Corpus, cache: &Cache) -> Result<Arc<Self>> {
         let tokenizer = match choice {
-            TokenizerChoice::Path(path) => Self::load(Path::new(&expand(path)?))?,
+            TokenizerChoice::Path(path) => Self::load(Path::new(path))?,
             TokenizerChoice::Train { vocab_size } => {
                 Self::train(&corpus.split(Split::Train), *vocab_size, cache)?
             }

@@ -1,8 +1,8 @@
 //! An experiment's verdicts: what its manifest asks, over the results there are.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use crate::data::expand;
 use crate::error::{Error, Result};
 use crate::files::Files;
 use crate::gate::{Baseline, Comparison, read_results};
@@ -15,23 +15,29 @@ use super::Experiment;
 pub(super) fn scorecard(files: &Files, experiment: &Experiment, runs: Vec<RunSummary>) -> Result<Scorecard> {
     let Experiment { manifest, plan, dir, .. } = experiment;
     let settings = &manifest.head.scorecard;
-    let control = plan.arms.iter().find_map(|arm| arm.control).and_then(|arm| plan.arms.get(arm));
+    let controls: BTreeMap<String, String> = plan
+        .arms
+        .iter()
+        .filter_map(|arm| Some((arm.label.clone(), plan.arms.get(arm.control?)?.label.clone())))
+        .collect();
     let baseline = match &settings.reproducibility.baseline {
-        Some(path) => Some(baseline(files, dir, Path::new(&expand(path)?))?),
+        Some(path) => Some(baseline(files, dir, Path::new(path))?),
         None => None,
     };
     let metric = serde_json::to_value(settings.quality.metric)
         .ok()
         .and_then(|name| name.as_str().map(str::to_owned))
         .ok_or_else(|| Error::internal("the quality metric has no name"))?;
+    // Without a control nobody asked for a comparison.
+    let compares = !controls.is_empty();
     let criteria = Criteria {
-        control: control.map(|arm| arm.label.clone()),
-        quality: control.map(|_| Quality {
+        quality: compares.then_some(Quality {
             metric,
             margin: settings.quality.margin,
             confidence: settings.quality.confidence,
         }),
-        speed: control.map(|_| Speed { min_ratio: settings.speed.min_ratio }),
+        speed: compares.then_some(Speed { min_ratio: settings.speed.min_ratio }),
+        controls,
         baseline,
     };
     Ok(judge(&plan.name, plan.question.as_deref(), &criteria, runs))

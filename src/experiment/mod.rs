@@ -1,6 +1,8 @@
 //! A manifest carried out, from its plan to tables and scorecard.
 
+mod jobs;
 mod judge;
+mod missing;
 mod pins;
 mod preflight;
 mod speed;
@@ -12,13 +14,14 @@ use std::sync::Mutex;
 
 use crate::data::Cache;
 use crate::error::{Class, Error, Result};
-use crate::files::Files;
+use crate::files::{FileError, Files};
 use crate::gate::{Comparison, read_results};
 use crate::hash::Digest;
+use crate::host::host_name;
 use crate::manifest::{Manifest, Options};
 use crate::plan::run_config::{BackendKind, RunConfig};
 use crate::plan::{Plan, PlannedRun, plan};
-use crate::record::{self, ExperimentDir, PlanRecord, RunResult};
+use crate::record::{self, Event, ExperimentDir, Journal, PlanRecord, RunResult};
 use crate::run::batch_search;
 use crate::run::execute::Executor;
 use crate::run::library::Library;
@@ -31,6 +34,7 @@ use crate::run::task::Task;
 use crate::scorecard::Scorecard;
 use crate::train::engine::Engine;
 
+pub use jobs::Jobs;
 pub use preflight::Preflight;
 pub use speed::ResultsOnDisk;
 pub use tables::{Recorded, mfu, tokens_per_second};
@@ -77,6 +81,8 @@ pub struct Report {
     pub interrupted: bool,
     /// The verdicts.
     pub scorecard: Scorecard,
+    /// From the start of this process to the end of the first optimizer step in it; none where it took no step.
+    pub first_step_seconds: Option<f64>,
 }
 
 impl Report {
@@ -117,7 +123,7 @@ impl Experiment {
     fn plan_in(dir: ExperimentDir, manifest: Manifest) -> Result<Self> {
         let library = Library::new(Cache::from_env());
         let plan = plan(&manifest, &library)?;
-        let mut experiment = Self { manifest, plan, dir, library, files: Files::new(), search: None };
+        let mut experiment = Self { manifest, plan, dir, library, files: Files::from_env()?, search: None };
         if experiment.manifest.asks_for_batch_search() {
             let question = batch_search::question(&experiment.plan);
             match batch_search::recorded(&experiment.files, &experiment.dir, &question)? {
@@ -169,45 +175,25 @@ impl Experiment {
             if run.key.pending {
                 return Ok(None);
             }
-            let task = Task::new(self.label(run), run.config.clone());
-            Status::read(&self.files, &self.dir.run(&task.run_key), &task).map(Some)
+            self.status(run).map(Some)
         };
         self.plan.runs.iter().map(status).collect()
     }
 
-    /// What data are missing, by the patterns that name them.
-    pub fn missing_data(&self) -> Result<Vec<String>> {
-        let mut missing = Vec::new();
-        for run in &self.plan.runs {
-            for pattern in self.library.missing(&run.config.data)? {
-                if !missing.contains(&pattern) {
-                    missing.push(pattern);
-                }
+    /// How the last attempt at a run failed: at which step, and why; none where it did not.
+    pub fn last_failure(&self, run: &PlannedRun) -> Option<(u64, String)> {
+        let journal = Journal::new(self.files.clone(), self.dir.run(&run.key.run).journal());
+        // The journal is for people: one that cannot be read leaves the reason untold.
+        match journal.read().ok()?.entries.pop()?.event {
+            Event::Failed { step, reason, .. } => {
+                Some((step, reason.lines().next().unwrap_or_default().to_owned()))
             }
+            _ => None,
         }
-        Ok(missing)
     }
 
-    /// The error of running without the data, or with other data than are pinned.
-    pub fn require_data(&self) -> Result<()> {
-        self.require_present()?;
-        self.check_pins()
-    }
-
-    /// The error of running without the data.
-    pub fn require_present(&self) -> Result<()> {
-        let missing = self.missing_data()?;
-        if missing.is_empty() {
-            return Ok(());
-        }
-        Err(Error::input(format!("the data are not here: {}", missing.join(", ")))
-            .file(&self.manifest.file)
-            .key("data.shards")
-            .expected("upstream's parquet shards and its tokenizer at these places")
-            .help(
-                "download them with nanochat (`python -m nanochat.dataset -n 8`, `python -m scripts.tok_train`), or \
-                 try the embedded corpus: --set 'data.shards=\"embedded\"' --set data.tokenizer.vocab_size=4096",
-            ))
+    fn status(&self, run: &PlannedRun) -> Result<Status> {
+        Status::read(&self.files, &self.dir.run(&run.key.run), &run.config, &run.key.run)
     }
 
     /// Trains what is not finished, writing tables after every run and the scorecard at the end.
@@ -216,18 +202,20 @@ impl Experiment {
     /// What keeps the experiment from being carried out at all. A run that fails is in the report.
     pub fn run(&self, how: &HowToRun<'_>) -> Result<Report> {
         self.require_data()?;
-        let tasks: Vec<_> =
-            self.plan.runs.iter().map(|run| Task::new(self.label(run), run.config.clone())).collect();
+        let task = |run: &PlannedRun| Task::new(self.label(run), run.config.clone(), run.key.run);
+        let tasks: Vec<_> = self.plan.runs.iter().map(task).collect();
         let _lock = self.begin(how)?;
-        let mut statuses = Vec::new();
-        for task in &tasks {
-            statuses.push(Status::read(&self.files, &self.dir.run(&task.run_key), task)?);
+        let mut before: Vec<Option<RunResult>> = Vec::new();
+        for run in &self.plan.runs {
+            before.push(match self.status(run) {
+                Ok(status) => finished(status),
+                // Whatever is wrong with a result, running again replaces it.
+                Err(_) if how.rerun => None,
+                Err(error) => return Err(error),
+            });
         }
-        let before: Vec<Option<RunResult>> = statuses.into_iter().map(finished).collect();
         if how.rerun {
-            for (task, _) in tasks.iter().zip(&before).filter(|(_, result)| result.is_some()) {
-                self.set_aside(task)?;
-            }
+            tasks.iter().try_for_each(|task| self.set_aside(task))?;
         }
         let pending: Vec<bool> = tasks
             .iter()
@@ -241,7 +229,7 @@ impl Experiment {
         let jobs = if self.shares_a_device() {
             1
         } else {
-            how.jobs.unwrap_or_else(|| self.jobs(how.threads, &pending))
+            how.jobs.unwrap_or_else(|| self.jobs(how.threads, &pending).count)
         };
         let results = Mutex::new(if how.rerun { vec![None; tasks.len()] } else { before.clone() });
         let unfinished = Mutex::new(vec![("planned", None, 0); tasks.len()]);
@@ -293,7 +281,8 @@ impl Experiment {
         self.write_tables(&results, &unfinished)?;
         let scorecard = self.judge(&results, &unfinished)?;
         tables::write_scorecard(&self.files, &self.dir, &scorecard)?;
-        Ok(Report { results, failures, interrupted, scorecard })
+        let first_step_seconds = how.display.first_step_seconds();
+        Ok(Report { results, failures, interrupted, scorecard, first_step_seconds })
     }
 
     /// The report of what is on disk; trains nothing.
@@ -303,7 +292,8 @@ impl Experiment {
         let results: Vec<_> = statuses.into_iter().map(|status| status.and_then(finished)).collect();
         let unfinished = vec![("planned", None, 0); results.len()];
         let scorecard = self.judge(&results, &unfinished)?;
-        Ok(Report { results, failures: Vec::new(), interrupted: false, scorecard })
+        let failures = Vec::new();
+        Ok(Report { results, failures, interrupted: false, scorecard, first_step_seconds: None })
     }
 
     /// Results against a baseline.
@@ -317,32 +307,16 @@ impl Experiment {
         Ok(crate::gate::bless(&self.files, baseline, &name, &candidates)?)
     }
 
-    /// How many runs to train at the same time. Small models leave cores idle between their operations, so whole runs
-    /// side by side are faster; not where speed is to be judged, which needs runs alone on the machine.
-    pub fn jobs(&self, threads: usize, pending: &[bool]) -> usize {
-        /// Parameters up to which a run cannot keep a second thread busy. Measured: see results/benchmarks.
-        const SMALL: u64 = 1_000_000;
-        let waiting = pending.iter().filter(|&&pending| pending).count();
-        let small = self.plan.runs.iter().all(|run| run.sizes.params.total <= SMALL);
-        let judges_speed = self.manifest.cells.iter().len() > 0 && self.asks_for_speed();
-        if small && !judges_speed { waiting.min(threads).max(1) } else { 1 }
-    }
-
     /// Whether runs compute on tch's device: they go one after another, for its memory, its counts and the bits of its
     /// CPU work are the whole process's.
     fn shares_a_device(&self) -> bool {
         self.plan.runs.iter().any(|run| run.config.backend.kind == BackendKind::Tch)
     }
 
-    fn asks_for_speed(&self) -> bool {
-        self.manifest.head.scorecard.speed.min_ratio > 0.0
-            && self.plan.arms.iter().any(|arm| arm.control.is_some())
-    }
-
     /// Makes the directory, locks it, removes what a crash left, and writes the plan.
     fn begin(&self, how: &HowToRun<'_>) -> Result<crate::files::DirLock> {
-        self.files.create_dir_all(self.dir.path())?;
-        let holder = crate::files::LockHolder::this_process(&record::host::host_name());
+        self.files.create_dir_all(self.dir.path()).map_err(|error| self.not_writable(&error))?;
+        let holder = crate::files::LockHolder::this_process(&host_name());
         let mut told = false;
         let lock = crate::files::DirLock::acquire_waiting(
             self.dir.path(),
@@ -352,11 +326,20 @@ impl Experiment {
                 if !std::mem::replace(&mut told, true) {
                     how.display.line(&format!("waiting: {held}"));
                 }
-                true
+                !how.stop.is_raised()
             },
-        )?;
+        );
+        let lock = match lock {
+            Err(crate::files::LockError::Held { .. }) if how.stop.is_raised() => {
+                return Err(Error::new(Class::Interrupted, "stopped while waiting for another nanorun"));
+            }
+            lock => lock?,
+        };
         self.files.recover(self.dir.path())?;
-        let control = self.plan.arms.iter().find_map(|arm| arm.control);
+        let mut controls: Vec<usize> = self.plan.arms.iter().filter_map(|arm| arm.control).collect();
+        controls.dedup();
+        // Where every arm has a control of its own, no single one is the experiment's.
+        let control = Some(controls).filter(|controls| controls.len() == 1).and_then(|mut one| one.pop());
         let runs = self.plan.runs.iter().map(|run| record::PlannedRun {
             arm: self.arm(run).to_owned(),
             seed: run.config.seed,
@@ -380,9 +363,26 @@ impl Experiment {
         Ok(lock)
     }
 
+    /// The error of a results directory that cannot be made.
+    fn not_writable(&self, cause: &FileError) -> Error {
+        let why = match cause.kind() {
+            // Of the directory itself: file systems such as /proc take none.
+            std::io::ErrorKind::NotFound => "nothing can be made there".to_owned(),
+            _ => cause.to_string(),
+        };
+        Error::input(format!("the results directory cannot be made: {why}"))
+            .file(self.dir.path())
+            .expected("a directory that can be written")
+            .help("choose another place with --results DIR")
+    }
+
     /// Keeps a finished result under another name and drops its checkpoints, so that the run starts over.
     fn set_aside(&self, task: &Task) -> Result<()> {
         let run = self.dir.run(&task.run_key);
+        // Unfinished, or set aside for another cell of the same run.
+        if !run.result().exists() {
+            return Ok(());
+        }
         let free = |n: &u32| !run.path().join(format!("result.{n}.json")).exists();
         let kept = run.path().join(format!("result.{}.json", (1..=9999).find(free).unwrap_or(0)));
         let bytes = self.files.read(&run.result())?;

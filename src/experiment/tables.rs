@@ -65,7 +65,9 @@ pub(super) fn summary(run: &Recorded<'_>) -> RunSummary {
     if let Some(last) = result.evals.last() {
         summary.metrics.extend(last.values.iter().map(|(name, value)| (name.clone(), value.0)));
     }
-    summary.metrics.extend(result.step_losses.last().map(|loss| ("loss".to_owned(), f64::from(loss.0))));
+    summary
+        .metrics
+        .extend(result.step_losses.last().map(|loss| ("train_loss".to_owned(), f64::from(loss.0))));
     summary.tokens_per_second = tokens_per_second(run.config, result);
     summary.alone = result.timings.alone;
     summary.shared_steps = result.timings.shared_steps;

@@ -7,8 +7,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::error::{FileError, FileResult};
-use super::faults::{Fault, Faults, Step};
+use super::faults::{Fault, FaultAt, Faults, Step};
 use super::staged::StagedDir;
+use crate::error::{Error, Result};
 
 /// Bytes gathered before a write reaches the system.
 const BUFFER: usize = 1 << 20;
@@ -29,6 +30,27 @@ impl Files {
     /// Writes to the file system as it is.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// Writes to the file system as it is, unless `WRITE_FAULT` says which step is to fail (see [`FaultAt::parse`]):
+    /// how tests reach into a whole process. Steps are counted over the clones of this value.
+    ///
+    /// # Errors
+    /// A `WRITE_FAULT` that says nothing.
+    pub fn from_env() -> Result<Self> {
+        let Some(text) = std::env::var_os("WRITE_FAULT") else { return Ok(Self::new()) };
+        let fault = text.to_str().and_then(FaultAt::parse).ok_or_else(|| {
+            Error::input(format!("WRITE_FAULT is {}", text.display())).expected(
+                "nothing, or FAULT@STEP with a fault of full, io, short, readonly, kill, as tests set it",
+            )
+        })?;
+        Ok(Self::with_faults(Arc::new(fault)))
+    }
+
+    /// Writes without syncing: for tests of other things.
+    #[cfg(test)]
+    pub(crate) fn unsynced() -> Self {
+        Self::with_faults(Arc::new(super::faults::Unsynced(())))
     }
 
     /// Asks `faults` before every step.
@@ -76,7 +98,7 @@ impl Files {
         let length = file.metadata().map_err(error)?.len();
         let whole = whole_lines(&mut file, length).map_err(error)?;
         if whole < length {
-            self.check(Step::Truncate, path).map_err(error)?;
+            self.check(Step::Truncate(whole), path).map_err(error)?;
             file.set_len(whole).map_err(error)?;
         }
         file.seek(SeekFrom::Start(whole)).map_err(error)?;
@@ -86,15 +108,21 @@ impl Files {
         if length == 0 { self.sync_parent(path) } else { Ok(()) }
     }
 
-    /// Creates a directory and its parents.
+    /// Creates a directory and its parents, each of them durably.
     pub fn create_dir_all(&self, path: &Path) -> FileResult<()> {
-        if path.is_dir() {
+        if path.as_os_str().is_empty() || path.is_dir() {
             return Ok(());
         }
-        let error = |error| FileError::new("create the directory", path, error);
-        self.check(Step::CreateDir, path).map_err(error)?;
-        fs::create_dir_all(path).map_err(error)?;
-        self.sync_parent(path)
+        if let Some(parent) = path.parent() {
+            self.create_dir_all(parent)?;
+        }
+        let created = self.check(Step::CreateDir, path).and_then(|()| fs::create_dir(path));
+        match created {
+            // Somebody else was faster.
+            Err(_) if path.is_dir() => Ok(()),
+            Err(error) => Err(FileError::new("create the directory", path, error)),
+            Ok(()) => self.sync_parent(path),
+        }
     }
 
     /// Makes sure of a directory in which files can be written, by writing one; nothing is left behind.
@@ -182,14 +210,31 @@ impl Files {
         Ok(())
     }
 
-    pub(super) fn check(&self, step: Step, path: &Path) -> io::Result<()> {
+    pub(super) fn check(&self, step: Step<'_>, path: &Path) -> io::Result<()> {
         match self.fault(step, path) {
+            #[cfg(test)]
+            Some(Fault::Unsynced) => Ok(()),
             Some(fault) => Err(fault.error()),
             None => Ok(()),
         }
     }
 
-    fn fault(&self, step: Step, path: &Path) -> Option<Fault> {
+    /// Syncs through `sync`.
+    fn check_sync(
+        &self,
+        step: Step<'_>,
+        path: &Path,
+        sync: impl FnOnce() -> io::Result<()>,
+    ) -> io::Result<()> {
+        match self.fault(step, path) {
+            #[cfg(test)]
+            Some(Fault::Unsynced) => Ok(()),
+            Some(fault) => Err(fault.error()),
+            None => sync(),
+        }
+    }
+
+    fn fault(&self, step: Step<'_>, path: &Path) -> Option<Fault> {
         self.faults.as_ref().and_then(|faults| faults.before(step, path))
     }
 
@@ -202,7 +247,7 @@ impl Files {
     }
 
     pub(super) fn rename(&self, from: &Path, to: &Path) -> FileResult<()> {
-        self.check(Step::Rename, to)
+        self.check(Step::Rename { from }, to)
             .and_then(|()| fs::rename(from, to))
             .map_err(|error| FileError::new("write", to, error))
     }
@@ -214,13 +259,10 @@ impl Files {
     }
 
     pub(super) fn sync_dir(&self, dir: &Path) -> FileResult<()> {
-        let error = |error| FileError::new("sync the directory", dir, error);
-        self.check(Step::SyncDir, dir).map_err(error)?;
         // Only Unix lets a directory be opened and synced; elsewhere the rename has to do.
-        if cfg!(unix) {
-            File::open(dir).and_then(|dir| dir.sync_all()).map_err(error)?;
-        }
-        Ok(())
+        let sync = || if cfg!(unix) { File::open(dir)?.sync_all() } else { Ok(()) };
+        self.check_sync(Step::SyncDir, dir, sync)
+            .map_err(|error| FileError::new("sync the directory", dir, error))
     }
 
     pub(super) fn sync_parent(&self, path: &Path) -> FileResult<()> {
@@ -289,17 +331,19 @@ pub(super) struct RawFile {
 
 impl RawFile {
     pub(super) fn sync(&self) -> io::Result<()> {
-        self.files.check(Step::Sync, &self.path)?;
-        self.file.sync_all()
+        self.files.check_sync(Step::Sync, &self.path, || self.file.sync_all())
     }
 }
 
 impl Write for RawFile {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        match self.files.fault(Step::Write, &self.path) {
-            None => self.file.write(bytes),
+        match self.files.fault(Step::Write(bytes), &self.path) {
+            None => {
+                self.file.write_all(bytes)?;
+                Ok(bytes.len())
+            }
             Some(fault) => {
-                if let Fault::Short(count, _) = fault {
+                if let Fault::Short(count, _) | Fault::Abort(count) = fault {
                     self.file.write_all(&bytes[..count.min(bytes.len())])?;
                 }
                 Err(fault.error())

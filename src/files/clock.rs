@@ -1,7 +1,14 @@
-//! Wall-clock stamps for people. They stand in journals and lock files and decide nothing: a clock that goes
-//! backwards changes no order and no result.
+//! The one place where the time is read. Stamps stand in journals and lock files, durations beside results, and
+//! neither decides anything: a clock that goes backwards changes no order and no result.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+#![allow(clippy::disallowed_methods, reason = "this is the place")]
+
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+/// Now, for measuring how long something takes.
+pub fn now() -> Instant {
+    Instant::now()
+}
 
 /// Now, as `2026-01-31T23:59:59Z`.
 pub fn utc_now() -> String {

@@ -3,8 +3,9 @@
 //! Everything nanorun leaves on disk goes through [`Files`]: a file is written under a temporary name in its own
 //! directory, synced, renamed, and its directory synced; a directory that belongs together (a checkpoint) is
 //! built under a temporary name and renamed as a whole. So after a crash at any moment a name holds what it held
-//! before or what it was to hold, never a part. [`Faults`] lets tests make any single step fail. [`DirLock`]
-//! keeps two runners out of one results directory.
+//! before or what it was to hold, never a part: of the process, and of the machine, as long as the file system keeps
+//! what was synced and the order of changes within one directory. [`Faults`] lets tests make any single step fail;
+//! [`DirLock`] keeps two runners out of one results directory.
 //!
 //! This module knows nothing of what the files mean.
 
@@ -17,12 +18,16 @@ mod lock;
 mod staged;
 
 #[cfg(test)]
+pub(crate) mod power;
+#[cfg(test)]
 mod tests;
 
 pub use atomic::{AtomicFile, Files};
 pub use bits::{ExactF32, ExactF64};
-pub use clock::{utc, utc_now};
+pub use clock::{now, utc, utc_now};
 pub use error::{FileError, FileResult};
+#[cfg(test)]
+pub(crate) use faults::Unsynced;
 pub use faults::{Fault, FaultAt, Faults, Step};
 pub use lock::{DirLock, LockError, LockHolder};
 pub use staged::{StagedDir, StagedFile};

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::power::{Left, PowerCut};
 use super::*;
 
 /// Everything under `dir`, by relative name.
@@ -116,6 +117,109 @@ fn a_removed_directory_is_whole_or_gone_under_every_fault() {
         },
         |files, dir| files.remove_dir(&dir.join("step_000001")),
     );
+}
+
+/// Runs `change` with the power going at every step, and looks at every state the disk may then be in: after recovery
+/// it holds what it held before or what it was to hold, and the latter once the change was reported done.
+fn old_or_new_after_a_power_cut(prepare: impl Fn(&Path), change: impl Fn(&Files, &Path) -> FileResult<()>) {
+    let before = tempfile::tempdir().unwrap();
+    prepare(before.path());
+    let after = tempfile::tempdir().unwrap();
+    prepare(after.path());
+    change(&Files::new(), after.path()).unwrap();
+    let (old, new) = (contents(before.path()), contents(after.path()));
+    let mut lost = 0;
+    for at in 0.. {
+        let dir = tempfile::tempdir().unwrap();
+        prepare(dir.path());
+        let power = Arc::new(PowerCut::at(dir.path(), at));
+        let done = change(&Files::with_faults(power.clone()), dir.path()).is_ok();
+        for left in Left::all() {
+            let place = tempfile::tempdir().unwrap();
+            power.leave(left, place.path());
+            Files::new().recover(place.path()).unwrap();
+            let found = contents(place.path());
+            assert!(found == new || (found == old && !done), "cut at {at}, {left:?}: {:?}", found.keys());
+            lost += usize::from(found == old);
+        }
+        if done && at > power.seen() {
+            break;
+        }
+    }
+    assert!(lost > 0);
+}
+
+#[test]
+fn a_power_cut_leaves_a_file_old_or_new() {
+    old_or_new_after_a_power_cut(
+        |dir| fs::write(dir.join("a.json"), "old text").unwrap(),
+        |files, dir| files.write(&dir.join("a.json"), b"the new text"),
+    );
+}
+
+#[test]
+fn a_power_cut_leaves_a_directory_old_or_new() {
+    old_or_new_after_a_power_cut(
+        |dir| {
+            fs::create_dir(dir.join("step_000001")).unwrap();
+            fs::write(dir.join("step_000001/a"), "old a").unwrap();
+            fs::write(dir.join("step_000001/only_old"), "x").unwrap();
+        },
+        |files, dir| {
+            let staged = files.stage_dir(&dir.join("step_000001"))?;
+            staged.write("a", b"new a")?;
+            staged.write("b", b"new b")?;
+            staged.commit()
+        },
+    );
+}
+
+#[test]
+fn a_power_cut_leaves_a_removed_directory_whole_or_gone() {
+    old_or_new_after_a_power_cut(
+        |dir| {
+            fs::create_dir(dir.join("step_000001")).unwrap();
+            fs::write(dir.join("step_000001/a"), "a").unwrap();
+        },
+        |files, dir| files.remove_dir(&dir.join("step_000001")),
+    );
+}
+
+#[test]
+fn a_power_cut_takes_no_new_directory_and_no_line_that_was_reported() {
+    for at in 0.. {
+        let dir = tempfile::tempdir().unwrap();
+        let power = Arc::new(PowerCut::at(dir.path(), at));
+        let files = Files::with_faults(power.clone());
+        let runs = dir.path().join("results/a/runs");
+        let path = runs.join("journal.jsonl");
+        let made = files.create_dir_all(&runs).is_ok();
+        let lines =
+            ["first", "second"].iter().take_while(|line| files.append_line(&path, line).is_ok()).count();
+        for left in Left::all() {
+            let place = tempfile::tempdir().unwrap();
+            power.leave(left, place.path());
+            let runs = place.path().join("results/a/runs");
+            assert!(!made || runs.is_dir(), "cut at {at}, {left:?}");
+            let text = fs::read_to_string(runs.join("journal.jsonl")).unwrap_or_default();
+            let reported = &"first\nsecond\n"[..[0, 6, 13][lines]];
+            assert!(text.starts_with(reported), "cut at {at}, {left:?}: {text:?}");
+        }
+        if lines == 2 {
+            assert!(at > 8, "{at} steps");
+            break;
+        }
+    }
+}
+
+#[test]
+fn faults_can_be_asked_for_in_words() {
+    for text in ["full@0", "io@12", "short@3", "kill@17"] {
+        assert!(FaultAt::parse(text).is_some(), "{text}");
+    }
+    for text in ["", "full", "full@", "full@x", "burn@3", "full@-1"] {
+        assert!(FaultAt::parse(text).is_none(), "{text}");
+    }
 }
 
 #[test]

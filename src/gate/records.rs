@@ -114,7 +114,8 @@ pub fn read_results(files: &Files, dir: &ExperimentDir) -> Result<(String, Vec<C
     }
     let plan = PlanRecord::read(files, dir)?;
     // Schedules stand in a table that can be made again: without it, only their differences go unnamed.
-    let rows: Vec<StepRow> = read_table(files, &dir.file("steps.parquet")).unwrap_or_default();
+    let table = dir.file("steps.parquet");
+    let rows: Vec<StepRow> = if table.exists() { read_table(files, &table)? } else { Vec::new() };
     let mut schedules: BTreeMap<String, BTreeMap<u64, StepValues>> = BTreeMap::new();
     for row in rows {
         let values = StepValues {

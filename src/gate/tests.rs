@@ -218,7 +218,7 @@ fn ci_systems_get_junit_and_markdown() {
         result_hash: Some(Digest::of(arm.as_bytes())),
     };
     let criteria = Criteria {
-        control: Some(LINEAR.into()),
+        controls: [(SQRT.to_owned(), LINEAR.to_owned())].into(),
         quality: Some(crate::scorecard::Quality {
             metric: "val_bpb".into(),
             margin: 0.002,

@@ -110,14 +110,8 @@ pub(crate) fn unknown_key(path: &str, value: &Value) -> Error {
 fn mismatch(field: &Field, value: &Value) -> Error {
     let error = Error::input(format!("{} cannot be {}", field.path, brief(value)));
     let error = error.key(field.path).expected(field.kind.expected());
-    let near = match (field.kind, value) {
-        (super::field::Kind::Word(words), Value::String(text)) => {
-            super::spelling::nearest(text, words.iter().copied())
-        }
-        _ => None,
-    };
-    match near {
-        Some(word) => error.help(format!("did you mean \"{word}\"?")),
+    match super::spelling::nearest_value(field.kind, value) {
+        Some(near) => error.help(near),
         None => error,
     }
 }
@@ -135,7 +129,11 @@ pub(crate) fn check_groups(layer: &Layer) -> Result<()> {
         if let (Some((first, _)), Some((second, entry))) = (set.next(), set.next()) {
             let what = format!("{first} and {second} exclude each other");
             let error = Error::input(what).key(second.as_str());
-            return Err(entry.origin.locate(error.expected(format!("one {}", group.name))));
+            return Err(entry.origin.locate(
+                error
+                    .expected(format!("one {}", group.name))
+                    .help(format!("keep {first} or {second} and remove the other")),
+            ));
         }
     }
     Ok(())
@@ -154,6 +152,11 @@ pub(crate) fn lay_over(weaker: &mut Layer, stronger: &Layer) {
 fn clear(layer: &mut Layer, group: &Group) {
     for path in group.members.iter().chain(group.companions) {
         layer.remove(*path);
+    }
+    if let Some(pin) = group.pin
+        && let Some(Value::Table(pins)) = layer.get_mut("data.sha256").map(|entry| &mut entry.value)
+    {
+        pins.remove(pin);
     }
 }
 

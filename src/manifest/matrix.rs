@@ -28,8 +28,25 @@ pub(crate) struct Matrix {
     origin: Option<Origin>,
 }
 
-/// An include and what its arm is called.
-type Labelled = (Row, String);
+/// The name that an include gives its arm.
+#[derive(Debug, Clone)]
+pub struct Label {
+    /// What the matrix sets in that arm.
+    pub values: BTreeMap<String, Value>,
+    /// The name.
+    pub name: String,
+    origin: Origin,
+}
+
+impl Label {
+    /// Adds where the name was written.
+    pub(crate) fn locate(&self, error: Error) -> Error {
+        self.origin.locate(error.key("matrix.include.label"))
+    }
+}
+
+/// An include, what its arm is called, and where that was written.
+type Labelled = (Row, String, Origin);
 
 /// What one point of an axis sets.
 type Row = Vec<(String, Entry)>;
@@ -122,18 +139,23 @@ impl Matrix {
             }
         }
         self.axes.retain(|axis| !axis.rows.is_empty());
-        for (row, _) in &mut self.labels {
+        for (row, ..) in &mut self.labels {
             row.retain(|(path, _)| !decided(path));
         }
     }
 
-    /// What arms that were included are called: their values without the seed, and the label.
-    pub(crate) fn labels(&self) -> Vec<(BTreeMap<String, Value>, String)> {
+    /// What arms that were included are called.
+    pub(crate) fn labels(&self) -> Vec<Label> {
         let values = |row: &Row| {
             let arm = row.iter().filter(|(path, _)| path != SEED);
             arm.map(|(path, entry)| (path.clone(), entry.value.clone())).collect()
         };
-        self.labels.iter().map(|(row, label)| (values(row), label.clone())).collect()
+        let label = |(row, name, origin): &Labelled| Label {
+            values: values(row),
+            name: name.clone(),
+            origin: origin.clone(),
+        };
+        self.labels.iter().map(label).collect()
     }
 
     /// The cells, in order. `base` is what they are laid over; `strict` rejects exclusions that match no value of
@@ -169,7 +191,8 @@ impl Matrix {
         if cells.is_empty() {
             let error =
                 Error::input("the matrix has no cell left: exclude cuts every one").key("matrix.exclude");
-            return Err(self.locate(error.expected("at least one cell")));
+            let error = error.expected("at least one cell").help("remove one of the exclusions");
+            return Err(self.locate(error));
         }
         cells.iter().try_for_each(layers::check_groups)?;
         self.check_distinct(&cells)?;
@@ -322,7 +345,8 @@ fn points(path: &str, node: &Node, origin: &Origin) -> Result<Vec<Row>> {
     };
     if items.is_empty() {
         let error = Error::input(format!("the axis {path} is empty")).key(path);
-        return Err(place.locate(error.expected("at least one value")));
+        let error = error.expected("at least one value").help("give it values, or remove the axis");
+        return Err(place.locate(error));
     }
     items.iter().map(|item| point(path, item, &at(&place, item))).collect()
 }
@@ -369,12 +393,13 @@ fn rows(node: &Node, path: &str, origin: &Origin) -> Result<(Vec<Row>, Vec<Label
             return Err(at(origin, table).locate(error.expected("at least one field")));
         }
         let row: Row = layer.into_iter().collect();
-        if let Some(label) = label {
-            if labels.iter().any(|(_, other)| *other == label) {
-                let error = Error::input(format!("two includes are labelled {label:?}")).key("label");
-                return Err(at(origin, table).locate(error.expected("a label of its own for every arm")));
+        if let Some((label, place)) = label {
+            if labels.iter().any(|(_, other, _)| *other == label) {
+                let error = Error::input(format!("two includes are labelled {label:?}"));
+                let error = error.key("matrix.include.label").expected("a label of its own for every arm");
+                return Err(place.locate(error));
             }
-            labels.push((row.clone(), label));
+            labels.push((row.clone(), label, place));
         }
         rows.push(row);
     }
@@ -382,7 +407,7 @@ fn rows(node: &Node, path: &str, origin: &Origin) -> Result<(Vec<Row>, Vec<Label
 }
 
 /// The `label` of an include.
-fn label(table: &Node, origin: &Origin) -> Result<Option<String>> {
+fn label(table: &Node, origin: &Origin) -> Result<Option<(String, Origin)>> {
     const LONGEST: usize = 60;
     let Some(node) = table.get("label") else { return Ok(None) };
     match node.value() {
@@ -391,7 +416,7 @@ fn label(table: &Node, origin: &Origin) -> Result<Option<String>> {
                 && label.chars().count() <= LONGEST
                 && !label.chars().any(char::is_control) =>
         {
-            Ok(Some(label))
+            Ok(Some((label, at(origin, node))))
         }
         other => {
             let error =

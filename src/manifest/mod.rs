@@ -11,6 +11,7 @@ pub mod fields;
 mod layers;
 mod matrix;
 mod pins;
+mod read;
 mod reference;
 pub mod settings;
 mod spelling;
@@ -28,7 +29,7 @@ use self::field::{Context, Fallback};
 use self::layers::Layer;
 pub use self::layers::{Entry, Origin};
 use self::matrix::Matrix;
-pub use self::matrix::SEED;
+pub use self::matrix::{Label, SEED};
 pub use self::pins::with_pins;
 pub use self::reference::markdown as reference_markdown;
 use self::settings::{DeviceBatch, InitChoice, ModelKind, OneOrMany, OptimizerKind, TokenizerSetting};
@@ -64,8 +65,8 @@ pub struct Manifest {
     pub head: Head,
     /// Values that mark the control arm, by key path; empty is the base; none is no comparison.
     pub control: Option<BTreeMap<String, Value>>,
-    /// Arms that were given a name: what the matrix sets in them, and the name.
-    pub labels: Vec<(BTreeMap<String, Value>, String)>,
+    /// Arms that were given a name.
+    pub labels: Vec<Label>,
     /// Its cells, in order; at least one.
     pub cells: Vec<Cell>,
 }
@@ -106,9 +107,7 @@ impl Cell {
 impl Manifest {
     /// Reads and settles a file.
     pub fn load(file: &Path, options: &Options) -> Result<Self> {
-        let text = std::fs::read_to_string(file)
-            .map_err(|cause| Error::input("cannot read the manifest").file(file).because(cause))?;
-        Self::parse(file, &text, options)
+        Self::parse(file, &read::read(file)?, options)
     }
 
     /// Settles `text`; `file` is what errors name.
@@ -147,7 +146,7 @@ impl Manifest {
                 .collect()
         });
 
-        let head = settle_head(&base, file)?;
+        let head = settle_head(&base, file, &options.env)?;
         let strict = options.profile.is_none() && sets.is_empty();
         let overrides = matrix.expand(&base, strict)?;
         require(&base, &overrides, file)?;
@@ -299,7 +298,7 @@ fn require(base: &Layer, cells: &[Layer], file: &Path) -> Result<()> {
     Err(error.expected(format!("what decides the result to be pinned:\n    {}", lines.join("\n    "))))
 }
 
-fn settle_head(base: &Layer, file: &Path) -> Result<Head> {
+fn settle_head(base: &Layer, file: &Path, env: &[(String, String)]) -> Result<Head> {
     if !base.contains_key("name") {
         require(base, &[Layer::new()], file)?;
     }
@@ -310,7 +309,15 @@ fn settle_head(base: &Layer, file: &Path) -> Result<Head> {
     let defaults = layers::defaults(&context, base).into_iter().filter(|(path, _)| head(path)).collect();
     let written = base.iter().filter(|(path, _)| head(path));
     let written = written.map(|(path, entry)| (path.as_str(), entry.value.clone())).collect();
-    layers::extract(&[defaults, written])
+    let mut head: Head = layers::extract(&[defaults, written])?;
+    if let Some(baseline) = &mut head.scorecard.reproducibility.baseline {
+        const PATH: &str = "scorecard.reproducibility.baseline";
+        *baseline = expand::path(baseline, env).map_err(|error| {
+            let error = error.key(PATH);
+            base.get(PATH).iter().fold(error, |error, entry| entry.origin.locate(error))
+        })?;
+    }
+    Ok(head)
 }
 
 /// Lays a cell over the base, fills it from its commit's recipe and checks what concerns several fields.
@@ -333,6 +340,11 @@ fn settle(base: &Layer, overrides: Layer, file: &Path, env: &[(String, String)])
             let error = Error::input(format!("upstream.commit {commit:?}: {unknown}"))
                 .key("upstream.commit")
                 .expected(format!("one of\n    {}", known.join("\n    ")));
+            let begun: String = commit.chars().take(7).collect();
+            let error = match spelling::nearest(&begun, RECIPES.iter().map(upstream::Recipe::short)) {
+                Some(meant) => error.help(format!("did you mean \"{meant}\"?")),
+                None => error,
+            };
             return Err(entry.iter().fold(error, |error, entry| entry.origin.locate(error)));
         }
     };
@@ -369,9 +381,14 @@ fn settle(base: &Layer, overrides: Layer, file: &Path, env: &[(String, String)])
             };
             let what = format!("model.kind = \"{kind}\" with optimizer.kind = \"{optimizer}\" has no {path}");
             let error = Error::input(what).key(path.as_str());
-            return Err(entry
-                .origin
-                .locate(error.expected(format!("it only with {}", field.applies.text()))));
+            let error = entry.origin.locate(error.expected(format!("it only with {}", field.applies.text())));
+            return Err(match (model, path.as_str()) {
+                (ModelKind::Gpt, "model.n_embd" | "model.n_head") => error.help(
+                    "gpt is depth * aspect_ratio wide, rounded up to a multiple of head_dim, and has a head every \
+                     head_dim channels",
+                ),
+                _ => error,
+            });
         }
     }
 

@@ -334,7 +334,7 @@ pub struct QualitySettings {
     pub metric: QualityMetric,
     /// How much worse still passes.
     pub margin: f64,
-    /// Of the one-sided bound.
+    /// Of the two-sided interval whose ends decide.
     pub confidence: f64,
 }
 

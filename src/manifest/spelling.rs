@@ -1,5 +1,8 @@
-//! The nearest right spelling of a key path.
+//! The nearest right spelling of a key path, and the nearest right value.
 
+use toml::Value;
+
+use super::field::Kind;
 use super::fields;
 
 /// Upstream's flags whose fields are called otherwise here.
@@ -49,9 +52,55 @@ pub(crate) fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a s
         .map(|(_, candidate)| candidate)
 }
 
+/// What the writer of a value that a field does not take probably meant, as advice.
+pub(crate) fn nearest_value(kind: Kind, value: &Value) -> Option<String> {
+    match (kind, value) {
+        (Kind::Word(words), Value::String(text)) => {
+            nearest(text, words.iter().copied()).map(|word| format!("did you mean \"{word}\"?"))
+        }
+        (Kind::WindowPattern, Value::String(text)) => {
+            let mut letters = text.to_uppercase();
+            letters.retain(|letter| matches!(letter, 'S' | 'L'));
+            (!letters.is_empty()).then(|| format!("did you mean \"{letters}\"?"))
+        }
+        (Kind::Int(low, high) | Kind::IntOr(low, high, _), Value::Integer(number)) => {
+            Some(format!("the nearest is {}", number.clamp(&low, &high)))
+        }
+        (Kind::Int(low, high) | Kind::IntOr(low, high, _), Value::Float(number)) => {
+            let whole = number.round();
+            (whole == *number && (low as f64..=high as f64).contains(&whole))
+                .then(|| format!("write it without a fraction: {whole:.0}"))
+        }
+        (
+            Kind::Int(..) | Kind::IntOr(..) | Kind::Float(..) | Kind::FloatOrFalse(..) | Kind::Bool,
+            Value::String(text),
+        ) => {
+            // What would be right without its quotes.
+            let bare = super::document::parse_value(text).value();
+            (!bare.is_str() && kind.accept(&bare).is_some())
+                .then(|| format!("write it without quotes: {text}"))
+        }
+        _ => None,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn values() {
+        let near = |kind, value: Value| nearest_value(kind, &value);
+        let depth = Kind::Int(1, 1000);
+        assert_eq!(near(depth, 0.into()).as_deref(), Some("the nearest is 1"));
+        assert_eq!(near(depth, 4.0.into()).as_deref(), Some("write it without a fraction: 4"));
+        assert_eq!(near(depth, 4.5.into()), None);
+        assert_eq!(near(depth, "8".into()).as_deref(), Some("write it without quotes: 8"));
+        assert_eq!(near(depth, "eight".into()), None);
+        assert_eq!(near(Kind::Bool, "true".into()).as_deref(), Some("write it without quotes: true"));
+        assert_eq!(near(Kind::WindowPattern, "sxl".into()).as_deref(), Some("did you mean \"SL\"?"));
+        assert_eq!(near(Kind::WindowPattern, "x".into()), None);
+    }
 
     #[test]
     fn spellings() {

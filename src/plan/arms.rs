@@ -31,10 +31,11 @@ pub(super) fn arms(manifest: &Manifest) -> Result<Vec<Arm>> {
             arm.runs.push(index);
             continue;
         }
-        let given = manifest.labels.iter().find(|(labelled, _)| *labelled == values);
-        let label = given.map_or_else(|| label(&values), |(_, given)| given.clone());
+        let given = manifest.labels.iter().find(|given| given.values == values);
+        let label = given.map_or_else(|| label(&values), |given| given.name.clone());
         arms.push(Arm { label, values, runs: vec![index], control: None });
     }
+    check_labels(manifest, &arms)?;
     let Some(control) = &manifest.control else { return Ok(arms) };
     let exact = arms.iter().position(|arm| arm.values == *control);
     let controls: Vec<Option<usize>> = arms
@@ -58,6 +59,22 @@ pub(super) fn arms(manifest: &Manifest) -> Result<Vec<Arm>> {
         arm.control = control.filter(|&control| control != index);
     }
     Ok(arms)
+}
+
+/// Tables and scorecard know an arm by its label, so no two may have the same.
+fn check_labels(manifest: &Manifest, arms: &[Arm]) -> Result<()> {
+    for (index, arm) in arms.iter().enumerate() {
+        let Some(other) = arms.iter().take(index).find(|other| other.label == arm.label) else { continue };
+        let error = Error::input(format!("two arms are called {:?}", arm.label))
+            .expected("a name of its own for every arm")
+            .help("that is what the values of the other arm are called: label this one otherwise");
+        let given = |arm: &Arm| manifest.labels.iter().find(|given| given.values == arm.values);
+        return Err(match given(arm).or_else(|| given(other)) {
+            Some(given) => given.locate(error),
+            None => error.file(&manifest.file).key("matrix"),
+        });
+    }
+    Ok(())
 }
 
 /// A short name: `key=value`, keys by their last part where no other field has the same.

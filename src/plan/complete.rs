@@ -183,7 +183,8 @@ fn gpt(cell: &Cell, recipe: &Recipe, vocab_size: usize) -> Result<Sized> {
     if !model.head_dim.is_multiple_of(2) {
         let what = format!("head_dim {} is odd", model.head_dim);
         let error = Error::input(what).expected("an even number: rotary positions turn pairs of channels");
-        return Err(cell.locate("model.head_dim", error));
+        let (below, above) = (model.head_dim - 1, model.head_dim + 1);
+        return Err(cell.locate("model.head_dim", error.help(format!("the nearest are {below} and {above}"))));
     }
     let shape = GptShape {
         depth: model.depth,
@@ -270,9 +271,17 @@ fn gpt(cell: &Cell, recipe: &Recipe, vocab_size: usize) -> Result<Sized> {
 fn microgpt(cell: &Cell, vocab_size: usize) -> Result<Sized> {
     let model = &cell.settings.model;
     if !model.n_embd.is_multiple_of(model.n_head) {
-        let what = format!("{} heads do not divide the {} channels", model.n_head, model.n_embd);
-        let error = Error::input(what).expected(format!("a divisor: {}", divisors(model.n_embd)));
-        return Err(cell.locate("model.n_head", error));
+        let (heads, width) = (model.n_head, model.n_embd);
+        let what = format!("{heads} heads do not divide the {width} channels");
+        let below = width / heads * heads;
+        let widths: Vec<String> =
+            [below, below + heads].iter().filter(|&&width| width > 0).map(usize::to_string).collect();
+        let error = Error::input(what)
+            .expected(format!("n_head to divide n_embd: {}", divisors(width)))
+            .help(format!("or n_embd = {} with {heads} heads", widths.join(" or ")));
+        // Point at whichever of the two was written.
+        let path = if cell.is_written("model.n_head") { "model.n_head" } else { "model.n_embd" };
+        return Err(cell.locate(path, error));
     }
     let config = MicrogptConfig {
         sequence_len: model.sequence_len,

@@ -3,6 +3,7 @@
 mod arms;
 mod batch;
 mod complete;
+mod details;
 mod groups;
 pub mod key;
 pub mod prefix;
@@ -133,6 +134,7 @@ pub fn plan(manifest: &Manifest, facts: &dyn Facts) -> Result<Plan> {
         let arm = arms.iter().position(|arm| arm.runs.contains(&index)).unwrap_or_default();
         runs.push(PlannedRun { arm, cell: cell.overrides.clone(), config, sizes, key });
     }
+    check_evaluations(manifest, &arms, &runs)?;
     let prefixes = PrefixForest::of(&runs.iter().map(|run| &run.config).collect::<Vec<_>>());
     Ok(Plan {
         name: manifest.head.name.clone(),
@@ -144,4 +146,26 @@ pub fn plan(manifest: &Manifest, facts: &dyn Facts) -> Result<Plan> {
         runs,
         prefixes,
     })
+}
+
+/// Cells that train alike are one run with one result, so they must be evaluated alike: keys do not cover evaluation.
+fn check_evaluations(manifest: &Manifest, arms: &[Arm], runs: &[PlannedRun]) -> Result<()> {
+    for (index, run) in runs.iter().enumerate() {
+        let alike = |other: &&PlannedRun| other.key.run == run.key.run;
+        let Some(other) = runs.iter().take(index).find(alike) else { continue };
+        if key::eval_key(&run.config) == key::eval_key(&other.config) {
+            continue;
+        }
+        let label = |run: &PlannedRun| arms.get(run.arm).map_or("base", |arm| &arm.label);
+        let (this, that) = (label(run), label(other));
+        let what = format!("`{that}` and `{this}` train alike and differ in their evaluation alone");
+        let error = Error::input(what).expected("one evaluation for runs that train alike").help(
+            "set eval.tokens and data.token_bytes once for all cells, or evaluate otherwise in an experiment of its own",
+        );
+        return Err(match manifest.cells.get(index) {
+            Some(cell) => cell.locate("eval.tokens", error),
+            None => error.file(&manifest.file),
+        });
+    }
+    Ok(())
 }

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use serde::Serialize;
 
-use super::{Plan, PlannedRun};
+use super::{Plan, PlannedRun, details};
 
 /// Whether a run is going to be trained, and why or why not.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -16,6 +16,15 @@ pub enum RunStatus {
     Resumes {
         /// From this step.
         step: u64,
+    },
+    /// It failed; the next start tries again.
+    Failed {
+        /// After this many steps.
+        at: u64,
+        /// Why.
+        reason: String,
+        /// From this step, where there is a checkpoint.
+        from: u64,
     },
     /// Its result is there.
     Done,
@@ -31,6 +40,9 @@ impl RunStatus {
         match self {
             Self::ToDo => "to do: no result yet".to_owned(),
             Self::Resumes { step } => format!("resumes at step {step}"),
+            Self::Failed { at, reason, from } => {
+                format!("failed at step {at}: {reason}; starts again from step {from}")
+            }
             Self::Done => "done: its result is there".to_owned(),
             Self::Blocked { missing } => format!("blocked: {missing}"),
         }
@@ -188,7 +200,7 @@ impl View<'_> {
             Some(speed) => {
                 let _ = writeln!(
                     text,
-                    "time: about {} at {} FLOP/s ({})",
+                    "time: {} at {} FLOP/s ({})",
                     duration(self.flops_to_do() / speed.flops_per_second),
                     quantity(speed.flops_per_second),
                     speed.source
@@ -199,46 +211,25 @@ impl View<'_> {
         if plan.runs.iter().any(|run| run.key.pending) {
             text.push_str("keys: pending until the data are here\n");
         }
-        self.sizes(&mut text);
+        self.distinct(&mut text, "sizes", details::sizes);
+        self.distinct(&mut text, "schedule", details::schedule);
+        self.distinct(&mut text, "rates", details::rates);
+        self.distinct(&mut text, "Muon", details::muon);
         text
     }
 
-    /// One line for each distinct model and batch.
-    fn sizes(&self, text: &mut String) {
+    /// One line for each distinct text that `of` gives.
+    fn distinct(&self, text: &mut String, title: &str, of: fn(&PlannedRun) -> String) {
         let mut seen: Vec<String> = Vec::new();
         for run in &self.plan.runs {
-            let line = size_line(run);
-            if !seen.contains(&line) {
-                let _ = writeln!(text, "{}{line}", if seen.is_empty() { "sizes: " } else { "       " });
+            let line = of(run);
+            if !line.is_empty() && !seen.contains(&line) {
+                let title = if seen.is_empty() { format!("{title}: ") } else { " ".repeat(title.len() + 2) };
+                let _ = writeln!(text, "{title}{line}");
                 seen.push(line);
             }
         }
     }
-}
-
-fn size_line(run: &PlannedRun) -> String {
-    use crate::model::config::ModelConfig;
-    let config = &run.config;
-    let commit = config.commit.get(..7).unwrap_or(&config.commit);
-    let model = match &config.model {
-        ModelConfig::Gpt(gpt) => format!(
-            "gpt depth {}, dim {}, {} heads ({} kv), T {}, vocabulary {}",
-            gpt.n_layer, gpt.n_embd, gpt.n_head, gpt.n_kv_head, gpt.sequence_len, gpt.vocab_size
-        ),
-        ModelConfig::Microgpt(gpt) => format!(
-            "microgpt depth {}, dim {}, {} heads, T {}, vocabulary {}",
-            gpt.n_layer, gpt.n_embd, gpt.n_head, gpt.sequence_len, gpt.vocab_size
-        ),
-        ModelConfig::Bigram(bigram) => format!(
-            "bigram dim {}, T {}, vocabulary {}",
-            bigram.n_embd, bigram.sequence_len, bigram.vocab_size
-        ),
-    };
-    let batch = &config.batch;
-    format!(
-        "{model}; batch {} = {} x {} rows; recipe {commit}",
-        batch.total_batch_size, batch.grad_accum_steps, batch.device_batch_size
-    )
 }
 
 /// Aligns columns; those in `right` to the right.
@@ -278,8 +269,8 @@ fn quantity(value: f64) -> String {
     format!("{value:.0}")
 }
 
-/// `2 h 05 min`.
-fn duration(seconds: f64) -> String {
+/// Seconds as `45 s`, `3 min 20 s`, `2 h 05 min` or `3 d 04 h`.
+pub fn duration(seconds: f64) -> String {
     let whole = seconds.round().clamp(0.0, 1e15) as u64;
     match whole {
         0 => "< 1 s".to_owned(),
@@ -287,5 +278,16 @@ fn duration(seconds: f64) -> String {
         60..3600 => format!("{} min {:02} s", whole / 60, whole % 60),
         3600..86_400 => format!("{} h {:02} min", whole / 3600, whole / 60 % 60),
         _ => format!("{} d {:02} h", whole / 86_400, whole / 3600 % 24),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::duration;
+
+    #[test]
+    fn durations_read_well() {
+        let shown = [0.2, 59.4, 200.0, 3_725.0, 200_000.0, f64::NAN].map(duration);
+        assert_eq!(shown, ["< 1 s", "59 s", "3 min 20 s", "1 h 02 min", "2 d 07 h", "< 1 s"]);
     }
 }

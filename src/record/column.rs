@@ -7,10 +7,12 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use polars::prelude::{
-    Column as PolarsColumn, DataFrame, NamedFrom as _, ParquetReader, ParquetWriter, PolarsResult,
-    SerReader as _, Series,
+    Column as PolarsColumn, DataFrame, KeyValueMetadata, NamedFrom as _, ParquetReader, ParquetWriter,
+    PolarsResult, SerReader as _, Series,
 };
 
+use super::seal;
+use crate::data::guarded;
 use crate::error::Error;
 use crate::files::{FileError, Files};
 
@@ -51,7 +53,7 @@ pub trait Row: Sized {
 #[derive(Debug, thiserror::Error)]
 pub enum TableError {
     /// It is no parquet, or not this table.
-    #[error("`{}` is not a table of nanorun's: {what}", .path.display())]
+    #[error("the table `{}` cannot be read: {what}", .path.display())]
     Malformed {
         /// The file.
         path: PathBuf,
@@ -68,38 +70,49 @@ impl From<TableError> for Error {
         match error {
             TableError::File(error) => error.into(),
             TableError::Malformed { .. } => {
-                Self::input(error.to_string()).help("it can be made again: remove it")
+                Self::input(error.to_string()).help(
+                    "tables are made from results: remove it, and the next start of the experiment makes it again",
+                )
             }
         }
     }
 }
 
-/// Writes a table, atomically. The same rows give the same bytes.
+/// Writes a table, atomically, with a checksum over the whole file. The same rows give the same bytes.
 pub fn write_table<R: Row>(files: &Files, path: &Path, rows: &[R]) -> Result<(), TableError> {
-    let bytes = table_bytes(rows).map_err(|what| TableError::Malformed { path: path.to_owned(), what })?;
+    let blank = KeyValueMetadata::from_static(vec![(seal::KEY.to_owned(), seal::blank())]);
+    let mut bytes =
+        parquet(rows, Some(blank)).map_err(|what| TableError::Malformed { path: path.to_owned(), what })?;
+    seal::seal(&mut bytes);
     Ok(files.write(path, &bytes)?)
 }
 
-/// The bytes of a table's parquet file.
+/// The bytes of a table's parquet file, without a checksum: for files whose hash is kept elsewhere.
 pub fn table_bytes<R: Row>(rows: &[R]) -> Result<Vec<u8>, String> {
+    parquet(rows, None)
+}
+
+fn parquet<R: Row>(rows: &[R], metadata: Option<KeyValueMetadata>) -> Result<Vec<u8>, String> {
     let mut frame = R::to_frame(rows).map_err(|error| error.to_string())?;
     let mut bytes = Vec::new();
     ParquetWriter::new(&mut bytes)
         .set_parallel(false)
+        .with_key_value_metadata(metadata)
         .finish(&mut frame)
         .map_err(|error| error.to_string())?;
     Ok(bytes)
 }
 
-/// Reads a table.
+/// Reads a table that [`write_table`] wrote. A file of which any bit changed since is refused before it is parsed.
 pub fn read_table<R: Row>(files: &Files, path: &Path) -> Result<Vec<R>, TableError> {
     let bytes = files.read(path)?;
-    table_rows(&bytes).map_err(|what| TableError::Malformed { path: path.to_owned(), what })
+    let rows = seal::check(&bytes).and_then(|()| table_rows(&bytes));
+    rows.map_err(|what| TableError::Malformed { path: path.to_owned(), what })
 }
 
 /// The rows in the bytes of a parquet file; the error says what is wrong.
 pub fn table_rows<R: Row>(bytes: &[u8]) -> Result<Vec<R>, String> {
-    let frame = ParquetReader::new(io::Cursor::new(bytes)).finish().map_err(|error| error.to_string())?;
+    let frame = guarded(|| ParquetReader::new(io::Cursor::new(bytes)).finish())?;
     R::from_frame(&frame)
 }
 

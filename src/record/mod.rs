@@ -5,18 +5,18 @@
 //! facts stand beside them.
 
 pub mod column;
-pub mod host;
 pub mod journal;
 pub mod layout;
 pub mod plan_record;
 pub mod result;
+mod seal;
 pub mod tables;
 
 #[cfg(test)]
 mod tests;
 
+pub use crate::host::HostFacts;
 pub use column::{Column, Row, TableError, read_table, schemas_markdown, write_table};
-pub use host::{HostFacts, peak_rss_bytes, process_age_seconds};
 pub use journal::{Entry, Event, Journal};
 pub use layout::{ExperimentDir, RunDir};
 pub use plan_record::{PlanRecord, PlannedRun};

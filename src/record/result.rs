@@ -4,15 +4,20 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::host::HostFacts;
 use crate::error::Error;
 use crate::files::{ExactF32, FileError, Files};
 use crate::hash::Digest;
+use crate::host::HostFacts;
 use crate::train::checkpoint::EvalPoint;
 use crate::train::result_hash::result_hash;
 
 /// The version of the format; another one is refused.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
+
+/// The key of the file's own checksum: SHA-256 of everything else in it, as compact JSON in the file's order. Hashes of
+/// the run do not cover all that is written (losses enter the train hash together with the final parameters, which are
+/// not here), and timings and host are in none.
+const CHECKSUM: &str = "sha256";
 
 /// A finished run. It knows nothing of names and arms: several cells of a plan may be the same run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -78,6 +83,16 @@ pub enum RecordError {
         /// What is wrong with it.
         what: String,
     },
+    /// Something in it changed after it was written.
+    #[error("`{}` was changed after it was written: its content has SHA-256 {found}, it says {written}", .path.display())]
+    Changed {
+        /// The file.
+        path: PathBuf,
+        /// What it says.
+        written: String,
+        /// What it has.
+        found: Digest,
+    },
     /// Its hashes do not follow from its values.
     #[error("`{}` contradicts itself: {what}", .path.display())]
     Inconsistent {
@@ -105,7 +120,9 @@ impl From<RecordError> for Error {
     fn from(error: RecordError) -> Self {
         match error {
             RecordError::File(error) => error.into(),
-            other => Self::input(other.to_string()).help("remove that file, or run again with --rerun"),
+            other => Self::input(other.to_string()).help(
+                "remove that file and start again: what can be taken up from checkpoints is not trained anew",
+            ),
         }
     }
 }
@@ -140,7 +157,12 @@ impl RunResult {
 
     /// Writes it, atomically.
     pub fn write(&self, files: &Files, path: &Path) -> Result<(), RecordError> {
-        let mut bytes = serde_json::to_vec_pretty(self).map_err(|error| malformed(path, &error))?;
+        let mut value = serde_json::to_value(self).map_err(|error| malformed(path, &error))?;
+        let checksum = checksum(&value).to_string();
+        if let Some(fields) = value.as_object_mut() {
+            fields.insert(CHECKSUM.to_owned(), checksum.into());
+        }
+        let mut bytes = serde_json::to_vec_pretty(&value).map_err(|error| malformed(path, &error))?;
         bytes.push(b'\n');
         Ok(files.write(path, &bytes)?)
     }
@@ -148,11 +170,17 @@ impl RunResult {
     /// Reads it and checks that its hashes follow from its values; none where the run is unfinished.
     pub fn read(files: &Files, path: &Path) -> Result<Option<Self>, RecordError> {
         let Some(bytes) = files.read_if_there(path)? else { return Ok(None) };
-        let value: serde_json::Value = serde_json::from_slice(&bytes).map_err(|e| malformed(path, &e))?;
+        let mut value: serde_json::Value = serde_json::from_slice(&bytes).map_err(|e| malformed(path, &e))?;
         if let Some(found) = value.get("format").and_then(serde_json::Value::as_u64)
             && found != u64::from(FORMAT)
         {
             return Err(RecordError::Format { path: path.to_owned(), expected: FORMAT, found });
+        }
+        let written = value.as_object_mut().and_then(|fields| fields.shift_remove(CHECKSUM));
+        let written = written.as_ref().and_then(serde_json::Value::as_str).unwrap_or("nothing").to_owned();
+        let found = checksum(&value);
+        if written != found.to_string() {
+            return Err(RecordError::Changed { path: path.to_owned(), written, found });
         }
         let result: Self = serde_json::from_value(value).map_err(|e| malformed(path, &e))?;
         result.check().map_err(|what| RecordError::Inconsistent { path: path.to_owned(), what })?;
@@ -185,6 +213,11 @@ impl RunResult {
             && self.numerics_version == other.numerics_version
             && self.result_hash != other.result_hash
     }
+}
+
+/// SHA-256 of a file's content without its checksum.
+fn checksum(value: &serde_json::Value) -> Digest {
+    Digest::of(value.to_string().as_bytes())
 }
 
 fn malformed(path: &Path, error: &serde_json::Error) -> RecordError {

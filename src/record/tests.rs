@@ -42,25 +42,75 @@ fn a_result_comes_back_and_looks_like_this() {
 fn a_result_that_contradicts_itself_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("result.json");
+    let other = Digest::of(b"other");
+    let mut value = result(2.5);
+    value.evals[0].values.insert("val_bpb".to_owned(), ExactF64(2.25));
+    let results = [
+        value,
+        RunResult { result_hash: other, ..result(2.5) },
+        RunResult { eval_hash: other, ..result(2.5) },
+        RunResult { train_hash: other, ..result(2.5) },
+        RunResult { evals: Vec::new(), ..result(2.5) },
+    ];
+    let told = results.map(|result| {
+        result.write(&Files::new(), &path).unwrap();
+        refusal(&path)
+    });
     result(2.5).write(&Files::new(), &path).unwrap();
     let good = fs::read_to_string(&path).unwrap();
-    let value = format!("{:016x}", 2.5_f64.to_bits());
-    let cases = [
-        good.replace(&value, "4004000000000001"),
-        good.replace(&result(2.5).result_hash.to_string(), &Digest::of(b"other").to_string()),
-        good.replace(&result(2.5).eval_hash.to_string(), &Digest::of(b"other").to_string()),
-        good.replace("\"format\": 1", "\"format\": 9"),
+    let texts = [
+        good.replace("\"format\": 2", "\"format\": 9"),
+        good.replace("\"alone\": true", "\"alone\": false"),
+        good.replace("  \"sha256\"", "  \"sha257\""),
         good[..good.len() / 2].to_owned(),
         String::new(),
     ];
-    let told = cases.map(|text| {
+    let changed = texts.map(|text| {
         assert_ne!(text, good);
         fs::write(&path, text).unwrap();
-        let error = crate::error::Error::from(RunResult::read(&Files::new(), &path).unwrap_err());
-        assert_eq!(error.class().exit_code(), 2);
-        error.what().replace(&dir.path().display().to_string(), "run")
+        refusal(&path)
     });
-    insta::assert_snapshot!(told.join("\n"));
+    insta::assert_snapshot!(told.into_iter().chain(changed).collect::<Vec<_>>().join("\n"));
+}
+
+/// What is said of a result that is not read.
+fn refusal(path: &std::path::Path) -> String {
+    let error = crate::error::Error::from(RunResult::read(&Files::new(), path).unwrap_err());
+    assert_eq!(error.class().exit_code(), 2);
+    assert!(error.help_text().is_some());
+    error.what().replace(&path.display().to_string(), "result.json")
+}
+
+#[test]
+fn no_bit_of_a_result_changes_unnoticed() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("result.json");
+    result(2.5).write(&Files::new(), &path).unwrap();
+    let good = fs::read(&path).unwrap();
+    for at in 0..good.len() {
+        let mut bad = good.clone();
+        bad[at] ^= 1 << (at % 8);
+        fs::write(&path, bad).unwrap();
+        if let Ok(read) = RunResult::read(&Files::new(), &path) {
+            // White space between values says nothing.
+            assert_eq!((read, good[at].is_ascii_whitespace()), (Some(result(2.5)), true), "byte {at}");
+        }
+    }
+}
+
+#[test]
+fn no_bit_of_a_table_changes_unnoticed() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("evals.parquet");
+    write_table(&Files::new(), &path, &[EvalRow::default(), EvalRow::default()]).unwrap();
+    assert_eq!(read_table::<EvalRow>(&Files::new(), &path).unwrap().len(), 2);
+    let good = fs::read(&path).unwrap();
+    for at in 0..good.len() {
+        let mut bad = good.clone();
+        bad[at] ^= 1 << (at % 8);
+        fs::write(&path, bad).unwrap();
+        read_table::<EvalRow>(&Files::new(), &path).unwrap_err();
+    }
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! The runs of an experiment, some at the same time, each from the best start it can have.
 
+use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
@@ -7,9 +8,10 @@ use crate::error::{Error, Result};
 use crate::files::Files;
 use crate::plan::run_config::RunConfig;
 use crate::record::ExperimentDir;
+use crate::train::checkpoint::CheckpointStore;
 use crate::train::engine::Engine;
 use crate::train::observer::{Event, Observer};
-use crate::train::session::Rows;
+use crate::train::session::{Rows, retention};
 
 use super::engine::engine;
 use super::progress::{Display, RunProgress};
@@ -95,10 +97,30 @@ impl Executor<'_> {
             }
             worker();
         });
-        match failed.into_inner().unwrap_or_else(PoisonError::into_inner) {
-            Some(error) => Err(error),
-            None => Ok(outcomes.into_inner().unwrap_or_else(PoisonError::into_inner)),
+        if let Some(error) = failed.into_inner().unwrap_or_else(PoisonError::into_inner) {
+            return Err(error);
         }
+        let outcomes = outcomes.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let done = |index: usize| match &outcomes[index] {
+            Some(outcome) => matches!(outcome, Outcome::Finished(_)),
+            None => !pending[index],
+        };
+        if (0..tasks.len()).all(done) {
+            self.let_go_of_forks(tasks, &starts)?;
+        }
+        Ok(outcomes)
+    }
+
+    /// Removes the checkpoints that stayed for runs to fork from. Only once every run is finished: whoever has one to
+    /// train again goes back to them.
+    fn let_go_of_forks(&self, tasks: &[Task], starts: &[Option<(usize, u64)>]) -> Result<()> {
+        let donors: BTreeSet<usize> = starts.iter().flatten().map(|(donor, _)| *donor).collect();
+        for donor in donors {
+            let task = &tasks[donor];
+            let store = CheckpointStore::new(self.files.clone(), self.dir.run(&task.run_key).checkpoints());
+            store.prune(&retention(&task.config, &[], 1))?;
+        }
+        Ok(())
     }
 
     /// The earlier task that shares most steps with this one, and how many.

@@ -41,6 +41,33 @@ impl Opened {
     }
 }
 
+/// Data that are not on this machine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Missing {
+    /// The manifest field that names them.
+    pub field: &'static str,
+    /// The path or pattern that names nothing.
+    pub path: String,
+}
+
+const TOKENIZER_PATH: &str = "data.tokenizer.path";
+
+impl Missing {
+    /// Whether it is the tokenizer; else it is shards.
+    pub fn is_tokenizer(&self) -> bool {
+        self.field == TOKENIZER_PATH
+    }
+
+    /// What should be there.
+    pub fn expected(&self) -> &'static str {
+        if self.is_tokenizer() {
+            "upstream's tokenizer directory, or its tokenizer.pkl"
+        } else {
+            "parquet shards with a column `text`, or text files: a directory, globs or files"
+        }
+    }
+}
+
 impl Library {
     /// A library that keeps tokens in `cache`.
     pub fn new(cache: Cache) -> Self {
@@ -48,12 +75,13 @@ impl Library {
     }
 
     /// What of `data` is not on this machine; empty where nothing is missing.
-    pub fn missing(&self, data: &DataConfig) -> Result<Vec<String>> {
-        let mut missing = data::missing(&data.shards)?;
+    pub fn missing(&self, data: &DataConfig) -> Result<Vec<Missing>> {
+        let shards = data::missing(&data.shards)?.into_iter();
+        let mut missing: Vec<_> = shards.map(|path| Missing { field: "data.shards", path }).collect();
         if let TokenizerChoice::Path(path) = &data.tokenizer
-            && !std::path::Path::new(&data::expand(path)?).exists()
+            && !std::path::Path::new(path).exists()
         {
-            missing.push(path.clone());
+            missing.push(Missing { field: TOKENIZER_PATH, path: path.clone() });
         }
         Ok(missing)
     }
@@ -126,8 +154,8 @@ impl Rows for CorpusRows {
         self.start(Split::Train, cursor)
     }
 
-    fn validation(&self) -> Result<Box<dyn BatchSource>> {
-        self.start(Split::Val, None)
+    fn validation(&self, cursor: Option<Cursor>) -> Result<Box<dyn BatchSource>> {
+        self.start(Split::Val, cursor)
     }
 
     fn token_bytes(&self) -> &[u32] {

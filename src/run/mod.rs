@@ -10,3 +10,6 @@ pub mod single;
 pub mod status;
 pub mod stop;
 pub mod task;
+
+#[cfg(test)]
+mod tests;

@@ -1,11 +1,14 @@
 //! How runs are watched: a bar each on a terminal, sober lines elsewhere.
 
 use std::io::Write;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
+use crate::files::now;
+use crate::host::process_age_seconds;
+use crate::plan::render::duration;
 use crate::train::observer::{Event, Observer, Origin};
 
 /// How often a line reports steps where there are no bars.
@@ -15,6 +18,8 @@ const LINE_EVERY: Duration = Duration::from_secs(10);
 #[derive(Clone)]
 pub struct Display {
     kind: Kind,
+    /// When the first optimizer step in this process was done, in seconds since the process began.
+    first_step: Arc<OnceLock<Option<f64>>>,
 }
 
 #[derive(Clone)]
@@ -27,17 +32,27 @@ enum Kind {
 impl Display {
     /// Bars on a terminal.
     pub fn bars() -> Self {
-        Self { kind: Kind::Bars(MultiProgress::new()) }
+        Self::of(Kind::Bars(MultiProgress::new()))
     }
 
     /// Lines on stderr.
     pub fn lines() -> Self {
-        Self { kind: Kind::Lines(Arc::default()) }
+        Self::of(Kind::Lines(Arc::default()))
     }
 
     /// Nothing.
     pub fn silent() -> Self {
-        Self { kind: Kind::Silent }
+        Self::of(Kind::Silent)
+    }
+
+    fn of(kind: Kind) -> Self {
+        Self { kind, first_step: Arc::default() }
+    }
+
+    /// Seconds from the start of this process to the end of the first optimizer step in it; none before that, and
+    /// where the system does not tell.
+    pub fn first_step_seconds(&self) -> Option<f64> {
+        self.first_step.get().copied().flatten()
     }
 
     /// A line above the bars.
@@ -59,7 +74,8 @@ impl Display {
         let bar = match &self.kind {
             Kind::Bars(bars) => {
                 let bar = bars.add(ProgressBar::new(steps));
-                let style = "{prefix:24!} {bar:24} {pos}/{len} {msg}  eta {eta}";
+                // The bar takes what the numbers leave: on 80 columns none of them is cut off.
+                let style = "{prefix:24!} {wide_bar} {pos}/{len} {msg}  eta {eta}";
                 if let Ok(style) = ProgressStyle::with_template(style) {
                     bar.set_style(style.progress_chars("=> "));
                 }
@@ -74,7 +90,7 @@ impl Display {
             label: label.to_owned(),
             steps,
             bar,
-            last_line: Instant::now(),
+            last_line: now(),
             loss: None,
             val_bpb: None,
             rate: Rate::default(),
@@ -136,6 +152,10 @@ impl RunProgress {
     /// The run ended; `how` says how in a few words.
     pub fn finish(self, how: &str) {
         if let Some(bar) = &self.bar {
+            // Nothing is left to wait for.
+            if let Ok(style) = ProgressStyle::with_template("{prefix:24!} {pos}/{len} {msg}") {
+                bar.set_style(style);
+            }
             bar.set_message(format!("{}  {how}", self.numbers()));
             bar.abandon();
         } else {
@@ -160,11 +180,12 @@ impl Observer for RunProgress {
                 }
             }
             Event::Step(done) => {
+                self.display.first_step.get_or_init(process_age_seconds);
                 self.loss = Some(done.loss);
                 self.rate.add(done.seconds, done.tokens);
                 self.show(done.step + 1);
                 if self.bar.is_none() && self.last_line.elapsed() >= LINE_EVERY {
-                    self.last_line = Instant::now();
+                    self.last_line = now();
                     let left = (self.steps - done.step.min(self.steps)) as f64 * self.rate.seconds_per_step();
                     self.display.line(&format!(
                         "{}: step {}/{}  {}  eta {}",
@@ -205,20 +226,10 @@ pub fn grouped(value: f64) -> String {
     out
 }
 
-/// Seconds as `45 s`, `3 min 20 s`, `2 h 05 min` or `3 d 4 h`.
-pub fn duration(seconds: f64) -> String {
-    let s = seconds.max(0.0).round() as u64;
-    match s {
-        0..60 => format!("{s} s"),
-        60..3600 => format!("{} min {:02} s", s / 60, s % 60),
-        3600..86400 => format!("{} h {:02} min", s / 3600, s % 3600 / 60),
-        _ => format!("{} d {} h", s / 86400, s % 86400 / 3600),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::train::observer::StepDone;
 
     #[test]
     fn numbers_are_grouped() {
@@ -228,10 +239,19 @@ mod tests {
     }
 
     #[test]
-    fn durations_read_well() {
-        assert_eq!(duration(59.4), "59 s");
-        assert_eq!(duration(3_725.0), "1 h 02 min");
-        assert_eq!(duration(200_000.0), "2 d 7 h");
+    fn the_first_step_of_a_process_counts_whichever_run_takes_it() {
+        let display = Display::silent();
+        let step = |step| {
+            let (loss, lr_multiplier, seconds, update_seconds) = (2.5, 1.0, 0.5, 0.1);
+            Event::Step(StepDone { step, loss, lr_multiplier, seconds, update_seconds, tokens: 8 })
+        };
+        let (mut first, mut second) = (display.run("a", 2), display.run("b", 2));
+        assert_eq!(display.first_step_seconds(), None);
+        second.event(&step(0));
+        let told = display.first_step_seconds();
+        first.event(&step(0));
+        assert_eq!(display.first_step_seconds(), told);
+        assert_eq!(told.is_some(), cfg!(target_os = "linux"));
     }
 
     #[test]

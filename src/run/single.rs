@@ -1,18 +1,20 @@
 //! One run, from wherever it stands to its result on disk.
 
+use std::cell::Cell;
 use std::time::Instant;
 
 use crate::data::Cursor;
 use crate::error::{Error, Result};
-use crate::files::{Files, utc_now};
+use crate::files::{Files, now, utc_now};
 use crate::hash::Digest;
+use crate::host::{HostFacts, peak_rss_bytes};
 use crate::plan::key::NUMERICS_VERSION;
 use crate::record::journal::{Event as JournalEvent, Journal};
-use crate::record::{HostFacts, RunDir, RunResult, Timings, peak_rss_bytes};
+use crate::record::{RunDir, RunResult, Timings};
 use crate::train::checkpoint::{Checkpoint, CheckpointError, CheckpointStore, EvalPoint};
 use crate::train::engine::Engine;
 use crate::train::observer::{Event, Observer, Origin};
-use crate::train::session::{Ending, Finished, Rows, Session};
+use crate::train::session::{Ending, Finished, Rows, Session, retention};
 
 use super::task::Task;
 
@@ -85,7 +87,14 @@ pub fn train(
     };
     let store = CheckpointStore::new(files.clone(), dir.checkpoints());
     let start = find_start(task, setting, &store, &journal, engine, &host, observer)?;
-    let mut watch = Watch { observer, journal: &journal, timings: Watched::default(), lost: None };
+    let unjournalled = Cell::new(false);
+    let mut watch = Watch {
+        observer,
+        journal: &journal,
+        timings: Watched::default(),
+        lost: None,
+        unjournalled: &unjournalled,
+    };
     let mut session = Session {
         config: &task.config,
         keys: &task.keys,
@@ -93,7 +102,8 @@ pub fn train(
         store: &store,
         forks: setting.forks,
         observer: &mut watch,
-        stop: setting.stop,
+        // A run that cannot be journalled stops: its disk is full or gone.
+        stop: &|| (setting.stop)() || unjournalled.get(),
         alone: setting.alone,
     };
     let ending = session.run(engine, start);
@@ -109,6 +119,8 @@ pub fn train(
             let result = result(task, setting, *finished, &timings, &journal, host, engine.peak_bytes())?;
             result.write(files, &dir.result())?;
             journal.add(JournalEvent::Finished { result_hash: result.result_hash })?;
+            // The result is safe: nobody needs to go back.
+            store.prune(&retention(&task.config, setting.forks, 1))?;
             Ok(Outcome::Finished(Box::new(result)))
         }
         Ok(Ending::Interrupted { step }) => {
@@ -167,6 +179,7 @@ fn find_start(
         Ok(())
     };
     let own = store.latest_valid_where(accept)?;
+    let onward = own.checkpoint.as_ref().map(|checkpoint| checkpoint.state.step);
     for skipped in own.skipped {
         // Damaged checkpoints are passed over; one of another class must not be, its run belongs elsewhere.
         if matches!(skipped.reason, CheckpointError::OtherEnvironment { .. }) {
@@ -174,7 +187,8 @@ fn find_start(
         }
         let checkpoint = skipped.dir.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let reason = skipped.reason.to_string();
-        observer.event(&Event::Note(&format!("passing over {checkpoint}: {reason}")));
+        let onward = onward.map_or_else(|| "from the start".to_owned(), |step| format!("after step {step}"));
+        observer.event(&Event::Note(&format!("passing over {checkpoint}, going on {onward}: {reason}")));
         journal.add(JournalEvent::CheckpointSkipped { checkpoint, reason })?;
     }
     if let Some(checkpoint) = own.checkpoint {
@@ -186,10 +200,15 @@ fn find_start(
         let steps = donated.steps()?;
         for step in steps.into_iter().rev().filter(|&step| step > 0 && step <= donor.steps) {
             // A donor is a convenience: whatever is wrong with its checkpoint, the steps can be trained.
-            let Ok(checkpoint) = donated.load(step) else { continue };
-            if accept(&checkpoint).is_ok() {
-                journal.add(JournalEvent::Forked { from: donor.run_key, step })?;
-                return Ok(Some((checkpoint, Origin::Prefix)));
+            match donated.load(step).and_then(|checkpoint| accept(&checkpoint).map(|()| checkpoint)) {
+                Ok(checkpoint) => {
+                    journal.add(JournalEvent::Forked { from: donor.run_key, step })?;
+                    return Ok(Some((checkpoint, Origin::Prefix)));
+                }
+                Err(reason) => {
+                    let run = donor.run_key.short();
+                    observer.event(&Event::Note(&format!("not sharing step {step} of run {run}: {reason}")));
+                }
             }
         }
     }
@@ -259,6 +278,8 @@ struct Watch<'a> {
     timings: Watched,
     /// The first event that could not be journalled.
     lost: Option<Error>,
+    /// Whether there is one.
+    unjournalled: &'a Cell<bool>,
 }
 
 #[derive(Default)]
@@ -272,6 +293,7 @@ impl Watch<'_> {
     fn journal(&mut self, event: JournalEvent) {
         if let Err(error) = self.journal.add(event) {
             self.lost.get_or_insert_with(|| error.into());
+            self.unjournalled.set(true);
         }
     }
 }
@@ -279,7 +301,7 @@ impl Watch<'_> {
 impl Observer for Watch<'_> {
     fn event(&mut self, event: &Event<'_>) {
         match event {
-            Event::Saving => self.timings.since_step = Some(Instant::now()),
+            Event::Saving => self.timings.since_step = Some(now()),
             Event::Saved { step } => {
                 let seconds =
                     self.timings.since_step.take().map_or(0.0, |since| since.elapsed().as_secs_f64());

@@ -4,11 +4,11 @@ use std::fmt;
 
 use crate::error::Result;
 use crate::files::Files;
+use crate::hash::Digest;
+use crate::plan::run_config::RunConfig;
 use crate::record::{RunDir, RunResult};
 use crate::train::checkpoint::CheckpointStore;
 use crate::train::session::eval_settings;
-
-use super::task::Task;
 
 /// Where a run stands, and so why it will or will not be trained.
 #[derive(Debug, Clone, PartialEq)]
@@ -28,13 +28,13 @@ impl Status {
     /// Reads where a run stands.
     ///
     /// # Errors
-    /// A result that is damaged, contradicts itself, or belongs to another run.
-    pub fn read(files: &Files, dir: &RunDir, task: &Task) -> Result<Self> {
+    /// A result that is damaged or contradicts itself.
+    pub fn read(files: &Files, dir: &RunDir, config: &RunConfig, run_key: &Digest) -> Result<Self> {
         if let Some(result) = RunResult::read(files, &dir.result())? {
             // Directories show 12 of 64 digits; the rest must agree as well. Evaluation settings are not in the key.
-            let settings = eval_settings(&task.config);
+            let settings = eval_settings(config);
             let same_evaluation = result.evals.last().is_some_and(|eval| eval.settings == settings);
-            if result.run_key == task.run_key && same_evaluation {
+            if result.run_key == *run_key && same_evaluation {
                 return Ok(Self::Finished(Box::new(result)));
             }
         }

@@ -18,10 +18,9 @@ pub struct Task {
 }
 
 impl Task {
-    /// The task of a planned run.
-    pub fn new(label: String, config: RunConfig) -> Self {
-        let chain = KeyChain::new(&config);
-        let (keys, run_key) = (chain.links().collect(), chain.run_key().run);
+    /// The task of a planned run, whose key the plan has computed.
+    pub fn new(label: String, config: RunConfig, run_key: Digest) -> Self {
+        let keys = KeyChain::new(&config).links().collect();
         Self { label, config, keys, run_key }
     }
 

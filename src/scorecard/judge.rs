@@ -18,7 +18,7 @@ pub struct RunSummary {
     pub arm: String,
     /// The seed.
     pub seed: u64,
-    /// Values of the final evaluation, and the last step's `loss`.
+    /// Values of the final evaluation, and the last step's `train_loss`.
     pub metrics: BTreeMap<String, f64>,
     /// Tokens over wall time of training.
     pub tokens_per_second: Option<f64>,
@@ -42,8 +42,8 @@ impl RunSummary {
 /// What is judged; a part that is left out is not.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Criteria {
-    /// The arm the others are compared with.
-    pub control: Option<String>,
+    /// What arms are compared with: the control of each, by name. A control has none.
+    pub controls: BTreeMap<String, String>,
     /// Quality.
     pub quality: Option<Quality>,
     /// Speed.
@@ -64,7 +64,7 @@ pub(super) struct Arm<'a> {
 pub struct ArmSummary {
     /// Its name.
     pub name: String,
-    /// Whether it is the control.
+    /// Whether it is a control.
     pub control: bool,
     /// Its finished runs.
     pub finished: usize,
@@ -101,35 +101,45 @@ pub fn judge(name: &str, question: Option<&str>, criteria: &Criteria, runs: Vec<
     }
     let by_arm: Vec<(&str, Vec<&RunSummary>)> =
         names.into_iter().map(|name| (name, runs.iter().filter(|run| run.arm == name).collect())).collect();
-    let control = criteria.control.as_deref();
-    let arms = by_arm.iter().map(|(name, runs)| summarise(name, runs, control)).collect();
+    let controls = &criteria.controls;
+    let is_control = |name: &str| controls.values().any(|control| control == name);
+    let arms = by_arm.iter().map(|(name, runs)| summarise(name, runs, is_control(name))).collect();
     let mut verdicts = Vec::new();
-    if let Some(control) = control {
-        let found = by_arm.iter().find(|(name, _)| *name == control);
-        let control = Arm { name: control, runs: found.map_or(&[], |(_, runs)| runs) };
-        let others =
-            by_arm.iter().filter(|(name, _)| *name != control.name).map(|(name, runs)| Arm { name, runs });
-        if let Some(quality) = &criteria.quality {
-            verdicts.extend(others.clone().map(|arm| quality.judge(arm, control)));
-        }
-        if let Some(speed) = &criteria.speed {
-            verdicts.extend(others.map(|arm| speed.judge(arm, control)));
-        }
-    } else {
-        let parts = [
-            (criteria.quality.is_some(), VerdictKind::Quality),
-            (criteria.speed.is_some(), VerdictKind::Speed),
-        ];
-        for (_, kind) in parts.into_iter().filter(|(asked, _)| *asked) {
+    let arm =
+        |name: &str| by_arm.iter().find(|(other, _)| *other == name).map(|(name, runs)| Arm { name, runs });
+    // Each arm with its control, or why it has none.
+    let compared: Vec<(Arm<'_>, Option<Arm<'_>>)> = by_arm
+        .iter()
+        .filter(|(name, _)| controls.contains_key(*name) || !is_control(name))
+        .map(|(name, runs)| (Arm { name, runs }, controls.get(*name).and_then(|control| arm(control))))
+        .collect();
+    let mut each = |kind, of: &dyn Fn(Arm<'_>, Arm<'_>) -> Verdict| {
+        if controls.is_empty() {
             let why = "there is no control arm to compare with".to_owned();
             verdicts.push(Verdict::new(kind, Outcome::NotJudged, "", "", why));
+            return;
         }
+        let alone = |arm: Arm<'_>| {
+            let why = "no arm is its control".to_owned();
+            Verdict::new(kind, Outcome::NotJudged, arm.name, "", why)
+        };
+        verdicts.extend(
+            compared
+                .iter()
+                .map(|&(arm, control)| control.map_or_else(|| alone(arm), |control| of(arm, control))),
+        );
+    };
+    if let Some(quality) = &criteria.quality {
+        each(VerdictKind::Quality, &|arm, control| quality.judge(arm, control));
+    }
+    if let Some(speed) = &criteria.speed {
+        each(VerdictKind::Speed, &|arm, control| speed.judge(arm, control));
     }
     verdicts.extend(criteria.baseline.as_ref().map(BaselineOutcome::verdict));
     Scorecard { name: name.to_owned(), question: question.map(str::to_owned), arms, runs, verdicts }
 }
 
-fn summarise(name: &str, runs: &[&RunSummary], control: Option<&str>) -> ArmSummary {
+fn summarise(name: &str, runs: &[&RunSummary], control: bool) -> ArmSummary {
     let finished: Vec<_> = runs.iter().filter(|run| run.finished()).collect();
     let mut values: BTreeMap<String, Vec<f64>> = BTreeMap::new();
     for (metric, &value) in finished.iter().flat_map(|run| &run.metrics) {
@@ -138,7 +148,7 @@ fn summarise(name: &str, runs: &[&RunSummary], control: Option<&str>) -> ArmSumm
     let rates: Vec<_> = finished.iter().filter_map(|run| run.tokens_per_second).collect();
     ArmSummary {
         name: name.to_owned(),
-        control: control == Some(name),
+        control,
         finished: finished.len(),
         runs: runs.len(),
         metrics: values

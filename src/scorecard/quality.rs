@@ -7,7 +7,7 @@ use super::verdict::{Outcome, Verdict, VerdictKind};
 /// What quality is judged by.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Quality {
-    /// A value of the final evaluation, or `loss`; lower is better.
+    /// A value of the final evaluation, or `train_loss`; lower is better.
     pub metric: String,
     /// How much worse than the control an arm may be, in the metric's unit.
     pub margin: f64,

@@ -7,7 +7,7 @@ use super::verdict::{Verdict, VerdictKind};
 use crate::hash::Digest;
 
 /// Metrics that have a column of their own, in this order; the rest follow by name.
-const FIRST: [&str; 2] = ["val_bpb", "loss"];
+const FIRST: [&str; 2] = ["val_bpb", "train_loss"];
 
 impl fmt::Display for Scorecard {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -73,10 +73,15 @@ fn run_table(runs: &[RunSummary], metrics: &[&String]) -> Vec<Vec<String>> {
 
 fn verdict_table(verdicts: &[Verdict]) -> Vec<Vec<String>> {
     let mut table = vec![vec!["verdict".to_owned(), String::new(), "arm".to_owned(), String::new()]];
+    // With one control, the table of arms says which it is.
+    let mut controls = verdicts.iter().filter_map(|verdict| verdict.control.as_deref());
+    let first = controls.next();
+    let several = controls.any(|control| Some(control) != first);
     for verdict in verdicts {
-        let arm = match verdict.kind {
-            VerdictKind::Reproducibility => "all".to_owned(),
-            _ if verdict.control.is_none() => "all".to_owned(),
+        let arm = match (verdict.kind, &verdict.control) {
+            (VerdictKind::Reproducibility, _) => "all".to_owned(),
+            (_, None) if verdict.arm.is_empty() => "all".to_owned(),
+            (_, Some(control)) if several => format!("{} against {}", shown(&verdict.arm), shown(control)),
             _ => shown(&verdict.arm).to_owned(),
         };
         table.push(vec![verdict.kind.to_string(), verdict.outcome.to_string(), arm, numbers(verdict)]);

@@ -1,3 +1,5 @@
+use std::collections::BTreeMap;
+
 use super::*;
 use crate::error::Class;
 use crate::hash::Digest;
@@ -9,7 +11,7 @@ fn run(arm: &str, seed: u64, bpb: f64) -> RunSummary {
     RunSummary {
         arm: arm.into(),
         seed,
-        metrics: [("val_bpb".to_owned(), bpb), ("loss".to_owned(), bpb * 2.7)].into(),
+        metrics: [("val_bpb".to_owned(), bpb), ("train_loss".to_owned(), bpb * 2.7)].into(),
         tokens_per_second: Some(1000.0 + bpb),
         alone: true,
         shared_steps: 0,
@@ -27,7 +29,7 @@ fn pairs(differences: &[f64]) -> Vec<RunSummary> {
 
 fn criteria() -> Criteria {
     Criteria {
-        control: Some(LINEAR.into()),
+        controls: [(SQRT.to_owned(), LINEAR.to_owned())].into(),
         quality: Some(Quality { metric: "val_bpb".into(), margin: 0.002, confidence: 0.95 }),
         speed: Some(Speed { min_ratio: 0.95 }),
         baseline: Some(BaselineOutcome::NoBaseline),
@@ -131,8 +133,37 @@ fn scorecards_look_like_this() {
     });
     let failed = judge("d12_sqrt", None, &all, pairs(&[0.01, 0.0101, 0.0099]));
     insta::assert_snapshot!("failed", failed.to_string());
-    let single = Criteria { control: None, ..all };
+    let single = Criteria { controls: BTreeMap::new(), ..all };
     insta::assert_snapshot!("single", judge("ci", None, &single, vec![run("", 42, 2.5)]).to_string());
+}
+
+/// In a matrix of two axes every arm has the control of its own value on the other axis.
+#[test]
+fn each_arm_is_compared_with_its_own_control() {
+    let arm = |name: &str, bpb: f64| [run(name, 1, bpb), run(name, 2, bpb + 0.001)];
+    let runs: Vec<_> = [("d2 linear", 3.0), ("d2 sqrt", 3.0005), ("d4 linear", 2.5), ("d4 sqrt", 2.75)]
+        .into_iter()
+        .flat_map(|(name, bpb)| arm(name, bpb))
+        .chain(arm("apart", 2.0))
+        .collect();
+    let against = |arm: &str, control: &str| (arm.to_owned(), control.to_owned());
+    let criteria = Criteria {
+        controls: [against("d2 sqrt", "d2 linear"), against("d4 sqrt", "d4 linear")].into(),
+        speed: None,
+        baseline: None,
+        ..criteria()
+    };
+    let card = judge("two_axes", None, &criteria, runs);
+    insta::assert_snapshot!("two_controls", card.to_string());
+    let told: Vec<_> = card.verdicts.iter().map(|v| (&*v.arm, v.control.as_deref(), v.outcome)).collect();
+    assert_eq!(
+        told,
+        [
+            ("d2 sqrt", Some("d2 linear"), Outcome::Pass),
+            ("d4 sqrt", Some("d4 linear"), Outcome::Fail),
+            ("apart", None, Outcome::NotJudged)
+        ]
+    );
 }
 
 #[test]

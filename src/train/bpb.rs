@@ -1,13 +1,17 @@
 //! Bits per byte: upstream's tokenizer-independent validation metric.
 
+use serde::{Deserialize, Serialize};
+
+use crate::files::ExactF64;
+
 /// Running sums of a validation. `bpb = sum of nats / (ln 2 * sum of bytes)` over targets that have bytes: special
 /// tokens have none and drop out, as do ignored targets. Sums are over the whole evaluation, in token order.
-#[derive(Debug, Clone, Copy, Default, PartialEq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub struct BitsPerByte {
-    nats: f64,
+    nats: ExactF64,
     bytes: u64,
     /// Sum and count over every counted target, for the mean loss.
-    loss: f64,
+    loss: ExactF64,
     targets: u64,
 }
 
@@ -16,11 +20,11 @@ impl BitsPerByte {
     pub fn add(&mut self, losses: &[f32], targets: &[i32], token_bytes: &[u32]) {
         for (&loss, &target) in losses.iter().zip(targets) {
             let Ok(id) = usize::try_from(target) else { continue };
-            self.loss += f64::from(loss);
+            self.loss.0 += f64::from(loss);
             self.targets += 1;
             let bytes = token_bytes.get(id).copied().unwrap_or(0);
             if bytes > 0 {
-                self.nats += f64::from(loss);
+                self.nats.0 += f64::from(loss);
                 self.bytes += u64::from(bytes);
             }
         }
@@ -28,12 +32,12 @@ impl BitsPerByte {
 
     /// Bits per byte; none where no target had bytes.
     pub fn value(&self) -> Option<f64> {
-        (self.bytes > 0).then(|| self.nats / (std::f64::consts::LN_2 * self.bytes as f64))
+        (self.bytes > 0).then(|| self.nats.0 / (std::f64::consts::LN_2 * self.bytes as f64))
     }
 
     /// Mean loss in nats a target; none without targets.
     pub fn mean_loss(&self) -> Option<f64> {
-        (self.targets > 0).then(|| self.loss / self.targets as f64)
+        (self.targets > 0).then(|| self.loss.0 / self.targets as f64)
     }
 
     /// Bytes counted so far.

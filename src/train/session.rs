@@ -1,18 +1,17 @@
 //! The step loop: trains a run from wherever it stands to a step, evaluating and saving on the way.
 
 use std::collections::BTreeMap;
-use std::time::Instant;
+use std::time::Duration;
 
 use crate::data::{Batch, Cursor};
 use crate::error::{Error, Result};
-use crate::files::{ExactF32, ExactF64};
+use crate::files::{ExactF32, ExactF64, now};
 use crate::hash::{Canonical, Digest};
 use crate::ops::SequenceShape;
 use crate::plan::run_config::{EvalConfig, RunConfig};
 
-use super::bpb::BitsPerByte;
 use super::causality::check_causality;
-use super::checkpoint::{self, Checkpoint, CheckpointStore, EvalPoint, Retention, TrainState};
+use super::checkpoint::{self, Checkpoint, CheckpointStore, EvalPoint, EvalProgress, Retention, TrainState};
 use super::engine::{Engine, MicroBatch, NamedTensor};
 use super::guard::{DriftGuard, HeldBytes};
 use super::observer::{EvalDone, Event, Observer, Origin, StepDone};
@@ -22,6 +21,9 @@ use super::result_hash::train_hash;
 pub const VAL_BPB: &str = "val_bpb";
 /// Name of the mean validation loss, nats a token.
 pub const VAL_LOSS: &str = "val_loss";
+
+/// How often the progress of a long evaluation is put on disk.
+const KEEP_PROGRESS_EVERY: Duration = Duration::from_secs(20);
 
 /// Rows of tokens, one micro-batch after another.
 pub trait BatchSource {
@@ -33,8 +35,8 @@ pub trait BatchSource {
 pub trait Rows {
     /// The train split from `cursor` on, from its start without one.
     fn train(&self, cursor: Option<Cursor>) -> Result<Box<dyn BatchSource>>;
-    /// The validation split from its start.
-    fn validation(&self) -> Result<Box<dyn BatchSource>>;
+    /// The validation split from `cursor` on, from its start without one.
+    fn validation(&self, cursor: Option<Cursor>) -> Result<Box<dyn BatchSource>>;
     /// Bytes of each token, for bits per byte.
     fn token_bytes(&self) -> &[u32];
 }
@@ -53,7 +55,7 @@ pub struct Session<'a> {
     pub forks: &'a [u64],
     /// Who watches.
     pub observer: &'a mut dyn Observer,
-    /// Whether to stop at the next step boundary.
+    /// Whether to stop at the next step boundary, or after the next batch of an evaluation.
     pub stop: &'a dyn Fn() -> bool,
     /// Whether no other run trains in this process, so that the process's memory is this run's.
     pub alone: bool,
@@ -127,7 +129,9 @@ impl Session<'_> {
                 if !std::mem::replace(&mut causal, true) {
                     self.check_causality(engine)?;
                 }
-                self.evaluate(engine, &mut guard, &mut state)?;
+                if !self.evaluate(engine, &mut guard, &mut state)? {
+                    return Ok(Ending::Interrupted { step });
+                }
             }
             if self.saves_at(step) {
                 self.save(engine, &mut state, &mut saved)?;
@@ -194,7 +198,7 @@ impl Session<'_> {
         source: &mut dyn BatchSource,
         state: &mut TrainState<Option<Cursor>>,
     ) -> Result<f32> {
-        let started = Instant::now();
+        let started = now();
         let accumulation = self.config.batch.grad_accum_steps;
         let (mut sum, mut cursor, mut tokens) = (0.0_f64, None, 0);
         for _ in 0..accumulation {
@@ -212,7 +216,7 @@ impl Session<'_> {
             return Ok(loss);
         }
         let values = self.config.schedule.step_values(state.step);
-        let update = Instant::now();
+        let update = now();
         engine.update(&values)?;
         let (update_seconds, seconds) = (update.elapsed().as_secs_f64(), started.elapsed().as_secs_f64());
         let done = StepDone {
@@ -248,18 +252,13 @@ impl Session<'_> {
         let (params, optimizer) = (named(&parameters), named(&optimizer));
         self.store.save(&Checkpoint { state: state.clone(), params, optimizer })?;
         *saved = Some(state.step);
-        self.store.prune(&Retention {
-            every: self.config.checkpoint.every,
-            keep: self.config.checkpoint.keep,
-            last_step: self.config.schedule.num_iterations,
-            pinned: self.forks.iter().copied().collect(),
-        })?;
+        self.store.prune(&retention(self.config, self.forks, 2))?;
         self.observer.event(&Event::Saved { step: state.step });
         Ok(())
     }
 
     fn check_causality(&self, engine: &mut dyn Engine) -> Result<()> {
-        let batch = self.rows.validation()?.next_batch()?;
+        let batch = self.rows.validation(None)?.next_batch()?;
         // One row tells; a whole micro-batch would cost as much as an evaluation of a small run.
         let (rows, len) = (1.min(batch.rows), batch.len);
         let micro = MicroBatch {
@@ -270,65 +269,95 @@ impl Session<'_> {
         check_causality(engine, &micro, self.config.model.vocab_size())
     }
 
-    /// Bits per byte over the first `eval.tokens` tokens of the validation split.
+    /// Bits per byte and mean loss over `eval.tokens / (B * T)` batches from the start of the validation split,
+    /// carried on from where an earlier process left it. False where it was asked to stop in between.
+    ///
+    /// # Errors
+    /// `eval.tokens` below one batch, or a split in which no target has bytes; class `Input`.
     fn evaluate(
         &mut self,
         engine: &mut dyn Engine,
         guard: &mut DriftGuard,
         state: &mut TrainState<Option<Cursor>>,
-    ) -> Result<()> {
-        let started = Instant::now();
-        self.observer.event(&Event::Evaluating { step: state.step });
-        let mut watch = guard.start(HeldBytes::read(engine, self.alone));
-        let (bpb, loss) = evaluate(engine, self.rows, self.config, |engine| {
-            watch.after_batch(HeldBytes::read(engine, self.alone))
-        })?;
-        watch.finish(HeldBytes::read(engine, self.alone))?;
+    ) -> Result<bool> {
+        let started = now();
+        let step = state.step;
+        self.observer.event(&Event::Evaluating { step });
+        let batches = eval_batches(self.config)?;
         let losses = state.step_losses.iter().map(|loss| loss.0);
+        let train_hash = train_hash(losses, &named(&engine.parameters()?));
+        let settings = eval_settings(self.config);
+        let mut progress = EvalProgress::begin(step, settings, train_hash, engine.environment_class());
+        if let Some(before) = self.store.evaluation()?
+            && progress.continues(&before)
+            && before.batches <= batches
+        {
+            progress = before;
+            let how = if progress.batches < batches {
+                format!("goes on after batch {} of {batches}", progress.batches)
+            } else {
+                "was finished before".to_owned()
+            };
+            self.observer.event(&Event::Note(&format!("the evaluation at step {step} {how}")));
+        }
+        let mut watch = guard.start(HeldBytes::read(engine, self.alone));
+        let mut kept = now();
+        if progress.batches < batches {
+            let mut source = self.rows.validation(progress.cursor.clone())?;
+            while progress.batches < batches {
+                let batch = source.next_batch()?;
+                let losses = engine.losses(&micro_batch(&batch))?;
+                progress.sums.add(&losses, &batch.targets, self.rows.token_bytes());
+                progress.batches += 1;
+                // A finished one needs no place to go on from.
+                progress.cursor = (progress.batches < batches).then_some(batch.cursor_after);
+                watch.after_batch(HeldBytes::read(engine, self.alone))?;
+                let stop = (self.stop)();
+                if stop || progress.batches == batches || kept.elapsed() >= KEEP_PROGRESS_EVERY {
+                    self.store.save_evaluation(&progress)?;
+                    kept = now();
+                }
+                if stop && progress.batches < batches {
+                    return Ok(false);
+                }
+            }
+        }
+        watch.finish(HeldBytes::read(engine, self.alone))?;
+        let sums = &progress.sums;
+        let (bpb, loss) = sums.value().zip(sums.mean_loss()).ok_or_else(|| {
+            Error::input("the validation split is empty: no target of it has bytes")
+                .key("data.shards")
+                .expected("text in the last shard")
+        })?;
         let values = [(VAL_BPB.to_owned(), ExactF64(bpb)), (VAL_LOSS.to_owned(), ExactF64(loss))];
-        let point = EvalPoint {
-            step: state.step,
-            settings: eval_settings(self.config),
-            train_hash: train_hash(losses, &named(&engine.parameters()?)),
-            values: values.into(),
-        };
+        let point = EvalPoint { step, settings, train_hash, values: values.into() };
         let seconds = started.elapsed().as_secs_f64();
-        self.observer.event(&Event::Evaluated(EvalDone { step: state.step, val_bpb: bpb, seconds }, &point));
+        self.observer.event(&Event::Evaluated(EvalDone { step, val_bpb: bpb, seconds }, &point));
         state.evals.push(point);
-        Ok(())
+        Ok(true)
     }
 }
 
-/// Bits per byte and mean loss over `eval.tokens / (B * T)` batches from the start of the validation split.
-///
-/// # Errors
-/// `eval.tokens` below one batch, or a split in which no target has bytes; class `Input`.
-pub fn evaluate(
-    engine: &mut dyn Engine,
-    rows: &dyn Rows,
-    config: &RunConfig,
-    mut after_batch: impl FnMut(&dyn Engine) -> Result<()>,
-) -> Result<(f64, f64)> {
+/// How many batches an evaluation has.
+fn eval_batches(config: &RunConfig) -> Result<u64> {
     let tokens = (config.batch.device_batch_size * config.model.sequence_len()) as u64;
-    let batches = config.eval.tokens / tokens.max(1);
-    if batches == 0 {
-        return Err(Error::input(format!("the evaluation has {} tokens", config.eval.tokens))
+    match config.eval.tokens / tokens.max(1) {
+        0 => Err(Error::input(format!("the evaluation has {} tokens", config.eval.tokens))
             .key("eval.tokens")
-            .expected(format!("at least one batch: {tokens} tokens")));
+            .expected(format!("at least one batch: {tokens} tokens"))),
+        batches => Ok(batches),
     }
-    let mut source = rows.validation()?;
-    let mut bpb = BitsPerByte::default();
-    for _ in 0..batches {
-        let batch = source.next_batch()?;
-        let losses = engine.losses(&micro_batch(&batch))?;
-        bpb.add(&losses, &batch.targets, rows.token_bytes());
-        after_batch(engine)?;
+}
+
+/// Which of a run's checkpoints stay: of the newest this many, those at `forks`, and what its configuration keeps.
+pub fn retention(config: &RunConfig, forks: &[u64], newest: usize) -> Retention {
+    Retention {
+        newest,
+        every: config.checkpoint.every,
+        keep: config.checkpoint.keep,
+        last_step: config.schedule.num_iterations,
+        pinned: forks.iter().copied().collect(),
     }
-    bpb.value().zip(bpb.mean_loss()).ok_or_else(|| {
-        Error::input("the validation split is empty: no target of it has bytes")
-            .key("data.shards")
-            .expected("text in the last shard")
-    })
 }
 
 /// Digest of everything that decides an evaluation besides the weights.

@@ -16,6 +16,12 @@ fn every_command_explains_itself() {
 }
 
 #[test]
+fn a_misspelt_command_is_corrected() {
+    let ended = Place::with(TINY).run(&["pln", "m.toml"]).expect(2);
+    insta::assert_snapshot!("misspelt_command", ended.stderr);
+}
+
+#[test]
 fn a_wrong_option_is_bad_input() {
     let ended = Place::with(TINY).run(&["run", "m.toml", "--thread", "2"]).expect(2);
     assert!(ended.stderr.contains("--threads"), "{}", ended.stderr);

@@ -2,13 +2,19 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod backends;
 mod bad_input;
 mod commands;
+mod damage;
 mod diverge;
+mod faults;
+mod guards;
 mod help;
 mod interrupt;
 mod layering;
+mod oracle;
 mod readme;
+mod reproduce;
 mod run;
 mod support;
 mod tch;

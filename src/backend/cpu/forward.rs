@@ -73,6 +73,12 @@ impl ForwardOps for CpuBackend {
         Ok(x)
     }
 
+    fn zeros(&self, rows: usize, cols: usize) -> OpResult<Tensor> {
+        let mut x = self.tensor_uninit("zeros", rows, cols)?;
+        x.data.fill(0.0);
+        Ok(x)
+    }
+
     fn copy(&self, x: &Tensor) -> OpResult<Tensor> {
         self.rows(x, 0, x.rows)
     }

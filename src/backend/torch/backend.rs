@@ -9,6 +9,7 @@ use super::device::{self, DeviceError, TorchDevice};
 use super::embedding::SegmentPlan;
 use super::fault::{TchResult, named};
 use super::{facts, memory, shim};
+use crate::host::cpu_model;
 use crate::ops::{Backend, Hardware, OpResult};
 use crate::precision::Precision;
 
@@ -150,13 +151,6 @@ impl Backend for TorchBackend {
     fn environment_class(&self) -> String {
         self.class.clone()
     }
-}
-
-/// The CPU's own name for itself.
-fn cpu_model() -> String {
-    let text = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let model = text.lines().find_map(|line| line.strip_prefix("model name")?.split_once(':'));
-    model.map_or_else(|| std::env::consts::ARCH.to_owned(), |(_, name)| name.trim().to_owned())
 }
 
 /// A parameter.

@@ -63,7 +63,7 @@ pub(super) const FIELDS: &[Field] = &[
         Kind::Int(1, 1024),
         "threads",
         Fallback::Absent("all cores"),
-        "Threads of the cpu backend. Changes no result.",
+        "Threads of the cpu backend; --threads overrides it. Changes no result.",
     ),
     field(
         "train.device_batch_size",
@@ -106,7 +106,7 @@ pub(super) const FIELDS: &[Field] = &[
         Kind::Float(0.5, 0.9999),
         "",
         Fallback::Value(|_| Value::Float(0.95)),
-        "Confidence of the one-sided bound.",
+        "Confidence of the two-sided interval whose ends decide.",
     ),
     field(
         "scorecard.speed.min_ratio",

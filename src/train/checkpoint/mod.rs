@@ -9,9 +9,11 @@
 //! - `MANIFEST.json`: size and SHA-256 of each of these, written last.
 //!
 //! It is built under a temporary name and renamed as a whole. Loading verifies every hash; a
-//! [`CheckpointStore`] falls back to the checkpoint before when the newest does not verify.
+//! [`CheckpointStore`] falls back to the checkpoint before when the newest does not verify. Beside them,
+//! `evaluation.json` is an [`EvalProgress`].
 
 mod error;
+mod evaluation;
 mod format;
 mod state;
 mod store;
@@ -21,6 +23,7 @@ mod tensors;
 mod tests;
 
 pub use error::{CheckpointError, Misfit};
+pub use evaluation::EvalProgress;
 pub use format::Checkpoint;
 pub use state::{EvalPoint, TrainState};
 pub use store::{CheckpointStore, LatestValid, Retention, Skipped, surplus};

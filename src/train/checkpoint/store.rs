@@ -8,8 +8,12 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::error::CheckpointError;
+use super::evaluation::EvalProgress;
 use super::format::Checkpoint;
 use crate::files::{FileError, Files};
+
+/// Where the progress of an evaluation is kept.
+const EVALUATION: &str = "evaluation.json";
 
 /// The directory `checkpoints/` of one run.
 #[derive(Debug, Clone)]
@@ -21,6 +25,9 @@ pub struct CheckpointStore {
 /// Which checkpoints stay.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Retention {
+    /// How many of the newest stay whatever they are, 1 at least. Two while a run is under way: one to go back to when
+    /// the newest turns out to be damaged.
+    pub newest: usize,
     /// Every so many steps one is kept; 0 keeps none but the last.
     pub every: u64,
     /// How many of the kept ones stay, the newest of them; 0 is all.
@@ -126,13 +133,21 @@ impl CheckpointStore {
         Ok(surplus)
     }
 
-    /// Removes every checkpoint.
-    pub fn clear(&self) -> Result<(), CheckpointError> {
-        Ok(self.files.remove_dir(&self.dir)?)
+    /// Keeps how far an evaluation has come, durably, in place of what was kept before.
+    pub fn save_evaluation(&self, progress: &EvalProgress) -> Result<(), CheckpointError> {
+        self.files.create_dir_all(&self.dir)?;
+        Ok(self.files.write(&self.dir.join(EVALUATION), &progress.to_bytes())?)
+    }
+
+    /// How far the last evaluation came; none where nothing is kept or what is kept is damaged, since an evaluation
+    /// can always be made again.
+    pub fn evaluation(&self) -> Result<Option<EvalProgress>, CheckpointError> {
+        let bytes = self.files.read_if_there(&self.dir.join(EVALUATION))?;
+        Ok(bytes.and_then(|bytes| EvalProgress::from_bytes(&bytes)))
     }
 }
 
-/// Of the ascending `steps` that have checkpoints, those that may go: rolling ones as soon as a newer one is
+/// Of the ascending `steps` that have checkpoints, those that may go: rolling ones as soon as enough newer ones are
 /// there, kept ones beyond the newest `keep`.
 pub fn surplus(steps: &[u64], retention: &Retention) -> Vec<u64> {
     let is_kept = |step: u64| {
@@ -142,10 +157,11 @@ pub fn surplus(steps: &[u64], retention: &Retention) -> Vec<u64> {
     let kept: Vec<_> = steps.iter().copied().filter(|&step| is_kept(step)).collect();
     let staying = if retention.keep == 0 { kept.len() } else { retention.keep.min(kept.len()) };
     let staying = &kept[kept.len() - staying..];
+    let older = steps.len().saturating_sub(retention.newest.max(1));
     steps
         .iter()
+        .take(older)
         .copied()
-        .filter(|step| steps.last() != Some(step))
         .filter(|step| !staying.contains(step) && !retention.pinned.contains(step))
         .collect()
 }

@@ -83,20 +83,22 @@ proptest! {
     #[test]
     fn retention_never_removes_the_newest_or_a_pinned_one(
         steps in prop::collection::btree_set(0_u64..60, 0..12),
-        every in 0_u64..8, keep in 0_usize..4, last_step in 0_u64..60, pinned in 0_u64..60,
+        every in 0_u64..8, keep in 0_usize..4, last_step in 0_u64..60, pinned in 0_u64..60, newest in 0_usize..4,
     ) {
-        let retention = Retention { every, keep, last_step, pinned: [pinned].into() };
+        let retention = Retention { newest, every, keep, last_step, pinned: [pinned].into() };
         let steps: Vec<_> = steps.into_iter().collect();
         let gone = surplus(&steps, &retention);
         let left: Vec<_> = steps.iter().copied().filter(|s| !gone.contains(s)).collect();
-        prop_assert_eq!(left.last(), steps.last());
+        let newest = newest.max(1).min(steps.len());
+        prop_assert!(left.ends_with(&steps[steps.len() - newest..]));
         prop_assert!(!gone.contains(&pinned));
         prop_assert!(surplus(&left, &retention).is_empty());
         let kept = |s: &u64| *s == last_step || (every > 0 && *s > 0 && s.is_multiple_of(every));
         if keep == 0 {
             prop_assert!(!gone.iter().any(kept));
         } else {
-            let rest = left.iter().filter(|s| kept(s) && **s != pinned && Some(*s) != steps.last()).count();
+            let rest = &left[..left.len() - newest];
+            let rest = rest.iter().filter(|s| kept(s) && **s != pinned).count();
             prop_assert!(rest <= keep);
         }
     }
@@ -205,12 +207,17 @@ fn an_older_checkpoint_stays_usable_under_every_fault() {
 #[test]
 fn rolling_checkpoints_go_and_kept_ones_stay() {
     let steps = [0, 50, 100, 150, 200, 230];
-    let retention = |every, keep| Retention { every, keep, last_step: 300, pinned: [50].into() };
+    let retention = |every, keep| Retention { newest: 1, every, keep, last_step: 300, pinned: [50].into() };
     assert_eq!(surplus(&steps, &retention(100, 0)), [0, 150]);
     assert_eq!(surplus(&steps, &retention(100, 1)), [0, 100, 150]);
     assert_eq!(surplus(&steps, &retention(0, 0)), [0, 100, 150, 200]);
     assert_eq!(surplus(&[200, 300], &retention(0, 1)), [200]);
     assert_eq!(surplus(&[], &retention(0, 1)), [0_u64; 0]);
+    let spare = |every, keep| Retention { newest: 2, ..retention(every, keep) };
+    assert_eq!(surplus(&steps, &spare(0, 0)), [0, 100, 150]);
+    assert_eq!(surplus(&steps, &spare(100, 1)), [0, 100, 150]);
+    assert_eq!(surplus(&steps[..4], &spare(100, 1)), [0]);
+    assert_eq!(surplus(&[200, 300], &spare(0, 1)), [0_u64; 0]);
 }
 
 #[test]

@@ -1,4 +1,5 @@
-//! Where a run was made: facts of machine and build, and memory.
+//! This machine and this process: facts of machine and build, memory held, age. The only place that asks the system
+//! for them.
 
 use std::fs;
 
@@ -89,7 +90,8 @@ fn os() -> String {
     format!("{} {}", std::env::consts::OS, kernel.trim()).trim_end().to_owned()
 }
 
-fn cpu_model() -> String {
+/// The CPU's own name for itself.
+pub fn cpu_model() -> String {
     let info = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     info.lines()
         .find_map(|line| {

@@ -1,0 +1,100 @@
+"""Runs upstream's scripts.base_train with a stopwatch, under upstream's own Python and from its checkout.
+
+Nothing of the training changes. It is watched at four seams and, at the end, one line of JSON is printed: the loss of
+every micro-batch (upstream logs a running mean of the last one's), and the seconds of every optimizer step, of every
+wait for data, of both validations, and from the start of the process until it could train.
+"""
+
+import functools
+import json
+import os
+import runpy
+import sys
+import time
+
+MARK = "nanorun-benchmark: "
+
+
+def main() -> None:
+    # As `python -m` does: upstream's packages are found from its checkout.
+    sys.path[0] = os.getcwd()
+    import torch
+    from nanochat import dataloader, loss_eval
+
+    steps: list[dict[str, object]] = []
+    now: dict[str, object] = {"losses": [], "data": 0.0}
+    validations: list[float] = []
+    ready: list[float] = []
+    cuda = torch.cuda.is_available() and "--device-type=cuda" in sys.argv
+
+    backward = torch.Tensor.backward
+
+    def watched_backward(self, *args, **kwargs):
+        # The only backward of the training loop: of a micro-batch's share of the step's mean loss.
+        now["losses"].append(self.detach().clone())
+        return backward(self, *args, **kwargs)
+
+    torch.Tensor.backward = watched_backward
+
+    def stamp():
+        if not cuda:
+            return time.perf_counter()
+        event = torch.cuda.Event(enable_timing=True)
+        event.record()
+        return event
+
+    def before_step(*_):
+        now["update"] = stamp()
+
+    def after_step(*_):
+        steps.append({"losses": now["losses"], "data": now["data"], "update": (now["update"], stamp())})
+        now.update(losses=[], data=0.0)
+
+    torch.optim.optimizer.register_optimizer_step_pre_hook(before_step)
+    torch.optim.optimizer.register_optimizer_step_post_hook(after_step)
+
+    loader = dataloader.tokenizing_distributed_data_loader_with_state_bos_bestfit
+
+    @functools.wraps(loader)
+    def watched_loader(*args, **kwargs):
+        batches = loader(*args, **kwargs)
+        train = kwargs.get("split") == "train"
+        while True:
+            started = time.perf_counter()
+            batch = next(batches)
+            if train and ready:
+                now["data"] += time.perf_counter() - started
+            elif train:
+                ready.append(time.time() - float(os.environ["NANORUN_BENCHMARK_STARTED"]))
+            yield batch
+
+    dataloader.tokenizing_distributed_data_loader_with_state_bos_bestfit = watched_loader
+
+    evaluate = loss_eval.evaluate_bpb
+
+    @functools.wraps(evaluate)
+    def watched_evaluate(*args, **kwargs):
+        started = time.perf_counter()
+        found = evaluate(*args, **kwargs)
+        validations.append(time.perf_counter() - started)
+        return found
+
+    loss_eval.evaluate_bpb = watched_evaluate
+
+    runpy.run_module("scripts.base_train", run_name="__main__", alter_sys=True)
+
+    def seconds(pair) -> float:
+        return pair[0].elapsed_time(pair[1]) / 1000 if cuda else pair[1] - pair[0]
+
+    print(MARK + json.dumps({
+        # Each is a share of the step's mean, so the step's loss is their sum.
+        "micro_losses": [[loss.item() for loss in step["losses"]] for step in steps],
+        "optimizer_seconds": [seconds(step["update"]) for step in steps],
+        "data_seconds": [step["data"] for step in steps],
+        "validation_seconds": validations,
+        "ready_seconds": ready[0],
+    }), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,132 @@
+//! How many runs train at the same time.
+
+use std::fmt;
+
+use super::Experiment;
+
+/// Parameters up to which runs side by side are faster than one after another.
+///
+/// Two runs of a GPT on two cores, wall time of one after another on both over that of side by side on one each, in
+/// quiet moments of a two-core x86-64 server; the hashes were equal every time:
+///
+/// | model | parameters | tokens a micro-batch | times as fast |
+/// |---|---|---|---|
+/// | microgpt, 16 wide | 4 k | a document | 2.50 |
+/// | depth 1, 64 wide, V 512 | 0.15 M | 256 | 1.93 |
+/// | depth 2, 128 wide, V 1024 | 0.8 M | 512 | 1.85 |
+/// | depth 2, 128 wide, V 4096 | 2.0 M | 1024, 4096 | 1.21, 1.08 |
+/// | depth 3, 192 wide, V 4096 | 4.4 M | 1024 | 1.19 |
+/// | depth 4, 256 wide, V 4096 | 7.3 M | 1024, 4096 | 1.13, 1.15 |
+///
+/// What is gained is the waiting at the end of each op and what one thread does alone: data, checkpoints, hashes. It
+/// shrinks with size, while the memory of a further run grows.
+const SMALL: u64 = 8_000_000;
+
+/// Runs at the same time, and why so many.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Jobs {
+    /// How many.
+    pub count: usize,
+    /// Threads of each.
+    pub threads: usize,
+    /// Why.
+    pub reason: &'static str,
+}
+
+impl fmt::Display for Jobs {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { count, threads, reason } = self;
+        let (runs, s) = (if *count == 1 { "one run" } else { "runs" }, if *threads == 1 { "" } else { "s" });
+        match count {
+            1 => write!(f, "{runs} at a time on {threads} thread{s} ({reason})"),
+            _ => write!(f, "{count} {runs} side by side, {threads} thread{s} each ({reason})"),
+        }
+    }
+}
+
+impl Experiment {
+    /// How many runs to train at the same time on that many threads; `pending` says for each run whether it is still
+    /// to train. Never changes a result.
+    pub fn jobs(&self, threads: usize, pending: &[bool]) -> Jobs {
+        let waiting = pending.iter().filter(|&&pending| pending).count();
+        let runs = &self.plan.runs;
+        // libtorch's threads are part of its environment class, and a GPU is one.
+        let on_cores = !self.shares_a_device();
+        let small = runs.iter().all(|run| run.sizes.params.total <= SMALL);
+        let one = |reason| Jobs { count: 1, threads: threads.max(1), reason };
+        if waiting < 2 || threads < 2 {
+            one(if waiting < 2 { "no other is waiting" } else { "there is one thread" })
+        } else if !on_cores {
+            one("on tch, threads are part of the environment class")
+        } else if self.asks_for_speed() {
+            one("speed is judged, which needs the machine alone")
+        } else if !small {
+            one("models this large keep all threads busy")
+        } else {
+            let count = waiting.min(threads);
+            Jobs { count, threads: threads / count, reason: "small models leave threads idle" }
+        }
+    }
+
+    fn asks_for_speed(&self) -> bool {
+        self.manifest.head.scorecard.speed.min_ratio > 0.0
+            && self.plan.arms.iter().any(|arm| arm.control.is_some())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::manifest::Options;
+
+    fn jobs(sets: &[&str], threads: usize) -> Jobs {
+        let text = r#"
+            name = "jobs"
+            upstream.commit = "92d63d4"
+            run = { seed = 1, backend = "cpu" }
+            budget.steps = 2
+            schedule.warmdown = "linear"
+            model = { depth = 2, sequence_len = 64 }
+            train = { device_batch_size = 2, total_batch_size = 128 }
+            data.vocab_size = 512
+            data.tokenizer.path = "not/here"
+            matrix = { "run.seed" = [1, 2, 3] }
+        "#;
+        let place = tempfile::tempdir().unwrap();
+        let path = place.path().join("jobs.toml");
+        std::fs::write(&path, text).unwrap();
+        let sets = sets.iter().map(|set| (*set).to_owned()).collect();
+        let options = Options { sets, ..Options::default() };
+        let experiment = Experiment::load(&path, &options, Path::new("results")).unwrap();
+        experiment.jobs(threads, &vec![true; experiment.plan.runs.len()])
+    }
+
+    #[test]
+    fn small_runs_share_the_threads() {
+        let of = |jobs: Jobs| (jobs.count, jobs.threads);
+        assert_eq!(of(jobs(&[], 2)), (2, 1));
+        assert_eq!(of(jobs(&[], 8)), (3, 2));
+        assert_eq!(of(jobs(&[], 1)), (1, 1));
+        assert_eq!(of(jobs(&["matrix.run.seed=[1]"], 2)), (1, 2));
+        assert_eq!(of(jobs(&["model.depth=8"], 2)), (1, 2));
+        assert_eq!(of(jobs(&["run.backend=\"tch\""], 2)), (1, 2));
+        let axes = "matrix={\"run.seed\"=[1,2],\"schedule.warmdown\"=[\"linear\",\"sqrt\"]}";
+        let control = "scorecard.control={\"schedule.warmdown\"=\"linear\"}";
+        assert_eq!(of(jobs(&[axes, control, "scorecard.speed.min_ratio=0.9"], 2)), (1, 2));
+        assert_eq!(of(jobs(&[axes, control, "scorecard.speed.min_ratio=0"], 2)), (2, 1));
+    }
+
+    #[test]
+    fn people_are_told_why() {
+        assert_eq!(
+            jobs(&[], 2).to_string(),
+            "2 runs side by side, 1 thread each (small models leave threads idle)"
+        );
+        assert_eq!(
+            jobs(&["model.depth=8"], 2).to_string(),
+            "one run at a time on 2 threads (models this large keep all threads busy)"
+        );
+    }
+}

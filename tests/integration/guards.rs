@@ -1,0 +1,315 @@
+//! What guards an evaluation, for every model kind on every backend: the checkpoint that is on disk before it begins,
+//! and the memory-drift guard.
+
+use std::path::Path;
+
+use nanorun::data::{Cache, Cursor};
+use nanorun::error::{Error, Result};
+use nanorun::files::Files;
+use nanorun::model::bigram::Bigram;
+use nanorun::model::config::ModelConfig;
+use nanorun::model::gpt::Gpt;
+use nanorun::model::init::initial_values;
+use nanorun::model::microgpt::Microgpt;
+use nanorun::model::network::Network;
+use nanorun::model::param::{ParamSpec, Params};
+use nanorun::ops::{ForwardOps, OpResult, SequenceShape, TrainOps};
+use nanorun::optim::config::StepValues;
+use nanorun::plan::key::KeyChain;
+use nanorun::plan::run_config::{BackendKind, RunConfig};
+use nanorun::run::library::Library;
+use nanorun::train::checkpoint::CheckpointStore;
+use nanorun::train::engine::{Engine, MicroBatch, NamedTensor};
+use nanorun::train::observer::{Event, Observer};
+use nanorun::train::ops_engine::OpsEngine;
+use nanorun::train::scalar_engine::ScalarEngine;
+use nanorun::train::session::{Ending, Session};
+
+use crate::backends::{BACKENDS, config};
+
+/// `eval.max_drift_bytes`. libtorch's count is the whole process's, in which other tests compute small things.
+const LIMIT: usize = 1 << 22;
+/// f32s that a leaky evaluation batch never gives back: twice the limit.
+const LEAKED: usize = LIMIT / 2;
+/// Steps of a run; it is evaluated before the first, after the second and at the end.
+const STEPS: u64 = 3;
+/// Batches of an evaluation.
+const EVAL_BATCHES: usize = 3;
+
+fn manifest(kind: &str) -> RunConfig {
+    let sizes = match kind {
+        "gpt" => "depth = 2\naspect_ratio = 24\nhead_dim = 12\n",
+        _ => "",
+    };
+    let names = Path::new(env!("CARGO_MANIFEST_DIR")).join("experiments/data/names.txt");
+    config(&format!(
+        "name = \"guards\"\n[upstream]\ncommit = \"92d63d4\"\n[run]\nseed = 1\nbackend = \"cpu\"\n\
+         [budget]\nsteps = {STEPS}\n[schedule]\nwarmdown = \"linear\"\n\
+         [model]\nkind = \"{kind}\"\nsequence_len = 8\n{sizes}\
+         [train]\ndevice_batch_size = 2\ntotal_batch_size = 16\n\
+         [data]\nshards = \"{}\"\ndocument = \"line\"\ntokenizer = \"char\"\nvocab_size = 27\n\
+         [eval]\nevery = 2\ntokens = {}\nmax_drift_bytes = {LIMIT}\n",
+        names.display(),
+        16 * EVAL_BATCHES
+    ))
+}
+
+/// A model that forgets some memory of its backend in every forward that keeps nothing for a backward.
+struct Leaky<M> {
+    model: M,
+    leaks: bool,
+}
+
+impl<M: Network> Network for Leaky<M> {
+    type Tables<B: ForwardOps> = M::Tables<B>;
+    type Cache<B: ForwardOps> = M::Cache<B>;
+
+    fn specs(&self) -> &[ParamSpec] {
+        self.model.specs()
+    }
+    fn sequence_len(&self) -> usize {
+        self.model.sequence_len()
+    }
+    fn tables<B: ForwardOps>(&self, ops: &B, len: usize) -> OpResult<Self::Tables<B>> {
+        self.model.tables(ops, len)
+    }
+    fn losses<B: ForwardOps>(
+        &self,
+        ops: &B,
+        weights: &Params<B::Weight>,
+        tables: &Self::Tables<B>,
+        tokens: &B::Tokens,
+        targets: &B::Tokens,
+        sequence: SequenceShape,
+    ) -> OpResult<Vec<f32>> {
+        if self.leaks {
+            std::mem::forget(ops.zeros(64, LEAKED / 64)?);
+        }
+        self.model.losses(ops, weights, tables, tokens, targets, sequence)
+    }
+    fn logits<B: ForwardOps>(
+        &self,
+        ops: &B,
+        weights: &Params<B::Weight>,
+        tables: &Self::Tables<B>,
+        tokens: &B::Tokens,
+        sequence: SequenceShape,
+    ) -> OpResult<B::Tensor> {
+        self.model.logits(ops, weights, tables, tokens, sequence)
+    }
+    fn loss_and_grads<B: TrainOps>(
+        &self,
+        ops: &B,
+        weights: &Params<B::Weight>,
+        tables: &Self::Tables<B>,
+        tokens: &B::Tokens,
+        targets: &B::Tokens,
+        sequence: SequenceShape,
+        grad_scale: f32,
+        grads: &mut Params<B::Grad>,
+    ) -> OpResult<Vec<f32>> {
+        self.model.loss_and_grads(ops, weights, tables, tokens, targets, sequence, grad_scale, grads)
+    }
+    fn cache<B: ForwardOps>(&self, ops: &B, capacity: usize) -> OpResult<Self::Cache<B>> {
+        self.model.cache(ops, capacity)
+    }
+    fn decode<B: ForwardOps>(
+        &self,
+        ops: &B,
+        weights: &Params<B::Weight>,
+        cache: &mut Self::Cache<B>,
+        ids: &[i32],
+    ) -> OpResult<B::Tensor> {
+        self.model.decode(ops, weights, cache, ids)
+    }
+}
+
+fn engine(config: &RunConfig, kind: BackendKind, leaks: bool) -> Box<dyn Engine> {
+    match &config.model {
+        ModelConfig::Gpt(model) => on(Gpt::new(model.clone()).unwrap(), config, kind, leaks),
+        ModelConfig::Microgpt(model) => on(Microgpt::new(model.clone()).unwrap(), config, kind, leaks),
+        ModelConfig::Bigram(model) => on(Bigram::new(model.clone()).unwrap(), config, kind, leaks),
+    }
+}
+
+fn on<M: Network + 'static>(model: M, config: &RunConfig, kind: BackendKind, leaks: bool) -> Box<dyn Engine> {
+    let (values, optimizer) = (initial_values(model.specs(), config.seed), &config.optimizer);
+    let model = Leaky { model, leaks };
+    match kind {
+        BackendKind::Scalar => Box::new(ScalarEngine::new(model, optimizer, &values).unwrap()),
+        BackendKind::Cpu => {
+            let ops = nanorun::backend::cpu::CpuBackend::new(2).unwrap();
+            Box::new(OpsEngine::new(model, ops, optimizer, &values).unwrap())
+        }
+        #[cfg(feature = "tch")]
+        BackendKind::Tch => {
+            use nanorun::backend::torch::{TorchBackend, device::TorchDevice};
+            let ops = TorchBackend::new(TorchDevice::Cpu, nanorun::precision::Precision::F32, 2).unwrap();
+            Box::new(OpsEngine::new(model, ops, optimizer, &values).unwrap())
+        }
+        #[cfg(not(feature = "tch"))]
+        BackendKind::Tch => unreachable!("not built"),
+    }
+}
+
+/// Looks at the disk whenever losses without gradients are asked for, as only evaluations and their checks do: a
+/// verified checkpoint of the very weights that are evaluated must be there.
+struct Witness {
+    engine: Box<dyn Engine>,
+    store: CheckpointStore,
+    steps: u64,
+    looked: usize,
+}
+
+impl Witness {
+    fn look(&mut self) -> Result<()> {
+        self.looked += 1;
+        let found = self.store.load::<Option<Cursor>>(self.steps);
+        let found =
+            found.map_err(|error| Error::run("no checkpoint before the evaluation").because(error))?;
+        let weights = self.engine.parameters()?;
+        for (on_disk, weight) in found.params.iter().zip(&weights) {
+            if on_disk.as_f32() != Some(weight.values.as_slice()) {
+                return Err(Error::run(format!("the checkpoint holds another `{}`", weight.name)));
+            }
+        }
+        if found.params.len() == weights.len() { Ok(()) } else { Err(Error::run("parameters are missing")) }
+    }
+}
+
+impl Engine for Witness {
+    fn losses(&mut self, batch: &MicroBatch<'_>) -> Result<Vec<f32>> {
+        self.look()?;
+        self.engine.losses(batch)
+    }
+    fn update(&mut self, values: &StepValues) -> Result<()> {
+        self.steps += 1;
+        self.engine.update(values)
+    }
+    fn specs(&self) -> &[ParamSpec] {
+        self.engine.specs()
+    }
+    fn accumulate(&mut self, batch: &MicroBatch<'_>, grad_scale: f32) -> Result<Vec<f32>> {
+        self.engine.accumulate(batch, grad_scale)
+    }
+    fn logits(&mut self, batch: &MicroBatch<'_>) -> Result<Vec<f32>> {
+        self.engine.logits(batch)
+    }
+    fn gradients(&self) -> Result<Vec<NamedTensor>> {
+        self.engine.gradients()
+    }
+    fn parameters(&self) -> Result<Vec<NamedTensor>> {
+        self.engine.parameters()
+    }
+    fn optimizer_state(&self) -> Result<Vec<NamedTensor>> {
+        self.engine.optimizer_state()
+    }
+    fn restore(&mut self, steps: u64, parameters: &[NamedTensor], optimizer: &[NamedTensor]) -> Result<()> {
+        self.steps = steps;
+        self.engine.restore(steps, parameters, optimizer)
+    }
+    fn start_decoding(&mut self, capacity: usize) -> Result<()> {
+        self.engine.start_decoding(capacity)
+    }
+    fn decode(&mut self, ids: &[i32]) -> Result<Vec<f32>> {
+        self.engine.decode(ids)
+    }
+    fn live_bytes(&self) -> u64 {
+        self.engine.live_bytes()
+    }
+    fn environment_class(&self) -> String {
+        self.engine.environment_class()
+    }
+}
+
+/// Writes down when checkpoints and evaluations begin and end.
+#[derive(Default)]
+struct Log(Vec<String>);
+
+impl Observer for Log {
+    fn event(&mut self, event: &Event<'_>) {
+        match event {
+            Event::Saved { step } => self.0.push(format!("saved {step}")),
+            Event::Evaluating { step } => self.0.push(format!("evaluating {step}")),
+            Event::Evaluated(done, _) => self.0.push(format!("evaluated {}", done.step)),
+            _ => {}
+        }
+    }
+}
+
+/// A whole run whose checkpoints go to `written` and are looked for in `read`.
+fn run(
+    config: &RunConfig,
+    engine: Box<dyn Engine>,
+    written: &Path,
+    read: &Path,
+) -> (Result<Ending>, Vec<String>, usize) {
+    let library = Library::new(Cache::disabled());
+    let rows = library.rows(config).unwrap();
+    let keys: Vec<_> = KeyChain::new(config).links().collect();
+    let store = CheckpointStore::new(Files::new(), written);
+    let mut witness =
+        Witness { engine, store: CheckpointStore::new(Files::new(), read), steps: 0, looked: 0 };
+    let mut log = Log::default();
+    let mut session = Session {
+        config,
+        keys: &keys,
+        rows: rows.as_ref(),
+        store: &store,
+        forks: &[],
+        observer: &mut log,
+        stop: &|| false,
+        alone: false,
+    };
+    let ending = session.run(&mut witness, None);
+    (ending, log.0, witness.looked)
+}
+
+#[test]
+fn every_evaluation_is_guarded_on_every_backend() {
+    for kind in ["gpt", "microgpt", "bigram"] {
+        let config = manifest(kind);
+        for &backend in BACKENDS {
+            let what = format!("{kind} on {backend:?}");
+            let place = tempfile::tempdir().unwrap();
+            let dir = |name: &str| place.path().join(name);
+
+            // Sound: every evaluation found its checkpoint, and the guard kept still.
+            let sound = engine(&config, backend, false);
+            let (ending, log, looked) = run(&config, sound, &dir("sound"), &dir("sound"));
+            assert!(matches!(ending, Ok(Ending::Finished(_))), "{what}: {ending:?}");
+            let expected = [
+                "saved 0",
+                "evaluating 0",
+                "evaluated 0",
+                "saved 2",
+                "evaluating 2",
+                "evaluated 2",
+                "saved 3",
+                "evaluating 3",
+                "evaluated 3",
+            ];
+            assert_eq!(log, expected, "{what}");
+            assert!(looked >= 3 * EVAL_BATCHES, "{what}: looked {looked} times");
+
+            // Without a checkpoint where it is looked for, the witness speaks up: it does look.
+            let (ending, ..) = run(&config, engine(&config, backend, false), &dir("here"), &dir("there"));
+            assert_eq!(ending.unwrap_err().what(), "no checkpoint before the evaluation", "{what}");
+
+            // A leak: the guard fires in the first evaluation, whose checkpoint is on disk.
+            let leaky = engine(&config, backend, true);
+            let (ending, log, _) = run(&config, leaky, &dir("leaky"), &dir("leaky"));
+            let error = ending.expect_err(&what);
+            assert_eq!(error.class().exit_code(), 3, "{what}: {error}");
+            assert_eq!(error.key_path(), Some("eval.max_drift_bytes"), "{what}: {error}");
+            assert!(error.what().starts_with("the evaluation leaves "), "{what}: {error}");
+            assert_eq!(log, ["saved 0", "evaluating 0"], "{what}");
+
+            // The limit is the manifest's: with room for what this run leaks, it goes through.
+            let mut roomy = config.clone();
+            roomy.eval.max_drift_bytes = 1 << 40;
+            let (ending, ..) = run(&roomy, engine(&roomy, backend, true), &dir("roomy"), &dir("roomy"));
+            assert!(matches!(ending, Ok(Ending::Finished(_))), "{what}: {ending:?}");
+        }
+    }
+}
