@@ -121,14 +121,7 @@ pub const CPU_LIMIT: &str = "NANORUN_TCH_CPU_BYTES";
 #[cfg(feature = "tch")]
 pub(super) fn limit_cpu() {
     let told = std::env::var(CPU_LIMIT).ok().and_then(|text| text.parse().ok());
-    super::shim::cpu_limit(told.or_else(machine_memory).unwrap_or(u64::MAX));
-}
-
-#[cfg(feature = "tch")]
-fn machine_memory() -> Option<u64> {
-    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
-    let line = text.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
-    line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok().map(|kibibytes| kibibytes * 1024)
+    super::shim::cpu_limit(told.or_else(crate::host::memory_bytes).unwrap_or(u64::MAX));
 }
 
 /// Starts counting the peak anew.
