@@ -7,6 +7,8 @@ use serde::{Deserialize, Serialize};
 
 /// Facts about machine and build, recorded beside the results and never hashed.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+// Another version may record other facts.
+#[serde(default)]
 pub struct HostFacts {
     /// Host name.
     pub host: String,

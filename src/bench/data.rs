@@ -1,13 +1,12 @@
 //! How fast text becomes rows: the tokenizer's training, encoding and packing.
 
-use std::time::Instant;
-
 use serde_json::{Value, json};
 
 use crate::data::{
     Cache, Corpus, Cursor, EncodePool, Packer, Split, SplitSource, TokenStream, Tokenizer, TokenizerChoice,
 };
 use crate::error::Result;
+use crate::files::now;
 use crate::plan::run_config::RunConfig;
 
 /// Measurements of each; the fastest counts.
@@ -103,7 +102,7 @@ fn packing(config: &RunConfig, source: &SplitSource, tokenizer: std::sync::Arc<T
     let bos = tokenizer.bos();
     let stream = TokenStream::new(source.clone(), tokenizer, Cache::disabled(), cursor.next);
     let (rows, len) = (config.batch.device_batch_size, config.model.sequence_len());
-    let started = Instant::now();
+    let started = now();
     let mut packer = Packer::new(stream, config.data.packing, rows, len, bos, cursor)?;
     for _ in 0..BATCHES {
         packer.next_batch()?;
@@ -115,7 +114,7 @@ fn packing(config: &RunConfig, source: &SplitSource, tokenizer: std::sync::Arc<T
 fn fastest(mut f: impl FnMut() -> Result<()>) -> Result<f64> {
     let mut best = f64::INFINITY;
     for _ in 0..REPEATS {
-        let started = Instant::now();
+        let started = now();
         f()?;
         best = best.min(started.elapsed().as_secs_f64());
     }

@@ -36,7 +36,8 @@ impl Cli {
         // A bare word that is no file is a command misspelt, which clap corrects.
         let word =
             first.to_str().is_some_and(|first| first.chars().all(|letter| letter.is_ascii_lowercase()));
-        if !known && !(word && !Path::new(first).exists()) {
+        let misspelt = word && !Path::new(first).exists();
+        if !known && !misspelt {
             arguments.insert(1, "run".into());
         }
         arguments
@@ -182,10 +183,13 @@ pub(super) struct VerifyArgs {
 /// `nanorun diff`
 #[derive(Debug, Clone, Args)]
 pub(super) struct DiffArgs {
-    /// A results directory
+    /// A results directory of an experiment, e.g. results/quickstart
     pub(super) a: PathBuf,
-    /// Another
+    /// The one it is compared with
     pub(super) b: PathBuf,
+    /// Print machine-readable JSON on stdout
+    #[arg(long)]
+    pub(super) json: bool,
 }
 
 /// `nanorun report`

@@ -2,6 +2,7 @@
 
 mod args;
 mod bench;
+mod comparison;
 mod diff;
 mod doctor;
 mod lock;

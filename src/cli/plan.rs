@@ -18,7 +18,13 @@ pub(super) fn plan(args: &PlanArgs) -> Result<Option<Class>> {
     let statuses = experiment.statuses()?;
     let threads = threads(&args.common, &experiment);
     let speed = speed(&experiment, &statuses, threads);
-    let statuses: Vec<RunStatus> = statuses.iter().map(|status| run_status(status.as_ref())).collect();
+    let statuses: Vec<RunStatus> = experiment
+        .plan
+        .runs
+        .iter()
+        .zip(&statuses)
+        .map(|(run, status)| run_status(status.as_ref(), experiment.last_failure(run)))
+        .collect();
     let pending: Vec<bool> = statuses.iter().map(|status| *status != RunStatus::Done).collect();
     let jobs = experiment.jobs(threads, &pending);
     let view = View { plan: &experiment.plan, statuses: &statuses, speed: speed.as_ref() };
@@ -63,11 +69,12 @@ pub(super) fn plan(args: &PlanArgs) -> Result<Option<Class>> {
     Ok(None)
 }
 
-fn run_status(status: Option<&Status>) -> RunStatus {
+fn run_status(status: Option<&Status>, failure: Option<(u64, String)>) -> RunStatus {
+    let failed = |from| failure.map(|(at, reason)| RunStatus::Failed { at, reason, from });
     match status {
         Some(Status::Finished(_)) => RunStatus::Done,
-        Some(Status::Begun { step }) => RunStatus::Resumes { step: *step },
-        Some(Status::Fresh) => RunStatus::ToDo,
+        Some(&Status::Begun { step }) => failed(step).unwrap_or(RunStatus::Resumes { step }),
+        Some(Status::Fresh) => failed(0).unwrap_or(RunStatus::ToDo),
         None => RunStatus::Blocked { missing: "its data are not here".to_owned() },
     }
 }

@@ -2,12 +2,15 @@
 
 use std::path::{Path, PathBuf};
 
+use serde_json::json;
+
 use crate::error::{Class, Error, Result};
 use crate::experiment::{Experiment, Report};
 use crate::files::Files;
-use crate::gate::{junit, markdown};
+use crate::gate::{Baseline, junit, markdown};
 
 use super::args::{RunArgs, VerifyArgs};
+use super::comparison::json as comparison_json;
 use super::output::Output;
 use super::{experiment, run};
 
@@ -16,6 +19,13 @@ pub(super) fn verify(args: &VerifyArgs) -> Result<Option<Class>> {
     let mut experiment = experiment(&args.manifest, &args.common)?;
     let output = Output::new(args.common.quiet);
     let baseline = baseline(&experiment, args)?;
+    let files = Files::new();
+    // Before anything is trained: blessing tells what changes, comparing needs something to compare with.
+    if args.bless {
+        Baseline::read(&files, &baseline)?;
+    } else {
+        Baseline::require(&files, &baseline)?;
+    }
     let report = if args.read {
         experiment.read()?
     } else {
@@ -36,20 +46,31 @@ pub(super) fn verify(args: &VerifyArgs) -> Result<Option<Class>> {
         return Ok(Some(Class::Interrupted));
     }
     if args.bless {
-        return bless(&experiment, &report, &baseline, output);
+        return bless(&experiment, &report, &baseline, output, args.common.json);
     }
     let comparison = experiment.compare(&baseline)?;
-    let files = Files::new();
     if let Some(path) = &args.junit {
-        files.write(path, junit(&comparison, Some(&report.scorecard)).as_bytes())?;
+        write(&files, path, &junit(&comparison, Some(&report.scorecard)))?;
     }
     if let Some(path) = &args.markdown {
-        files.write(path, markdown(&comparison, Some(&report.scorecard)).as_bytes())?;
+        write(&files, path, &markdown(&comparison, Some(&report.scorecard)))?;
     }
-    output.result(&comparison.to_string());
+    output.result(&if args.common.json {
+        comparison_json(&comparison).to_string()
+    } else {
+        comparison.to_string()
+    });
     // A gate is about bits; quality and speed have their own command.
     let failed = report.failures.iter().map(|(_, error)| error.class());
     Ok(failed.chain(comparison.failure()).max_by_key(|class| class.severity()))
+}
+
+/// Writes a report, making its directory.
+fn write(files: &Files, path: &Path, text: &str) -> Result<()> {
+    if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+        files.create_dir_all(parent)?;
+    }
+    Ok(files.write(path, text.as_bytes())?)
 }
 
 fn baseline(experiment: &Experiment, args: &VerifyArgs) -> Result<PathBuf> {
@@ -65,12 +86,23 @@ fn baseline(experiment: &Experiment, args: &VerifyArgs) -> Result<PathBuf> {
     }
 }
 
-fn bless(experiment: &Experiment, report: &Report, baseline: &Path, output: Output) -> Result<Option<Class>> {
+fn bless(
+    experiment: &Experiment,
+    report: &Report,
+    baseline: &Path,
+    output: Output,
+    as_json: bool,
+) -> Result<Option<Class>> {
     if report.results.iter().any(Option::is_none) {
         return Err(Error::run("not every run is finished, so there is nothing to bless")
             .help("look at the failures above, or run without --read"));
     }
     let blessed = experiment.bless(baseline)?;
-    output.result(&blessed.to_string());
+    output.result(&if as_json {
+        let changes = blessed.changes.as_ref().map(comparison_json);
+        json!({ "baseline": blessed.path, "runs": blessed.runs, "changes": changes }).to_string()
+    } else {
+        blessed.to_string()
+    });
     Ok(None)
 }

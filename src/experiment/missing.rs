@@ -74,10 +74,8 @@ impl Experiment {
         if missing.iter().any(|found| !upstreams(found)) {
             ways.push("bring them there or correct the path".to_owned());
         }
-        let own_tokenizer = match missing.iter().any(Missing::is_tokenizer) {
-            true => " --set data.tokenizer.vocab_size=4096",
-            false => "",
-        };
+        let no_tokenizer = missing.iter().any(Missing::is_tokenizer);
+        let own_tokenizer = if no_tokenizer { " --set data.tokenizer.vocab_size=4096" } else { "" };
         ways.push(format!("try the embedded corpus: --set 'data.shards=\"embedded\"'{own_tokenizer}"));
         ways.join("; or ")
     }

@@ -21,7 +21,7 @@ use crate::host::host_name;
 use crate::manifest::{Manifest, Options};
 use crate::plan::run_config::{BackendKind, RunConfig};
 use crate::plan::{Plan, PlannedRun, plan};
-use crate::record::{self, ExperimentDir, PlanRecord, RunResult};
+use crate::record::{self, Event, ExperimentDir, Journal, PlanRecord, RunResult};
 use crate::run::batch_search;
 use crate::run::execute::Executor;
 use crate::run::library::Library;
@@ -180,6 +180,18 @@ impl Experiment {
         self.plan.runs.iter().map(status).collect()
     }
 
+    /// How the last attempt at a run failed: at which step, and why; none where it did not.
+    pub fn last_failure(&self, run: &PlannedRun) -> Option<(u64, String)> {
+        let journal = Journal::new(self.files.clone(), self.dir.run(&run.key.run).journal());
+        // The journal is for people: one that cannot be read leaves the reason untold.
+        match journal.read().ok()?.entries.pop()?.event {
+            Event::Failed { step, reason, .. } => {
+                Some((step, reason.lines().next().unwrap_or_default().to_owned()))
+            }
+            _ => None,
+        }
+    }
+
     fn status(&self, run: &PlannedRun) -> Result<Status> {
         Status::read(&self.files, &self.dir.run(&run.key.run), &run.config, &run.key.run)
     }
@@ -291,8 +303,8 @@ impl Experiment {
 
     /// Makes the results the baseline.
     pub fn bless(&self, baseline: &Path) -> Result<crate::gate::Blessed> {
-        let (name, candidates) = read_results(&self.files, &self.dir)?;
-        Ok(crate::gate::bless(&self.files, baseline, &name, &candidates)?)
+        let results = read_results(&self.files, &self.dir)?;
+        Ok(crate::gate::bless(&self.files, baseline, &results.experiment, &results.candidates)?)
     }
 
     /// Whether runs compute on tch's device: they go one after another, for its memory, its counts and the bits of its
@@ -353,7 +365,12 @@ impl Experiment {
 
     /// The error of a results directory that cannot be made.
     fn not_writable(&self, cause: &FileError) -> Error {
-        Error::input(format!("the results directory cannot be made: {cause}"))
+        let why = match cause.kind() {
+            // Of the directory itself: file systems such as /proc take none.
+            std::io::ErrorKind::NotFound => "nothing can be made there".to_owned(),
+            _ => cause.to_string(),
+        };
+        Error::input(format!("the results directory cannot be made: {why}"))
             .file(self.dir.path())
             .expected("a directory that can be written")
             .help("choose another place with --results DIR")

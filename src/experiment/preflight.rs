@@ -112,7 +112,9 @@ mod tests {
     #[test]
     fn a_run_that_does_not_fit_is_told_the_size_that_does() {
         let text = include_str!("../../experiments/d12_sqrt.toml");
-        let manifest = Manifest::parse(Path::new("d12_sqrt.toml"), text, &Options::default()).unwrap();
+        let options =
+            Options { env: vec![("HOME".to_owned(), "/home/somebody".to_owned())], ..Options::default() };
+        let manifest = Manifest::parse(Path::new("d12_sqrt.toml"), text, &options).unwrap();
         let config = plan(&manifest, &NoData).unwrap().runs.swap_remove(0).config;
         let on = |gib: Option<u64>| {
             Preflight::with(&config, TorchDevice::Cuda(0), gib.map(|gib| gib << 30)).unwrap()

@@ -22,14 +22,12 @@ pub(crate) fn path(text: &str, variables: &[(String, String)]) -> Result<String>
     }
     while let Some((before, after)) = rest.split_once('$') {
         expanded.push_str(before);
-        let (name, tail) = match after.strip_prefix('{') {
-            Some(braced) => braced
-                .split_once('}')
-                .ok_or_else(|| Error::input(format!("the path {text:?} has a `${{` without a `}}`")))?,
-            None => {
-                let end = after.find(|c: char| !c.is_ascii_alphanumeric() && c != '_').unwrap_or(after.len());
-                after.split_at(end)
-            }
+        let (name, tail) = if let Some(braced) = after.strip_prefix('{') {
+            let unclosed = || Error::input(format!("the path {text:?} has a `${{` without a `}}`"));
+            braced.split_once('}').ok_or_else(unclosed)?
+        } else {
+            let end = after.find(|c: char| !c.is_ascii_alphanumeric() && c != '_').unwrap_or(after.len());
+            after.split_at(end)
         };
         expanded.push_str(if name.is_empty() { "$" } else { value(name)? });
         rest = tail;

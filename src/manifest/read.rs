@@ -39,8 +39,8 @@ fn unreadable(file: &Path, cause: std::io::Error) -> Error {
 fn manifests(dir: &Path) -> Vec<String> {
     const SHOWN: usize = 12;
     let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
-    let names = entries.map(|entry| entry.file_name().to_string_lossy().into_owned());
-    let mut found: Vec<String> = names.filter(|name| name.ends_with(".toml")).collect();
+    let toml = entries.filter(|entry| entry.path().extension().is_some_and(|found| found == "toml"));
+    let mut found: Vec<String> = toml.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
     found.sort();
     found.truncate(SHOWN);
     found
@@ -50,7 +50,7 @@ fn not_utf8(file: &Path, error: &std::string::FromUtf8Error) -> Error {
     let bytes = error.as_bytes();
     let at = error.utf8_error().valid_up_to();
     let before = bytes.get(..at).unwrap_or_default();
-    let line = before.iter().filter(|&&byte| byte == b'\n').count() + 1;
+    let line = before.split(|&byte| byte == b'\n').count();
     let byte = bytes.get(at).copied().unwrap_or_default();
     let wide = bytes.starts_with(&[0xff, 0xfe]) || bytes.starts_with(&[0xfe, 0xff]);
     let help = if wide {

@@ -17,6 +17,15 @@ pub enum RunStatus {
         /// From this step.
         step: u64,
     },
+    /// It failed; the next start tries again.
+    Failed {
+        /// After this many steps.
+        at: u64,
+        /// Why.
+        reason: String,
+        /// From this step, where there is a checkpoint.
+        from: u64,
+    },
     /// Its result is there.
     Done,
     /// It cannot be trained yet.
@@ -31,6 +40,9 @@ impl RunStatus {
         match self {
             Self::ToDo => "to do: no result yet".to_owned(),
             Self::Resumes { step } => format!("resumes at step {step}"),
+            Self::Failed { at, reason, from } => {
+                format!("failed at step {at}: {reason}; starts again from step {from}")
+            }
             Self::Done => "done: its result is there".to_owned(),
             Self::Blocked { missing } => format!("blocked: {missing}"),
         }
@@ -188,7 +200,7 @@ impl View<'_> {
             Some(speed) => {
                 let _ = writeln!(
                     text,
-                    "time: about {} at {} FLOP/s ({})",
+                    "time: {} at {} FLOP/s ({})",
                     duration(self.flops_to_do() / speed.flops_per_second),
                     quantity(speed.flops_per_second),
                     speed.source
@@ -257,8 +269,8 @@ fn quantity(value: f64) -> String {
     format!("{value:.0}")
 }
 
-/// `2 h 05 min`.
-fn duration(seconds: f64) -> String {
+/// Seconds as `45 s`, `3 min 20 s`, `2 h 05 min` or `3 d 04 h`.
+pub fn duration(seconds: f64) -> String {
     let whole = seconds.round().clamp(0.0, 1e15) as u64;
     match whole {
         0 => "< 1 s".to_owned(),
@@ -266,5 +278,16 @@ fn duration(seconds: f64) -> String {
         60..3600 => format!("{} min {:02} s", whole / 60, whole % 60),
         3600..86_400 => format!("{} h {:02} min", whole / 3600, whole / 60 % 60),
         _ => format!("{} d {:02} h", whole / 86_400, whole / 3600 % 24),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::duration;
+
+    #[test]
+    fn durations_read_well() {
+        let shown = [0.2, 59.4, 200.0, 3_725.0, 200_000.0, f64::NAN].map(duration);
+        assert_eq!(shown, ["< 1 s", "59 s", "3 min 20 s", "1 h 02 min", "2 d 07 h", "< 1 s"]);
     }
 }

@@ -8,6 +8,7 @@ use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
 use crate::files::now;
 use crate::host::process_age_seconds;
+use crate::plan::render::duration;
 use crate::train::observer::{Event, Observer, Origin};
 
 /// How often a line reports steps where there are no bars.
@@ -151,6 +152,10 @@ impl RunProgress {
     /// The run ended; `how` says how in a few words.
     pub fn finish(self, how: &str) {
         if let Some(bar) = &self.bar {
+            // Nothing is left to wait for.
+            if let Ok(style) = ProgressStyle::with_template("{prefix:24!} {pos}/{len} {msg}") {
+                bar.set_style(style);
+            }
             bar.set_message(format!("{}  {how}", self.numbers()));
             bar.abandon();
         } else {
@@ -221,17 +226,6 @@ pub fn grouped(value: f64) -> String {
     out
 }
 
-/// Seconds as `45 s`, `3 min 20 s`, `2 h 05 min` or `3 d 4 h`.
-pub fn duration(seconds: f64) -> String {
-    let s = seconds.max(0.0).round() as u64;
-    match s {
-        0..60 => format!("{s} s"),
-        60..3600 => format!("{} min {:02} s", s / 60, s % 60),
-        3600..86400 => format!("{} h {:02} min", s / 3600, s % 3600 / 60),
-        _ => format!("{} d {} h", s / 86400, s % 86400 / 3600),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -242,13 +236,6 @@ mod tests {
         assert_eq!(grouped(0.4), "0");
         assert_eq!(grouped(999.0), "999");
         assert_eq!(grouped(1_234_567.0), "1,234,567");
-    }
-
-    #[test]
-    fn durations_read_well() {
-        assert_eq!(duration(59.4), "59 s");
-        assert_eq!(duration(3_725.0), "1 h 02 min");
-        assert_eq!(duration(200_000.0), "2 d 7 h");
     }
 
     #[test]

@@ -119,13 +119,15 @@ pub fn judge(name: &str, question: Option<&str>, criteria: &Criteria, runs: Vec<
             verdicts.push(Verdict::new(kind, Outcome::NotJudged, "", "", why));
             return;
         }
-        verdicts.extend(compared.iter().map(|&(arm, control)| match control {
-            Some(control) => of(arm, control),
-            None => {
-                let why = "no arm is its control".to_owned();
-                Verdict::new(kind, Outcome::NotJudged, arm.name, "", why)
-            }
-        }));
+        let alone = |arm: Arm<'_>| {
+            let why = "no arm is its control".to_owned();
+            Verdict::new(kind, Outcome::NotJudged, arm.name, "", why)
+        };
+        verdicts.extend(
+            compared
+                .iter()
+                .map(|&(arm, control)| control.map_or_else(|| alone(arm), |control| of(arm, control))),
+        );
     };
     if let Some(quality) = &criteria.quality {
         each(VerdictKind::Quality, &|arm, control| quality.judge(arm, control));

@@ -114,4 +114,9 @@ fn results_that_cannot_be_written() {
     std::fs::write(place.path("taken/tiny"), "").unwrap();
     let ended = place.run(&["run", "m.toml", "--results", "taken"]).expect(2);
     insta::assert_snapshot!("results_in_the_way", ended.stderr);
+    #[cfg(target_os = "linux")]
+    {
+        let ended = place.run(&["run", "m.toml", "--results", "/proc/none"]).expect(2);
+        insta::assert_snapshot!("results_not_made", ended.stderr);
+    }
 }

@@ -17,8 +17,10 @@ fn a_plan_needs_no_data() {
         assert_eq!(run["sizes"]["steps"], 2520);
     }
     assert_eq!(plan["missing_data"].as_array().unwrap().len(), 2);
-    let human = place.run(&["plan", "m.toml"]).expect(0).stdout;
-    insta::assert_snapshot!("plan_without_data", human);
+    let human = place.run(&["plan", "m.toml", "--threads", "2"]).expect(0).stdout;
+    // Whether memory suffices depends on the GPU that is or is not here.
+    let human: Vec<&str> = human.lines().filter(|line| !line.starts_with("memory: ")).collect();
+    insta::assert_snapshot!("plan_without_data", human.join("\n"));
     assert!(!place.path("results").exists());
     let ended = place.run(&["run", "m.toml"]).expect(2);
     assert!(ended.stderr.contains("python -m nanochat.dataset"), "{}", ended.stderr);

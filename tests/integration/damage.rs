@@ -76,6 +76,7 @@ fn a_changed_table_is_noticed() {
     let good = std::fs::read(&table).unwrap();
     let diff = ["diff", "results/tiny", "other/tiny"];
     place.run(&diff).expect(0);
+    assert_eq!(place.run(&["diff", "results/tiny", "other/tiny", "--json"]).expect(0).json()["passed"], true);
     for at in [0, 40, good.len() / 2, good.len() - 6, good.len() - 1] {
         let mut bad = good.clone();
         bad[at] ^= 4;

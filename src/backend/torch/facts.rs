@@ -61,12 +61,9 @@ pub fn torch_facts() -> Result<TorchFacts, Missing> {
 
     shim::start().map_err(|e| Missing::Start(e.to_string()))?;
     let library = shim::library();
-    Ok(TorchFacts {
-        version: loaded_version(&library).unwrap_or_else(shim::version),
-        library,
-        cpu_capability: shim::cpu_capability(),
-        cuda: cuda_facts(),
-    })
+    let version = loaded_version(&library).unwrap_or_else(shim::version);
+    let cuda = cuda_facts(&version);
+    Ok(TorchFacts { version, library, cpu_capability: shim::cpu_capability(), cuda })
 }
 
 /// Bytes of memory of `cuda:index` by the driver's word, without starting libtorch's CUDA; none where there is no such
@@ -98,7 +95,7 @@ fn loaded_version(library: &str) -> Option<String> {
 }
 
 #[cfg(feature = "tch")]
-fn cuda_facts() -> Result<CudaFacts, String> {
+fn cuda_facts(libtorch: &str) -> Result<CudaFacts, String> {
     use super::fault::TchResult;
     use super::shim;
 
@@ -116,13 +113,14 @@ fn cuda_facts() -> Result<CudaFacts, String> {
     }
     // Only now: it takes a second, and nothing may ask libtorch for CUDA before.
     shim::load_cuda().map_err(words)?;
-    if !tch::utils::has_cuda() {
-        return Err("this libtorch was built without CUDA".to_owned());
-    }
+    let driver = format!("{}.{}", version / 1000, version % 1000 / 10);
     if !tch::Cuda::is_available() {
-        return Err(format!("libtorch's CUDA does not start on driver version {version}"));
+        return Err(format!(
+            "the driver serves CUDA {driver}, on which that of libtorch {libtorch} does not start: update the driver, or \
+             install a libtorch for an older CUDA"
+        ));
     }
-    Ok(CudaFacts { driver: format!("{}.{}", version / 1000, version % 1000 / 10), devices })
+    Ok(CudaFacts { driver, devices })
 }
 
 #[cfg(all(test, feature = "tch"))]
