@@ -11,9 +11,13 @@ use nanorun::record::{RunRow, read_table};
 use crate::reproduce::exact_tables;
 use crate::support::{Place, TINY};
 
-/// One arm, two seeds, three steps.
+/// One arm, two seeds, three steps, on short documents: a checkpoint holds the next thousand of them.
 fn short() -> String {
-    TINY.replace("steps = 8", "steps = 3")
+    let names = Path::new(env!("CARGO_MANIFEST_DIR")).join("experiments/data/names.txt");
+    let data =
+        format!("shards = {:?}\ndocument = \"line\"\ntokenizer = \"char\"", names.display().to_string());
+    TINY.replace("tokenizer = { vocab_size = 300 }", &data)
+        .replace("steps = 8", "steps = 3")
         .replace("warmup_steps = 2", "warmup_steps = 1")
         .replace("[\"linear\", \"sqrt\"]", "[\"linear\"]")
         .replace("every = 4", "every = 2")

@@ -29,10 +29,15 @@ run.seed = 1
 optimizer.kind = "adamw"
 "#;
 
-/// Four shapes that train their first steps together.
+/// Four shapes that train their first steps together, on short documents.
 pub(crate) fn shapes() -> String {
+    let names = Path::new(env!("CARGO_MANIFEST_DIR")).join("experiments/data/names.txt");
+    let data =
+        format!("shards = {:?}\ndocument = \"line\"\ntokenizer = \"char\"", names.display().to_string());
     let shapes = "\"schedule.warmdown\" = [\"linear\", \"sqrt\", \"cosine\", \"constant\"]";
-    TINY.replace("\"schedule.warmdown\" = [\"linear\", \"sqrt\"]", shapes).replace("[1, 2]", "[1]")
+    TINY.replace("\"schedule.warmdown\" = [\"linear\", \"sqrt\"]", shapes)
+        .replace("[1, 2]", "[1]")
+        .replace("tokenizer = { vocab_size = 300 }", &data)
 }
 
 /// Every column of the tables that is no timing, as text.

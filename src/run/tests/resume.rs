@@ -3,7 +3,7 @@
 use crate::error::Error;
 use crate::files::Files;
 use crate::run::single::Outcome;
-use crate::run::tests::{Attempt, GPT, Lab, assert_same, small};
+use crate::run::tests::{Attempt, GPT, Lab, assert_same, names, small};
 use crate::train::checkpoint::Checkpoint;
 use crate::train::observer::Origin;
 
@@ -17,6 +17,7 @@ fn tasks(lab: &Lab) -> Vec<(String, super::Task)> {
             for accumulation in [1, 2] {
                 for every in [0, 2] {
                     let (text, row) = if kind == "gpt" { (GPT.to_owned(), 128) } else { (small(kind), 8) };
+                    let shards = format!("data.shards={:?}", names().display().to_string());
                     let backends: &[&str] = if kind == "gpt" { &["cpu"] } else { &["cpu", "scalar"] };
                     for backend in backends {
                         let sets = [
@@ -28,6 +29,9 @@ fn tasks(lab: &Lab) -> Vec<(String, super::Task)> {
                             format!("train.total_batch_size={}", row * accumulation),
                             format!("eval.every={every}"),
                             format!("eval.tokens={}", row * 3),
+                            shards.clone(),
+                            "data.document=\"line\"".to_owned(),
+                            "data.tokenizer=\"char\"".to_owned(),
                         ];
                         let name = format!("{kind} {backend} {optimizer} x{accumulation} eval {every}");
                         let sets: Vec<&str> = sets.iter().map(String::as_str).collect();
