@@ -38,10 +38,10 @@ pub struct Jobs {
 impl fmt::Display for Jobs {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { count, threads, reason } = self;
-        let (runs, s) = (if *count == 1 { "one run" } else { "runs" }, if *threads == 1 { "" } else { "s" });
+        let s = if *threads == 1 { "" } else { "s" };
         match count {
-            1 => write!(f, "{runs} at a time on {threads} thread{s} ({reason})"),
-            _ => write!(f, "{count} {runs} side by side, {threads} thread{s} each ({reason})"),
+            1 => write!(f, "one run at a time ({reason})"),
+            _ => write!(f, "{count} runs side by side, {threads} thread{s} each ({reason})"),
         }
     }
 }
@@ -56,14 +56,16 @@ impl Experiment {
         let on_cores = !self.shares_a_device();
         let small = runs.iter().all(|run| run.sizes.params.total <= SMALL);
         let one = |reason| Jobs { count: 1, threads: threads.max(1), reason };
-        if waiting < 2 || threads < 2 {
-            one(if waiting < 2 { "no other is waiting" } else { "there is one thread" })
+        if waiting < 2 {
+            one("no other is waiting")
         } else if !on_cores {
             one("on tch, threads are part of the environment class")
         } else if self.asks_for_speed() {
             one("speed is judged, which needs the machine alone")
         } else if !small {
             one("models this large keep all threads busy")
+        } else if threads < 2 {
+            one("there is one thread")
         } else {
             let count = waiting.min(threads);
             Jobs { count, threads: threads / count, reason: "small models leave threads idle" }
@@ -128,7 +130,7 @@ mod tests {
         );
         assert_eq!(
             jobs(&["model.depth=8"], 2).to_string(),
-            "one run at a time on 2 threads (models this large keep all threads busy)"
+            "one run at a time (models this large keep all threads busy)"
         );
     }
 }
