@@ -85,7 +85,10 @@ mod tests {
     use super::*;
     use crate::manifest::Options;
 
-    fn jobs(sets: &[&str], threads: usize) -> Jobs {
+    const SEEDS: &str = "matrix = { 'run.seed' = [1, 2, 3] }";
+
+    /// Of a manifest that ends with `matrix`.
+    fn jobs_of(matrix: &str, sets: &[&str], threads: usize) -> Jobs {
         let text = r#"
             name = "jobs"
             upstream.commit = "92d63d4"
@@ -96,15 +99,18 @@ mod tests {
             train = { device_batch_size = 2, total_batch_size = 128 }
             data.vocab_size = 512
             data.tokenizer.path = "not/here"
-            matrix = { "run.seed" = [1, 2, 3] }
         "#;
         let place = tempfile::tempdir().unwrap();
         let path = place.path().join("jobs.toml");
-        std::fs::write(&path, text).unwrap();
+        std::fs::write(&path, format!("{text}\n{matrix}\n")).unwrap();
         let sets = sets.iter().map(|set| (*set).to_owned()).collect();
         let options = Options { sets, ..Options::default() };
         let experiment = Experiment::load(&path, &options, Path::new("results")).unwrap();
         experiment.jobs(threads, &vec![true; experiment.plan.runs.len()])
+    }
+
+    fn jobs(sets: &[&str], threads: usize) -> Jobs {
+        jobs_of(SEEDS, sets, threads)
     }
 
     #[test]
@@ -113,13 +119,13 @@ mod tests {
         assert_eq!(of(jobs(&[], 2)), (2, 1));
         assert_eq!(of(jobs(&[], 8)), (3, 2));
         assert_eq!(of(jobs(&[], 1)), (1, 1));
-        assert_eq!(of(jobs(&["matrix.run.seed=[1]"], 2)), (1, 2));
+        assert_eq!(of(jobs_of("", &[], 2)), (1, 2));
         assert_eq!(of(jobs(&["model.depth=8"], 2)), (1, 2));
         assert_eq!(of(jobs(&["run.backend=\"tch\""], 2)), (1, 2));
-        let axes = "matrix={\"run.seed\"=[1,2],\"schedule.warmdown\"=[\"linear\",\"sqrt\"]}";
-        let control = "scorecard.control={\"schedule.warmdown\"=\"linear\"}";
-        assert_eq!(of(jobs(&[axes, control, "scorecard.speed.min_ratio=0.9"], 2)), (1, 2));
-        assert_eq!(of(jobs(&[axes, control, "scorecard.speed.min_ratio=0"], 2)), (2, 1));
+        let judged = "matrix = { 'run.seed' = [1, 2], 'schedule.warmdown' = ['linear', 'sqrt'] }
+            scorecard.control = { 'schedule.warmdown' = 'linear' }";
+        // An arm with a control is judged for speed too.
+        assert_eq!(of(jobs_of(judged, &[], 2)), (1, 2));
     }
 
     #[test]
