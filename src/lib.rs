@@ -11,6 +11,7 @@ pub mod math;
 pub mod rng;
 pub mod files;
 pub mod host;
+pub mod tensors;
 
 pub mod upstream;
 pub mod manifest;

@@ -22,9 +22,21 @@ pub(super) fn diff(args: &DiffArgs) -> Result<Option<Class>> {
         }
         read_results(&files, &ExperimentDir::at(path))
     };
-    let ((name, a), (_, b)) = (read(&args.a)?, read(&args.b)?);
-    let expected: Vec<_> = a.into_iter().filter_map(|candidate| candidate.record).collect();
-    let comparison = compare(&name, &b, &args.a.display().to_string(), &expected, Tolerance::default());
+    let (a, b) = (read(&args.a)?, read(&args.b)?);
+    let mut notes = [a.notes, b.notes].concat();
+    if a.experiment != b.experiment {
+        notes.push(format!("experiment `{}` is compared with `{}`", b.experiment, a.experiment));
+    }
+    let mut expected = Vec::new();
+    for candidate in a.candidates {
+        match candidate.record {
+            Some(record) => expected.push(record),
+            None => notes.push(format!("{} is unfinished in {}", candidate.name(), args.a.display())),
+        }
+    }
+    let reference = args.a.display().to_string();
+    let mut comparison = compare(&b.experiment, &b.candidates, &reference, &expected, Tolerance::default());
+    comparison.notes.extend(notes);
     Output::new(false).result(&if args.json {
         json(&comparison).to_string()
     } else {

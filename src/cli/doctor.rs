@@ -6,10 +6,14 @@ use std::path::{Path, PathBuf};
 use serde_json::{Value, json};
 
 use crate::backend::cpu::environment_class;
+use crate::backend::torch::device::{BF16_CAPABILITY, TorchDevice, check};
 use crate::backend::torch::facts::{Missing, torch_facts};
+use crate::backend::torch::peak::peak_flops;
 use crate::data::Cache;
+use crate::error::Error;
 use crate::files::Files;
 use crate::host::HostFacts;
+use crate::precision::Precision;
 
 use super::all_threads;
 use super::args::DoctorArgs;
@@ -75,7 +79,14 @@ fn torch() -> Value {
             return json!({ "works": false, "reason": reason, "help": GET_TORCH, "summary": summary });
         }
     };
-    let mut summary = format!("libtorch {} ({}), {}", facts.version, facts.cpu_capability, facts.library);
+    if let Err(error) = check(TorchDevice::Cpu, false) {
+        let error = Error::from(error);
+        let help = error.help_text().unwrap_or_default();
+        let summary = format!("does not work: {}\n{:12}{help}", error.what(), "");
+        return json!({ "works": false, "reason": error.what(), "help": help, "summary": summary });
+    }
+    let mut summary =
+        format!("works: libtorch {} ({}), {}", facts.version, facts.cpu_capability, facts.library);
     let cuda = match facts.cuda {
         Ok(cuda) => {
             let devices: Vec<Value> = cuda
@@ -84,14 +95,21 @@ fn torch() -> Value {
                 .map(|gpu| json!({ "name": gpu.name, "memory_bytes": gpu.memory, "capability": gpu.capability }))
                 .collect();
             for (index, gpu) in cuda.devices.iter().enumerate() {
+                let bf16 = if gpu.capability < BF16_CAPABILITY { "f32 only" } else { "f32 and bf16" };
+                let peak = peak_flops(&gpu.name, Precision::Bf16).map_or_else(String::new, |peak| {
+                    format!(", {:.0} TFLOP/s in bf16 by its data sheet", peak / 1e12)
+                });
                 let _ = write!(
                     summary,
-                    "\n{:12}cuda:{index} {}, {:.0} GiB",
+                    "\n{:12}cuda:{index} {}, {:.0} GiB, compute capability {}.{}: {bf16}{peak}",
                     "",
                     gpu.name,
-                    gpu.memory as f64 / GIB
+                    gpu.memory as f64 / GIB,
+                    gpu.capability / 10,
+                    gpu.capability % 10,
                 );
             }
+            let _ = write!(summary, "\n{:12}the driver serves CUDA {}", "", cuda.driver);
             json!({ "driver": cuda.driver, "devices": devices })
         }
         Err(reason) => {

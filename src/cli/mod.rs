@@ -72,9 +72,12 @@ fn dispatch(cli: Cli) -> Result<Option<Class>> {
 
 /// The experiment that a command names.
 fn experiment(manifest: &std::path::Path, common: &Common) -> Result<Experiment> {
-    let options =
-        Options { profile: common.profile.clone(), sets: common.sets.clone(), env: environment().collect() };
-    Experiment::load(manifest, &options, &common.results)
+    Experiment::load(manifest, &options(common), &common.results)
+}
+
+/// What lies over the manifest.
+fn options(common: &Common) -> Options {
+    Options { profile: common.profile.clone(), sets: common.sets.clone(), env: environment().collect() }
 }
 
 /// The environment's variables, as far as they are text.

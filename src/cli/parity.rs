@@ -1,6 +1,6 @@
 //! `nanorun parity`: upstream's own numbers against a backend.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use crate::error::{Class, Error, Result};
 use crate::parity::{Case, CaseReport, EngineSubject, config_of, discover, markdown, run_case, text};
@@ -12,9 +12,9 @@ use super::args::ParityArgs;
 use super::output::Output;
 
 /// Where the project keeps its cases.
-const OWN_CASES: &str = "tests/fixtures/parity";
+const OWN_CASES: [&str; 2] = ["tests/fixtures/parity", "tests/fixtures/parity_shapes"];
 
-/// Exits 5 where a number is beyond its tolerance.
+/// Exits 3 where a backend could not finish a case (the scalar oracle's tape has a limit), 5 where a number is beyond its tolerance.
 pub(super) fn parity(args: &ParityArgs) -> Result<Option<Class>> {
     let output = Output::new(false);
     let backend = backend(args)?;
@@ -38,20 +38,23 @@ pub(super) fn parity(args: &ParityArgs) -> Result<Option<Class>> {
     } else {
         text(&reports)
     });
-    Ok((!reports.iter().all(CaseReport::passed)).then_some(Class::Verdict))
+    if reports.iter().any(|report| report.error.is_some()) {
+        return Ok(Some(Class::Run));
+    }
+    Ok(reports.iter().any(CaseReport::beyond_tolerance).then_some(Class::Verdict))
 }
 
 fn directories(args: &ParityArgs) -> Result<Vec<PathBuf>> {
     if !args.cases.is_empty() {
         return discover(&args.cases);
     }
-    let own = Path::new(OWN_CASES);
-    if !own.is_dir() {
+    let own = OWN_CASES.map(PathBuf::from);
+    if let Some(missing) = own.iter().find(|directory| !directory.is_dir()) {
         return Err(Error::input("the project's parity cases are not here")
-            .file(own)
+            .file(missing)
             .help("run this in the repository's root, or name directories of cases"));
     }
-    discover(&[own.to_owned()])
+    discover(&own)
 }
 
 fn backend(args: &ParityArgs) -> Result<BackendChoice> {

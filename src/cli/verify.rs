@@ -7,7 +7,7 @@ use serde_json::json;
 use crate::error::{Class, Error, Result};
 use crate::experiment::{Experiment, Report};
 use crate::files::Files;
-use crate::gate::{junit, markdown};
+use crate::gate::{Baseline, junit, markdown};
 
 use super::args::{RunArgs, VerifyArgs};
 use super::comparison::json as comparison_json;
@@ -19,6 +19,13 @@ pub(super) fn verify(args: &VerifyArgs) -> Result<Option<Class>> {
     let mut experiment = experiment(&args.manifest, &args.common)?;
     let output = Output::new(args.common.quiet);
     let baseline = baseline(&experiment, args)?;
+    let files = Files::new();
+    // Before anything is trained: blessing tells what changes, comparing needs something to compare with.
+    if args.bless {
+        Baseline::read(&files, &baseline)?;
+    } else {
+        Baseline::require(&files, &baseline)?;
+    }
     let report = if args.read {
         experiment.read()?
     } else {
@@ -42,12 +49,11 @@ pub(super) fn verify(args: &VerifyArgs) -> Result<Option<Class>> {
         return bless(&experiment, &report, &baseline, output, args.common.json);
     }
     let comparison = experiment.compare(&baseline)?;
-    let files = Files::new();
     if let Some(path) = &args.junit {
-        files.write(path, junit(&comparison, Some(&report.scorecard)).as_bytes())?;
+        write(&files, path, &junit(&comparison, Some(&report.scorecard)))?;
     }
     if let Some(path) = &args.markdown {
-        files.write(path, markdown(&comparison, Some(&report.scorecard)).as_bytes())?;
+        write(&files, path, &markdown(&comparison, Some(&report.scorecard)))?;
     }
     output.result(&if args.common.json {
         comparison_json(&comparison).to_string()
@@ -57,6 +63,14 @@ pub(super) fn verify(args: &VerifyArgs) -> Result<Option<Class>> {
     // A gate is about bits; quality and speed have their own command.
     let failed = report.failures.iter().map(|(_, error)| error.class());
     Ok(failed.chain(comparison.failure()).max_by_key(|class| class.severity()))
+}
+
+/// Writes a report, making its directory.
+fn write(files: &Files, path: &Path, text: &str) -> Result<()> {
+    if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+        files.create_dir_all(parent)?;
+    }
+    Ok(files.write(path, text.as_bytes())?)
 }
 
 fn baseline(experiment: &Experiment, args: &VerifyArgs) -> Result<PathBuf> {

@@ -56,10 +56,18 @@ pub fn file_digest(path: &Path, cache: &Cache) -> Result<Digest> {
         hasher.update(buffer.get(..read).unwrap_or_default());
     }
     let digest = Digest::from(<[u8; 32]>::from(hasher.finalize()));
-    if let Some(key) = &fingerprint {
+    if let Some(key) = &fingerprint
+        && is_settled(&file)
+    {
         cache.put("digests", key, digest.to_string().as_bytes());
     }
     Ok(digest)
+}
+
+/// Whether the last change is old enough for another one to show in the file's times, which move in ticks.
+fn is_settled(file: &File) -> bool {
+    let modified = file.metadata().and_then(|metadata| metadata.modified()).ok();
+    modified.and_then(|at| at.elapsed().ok()).is_some_and(|age| age.as_secs() >= 2)
 }
 
 /// What changes whenever the file does; none where that cannot be told.

@@ -1,30 +1,25 @@
 //! Parquet shards: the strings of column `text`, one row group at a time.
 //!
-//! The file is never held whole: its footer is read once, then each row group is decoded on its own. Polars'
-//! decoder is written for files that are what they say; some corrupt ones make it panic. Every call into it goes
-//! through [`guarded`], which turns a panic into an error that names the file.
+//! The file is never held whole: its footer is read once, then each row group is decoded on its own, behind
+//! [`super::parquet_guard`].
 
 use std::fs::File;
 use std::io::Cursor;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Once};
+use std::sync::Arc;
 
 use polars::io::mmap::MmapBytesReader;
 use polars::io::parquet::read::{FileMetadata, ParallelStrategy, ParquetReader};
-use polars::prelude::{DataType, PolarsResult, SerReader};
+use polars::prelude::{DataType, SerReader};
 
 use super::cache::Cache;
 use super::content::file_digest;
-use super::parquet_pages;
+use super::parquet_guard::{MAX_GROUP_BYTES, check_column, check_groups, guarded};
 use crate::error::{Error, Result};
 use crate::hash::Digest;
 
 /// The column that upstream's shards have.
 const COLUMN: &str = "text";
-
-/// Row groups and pages larger than this are taken for corruption: upstream's hold a few megabytes.
-const MAX_GROUP_BYTES: usize = 4 << 30;
 
 /// Where a shard's bytes are.
 #[derive(Debug, Clone)]
@@ -49,6 +44,13 @@ impl Bytes {
         match self {
             Self::File(path) => file_digest(path, cache),
             Self::Embedded(_, bytes) => Ok(Digest::of(bytes)),
+        }
+    }
+
+    fn len(&self) -> std::io::Result<u64> {
+        match self {
+            Self::File(path) => Ok(std::fs::metadata(path)?.len()),
+            Self::Embedded(_, bytes) => Ok(bytes.len() as u64),
         }
     }
 
@@ -103,13 +105,12 @@ impl ParquetShard {
             return Err(bad(&format!("column `{COLUMN}` of a shard holds {dtype}"))
                 .expected(format!("a column `{COLUMN}` of strings")));
         }
-        if metadata
-            .row_groups
-            .iter()
-            .any(|group| group.num_rows() > u32::MAX as usize || group.total_byte_size() > MAX_GROUP_BYTES)
-        {
-            return Err(bad("a shard claims a row group of impossible size").help("download it again"));
-        }
+        let len = bytes.len().map_err(|error| bad("cannot open a shard").because(error))?;
+        check_groups(&metadata, len).map_err(|what| {
+            bad("a shard claims a row group of impossible size")
+                .because(what)
+                .help("the file is damaged: download it again")
+        })?;
         Ok(Self { bytes, metadata })
     }
 
@@ -142,15 +143,18 @@ impl ParquetShard {
             let [column] = columns.as_slice() else {
                 polars::prelude::polars_bail!(ComputeError: "its column `{COLUMN}` is not one flat column");
             };
-            parquet_pages::check(&mut source, column.byte_range(), rows)
-                .map_err(|what| polars::prelude::polars_err!(ComputeError: "{what}"))?;
+            check_column(&mut source, column.byte_range(), column.compression() as i32, rows)?;
             let mut reader = ParquetReader::new(source)
                 .with_columns(Some(vec![COLUMN.to_owned()]))
                 .read_parallel(ParallelStrategy::None);
             reader.set_metadata(Arc::new(metadata));
             let frame = reader.finish()?;
-            let texts: Vec<Option<String>> =
-                frame.column(COLUMN)?.str()?.iter().map(|text| text.map(str::to_owned)).collect();
+            let texts = frame.column(COLUMN)?.str()?;
+            // One long entry of a dictionary can stand for any number of rows.
+            if texts.iter().flatten().map(str::len).sum::<usize>() > MAX_GROUP_BYTES {
+                polars::prelude::polars_bail!(ComputeError: "its texts are longer than {MAX_GROUP_BYTES} bytes");
+            }
+            let texts: Vec<Option<String>> = texts.iter().map(|text| text.map(str::to_owned)).collect();
             Ok(texts)
         })
         .map_err(|cause| {
@@ -200,30 +204,4 @@ fn starts_as_parquet(path: &Path) -> bool {
     use std::io::Read as _;
     let mut magic = [0; 4];
     File::open(path).and_then(|mut file| file.read_exact(&mut magic)).is_ok() && magic == *b"PAR1"
-}
-
-thread_local! {
-    static GUARDED: std::cell::Cell<bool> = const { std::cell::Cell::new(false) };
-}
-
-/// Runs a call into polars; an error or a panic in it comes back as its message. The one place that catches
-/// panics: nothing of ours is borrowed mutably across it. The panic hook stays silent for these.
-pub(crate) fn guarded<T>(call: impl FnOnce() -> PolarsResult<T>) -> std::result::Result<T, String> {
-    static QUIET: Once = Once::new();
-    QUIET.call_once(|| {
-        let hook = std::panic::take_hook();
-        std::panic::set_hook(Box::new(move |info| {
-            if !GUARDED.get() {
-                hook(info);
-            }
-        }));
-    });
-    GUARDED.set(true);
-    let outcome = catch_unwind(AssertUnwindSafe(call));
-    GUARDED.set(false);
-    match outcome {
-        Ok(Ok(value)) => Ok(value),
-        Ok(Err(error)) => Err(error.to_string()),
-        Err(_) => Err("the decoder gave up on damaged data".to_owned()),
-    }
 }

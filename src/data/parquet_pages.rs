@@ -11,6 +11,9 @@ use std::ops::Range;
 /// Bytes read for a header: far more than one with statistics takes.
 const WINDOW: u64 = 64 * 1024;
 
+/// Bytes that a page may claim to unpack to however short it is.
+const SLACK: u64 = 1 << 20;
+
 /// Structs and lists inside each other; a page header has three levels.
 const MAX_DEPTH: usize = 8;
 
@@ -27,11 +30,17 @@ struct PageHeader {
     level_bytes: i64,
 }
 
-/// Checks the pages in `chunk`, a range of bytes of `file`, of a flat column with `rows` rows.
+/// Checks the pages in `chunk`, a range of bytes of `file`, of a flat column with `rows` rows, where a byte unpacks
+/// to `expansion` bytes at most.
 ///
 /// # Errors
 /// Says what about a page is impossible.
-pub(super) fn check(file: &mut (impl Read + Seek), chunk: Range<u64>, rows: usize) -> Result<(), String> {
+pub(super) fn check(
+    file: &mut (impl Read + Seek),
+    chunk: Range<u64>,
+    rows: usize,
+    expansion: u64,
+) -> Result<(), String> {
     let size = file.seek(SeekFrom::End(0)).map_err(|error| error.to_string())?;
     if chunk.start > chunk.end || chunk.end > size {
         return Err(format!("its column lies at bytes {chunk:?} of a file of {size}"));
@@ -57,6 +66,10 @@ pub(super) fn check(file: &mut (impl Read + Seek), chunk: Range<u64>, rows: usiz
         let body = at + thrift.at as u64;
         if uncompressed < 0 || compressed < 0 || compressed as u64 > chunk.end - body {
             return Err(impossible("does not fit into its column"));
+        }
+        // Levels may stand outside of what is compressed, so there is some slack.
+        if uncompressed as u64 > (compressed as u64).saturating_mul(expansion).max(SLACK) {
+            return Err(impossible("claims to unpack to more than its bytes can hold"));
         }
         let parts = [header.nulls, header.level_bytes];
         if parts.iter().any(|&part| part < 0) || header.nulls > rows || header.level_bytes > compressed {

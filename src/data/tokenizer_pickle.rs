@@ -8,6 +8,9 @@ use super::tokenizer::Tokenizer;
 /// The one class such a pickle may name.
 const ENCODING: (&str, &str) = ("tiktoken.core", "Encoding");
 
+/// Longer tokens are taken for damage: every cut of a token is looked at when its merges are found.
+const MAX_TOKEN_BYTES: usize = 1 << 16;
+
 /// Python writes dictionaries in batches of this many items.
 const DICT_BATCH: usize = 1000;
 
@@ -27,6 +30,8 @@ pub(super) enum TokenizerPickleError {
     Pattern(String),
     #[error("id {0} is given twice or leaves a gap in the vocabulary")]
     Ids(i64),
+    #[error("token {0} is there twice, or longer than {MAX_TOKEN_BYTES} bytes")]
+    Token(i64),
     #[error("{0}")]
     Vocabulary(String),
 }
@@ -51,20 +56,29 @@ pub(super) fn read(bytes: &[u8]) -> Result<Tokenizer, TokenizerPickleError> {
     };
 
     let ranks = dict("mergeable_ranks")?;
-    let mut tokens: Vec<Option<Vec<u8>>> = vec![None; ranks.len()];
+    let mut tokens: Vec<Option<&[u8]>> = vec![None; ranks.len()];
+    let mut seen = std::collections::HashSet::with_capacity(ranks.len());
     for item in ranks {
         let (Node::Bytes(token), Node::Int(id)) = item else { return Err(E::Field("mergeable_ranks")) };
-        place(&mut tokens, 0, *id, token.clone())?;
+        // Before it is copied: a pickle can name one long value any number of times.
+        if token.len() > MAX_TOKEN_BYTES || !seen.insert(token) {
+            return Err(E::Token(*id));
+        }
+        place(&mut tokens, 0, *id, token.as_slice())?;
     }
-    let tokens: Vec<Vec<u8>> = tokens.into_iter().flatten().collect();
+    let tokens: Vec<Vec<u8>> = tokens.into_iter().flatten().map(<[u8]>::to_vec).collect();
 
     let names = dict("special_tokens")?;
-    let mut specials: Vec<Option<String>> = vec![None; names.len()];
+    let mut specials: Vec<Option<&str>> = vec![None; names.len()];
+    let mut seen = std::collections::HashSet::with_capacity(names.len());
     for item in names {
         let (Node::Str(name), Node::Int(id)) = item else { return Err(E::Field("special_tokens")) };
-        place(&mut specials, tokens.len(), *id, name.clone())?;
+        if name.len() > MAX_TOKEN_BYTES || !seen.insert(name) {
+            return Err(E::Token(*id));
+        }
+        place(&mut specials, tokens.len(), *id, name.as_str())?;
     }
-    let specials = specials.into_iter().flatten().collect();
+    let specials = specials.into_iter().flatten().map(str::to_owned).collect();
     Tokenizer::from_tokens(tokens, specials).map_err(E::Vocabulary)
 }
 

@@ -1,7 +1,7 @@
 //! An experiment's verdicts: what its manifest asks, over the results there are.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use crate::error::{Error, Result};
 use crate::files::Files;
@@ -45,8 +45,8 @@ pub(super) fn scorecard(files: &Files, experiment: &Experiment, runs: Vec<RunSum
 
 fn baseline(files: &Files, dir: &ExperimentDir, path: &Path) -> Result<BaselineOutcome> {
     let Some(baseline) = Baseline::read(files, path)? else { return Ok(BaselineOutcome::NoBaseline) };
-    let (_, results) = read_results(files, dir)?;
-    Ok(baseline.compare(&results, path).baseline_outcome())
+    let results = read_results(files, dir)?;
+    Ok(baseline.compare(&results.experiment, &results.candidates, path).baseline_outcome())
 }
 
 /// Results on disk against a baseline.
@@ -54,12 +54,9 @@ fn baseline(files: &Files, dir: &ExperimentDir, path: &Path) -> Result<BaselineO
 /// # Errors
 /// A baseline that is not there or cannot be read.
 pub(super) fn compare(files: &Files, dir: &ExperimentDir, path: &Path) -> Result<Comparison> {
-    let baseline = Baseline::read(files, path)?.ok_or_else(|| {
-        Error::input("there is no such baseline")
-            .file(PathBuf::from(path))
-            .expected("a baseline that `nanorun verify --bless` wrote")
-            .help("run the same command with --bless to write it")
-    })?;
-    let (_, results) = read_results(files, dir)?;
-    Ok(baseline.compare(&results, path))
+    let baseline = Baseline::require(files, path)?;
+    let results = read_results(files, dir)?;
+    let mut comparison = baseline.compare(&results.experiment, &results.candidates, path);
+    comparison.notes.extend(results.notes);
+    Ok(comparison)
 }

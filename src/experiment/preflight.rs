@@ -8,8 +8,8 @@ use super::Experiment;
 use crate::backend::torch::device::TorchDevice;
 use crate::backend::torch::facts::device_memory;
 use crate::backend::torch::memory::{MemoryEstimate, estimate, largest_batch};
+use crate::host::memory_bytes;
 use crate::plan::run_config::{BackendKind, RunConfig};
-use crate::record::HostFacts;
 
 const GIB: f64 = 1_073_741_824.0;
 
@@ -90,7 +90,7 @@ impl fmt::Display for Preflight {
 impl Experiment {
     /// One for each distinct shape of run on the tch backend.
     pub fn preflight(&self) -> Vec<Preflight> {
-        let host_memory = HostFacts::collect(1).memory_bytes;
+        let host_memory = memory_bytes();
         let mut found: Vec<Preflight> = Vec::new();
         for preflight in self.plan.runs.iter().filter_map(|run| Preflight::of(&run.config, host_memory)) {
             if !found.contains(&preflight) {
@@ -112,7 +112,9 @@ mod tests {
     #[test]
     fn a_run_that_does_not_fit_is_told_the_size_that_does() {
         let text = include_str!("../../experiments/d12_sqrt.toml");
-        let manifest = Manifest::parse(Path::new("d12_sqrt.toml"), text, &Options::default()).unwrap();
+        let options =
+            Options { env: vec![("HOME".to_owned(), "/home/somebody".to_owned())], ..Options::default() };
+        let manifest = Manifest::parse(Path::new("d12_sqrt.toml"), text, &options).unwrap();
         let config = plan(&manifest, &NoData).unwrap().runs.swap_remove(0).config;
         let on = |gib: Option<u64>| {
             Preflight::with(&config, TorchDevice::Cuda(0), gib.map(|gib| gib << 30)).unwrap()

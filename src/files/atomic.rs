@@ -40,10 +40,17 @@ impl Files {
     pub fn from_env() -> Result<Self> {
         let Some(text) = std::env::var_os("WRITE_FAULT") else { return Ok(Self::new()) };
         let fault = text.to_str().and_then(FaultAt::parse).ok_or_else(|| {
-            Error::input(format!("WRITE_FAULT is {}", text.display()))
-                .expected("nothing, or FAULT@STEP with a fault of full, io, short, kill, as tests set it")
+            Error::input(format!("WRITE_FAULT is {}", text.display())).expected(
+                "nothing, or FAULT@STEP with a fault of full, io, short, readonly, kill, as tests set it",
+            )
         })?;
         Ok(Self::with_faults(Arc::new(fault)))
+    }
+
+    /// Writes without syncing: for tests of other things.
+    #[cfg(test)]
+    pub(crate) fn unsynced() -> Self {
+        Self::with_faults(Arc::new(super::faults::Unsynced(())))
     }
 
     /// Asks `faults` before every step.
@@ -205,8 +212,25 @@ impl Files {
 
     pub(super) fn check(&self, step: Step<'_>, path: &Path) -> io::Result<()> {
         match self.fault(step, path) {
+            #[cfg(test)]
+            Some(Fault::Unsynced) => Ok(()),
             Some(fault) => Err(fault.error()),
             None => Ok(()),
+        }
+    }
+
+    /// Syncs through `sync`.
+    fn check_sync(
+        &self,
+        step: Step<'_>,
+        path: &Path,
+        sync: impl FnOnce() -> io::Result<()>,
+    ) -> io::Result<()> {
+        match self.fault(step, path) {
+            #[cfg(test)]
+            Some(Fault::Unsynced) => Ok(()),
+            Some(fault) => Err(fault.error()),
+            None => sync(),
         }
     }
 
@@ -235,13 +259,10 @@ impl Files {
     }
 
     pub(super) fn sync_dir(&self, dir: &Path) -> FileResult<()> {
-        let error = |error| FileError::new("sync the directory", dir, error);
-        self.check(Step::SyncDir, dir).map_err(error)?;
         // Only Unix lets a directory be opened and synced; elsewhere the rename has to do.
-        if cfg!(unix) {
-            File::open(dir).and_then(|dir| dir.sync_all()).map_err(error)?;
-        }
-        Ok(())
+        let sync = || if cfg!(unix) { File::open(dir)?.sync_all() } else { Ok(()) };
+        self.check_sync(Step::SyncDir, dir, sync)
+            .map_err(|error| FileError::new("sync the directory", dir, error))
     }
 
     pub(super) fn sync_parent(&self, path: &Path) -> FileResult<()> {
@@ -310,8 +331,7 @@ pub(super) struct RawFile {
 
 impl RawFile {
     pub(super) fn sync(&self) -> io::Result<()> {
-        self.files.check(Step::Sync, &self.path)?;
-        self.file.sync_all()
+        self.files.check_sync(Step::Sync, &self.path, || self.file.sync_all())
     }
 }
 

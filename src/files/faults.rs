@@ -39,6 +39,9 @@ pub enum Fault {
     /// Of the bytes to write only so many reach the file, then the process is gone, as if it had been killed: nothing
     /// is cleaned up.
     Abort(usize),
+    /// Reported done without being done; a sync, any other step takes place.
+    #[cfg(test)]
+    Unsynced,
 }
 
 impl Fault {
@@ -47,6 +50,8 @@ impl Fault {
         match self {
             Self::Fail(kind) | Self::Short(_, kind) => io::Error::new(kind, "injected fault"),
             Self::Abort(_) => std::process::abort(),
+            #[cfg(test)]
+            Self::Unsynced => io::Error::other("no fault"),
         }
     }
 }
@@ -55,6 +60,32 @@ impl Fault {
 pub trait Faults: Send + Sync {
     /// The fault of this step, if it is to have one.
     fn before(&self, step: Step<'_>, path: &Path) -> Option<Fault>;
+}
+
+/// The faults of another, and no sync reaches the disk: it takes most of the time of small runs.
+#[cfg(test)]
+pub(crate) struct Unsynced<F>(pub(crate) F);
+
+#[cfg(test)]
+impl<F: Faults> Faults for Unsynced<F> {
+    fn before(&self, step: Step<'_>, path: &Path) -> Option<Fault> {
+        let unsynced = matches!(step, Step::Sync | Step::SyncDir).then_some(Fault::Unsynced);
+        self.0.before(step, path).or(unsynced)
+    }
+}
+
+#[cfg(test)]
+impl Faults for () {
+    fn before(&self, _step: Step<'_>, _path: &Path) -> Option<Fault> {
+        None
+    }
+}
+
+#[cfg(test)]
+impl<F: Faults + ?Sized> Faults for std::sync::Arc<F> {
+    fn before(&self, step: Step<'_>, path: &Path) -> Option<Fault> {
+        (**self).before(step, path)
+    }
 }
 
 /// Fails one step by its number, counted over everything that uses the same value.
@@ -81,13 +112,14 @@ impl FaultAt {
     }
 
     /// From a text such as `full@17`: the fault and the number of the step. `full` is no space left, `io` an I/O error,
-    /// `short` a write that ends early, `kill` the end of the process in the middle of the step.
+    /// `short` a write that ends early, `readonly` a read-only file system, `kill` the end of the process in the middle of the step.
     pub fn parse(text: &str) -> Option<Self> {
         let (fault, at) = text.split_once('@')?;
         let at = at.parse().ok()?;
         let fault = match fault {
             "full" => Fault::Fail(ErrorKind::StorageFull),
             "io" => Fault::Fail(ErrorKind::Other),
+            "readonly" => Fault::Fail(ErrorKind::ReadOnlyFilesystem),
             "short" => Fault::Short(7, ErrorKind::StorageFull),
             "kill" => Fault::Abort(7),
             _ => return None,

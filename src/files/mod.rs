@@ -26,6 +26,8 @@ pub use atomic::{AtomicFile, Files};
 pub use bits::{ExactF32, ExactF64};
 pub use clock::{now, utc, utc_now};
 pub use error::{FileError, FileResult};
+#[cfg(test)]
+pub(crate) use faults::Unsynced;
 pub use faults::{Fault, FaultAt, Faults, Step};
 pub use lock::{DirLock, LockError, LockHolder};
 pub use staged::{StagedDir, StagedFile};

@@ -93,7 +93,7 @@ impl From<BaselineError> for Error {
         match error {
             BaselineError::File(error) => error.into(),
             BaselineError::Malformed { .. } => Self::input(error.to_string())
-                .help("take it from version control again, or write a new one with --bless"),
+                .help("take it from version control again, or remove it and write a new one with --bless"),
             BaselineError::Unfit(_) => Self::run(error.to_string()),
         }
     }
@@ -122,6 +122,19 @@ impl Baseline {
             Err(why) => Some(why),
         };
         Ok(Some(baseline.baseline))
+    }
+
+    /// Reads a baseline that has to be there.
+    ///
+    /// # Errors
+    /// A baseline that is not there or cannot be read.
+    pub fn require(files: &Files, path: &Path) -> Result<Self, Error> {
+        Self::read(files, path)?.ok_or_else(|| {
+            Error::input("there is no such baseline")
+                .file(path)
+                .expected("a baseline that `nanorun verify --bless` wrote")
+                .help("run the same command with --bless to write it")
+        })
     }
 
     fn parse(bytes: &[u8]) -> Result<Parsed, String> {
@@ -168,10 +181,13 @@ impl Baseline {
         }
     }
 
-    /// Compares results with it; `path` is what reports call it.
-    pub fn compare(&self, results: &[Candidate], path: &Path) -> Comparison {
+    /// Compares results of `experiment` with it; `path` is what reports call it.
+    pub fn compare(&self, experiment: &str, results: &[Candidate], path: &Path) -> Comparison {
         let reference = path.display().to_string();
-        let mut comparison = compare(&self.experiment, results, &reference, &self.runs, self.tolerance);
+        let mut comparison = compare(experiment, results, &reference, &self.runs, self.tolerance);
+        if self.experiment != experiment {
+            comparison.notes.push(format!("the baseline was made of experiment `{}`", self.experiment));
+        }
         comparison.notes.extend(self.without_steps.clone());
         comparison
     }
@@ -250,7 +266,7 @@ pub fn bless(
     // The parquet first: stopped in between, the old baseline stands, without its steps.
     files.write(&steps_path(path), &steps)?;
     files.write(path, format!("{HEADER}{text}").as_bytes())?;
-    let changes = old.map(|old| old.compare(results, path));
+    let changes = old.map(|old| old.compare(experiment, results, path));
     Ok(Blessed { path: path.to_owned(), runs: runs.len(), changes })
 }
 

@@ -215,7 +215,9 @@ fn difference(found: &RunRecord, expected: &RunRecord) -> Difference {
             "the reference has no losses of single steps, so the first step cannot be named".to_owned(),
         );
     } else if found.steps.len() != expected.steps.len() {
-        notes.push(format!("{} steps, expected {}", found.steps.len(), expected.steps.len()));
+        let (ours, theirs) = (found.steps.len(), expected.steps.len());
+        let equal = if first.is_none() { "; those that both have are equal" } else { "" };
+        notes.push(format!("{ours} steps, expected {theirs}{equal}"));
     } else if first.is_none() && found.train_hash != expected.train_hash {
         notes.push("every step's loss is equal; the final parameters differ".to_owned());
     }

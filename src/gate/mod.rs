@@ -18,4 +18,4 @@ pub use baseline::{Baseline, BaselineError, Blessed, bless};
 pub use compare::{Comparison, Difference, FieldDifference, RunComparison, RunOutcome, Tolerance, compare};
 pub use junit::junit;
 pub use markdown::markdown;
-pub use records::{Candidate, RunRecord, StepRecord, read_results};
+pub use records::{Candidate, Results, RunRecord, StepRecord, read_results};

@@ -85,6 +85,13 @@ impl RunRecord {
     }
 }
 
+impl Candidate {
+    /// The cell in words.
+    pub fn name(&self) -> String {
+        cell_name(&self.arm, self.seed)
+    }
+}
+
 impl From<RunRecord> for Candidate {
     fn from(record: RunRecord) -> Self {
         Self { arm: record.arm.clone(), seed: record.seed, record: Some(record) }
@@ -105,8 +112,22 @@ fn made_on(host: &HostFacts) -> String {
     )
 }
 
-/// The cells of a results directory, in the order of its plan, and the name of its experiment.
-pub fn read_results(files: &Files, dir: &ExperimentDir) -> Result<(String, Vec<Candidate>)> {
+/// A results directory as read.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Results {
+    /// The name of its experiment.
+    pub experiment: String,
+    /// Its cells, in the order of its plan.
+    pub candidates: Vec<Candidate>,
+    /// What the reader of a comparison should know of it.
+    pub notes: Vec<String>,
+}
+
+/// Reads a results directory.
+///
+/// # Errors
+/// No such directory; a plan or result in it that cannot be read, by its file.
+pub fn read_results(files: &Files, dir: &ExperimentDir) -> Result<Results> {
     if !dir.path().is_dir() {
         return Err(Error::input("there is no such results directory")
             .file(dir.path())
@@ -115,7 +136,15 @@ pub fn read_results(files: &Files, dir: &ExperimentDir) -> Result<(String, Vec<C
     let plan = PlanRecord::read(files, dir)?;
     // Schedules stand in a table that can be made again: without it, only their differences go unnamed.
     let table = dir.file("steps.parquet");
-    let rows: Vec<StepRow> = if table.exists() { read_table(files, &table)? } else { Vec::new() };
+    let (rows, notes) = match read_table::<StepRow>(files, &table) {
+        Ok(rows) => (rows, Vec::new()),
+        Err(_) if !table.exists() => (Vec::new(), Vec::new()),
+        Err(error) => {
+            let note =
+                format!("differences of the schedule go unnamed: {error}; `nanorun run` writes it again");
+            (Vec::new(), vec![note])
+        }
+    };
     let mut schedules: BTreeMap<String, BTreeMap<u64, StepValues>> = BTreeMap::new();
     for row in rows {
         let values = StepValues {
@@ -136,5 +165,5 @@ pub fn read_results(files: &Files, dir: &ExperimentDir) -> Result<(String, Vec<C
         }
         candidates.push(Candidate { arm: run.arm.clone(), seed: run.seed, record });
     }
-    Ok((plan.name, candidates))
+    Ok(Results { experiment: plan.name, candidates, notes })
 }

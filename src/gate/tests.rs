@@ -166,6 +166,32 @@ fn other_classes_are_compared_by_tolerance_and_the_report_says_so() {
 }
 
 #[test]
+fn nan_and_other_lengths_are_told() {
+    let nan = [8.5, f32::NAN, 6.5, 6.25];
+    let here = |found: &[f32], expected: &[f32]| {
+        let [found, expected] = [found, expected].map(|losses| record("", 1, losses, 2.5));
+        compare("ci", &[found.into()], "b.toml", &[expected], Tolerance::default())
+    };
+    assert!(here(&nan, &nan).passed());
+    let told =
+        [here(&nan, &LOSSES), here(&LOSSES, &nan), here(&LOSSES[..3], &LOSSES), here(&nan[..2], &LOSSES)];
+    assert!(told.iter().all(|comparison| comparison.failure() == Some(Class::HashMismatch)));
+    insta::assert_snapshot!("lengths", told.map(|comparison| comparison.to_string()).join("\n"));
+}
+
+#[test]
+fn a_baseline_of_another_experiment_is_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("ci.toml");
+    bless(&Files::new(), &path, "other", &candidates(records())).unwrap();
+    let baseline = Baseline::require(&Files::new(), &path).unwrap();
+    let comparison = baseline.compare("ci", &candidates(records()), Path::new("ci.toml"));
+    assert!(comparison.to_string().contains("note: the baseline was made of experiment `other`"));
+    let error = Baseline::require(&Files::new(), &dir.path().join("none.toml")).unwrap_err();
+    assert!(error.to_string().contains("none.toml") && error.to_string().contains("--bless"), "{error}");
+}
+
+#[test]
 fn runs_that_only_one_side_has_do_not_pass_silently() {
     let mut found = candidates(records());
     found[1].record = None;
@@ -246,7 +272,7 @@ fn a_baseline_comes_back_and_looks_like_this() {
     let baseline = Baseline::read(&files, &path).unwrap().unwrap();
     assert_eq!(baseline.runs, records());
     assert_eq!(baseline.without_steps, None);
-    assert!(baseline.compare(&candidates(records()), &path).passed());
+    assert!(baseline.compare("ci", &candidates(records()), &path).passed());
     let text = fs::read_to_string(&path).unwrap();
     let (head, _) = text.split_once("[[run]]\narm = \"schedule.warmdown=linear\"\nseed = 2").unwrap();
     // The parquet's bytes are polars' business.
@@ -314,10 +340,10 @@ fn a_damaged_baseline_is_named_and_a_foreign_parquet_left_unread() {
         let baseline = Baseline::read(&files, &path).unwrap().unwrap();
         assert!(baseline.without_steps.is_some());
         let comparison =
-            baseline.compare(&candidates(changed(&[8.5, 7.5, 6.5, 6.25], 2.5)), Path::new("ci.toml"));
+            baseline.compare("ci", &candidates(changed(&[8.5, 7.5, 6.5, 6.25], 2.5)), Path::new("ci.toml"));
         assert!(comparison.to_string().contains("so the first step cannot be named"));
         assert!(!comparison.notes.is_empty() && !comparison.passed());
-        assert!(baseline.compare(&candidates(records()), &path).passed());
+        assert!(baseline.compare("ci", &candidates(records()), &path).passed());
     }
 }
 
@@ -421,8 +447,8 @@ fn results_are_read_from_their_directory() {
     let run = experiment.run(&finished.run_key);
     files.create_dir_all(run.path()).unwrap();
     finished.write(&files, &run.result()).unwrap();
-    let (name, without) = read_results(&files, &experiment).unwrap();
-    assert_eq!(name, "ci");
+    let Results { experiment: name, candidates: without, notes } = read_results(&files, &experiment).unwrap();
+    assert_eq!((name.as_str(), notes.len()), ("ci", 0));
     assert_eq!(without[0].record, Some(RunRecord::new(LINEAR, 1, &finished, &[])));
     assert_eq!(without[1].record, None);
     let rows: Vec<_> = (0..)
@@ -439,6 +465,32 @@ fn results_are_read_from_their_directory() {
         })
         .collect();
     write_table(&files, &experiment.file("steps.parquet"), &rows).unwrap();
-    let (_, with) = read_results(&files, &experiment).unwrap();
-    assert_eq!(with[0].record, Some(record(LINEAR, 1, &LOSSES, 2.5)));
+    let with = read_results(&files, &experiment).unwrap();
+    assert_eq!(with.candidates[0].record, Some(record(LINEAR, 1, &LOSSES, 2.5)));
+
+    // A damaged table costs the schedule's differences, and says so.
+    let table = experiment.file("steps.parquet");
+    let mut bytes = fs::read(&table).unwrap();
+    let middle = bytes.len() / 2;
+    bytes.truncate(middle);
+    fs::write(&table, bytes).unwrap();
+    let damaged = read_results(&files, &experiment).unwrap();
+    assert_eq!(damaged.candidates, without);
+    assert!(damaged.notes[0].contains("steps.parquet` is not a table of nanorun's"), "{:?}", damaged.notes);
+
+    // Results of a version that records more, and less, about the machine.
+    let text = fs::read_to_string(run.result()).unwrap();
+    let mut json: serde_json::Value = serde_json::from_str(&text).unwrap();
+    json["colour"] = "blue".into();
+    json["evals"][0]["extra"] = 1.into();
+    json["host"] = serde_json::json!({ "cpu_model": "AMD EPYC", "cores": [1, 2] });
+    json["timings"] = serde_json::json!({ "energy": 3.5 });
+    fs::write(run.result(), json.to_string()).unwrap();
+    let other = read_results(&files, &experiment).unwrap();
+    let found = other.candidates[0].record.as_ref().unwrap();
+    assert_eq!((found.result_hash, found.steps.len()), (finished.result_hash, 4));
+    json["format"] = 2.into();
+    fs::write(run.result(), json.to_string()).unwrap();
+    let error = read_results(&files, &experiment).unwrap_err();
+    assert!(error.to_string().contains("has format 2; this nanorun reads format 1"), "{error}");
 }

@@ -153,6 +153,11 @@ fn clear(layer: &mut Layer, group: &Group) {
     for path in group.members.iter().chain(group.companions) {
         layer.remove(*path);
     }
+    if let Some(pin) = group.pin
+        && let Some(Value::Table(pins)) = layer.get_mut("data.sha256").map(|entry| &mut entry.value)
+    {
+        pins.remove(pin);
+    }
 }
 
 /// What the recipe and the defaults of `context` say, where `set` does not.

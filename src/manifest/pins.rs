@@ -15,13 +15,6 @@ const HEADER: &str = "[data.sha256]";
 /// # Errors
 /// A manifest whose `data` is written in a way that cannot be added to.
 pub fn with_pins(file: &Path, text: &str, pins: &[(String, String)]) -> Result<String> {
-    let mut section = String::new();
-    for (name, digest) in pins {
-        let bare = !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"_-".contains(&b));
-        // A TOML basic string is written as TOML writes it.
-        let key = if bare { name.clone() } else { Value::String(name.clone()).to_string() };
-        let _ = writeln!(section, "{key} = \"{digest}\"");
-    }
     let lines: Vec<&str> = text.split_inclusive('\n').collect();
     let header = |line: &str| line.trim_start().starts_with('[');
     let is = |line: &str, name: &str| line.split('#').next().unwrap_or_default().trim() == name;
@@ -31,19 +24,37 @@ pub fn with_pins(file: &Path, text: &str, pins: &[(String, String)]) -> Result<S
         let length = lines.iter().skip(start + 1).take_while(|line| !header(line)).count();
         Some((start, start + 1 + length))
     };
+    let end_of_line = if text.contains("\r\n") { "\r\n" } else { "\n" };
     let mut new = String::new();
     if let Some((start, end)) = extent(HEADER) {
+        let mut missing: Vec<_> = pins.iter().collect();
+        let old: Vec<Option<(String, String)>> = lines.iter().map(|line| pin_of(line)).collect();
+        let within = |index: usize| index > start && index < end;
+        // New pins follow the last old one.
+        let last =
+            (start..end).rev().find(|&index| within(index) && old.get(index).is_some_and(Option::is_some));
+        for (name, _) in old.iter().take(end).skip(start + 1).flatten() {
+            missing.retain(|(pin, _)| pin != name);
+        }
         for (index, line) in lines.iter().enumerate() {
-            let pin =
-                index > start && index < end && !line.trim().is_empty() && !line.trim().starts_with('#');
-            if !pin {
-                push_line(&mut new, line);
+            match old.get(index).and_then(Option::as_ref).filter(|_| within(index)) {
+                None => push_line(&mut new, line),
+                // A line of a pin keeps its place, its comment and its alignment.
+                Some((name, digest)) => {
+                    if let Some((_, pin)) = pins.iter().find(|(pin, _)| pin == name) {
+                        push_line(&mut new, &line.replacen(digest.as_str(), pin, 1));
+                    }
+                }
             }
-            if index == start {
-                new.push_str(&section);
+            if index == last.unwrap_or(start) {
+                missing.iter().for_each(|(name, digest)| push_pin(&mut new, name, digest, end_of_line));
             }
         }
     } else {
+        let section = |new: &mut String| {
+            let _ = write!(new, "{end_of_line}{HEADER}{end_of_line}");
+            pins.iter().for_each(|(name, digest)| push_pin(new, name, digest, end_of_line));
+        };
         // After [data] without the blank lines and comments that lead to the next section, else at the end.
         let after = extent("[data]").map_or(lines.len(), |(start, end)| {
             let body = lines.iter().take(end).skip(start);
@@ -53,7 +64,7 @@ pub fn with_pins(file: &Path, text: &str, pins: &[(String, String)]) -> Result<S
         let inline = extent("[data]").map_or(0..0, |(start, end)| start..end);
         for (index, line) in lines.iter().enumerate() {
             if index == after {
-                let _ = write!(new, "\n{HEADER}\n{section}");
+                section(&mut new);
             }
             let old = inline.contains(&index)
                 && line
@@ -65,11 +76,28 @@ pub fn with_pins(file: &Path, text: &str, pins: &[(String, String)]) -> Result<S
             }
         }
         if after >= lines.len() {
-            let _ = write!(new, "\n{HEADER}\n{section}");
+            section(&mut new);
         }
     }
     check(file, text, &new, pins)?;
     Ok(new)
+}
+
+/// Name and digest of a line that is one pin.
+fn pin_of(line: &str) -> Option<(String, String)> {
+    let table: Table = toml::from_str(line).ok()?;
+    let mut pins = table.into_iter();
+    match (pins.next(), pins.next()) {
+        (Some((name, Value::String(digest))), None) if line.contains(&digest) => Some((name, digest)),
+        _ => None,
+    }
+}
+
+fn push_pin(text: &mut String, name: &str, digest: &str, end_of_line: &str) {
+    let bare = !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"_-".contains(&b));
+    // A TOML basic string is written as TOML writes it.
+    let key = if bare { name.to_owned() } else { Value::String(name.to_owned()).to_string() };
+    let _ = write!(text, "{key} = \"{digest}\"{end_of_line}");
 }
 
 fn push_line(text: &mut String, line: &str) {
@@ -129,6 +157,16 @@ mod tests {
         assert_eq!(pinned(&once, &[("a b.parquet", "00"), ("tokenizer", "11")]), once);
         let other = pinned(&once, &[("tokenizer", "22")]);
         assert_eq!(other, once.replace("\"a b.parquet\" = \"00\"\n", "").replace("11", "22"));
+    }
+
+    #[test]
+    fn comments_order_and_line_ends_stay() {
+        let text = "[data.sha256] # by lock\r\n# ours\r\nb = \"11\"   # the large one\r\n\"a\" = \"00\"\r\n\r\n[eval]\r\n";
+        assert_eq!(pinned(text, &[("a", "00"), ("b", "11")]), text);
+        let other = pinned(text, &[("a", "22"), ("b", "11"), ("c", "33")]);
+        let expected = text.replace("\"00\"\r\n", "\"22\"\r\nc = \"33\"\r\n");
+        assert_eq!(other, expected);
+        assert_eq!(pinned(text, &[("a", "00")]), text.replace("b = \"11\"   # the large one\r\n", ""));
     }
 
     #[test]

@@ -4,8 +4,8 @@
 //!
 //! | backend | each micro-batch's loss | each parameter at the end, relative (Frobenius) |
 //! |---|---|---|
-//! | tch, float32 | 2e-5, or 4 times upstream's noise | 2e-5, or 4 times upstream's noise |
-//! | tch, bf16 | 0.01 | 0.08; lambdas 0.5 |
+//! | tch, float32 | 6e-6, or 4 times upstream's noise | 1e-5, or 4 times upstream's noise |
+//! | tch, bf16 | 0.01 | 0.05; lambdas 0.3 |
 //!
 //! Upstream's noise is what its own numbers move by when the start is nudged by 1e-7: see `tolerance.rs`.
 
@@ -28,14 +28,16 @@ fn run(case: &Case, backend: &BackendChoice) -> Run {
     let specs = gpt_specs(&config.model);
     let mut subject = EngineSubject::new(config, backend.clone(), 2).unwrap();
     let start = case.params("forward_params", &specs).unwrap();
-    train(case, &case.warm, &start, case.warm.steps.len(), &mut subject).unwrap()
+    let warm = case.warm.as_ref().unwrap();
+    train(case, warm, &start, warm.steps.len(), &mut subject).unwrap()
 }
 
 /// The worst deviation from `cpu`, in proportion to the tolerance.
 fn agree(case: &Case, reference: &Run, backend: &BackendChoice) {
     let found = run(case, backend);
+    let warm = case.warm.as_ref().unwrap();
     let mut noise = 0.0_f64;
-    for (step, (a, b)) in case.warm.steps.iter().zip(found.losses.iter().zip(&reference.losses)) {
+    for (step, (a, b)) in warm.steps.iter().zip(found.losses.iter().zip(&reference.losses)) {
         noise = noise.max(step.loss_noise);
         let limit = WARM_LOSS.or_noise(noise).or_bf16(MEAN_BF16, backend.precision).limit;
         assert_eq!(a.len(), b.len());
@@ -46,7 +48,7 @@ fn agree(case: &Case, reference: &Run, backend: &BackendChoice) {
     let specs = gpt_specs(&config_of(case).unwrap().model);
     assert_eq!(found.params_final.len(), specs.len());
     for (spec, (a, b)) in specs.iter().zip(found.params_final.iter().zip(&reference.params_final)) {
-        let noise = case.warm.final_param_noise.get(&spec.name).copied().unwrap_or(0.0);
+        let noise = warm.final_param_noise.get(&spec.name).copied().unwrap_or(0.0);
         let limit = WARM_PARAMS.or_noise(noise).or_bf16(tensor_bf16(spec), backend.precision).limit;
         let apart = relative_frobenius(a, b);
         assert!(apart <= limit, "{}, {backend:?}, {}: {apart:.1e} apart", case.name, spec.name);
@@ -61,7 +63,7 @@ fn every_backend_trains_the_same_model_from_a_warm_start() {
     }
     for directory in discover(&[fixtures()]).unwrap() {
         let case = Case::read(&directory).unwrap();
-        assert!(case.warm.steps.len() >= 10, "{}", case.name);
+        assert!(case.warm.as_ref().unwrap().steps.len() >= 10, "{}", case.name);
         let reference = run(&case, &choice(BackendKind::Cpu, Precision::F32));
         others.iter().for_each(|backend| agree(&case, &reference, backend));
     }

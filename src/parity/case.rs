@@ -1,4 +1,8 @@
 //! Reading a case directory: `case.json` and the tensors beside it.
+//!
+//! Only the commit, the sizes and the batch are required. A section of `case.json` promises the files it is about
+//! ([`promised`]); a list `files` in it says instead which there are. A promised file that is not there is an error; what a
+//! case does not promise is left out of the checks, and named.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -30,27 +34,24 @@ pub struct Case {
     /// Micro-batches of an optimizer step.
     pub grad_accum_steps: usize,
     /// Seed of `train_params_init`.
-    pub seed: u64,
-    /// Schedule and optimizer values.
-    pub schedule: CaseSchedule,
+    pub seed: Option<u64>,
+    /// Schedule and optimizer values; there if a trajectory is.
+    pub schedule: Option<CaseSchedule>,
     /// Mean loss of the forward batch, and the same with the first five targets of row 0 ignored.
-    pub mean_losses: [f64; 2],
+    pub mean_losses: Option<[f64; 2]>,
     /// Greedy decoding with the forward parameters.
-    pub greedy: Greedy,
-    /// Bytes of each token id; 0 for special tokens.
+    pub greedy: Option<Greedy>,
+    /// Bytes of each token id, 0 for special tokens; empty if the case has no validation.
     pub token_bytes: Vec<u32>,
     /// Trajectory from upstream's initialisation.
-    pub train: Trajectory,
+    pub train: Option<Trajectory>,
     /// Trajectory from the forward parameters.
-    pub warm: Trajectory,
+    pub warm: Option<Trajectory>,
     /// Parameters by kind; `total` is their sum.
     pub scaling_params: BTreeMap<String, u64>,
     /// FLOPs a token by upstream's formula.
-    pub flops_per_token: u64,
-    forward_io: TensorFile,
-    train_batches: TensorFile,
-    val_batches: TensorFile,
-    params: BTreeMap<&'static str, TensorFile>,
+    pub flops_per_token: Option<u64>,
+    tensors: BTreeMap<&'static str, TensorFile>,
 }
 
 /// Model sizes of a case.
@@ -125,6 +126,7 @@ pub struct Trajectory {
     /// Validation batches.
     pub val_bpb_steps: usize,
     /// Upstream's noise in the final parameters, by name, relative.
+    #[serde(default)]
     pub final_param_noise: BTreeMap<String, f64>,
     /// Step by step.
     #[serde(rename = "trajectory")]
@@ -175,16 +177,24 @@ struct CaseJson {
     commit: String,
     model_config: CaseSizes,
     device_batch_size: usize,
+    #[serde(default = "one")]
     grad_accum_steps: usize,
-    seed: u64,
-    forward: MeanLosses,
-    greedy: Greedy,
-    schedule: CaseSchedule,
-    train: Trajectory,
-    warm: Trajectory,
-    flops_per_token: u64,
+    seed: Option<u64>,
+    forward: Option<MeanLosses>,
+    greedy: Option<Greedy>,
+    schedule: Option<CaseSchedule>,
+    train: Option<Trajectory>,
+    warm: Option<Trajectory>,
+    flops_per_token: Option<u64>,
+    #[serde(default)]
     scaling_params: BTreeMap<String, u64>,
+    #[serde(default)]
     token_bytes: Vec<u32>,
+    files: Option<Vec<String>>,
+}
+
+fn one() -> usize {
+    1
 }
 
 #[derive(Deserialize)]
@@ -193,16 +203,31 @@ struct MeanLosses {
     loss_with_first_5_targets_of_row_0_ignored: f64,
 }
 
-/// Files with a tensor for each parameter.
-const PARAM_FILES: [&str; 7] = [
+/// The files of a case, each `<name>.safetensors`.
+const FILES: [&str; 10] = [
     "forward_params",
     "forward_grads",
+    "forward_io",
     "train_params_init",
+    "train_batches",
+    "val_batches",
     "train_params_after_step_0",
     "train_params_final",
     "warm_params_after_step_0",
     "warm_params_final",
 ];
+
+/// Whether a case without a list of its files has this one.
+fn promised(json: &CaseJson, name: &str) -> bool {
+    let (forward, warm, train) = (json.forward.is_some(), json.warm.is_some(), json.train.is_some());
+    match name {
+        "forward_params" => forward || warm,
+        "forward_grads" | "forward_io" => forward,
+        "train_batches" | "val_batches" => warm || train,
+        _ if name.starts_with("warm") => warm,
+        _ => train,
+    }
+}
 
 /// The cases among `directories`: those that are one, and those directly below the others, by name.
 pub fn discover(directories: &[PathBuf]) -> Result<Vec<PathBuf>> {
@@ -242,10 +267,31 @@ impl Case {
             let line = source.line();
             Error::input("not a parity case").file(&path).line(line).because(source)
         })?;
-        let tensors = |name: &str| TensorFile::read(&directory.join(format!("{name}.safetensors")));
-        let mut params = BTreeMap::new();
-        for name in PARAM_FILES {
-            params.insert(name, tensors(name)?);
+        let name_of = |file: &str| file.strip_suffix(".safetensors").map(str::to_owned);
+        if let Some(files) = &json.files {
+            let known = |file: &&String| name_of(file).is_some_and(|name| FILES.contains(&name.as_str()));
+            if let Some(unknown) = files.iter().find(|file| !known(file)) {
+                return Err(Error::input(format!("no file of a parity case is called `{unknown}`"))
+                    .file(&path)
+                    .key("files")
+                    .expected(format!("of {}, with .safetensors", FILES.join(", "))));
+            }
+        }
+        let mut tensors = BTreeMap::new();
+        for name in FILES {
+            let listed = json
+                .files
+                .as_ref()
+                .map(|files| files.iter().any(|file| name_of(file).as_deref() == Some(name)));
+            if listed.unwrap_or_else(|| promised(&json, name)) {
+                let file = directory.join(format!("{name}.safetensors"));
+                if !file.is_file() {
+                    return Err(Error::input("the parity case lacks a file")
+                        .file(file)
+                        .help("to check a part of a case, list its files as `files` in case.json"));
+                }
+                tensors.insert(name, TensorFile::read(&file)?);
+            }
         }
         let case = Self {
             name: directory.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned()),
@@ -256,21 +302,32 @@ impl Case {
             grad_accum_steps: json.grad_accum_steps,
             seed: json.seed,
             schedule: json.schedule,
-            mean_losses: [json.forward.loss, json.forward.loss_with_first_5_targets_of_row_0_ignored],
+            mean_losses: json
+                .forward
+                .map(|means| [means.loss, means.loss_with_first_5_targets_of_row_0_ignored]),
             greedy: json.greedy,
             token_bytes: json.token_bytes,
             train: json.train,
             warm: json.warm,
             scaling_params: json.scaling_params,
             flops_per_token: json.flops_per_token,
-            forward_io: tensors("forward_io")?,
-            train_batches: tensors("train_batches")?,
-            val_batches: tensors("val_batches")?,
-            params,
+            tensors,
         };
         case.validate().map_err(|error| error.file(&path))?;
-        case.forward_batch()?;
+        if case.has("forward_io") {
+            case.forward_batch()?;
+        }
         Ok(case)
+    }
+
+    /// Whether the case has this file (`forward_params`, ...).
+    pub fn has(&self, file: &str) -> bool {
+        self.tensors.contains_key(file)
+    }
+
+    /// Whether bits per byte can be compared.
+    pub fn has_validation(&self, trajectory: &Trajectory) -> bool {
+        self.has("val_batches") && !self.token_bytes.is_empty() && trajectory.val_bpb_steps > 0
     }
 
     fn validate(&self) -> Result<()> {
@@ -297,25 +354,37 @@ impl Case {
         if !sizes.n_head.is_multiple_of(sizes.n_kv_head) {
             return bad("heads do not fit", "model_config.n_kv_head", "a divisor of n_head".into());
         }
-        let tensors = self.params.values().map(|file| file.names().count()).max().unwrap_or(0);
-        if sizes.n_layer > tensors {
+        let tensors = self.tensors.values().map(|file| file.names().count()).max().unwrap_or(0);
+        if tensors == 0 {
+            return Err(Error::input("the case has no tensors to compare with").key("files"));
+        }
+        // Six matrices a layer: an absurd depth is noticed before it is built. Batches alone say nothing of it.
+        if sizes.n_layer > tensors.max(1000) {
             return bad("more layers than tensors", "model_config.n_layer", format!("at most {tensors}"));
         }
         let pattern = &sizes.window_pattern;
         if pattern.is_empty() || !pattern.bytes().all(|window| b"SLsl".contains(&window)) {
             return bad("unknown windows", "model_config.window_pattern", "letters S and L".into());
         }
-        if self.token_bytes.len() != sizes.vocab_size {
+        if !self.token_bytes.is_empty() && self.token_bytes.len() != sizes.vocab_size {
             return bad("token bytes do not fit", "token_bytes", format!("{} numbers", sizes.vocab_size));
         }
         let vocabulary = 0..sizes.vocab_size as i64;
-        let ids = self.greedy.prompt_ids.iter().chain(&self.greedy.output_ids);
-        if self.greedy.prompt_ids.is_empty()
-            || ids.into_iter().any(|&id| !vocabulary.contains(&i64::from(id)))
-        {
-            return bad("bad prompt", "greedy", "token ids below vocab_size, at least one".into());
+        if let Some(greedy) = &self.greedy {
+            let mut ids = greedy.prompt_ids.iter().chain(&greedy.output_ids);
+            if greedy.prompt_ids.is_empty() || ids.any(|&id| !vocabulary.contains(&i64::from(id))) {
+                return bad("bad prompt", "greedy", "token ids below vocab_size, at least one".into());
+            }
         }
         for (key, trajectory) in [("train", &self.train), ("warm", &self.warm)] {
+            let Some(trajectory) = trajectory else { continue };
+            if self.schedule.is_none() {
+                return bad(
+                    "a trajectory without its schedule",
+                    "schedule",
+                    "optimizer values and steps".into(),
+                );
+            }
             let steps = &trajectory.steps;
             let fits = |step: &ReferenceStep| step.micro_losses.len() == self.grad_accum_steps;
             if steps.is_empty() || !steps.iter().all(fits) {
@@ -333,48 +402,52 @@ impl Case {
 
     /// The batch of the forward case.
     pub fn forward_batch(&self) -> Result<Batch<'_>> {
-        self.batch(&self.forward_io, "")
+        self.batch(self.file("forward_io")?, "")
     }
 
     /// Its losses token by token, (N).
     pub fn token_losses(&self) -> Result<&[f32]> {
-        self.forward_io.f32("token_loss", &[self.device_batch_size, self.sizes.sequence_len])
+        self.file("forward_io")?.f32("token_loss", &[self.device_batch_size, self.sizes.sequence_len])
     }
 
     /// Logits of the last positions of every row: their number P, and (B, P, V) values.
     pub fn logits_tail(&self) -> Result<(usize, &[f32])> {
-        let tail = match *self.forward_io.shape("logits_tail")? {
+        let io = self.file("forward_io")?;
+        let tail = match *io.shape("logits_tail")? {
             [_, tail, _] if tail <= self.sizes.sequence_len => tail,
             // Wrong below, where the error names both shapes.
             _ => self.sizes.sequence_len,
         };
         let shape = [self.device_batch_size, tail, self.sizes.vocab_size];
-        Ok((tail, self.forward_io.f32("logits_tail", &shape)?))
+        Ok((tail, io.f32("logits_tail", &shape)?))
     }
 
     /// A micro-batch of a step; both trajectories train on the same ones.
     pub fn train_batch(&self, step: u64, micro: usize) -> Result<Batch<'_>> {
-        self.batch(&self.train_batches, &format!("step{step:02}.micro{micro}."))
+        self.batch(self.file("train_batches")?, &format!("step{step:02}.micro{micro}."))
     }
 
     /// A validation batch.
     pub fn val_batch(&self, index: usize) -> Result<Batch<'_>> {
-        self.batch(&self.val_batches, &format!("val{index}."))
+        self.batch(self.file("val_batches")?, &format!("val{index}."))
     }
 
     /// A tensor for each parameter, in the order of `specs`, from one of the case's files (`forward_params`, ...).
     /// A name or a shape that does not fit is an error, and so is a tensor that is no parameter.
-    pub fn params(&self, file: &'static str, specs: &[ParamSpec]) -> Result<Vec<Vec<f32>>> {
-        let file = self
-            .params
-            .get(file)
-            .ok_or_else(|| Error::internal(format!("parity cases have no parameters `{file}`")))?;
+    pub fn params(&self, file: &str, specs: &[ParamSpec]) -> Result<Vec<Vec<f32>>> {
+        let file = self.file(file)?;
         if let Some(extra) = file.names().find(|name| specs.iter().all(|spec| spec.name != *name)) {
             return Err(Error::input(format!("tensor `{extra}` is no parameter of this model"))
                 .file(file.path())
                 .help("are commit and model_config in case.json those of the tensors?"));
         }
         specs.iter().map(|spec| file.f32(&spec.name, &spec.shape).map(<[f32]>::to_vec)).collect()
+    }
+
+    fn file(&self, name: &str) -> Result<&TensorFile> {
+        let absent =
+            || Error::input(format!("the parity case has no {name}.safetensors")).file(&self.directory);
+        self.tensors.get(name).ok_or_else(absent)
     }
 
     fn batch<'a>(&self, file: &'a TensorFile, prefix: &str) -> Result<Batch<'a>> {

@@ -20,11 +20,15 @@ pub fn config_of(case: &Case) -> Result<ParityConfig> {
     let options = Options { profile: None, sets: Vec::new(), env: Vec::new() };
     let manifest = Manifest::parse(&file, &manifest(case, recipe.commit)?, &options)?;
     let run = plan(&manifest, &NoData)?.runs.into_iter().next();
-    let config = run.ok_or_else(|| Error::internal("a manifest without a run"))?.config;
+    let run = run.ok_or_else(|| Error::internal("a manifest without a run"))?;
+    let (config, flops_per_token) = (run.config, run.sizes.flops_per_token);
     match config.model {
-        ModelConfig::Gpt(model) if fits(&model, case) => {
-            Ok(ParityConfig { model, optimizer: config.optimizer, schedule: config.schedule })
-        }
+        ModelConfig::Gpt(model) if fits(&model, case) => Ok(ParityConfig {
+            model,
+            optimizer: config.optimizer,
+            schedule: config.schedule,
+            flops_per_token,
+        }),
         _ => Err(Error::input(format!("{} channels are no width of a GPT", case.sizes.n_embd))
             .file(file)
             .key("model_config.n_embd")
@@ -39,8 +43,7 @@ fn fits(model: &GptConfig, case: &Case) -> bool {
 
 /// The case's learning rates are scaled for the batch already, and its decay is the one of step 0.
 fn manifest(case: &Case, commit: &str) -> Result<String> {
-    let (sizes, schedule) = (&case.sizes, &case.schedule);
-    let values = &schedule.optimizer;
+    let sizes = &case.sizes;
     let micro = case.device_batch_size.checked_mul(sizes.sequence_len);
     let total = micro.and_then(|micro| micro.checked_mul(case.grad_accum_steps));
     let (Some(micro), Some(total)) = (micro, total) else {
@@ -56,8 +59,7 @@ fn manifest(case: &Case, commit: &str) -> Result<String> {
     line("name", "parity".into());
     line("upstream.commit", commit.into());
     line("run.backend", "cpu".into());
-    line("run.seed", long(case.seed));
-    line("budget.steps", long(schedule.num_iterations));
+    line("run.seed", long(case.seed.unwrap_or(0)));
     line("model.depth", int(sizes.n_layer));
     line("model.aspect_ratio", int((sizes.n_embd / sizes.n_layer).max(1)));
     line("model.head_dim", int(sizes.n_embd / sizes.n_head));
@@ -70,15 +72,19 @@ fn manifest(case: &Case, commit: &str) -> Result<String> {
     line("train.total_batch_size", int(total));
     line("eval.tokens", int(micro));
     line("schedule.warmdown", "linear".into());
-    line("schedule.warmup_steps", long(schedule.warmup_steps));
-    line("schedule.warmdown_ratio", float(schedule.warmdown_ratio));
-    line("schedule.final_lr_frac", float(schedule.final_lr_frac));
-    line("optimizer.batch_lr_scaling", false.into());
-    line("optimizer.weight_decay_law", "constant".into());
-    line("optimizer.unembedding_lr", float(values.unembedding_lr));
-    line("optimizer.embedding_lr", float(values.embedding_lr));
-    line("optimizer.scalar_lr", float(values.scalar_lr));
-    line("optimizer.matrix_lr", float(values.matrix_lr));
-    line("optimizer.weight_decay", float(values.weight_decay));
+    line("budget.steps", long(case.schedule.as_ref().map_or(1, |schedule| schedule.num_iterations)));
+    if let Some(schedule) = &case.schedule {
+        let values = &schedule.optimizer;
+        line("schedule.warmup_steps", long(schedule.warmup_steps));
+        line("schedule.warmdown_ratio", float(schedule.warmdown_ratio));
+        line("schedule.final_lr_frac", float(schedule.final_lr_frac));
+        line("optimizer.batch_lr_scaling", false.into());
+        line("optimizer.weight_decay_law", "constant".into());
+        line("optimizer.unembedding_lr", float(values.unembedding_lr));
+        line("optimizer.embedding_lr", float(values.embedding_lr));
+        line("optimizer.scalar_lr", float(values.scalar_lr));
+        line("optimizer.matrix_lr", float(values.matrix_lr));
+        line("optimizer.weight_decay", float(values.weight_decay));
+    }
     Ok(text)
 }

@@ -14,34 +14,54 @@ mod subject;
 pub mod tolerance;
 mod trajectory;
 
-pub use case::{Batch, Case, CaseSchedule, CaseSizes, OptimizerValues, ReferenceStep, Trajectory, discover};
+pub use case::{
+    Batch, Case, CaseSchedule, CaseSizes, Greedy, OptimizerValues, ReferenceStep, Trajectory, discover,
+};
 pub use check::Check;
 pub use config::config_of;
 pub use engine::EngineSubject;
-pub use report::{CaseReport, markdown, text};
+pub use report::{CaseReport, Skipped, markdown, text};
 pub use subject::{ParityConfig, ParitySubject};
 
-use crate::error::Result;
+use crate::error::{Class, Error, Result};
 use crate::model::specs::gpt_specs;
 use crate::precision::Precision;
 
-/// Puts `subject`, built from `config`, through every check of a case. A deviation beyond tolerance is a failed
-/// check, not an error; an error is a case that does not fit the configuration, or a failing op.
+/// Puts `subject`, built from `config`, through every check that a case has numbers for. A deviation beyond tolerance is
+/// a failed check, not an error, and a backend that fails on the way leaves the checks made so far and its words.
+///
+/// # Errors
+/// A case that does not fit the configuration, or that has nothing to compare.
 pub fn run_case(case: &Case, config: &ParityConfig, subject: &mut dyn ParitySubject) -> Result<CaseReport> {
+    let mut report = CaseReport::new(case, subject.backend());
+    match checks(case, config, subject, &mut report) {
+        Err(error) if error.class() == Class::Run => report.error = Some(error.to_string()),
+        outcome => outcome?,
+    }
+    if report.checks.is_empty() && report.error.is_none() {
+        return Err(Error::input("the parity case has nothing to compare").file(&case.directory));
+    }
+    report.passed = report.error.is_none() && !report.beyond_tolerance();
+    Ok(report)
+}
+
+fn checks(
+    case: &Case,
+    config: &ParityConfig,
+    subject: &mut dyn ParitySubject,
+    report: &mut CaseReport,
+) -> Result<()> {
     let specs = gpt_specs(&config.model);
-    let mut checks = forward::configuration_checks(case, &specs)?;
-    checks.extend(forward::forward_checks(case, &specs, subject)?);
-    checks.extend(trajectory::warm_checks(case, &specs, subject)?);
+    forward::configuration_checks(case, config, &specs, report)?;
+    forward::forward_checks(case, &specs, subject, report)?;
+    trajectory::warm_checks(case, config, &specs, subject, report)?;
     // From zero projections the first update is rounding made large, and in bf16 there is more of it than of anything else.
     if subject.precision() == Precision::F32 {
-        checks.extend(trajectory::train_checks(case, config, &specs, subject)?);
+        trajectory::train_checks(case, config, &specs, subject, report)?;
+    } else {
+        report.skip("train", "not in bf16: the first update from zero projections is rounding made large");
     }
-    Ok(CaseReport {
-        case: case.name.clone(),
-        commit: case.commit.clone(),
-        backend: subject.backend(),
-        checks,
-    })
+    Ok(())
 }
 
 #[cfg(test)]

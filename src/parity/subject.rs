@@ -15,6 +15,8 @@ pub struct ParityConfig {
     pub optimizer: OptimizerConfig,
     /// Schedules.
     pub schedule: ScheduleConfig,
+    /// Forward and backward, by upstream's formula.
+    pub flops_per_token: u64,
 }
 
 /// A model with its optimizer on some backend. Parameters and gradients are in the order of the model's specs.

@@ -2,28 +2,40 @@
 //!
 //! | check | tolerance | of |
 //! |---|---|---|
-//! | parameter counts, uniform initial weights, greedy tokens | 0 | values that differ |
+//! | parameter counts, FLOPs, uniform initial weights, greedy tokens | 0 | values that differ |
 //! | normal initial weights | 4 | units in the last place |
 //! | schedule | 1e-12 | absolute |
-//! | token loss, mean loss, logits | 2e-5 | absolute |
-//! | gradients | 1e-4 | relative, Frobenius norm, each tensor |
-//! | warm: losses | 2e-5, or 4 times upstream's noise | absolute, each micro-batch |
-//! | warm: parameters | 2e-5, or 4 times upstream's noise | relative, Frobenius norm, each tensor |
-//! | warm: val bpb | 1e-5, or 4 times upstream's noise | absolute |
-//! | train: losses | 1e-4, while upstream's noise is below 1e-5 | absolute, each micro-batch |
-//! | train: parameters after step 0 | 1e-4; 2^-8 where the polar iteration is bf16 | relative, Frobenius norm |
-//! | the same of lambdas and zero projections | or 4 times upstream's noise in the final ones | relative |
-//! | train: val bpb before | 1e-5 | absolute |
+//! | token loss | 4e-6 | absolute |
+//! | mean loss | 1.5e-6 | absolute |
+//! | logits | 6e-7 times the largest logit, at least 1 | absolute |
+//! | gradients | 2e-6; of lambdas and the smear gate 1.5e-5 | relative, Frobenius norm, each tensor |
+//! | val bpb before | 2e-6 | absolute |
+//! | warm: losses | 6e-6, or 4 times upstream's noise | absolute, each micro-batch |
+//! | warm: parameters after step 0 | 1.5e-6, or 2^-8 of the step where Muon rounds to bf16 | relative, each tensor |
+//! | warm: parameters at the end | 1e-5, or 4 times upstream's noise | relative, each tensor |
+//! | warm: val bpb after | 2e-6, or 4 times upstream's noise | absolute |
+//! | train: losses | 6e-6, or 4 times upstream's noise, while that is below 1e-5 | absolute, each micro-batch |
+//! | train: parameters after step 0 | 1e-5, or 2^-8 of the step where Muon rounds to bf16 | relative, each tensor |
+//! | train: gradients of idle lambdas | 1e-7 | absolute |
+//! | train: first step of idle lambdas | 1.001 | learning rates, of either side |
+//!
+//! Each is two to four times what `cpu` reaches on the project's cases (README), so that another order of summation has
+//! room and an error has none: torch against itself on another CPU deviates by as much. Models wider than the project's
+//! 64 channels sum more terms, so losses, logits, gradients and bpb get the root of the width more, up to 2e-5, 1e-4 and
+//! 1e-5. Why `idle` lambdas are not compared: see `idle_lambdas` in `trajectory.rs`.
 //!
 //! In bf16 (8 bits of mantissa: a value is rounded by up to 2^-9 of itself, in every product and activation), against the
 //! same float32 numbers:
 //!
 //! | check | tolerance | of |
 //! |---|---|---|
-//! | token loss, logits | 0.1 | absolute |
+//! | token loss, logits | 0.02 | absolute |
 //! | mean loss, warm: losses, val bpb | 0.01 | absolute |
-//! | gradients, warm: parameters | 0.08 | relative, Frobenius norm, each tensor |
-//! | gradients of lambdas | 0.5 | relative, sums over everything that cancel |
+//! | gradients, warm: parameters | 0.05 | relative, Frobenius norm, each tensor |
+//! | gradients of lambdas | 0.3 | relative, sums over everything that cancel |
+//!
+//! Upstream's own bf16 (92d63d4_d3, CPU, eager) is off its float32 by 3.6e-3 in a token's loss, 5.3e-5 in the mean loss,
+//! 1.6e-2 in a gradient and 7.5e-2 in a lambda's: the same size as what is found here.
 //!
 //! *Upstream's noise* is the largest move of upstream's own numbers when its starting parameters are multiplied by
 //! `1 + 1e-7 N(0, 1)`, over three draws; a case brings it along, a number for each step and tensor. At the float32-era
@@ -53,33 +65,70 @@ pub const NORMAL_ULPS: Tolerance = Tolerance {
 pub const SCHEDULE: Tolerance =
     Tolerance { limit: 1e-12, reason: "the same float64 formulas; cosines may differ in the last place" };
 
-/// Losses and logits of one forward pass.
-pub const FORWARD: Tolerance =
-    Tolerance { limit: 2e-5, reason: "float32 sums of a few hundred terms in another order, losses near 6" };
+/// Losses of single tokens.
+pub const TOKEN_LOSS: Tolerance =
+    Tolerance { limit: 4e-6, reason: "8 units in the last place of losses near 6, summed in another order" };
+
+/// Mean losses of a batch.
+pub const MEAN_LOSS: Tolerance = Tolerance {
+    limit: 1.5e-6,
+    reason: "3 units in the last place: upstream averages and gives them in float32",
+};
+
+/// Logits, times the largest of them where that is more than 1.
+pub const LOGIT: Tolerance =
+    Tolerance { limit: 6e-7, reason: "float32 sums over the channels in another order" };
 
 /// Gradients.
-pub const GRADIENT: Tolerance = Tolerance {
-    limit: 1e-4,
-    reason: "float32 sums in another order, of terms that cancel in the smallest tensors",
+pub const GRADIENT: Tolerance =
+    Tolerance { limit: 2e-6, reason: "float32 sums over all tokens in another order" };
+
+/// Gradients of lambdas and of the smear gate.
+pub const LAMBDA_GRADIENT: Tolerance = Tolerance {
+    limit: 1.5e-5,
+    reason: "one number from a sum over all activations that cancels: torch against itself reaches 3e-6",
 };
+
+/// The most that losses and logits get at any width.
+pub const LOSS_MOST: f64 = 2e-5;
+/// The most that gradients get at any width.
+pub const GRADIENT_MOST: f64 = 1e-4;
+/// The most that bits per byte get at any width.
+pub const BPB_MOST: f64 = 1e-5;
 
 /// Losses over a trajectory from warm parameters.
-pub const WARM_LOSS: Tolerance =
-    Tolerance { limit: 2e-5, reason: "as the forward pass, or 4 times upstream's own noise" };
-
-/// Parameters along a trajectory from warm parameters.
-pub const WARM_PARAMS: Tolerance = Tolerance {
-    limit: 2e-5,
-    reason: "Adam's and Muon's normalised steps carry rounding of gradients into weights, or 4 times upstream's noise",
+pub const WARM_LOSS: Tolerance = Tolerance {
+    limit: 6e-6,
+    reason: "as the forward pass, grown over the steps, or 4 times upstream's own noise",
 };
 
-/// Validation bits per byte along a trajectory from warm parameters.
-pub const WARM_BPB: Tolerance =
-    Tolerance { limit: 1e-5, reason: "a mean over thousands of tokens, or 4 times upstream's own noise" };
+/// Parameters after the first step from warm parameters.
+pub const STEP_0: Tolerance = Tolerance {
+    limit: 1.5e-6,
+    reason: "Adam's and Muon's normalised steps carry the rounding of gradients into weights",
+};
+
+/// An update that is rounded to bf16, relative to the step.
+pub const BF16_UNIT: Tolerance = Tolerance {
+    limit: 0.00390625,
+    reason: "the update is rounded to bf16: the last place, 2^-8 of the step, depends on the order of sums",
+};
+
+/// Parameters at the end of a trajectory from warm parameters.
+pub const WARM_PARAMS: Tolerance = Tolerance {
+    limit: 1e-5,
+    reason: "normalised steps carry rounding into weights, step by step, or 4 times upstream's noise",
+};
+
+/// Validation bits per byte.
+pub const BPB: Tolerance = Tolerance {
+    limit: 2e-6,
+    reason: "upstream sums thousands of losses in float32; along a trajectory 4 times upstream's own noise, if more",
+};
 
 /// Losses and logits of single tokens in bf16.
 pub const FORWARD_BF16: Tolerance =
-    Tolerance { limit: 0.1, reason: "bf16 activations: three decimal digits, through every layer" };
+    Tolerance { limit: 0.02, reason: "bf16 activations: three decimal digits, through every layer" };
 
 /// Mean losses and bits per byte in bf16, one forward pass or along a trajectory.
 pub const MEAN_BF16: Tolerance = Tolerance {
@@ -89,13 +138,13 @@ pub const MEAN_BF16: Tolerance = Tolerance {
 
 /// Gradients and parameters in bf16.
 pub const TENSOR_BF16: Tolerance = Tolerance {
-    limit: 0.08,
+    limit: 0.05,
     reason: "bf16 activations and gradients; Muon's direction is orthogonalised in bf16",
 };
 
 /// Gradients and parameters of lambdas in bf16.
 pub const LAMBDA_BF16: Tolerance =
-    Tolerance { limit: 0.5, reason: "one number from a sum over all activations that cancels" };
+    Tolerance { limit: 0.3, reason: "one number from a sum over all activations that cancels" };
 
 /// How many times upstream's own noise a trajectory may be off: the noise is the largest of only three draws, and
 /// another order of summation moves every step, not the start alone.
@@ -103,8 +152,8 @@ pub const NOISE_FACTOR: f64 = 4.0;
 
 /// Losses over a trajectory from upstream's initialisation.
 pub const TRAIN_LOSS: Tolerance = Tolerance {
-    limit: 1e-4,
-    reason: "chaotic in upstream itself (Muon normalises the rounding noise of zero projections)",
+    limit: 6e-6,
+    reason: "or 4 times upstream's own noise, which explodes (Muon lifts the rounding noise of zero projections)",
 };
 
 /// From the first step whose noise reaches this, a trajectory from upstream's initialisation is not compared.
@@ -112,17 +161,40 @@ pub const TRAIN_NOISE_LIMIT: f64 = 1e-5;
 
 /// Parameters after the first step from upstream's initialisation.
 pub const TRAIN_STEP_0: Tolerance = Tolerance {
-    limit: 1e-4,
-    reason: "zero projections and lambdas without effect are normalised rounding: 4 times upstream's noise",
+    limit: 1e-5,
+    reason: "zero projections become a direction alone, in which Muon lifts what is small; torch itself reaches 2e-6",
 };
 
-/// The same where the polar iteration is rounded to bf16.
-pub const TRAIN_STEP_0_BF16: Tolerance = Tolerance {
-    limit: 0.00390625,
-    reason: "projections start at zero: they are a direction in bf16, one unit of which is 2^-8, or 4 times the noise",
+/// Gradients that vanish in exact arithmetic.
+pub const IDLE_GRADIENT: Tolerance =
+    Tolerance { limit: 1e-7, reason: "zero in exact arithmetic; rounding, where others have 1e-3" };
+
+/// Steps that Adam takes on such gradients, in learning rates: the sign is rounding's, the length at most 1.
+pub const IDLE_STEP: Tolerance = Tolerance {
+    limit: 1.001,
+    reason: "Adam's first step is no longer than the learning rate, whatever rounding makes of a zero gradient",
 };
 
 impl Tolerance {
+    /// For a model of this width: wider than the project's cases, by the root of the width, up to `most`.
+    #[must_use]
+    pub fn wide(self, n_embd: usize, most: f64) -> Self {
+        let growth = (n_embd as f64 / 64.0).sqrt().max(1.0);
+        Self { limit: (self.limit * growth).min(most.max(self.limit)), ..self }
+    }
+
+    /// As much of `whole` as this is.
+    #[must_use]
+    pub fn of(self, whole: f64) -> Self {
+        Self { limit: self.limit * whole, ..self }
+    }
+
+    /// The wider of two.
+    #[must_use]
+    pub fn or(self, other: Self) -> Self {
+        if other.limit > self.limit { other } else { self }
+    }
+
     /// This in float32, `bf16` in bf16.
     #[must_use]
     pub fn or_bf16(self, bf16: Self, precision: Precision) -> Self {

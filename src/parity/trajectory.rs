@@ -4,68 +4,92 @@ use super::check::{Check, Worst, relative_frobenius};
 use super::forward::{counted, mean, tensor_bf16};
 use super::subject::{ParityConfig, ParitySubject};
 use super::tolerance::{
-    MEAN_BF16, SCHEDULE, TRAIN_LOSS, TRAIN_NOISE_LIMIT, TRAIN_STEP_0, TRAIN_STEP_0_BF16, Tolerance, WARM_BPB,
-    WARM_LOSS, WARM_PARAMS,
+    BF16_UNIT, BPB, BPB_MOST, IDLE_GRADIENT, IDLE_STEP, LOSS_MOST, MEAN_BF16, SCHEDULE, STEP_0, TRAIN_LOSS,
+    TRAIN_NOISE_LIMIT, TRAIN_STEP_0, Tolerance, WARM_LOSS, WARM_PARAMS,
 };
-use super::{Case, Trajectory};
+use super::{Case, CaseReport, Trajectory};
 use crate::error::Result;
-use crate::model::param::ParamSpec;
+use crate::model::param::{ParamGroup, ParamSpec};
 use crate::optim::config::GroupConfig;
 use crate::precision::Precision;
 
 /// What a subject's run along a trajectory gave.
 pub(super) struct Run {
-    bpb_initial: f64,
+    bpb_initial: Option<f64>,
     /// By step and micro-batch.
     pub(super) losses: Vec<Vec<f64>>,
+    grads_of_step_0: Vec<Vec<f32>>,
     params_after_step_0: Vec<Vec<f32>>,
     pub(super) params_final: Vec<Vec<f32>>,
-    bpb_final: f64,
+    bpb_final: Option<f64>,
 }
 
 /// From the forward parameters to the last step.
 pub(super) fn warm_checks(
     case: &Case,
+    config: &ParityConfig,
     specs: &[ParamSpec],
     subject: &mut dyn ParitySubject,
-) -> Result<Vec<Check>> {
-    let reference = &case.warm;
+    report: &mut CaseReport,
+) -> Result<()> {
+    let Some(reference) = &case.warm else {
+        report.skip("warm", "case.json has no warm");
+        return Ok(());
+    };
+    report.checks.push(schedule_check(reference, subject));
+    if !case.has("forward_params") || !case.has("train_batches") {
+        report.skip("warm", "needs forward_params and train_batches");
+        return Ok(());
+    }
     let precision = subject.precision();
-    let bpb = WARM_BPB.or_bf16(MEAN_BF16, precision);
-    let run = train(case, reference, &case.params("forward_params", specs)?, reference.steps.len(), subject)?;
+    let bpb = BPB.wide(case.sizes.n_embd, BPB_MOST);
+    let start = case.params("forward_params", specs)?;
+    let run = train(case, reference, &start, reference.steps.len(), subject)?;
 
+    bpb_check(
+        "warm: val bpb before",
+        run.bpb_initial,
+        reference.val_bpb_initial,
+        bpb.or_bf16(MEAN_BF16, precision),
+        report,
+    );
     let mut losses = Worst::new("warm: losses");
     let mut noise = 0.0_f64;
     for (step, found) in reference.steps.iter().zip(&run.losses) {
         // Noise does not fade: a step is at least as uncertain as those before it.
         noise = noise.max(step.loss_noise);
-        see_losses(&mut losses, step, found, WARM_LOSS.or_noise(noise).or_bf16(MEAN_BF16, precision));
+        let tolerance =
+            WARM_LOSS.wide(case.sizes.n_embd, LOSS_MOST).or_noise(noise).or_bf16(MEAN_BF16, precision);
+        see_losses(&mut losses, step, found, tolerance);
     }
-    let param_tolerance = |spec: &ParamSpec| {
-        let noise = reference.final_param_noise.get(&spec.name).copied().unwrap_or(0.0);
-        WARM_PARAMS.or_noise(noise).or_bf16(tensor_bf16(spec), precision)
-    };
-    let after_step_0 = case.params("warm_params_after_step_0", specs)?;
-    let last = case.params("warm_params_final", specs)?;
-    Ok(vec![
-        schedule_check(reference, subject),
-        bpb_check("warm: val bpb before", run.bpb_initial, reference.val_bpb_initial, bpb),
-        losses.finish(),
-        params_check(
-            "warm: parameters after step 0",
-            specs,
-            &run.params_after_step_0,
-            &after_step_0,
-            param_tolerance,
-        ),
-        params_check("warm: parameters at the end", specs, &run.params_final, &last, param_tolerance),
-        bpb_check(
-            "warm: val bpb after",
-            run.bpb_final,
-            reference.val_bpb_final,
-            WARM_BPB.or_noise(reference.val_bpb_final_noise).or_bf16(MEAN_BF16, precision),
-        ),
-    ])
+    report.checks.push(losses.finish());
+    if case.has("warm_params_after_step_0") {
+        let expected = case.params("warm_params_after_step_0", specs)?;
+        let tolerance = |spec: &ParamSpec, step: f64| {
+            let polar = if rounds_its_update(config, spec) { BF16_UNIT.of(step) } else { STEP_0 };
+            STEP_0.or(polar).or_bf16(tensor_bf16(spec), precision)
+        };
+        let (name, found) = ("warm: parameters after step 0", &run.params_after_step_0);
+        report.checks.push(first_step_check(name, specs, &start, found, &expected, tolerance));
+    } else {
+        report.skip("warm: parameters after step 0", "needs warm_params_after_step_0");
+    }
+    if case.has("warm_params_final") {
+        let mut params = Worst::new("warm: parameters at the end");
+        for ((spec, found), expected) in
+            specs.iter().zip(&run.params_final).zip(case.params("warm_params_final", specs)?)
+        {
+            let noise = reference.final_param_noise.get(&spec.name).copied().unwrap_or(0.0);
+            let tolerance = WARM_PARAMS.or_noise(noise).or_bf16(tensor_bf16(spec), precision);
+            params.see(|| spec.name.clone(), relative_frobenius(found, &expected), tolerance);
+        }
+        report.checks.push(params.finish());
+    } else {
+        report.skip("warm: parameters at the end", "needs warm_params_final");
+    }
+    let bpb = bpb.or_noise(reference.val_bpb_final_noise).or_bf16(MEAN_BF16, precision);
+    bpb_check("warm: val bpb after", run.bpb_final, reference.val_bpb_final, bpb, report);
+    Ok(())
 }
 
 /// From upstream's initialisation, as far as upstream's own numbers hold still.
@@ -74,42 +98,102 @@ pub(super) fn train_checks(
     config: &ParityConfig,
     specs: &[ParamSpec],
     subject: &mut dyn ParitySubject,
-) -> Result<Vec<Check>> {
-    let reference = &case.train;
+    report: &mut CaseReport,
+) -> Result<()> {
+    let Some(reference) = &case.train else {
+        report.skip("train", "case.json has no train");
+        return Ok(());
+    };
+    if !case.has("train_params_init") || !case.has("train_batches") {
+        report.skip("train", "needs train_params_init and train_batches");
+        return Ok(());
+    }
     let still = reference.steps.iter().take_while(|step| step.loss_noise < TRAIN_NOISE_LIMIT).count();
     // The first step does not depend on the updates that make the rest chaotic.
     let still = still.max(1);
-    let run = train(case, reference, &case.params("train_params_init", specs)?, still, subject)?;
+    let start = case.params("train_params_init", specs)?;
+    let run = train(case, reference, &start, still, subject)?;
 
-    let mut losses = Worst::new(format!("train: losses, {still} of {} steps", reference.steps.len()));
+    let bpb = BPB.wide(case.sizes.n_embd, BPB_MOST);
+    bpb_check("train: val bpb before", run.bpb_initial, reference.val_bpb_initial, bpb, report);
+    let mut losses = Worst::new("train: losses");
+    let mut noise = 0.0_f64;
     for (step, found) in reference.steps.iter().zip(&run.losses) {
-        see_losses(&mut losses, step, found, TRAIN_LOSS);
+        noise = noise.max(step.loss_noise);
+        see_losses(&mut losses, step, found, TRAIN_LOSS.or_noise(noise));
     }
-    let bf16 = config.optimizer.groups.iter().any(
-        |(_, group)| matches!(group, GroupConfig::Muon(muon) if muon.polar_precision == Precision::Bf16),
-    );
-    let tolerance = if bf16 { TRAIN_STEP_0_BF16 } else { TRAIN_STEP_0 };
-    let after_step_0 = case.params("train_params_after_step_0", specs)?;
-    Ok(vec![
-        bpb_check("train: val bpb before", run.bpb_initial, reference.val_bpb_initial, WARM_BPB),
-        losses.finish(),
-        params_check(
-            "train: parameters after step 0",
-            specs,
-            &run.params_after_step_0,
-            &after_step_0,
-            |spec| {
-                let noise = reference.final_param_noise.get(&spec.name).copied().unwrap_or(0.0);
-                if normalises_rounding(&spec.name) { tolerance.or_noise(noise) } else { tolerance }
-            },
-        ),
-    ])
+    let mut losses = losses.finish();
+    losses.place = format!("{} ({still} of {} steps)", losses.place, reference.steps.len());
+    report.checks.push(losses);
+    if !case.has("train_params_after_step_0") {
+        report.skip("train: parameters after step 0", "needs train_params_after_step_0");
+        return Ok(());
+    }
+    let expected = case.params("train_params_after_step_0", specs)?;
+    let idle = idle_lambdas(specs, &start);
+    let is_idle = |index: &usize| idle.contains(index);
+    let pick = |values: &[Vec<f32>]| -> Vec<Vec<f32>> {
+        let kept = values.iter().enumerate().filter(|(index, _)| !is_idle(index));
+        kept.map(|(_, values)| values.clone()).collect()
+    };
+    let moving: Vec<ParamSpec> =
+        specs.iter().enumerate().filter(|(index, _)| !is_idle(index)).map(|(_, spec)| spec.clone()).collect();
+    let tolerance = |spec: &ParamSpec, step: f64| {
+        let polar = if rounds_its_update(config, spec) { BF16_UNIT.of(step) } else { TRAIN_STEP_0 };
+        TRAIN_STEP_0.or(polar)
+    };
+    let found = pick(&run.params_after_step_0);
+    let name = "train: parameters after step 0";
+    report.checks.push(first_step_check(name, &moving, &pick(&start), &found, &pick(&expected), tolerance));
+    if idle.is_empty() {
+        return Ok(());
+    }
+
+    // Both sides: upstream's numbers must be what this says of them, too.
+    let (mut gradients, mut steps) =
+        (Worst::new("train: gradients of idle lambdas"), Worst::new("train: first step of idle lambdas"));
+    let multiplier = reference.steps.first().map_or(1.0, |step| step.lr_multiplier);
+    for index in idle {
+        let Some(spec) = specs.get(index) else { continue };
+        let group = config.optimizer.groups.iter().find(|(group, _)| *group == spec.group);
+        let Some((_, GroupConfig::Adamw(adamw))) = group else { continue };
+        let lr = adamw.lr * multiplier;
+        for gradient in run.grads_of_step_0.get(index).into_iter().flatten() {
+            gradients.see(|| spec.name.clone(), f64::from(gradient.abs()), IDLE_GRADIENT);
+        }
+        for (side, after) in [("found", &run.params_after_step_0), ("upstream", &expected)] {
+            let pairs = start.get(index).into_iter().flatten().zip(after.get(index).into_iter().flatten());
+            for (&before, &after) in pairs {
+                let decayed = f64::from(before) * (1.0 - lr * adamw.weight_decay);
+                let moved = (f64::from(after) - decayed).abs() / lr;
+                steps.see(|| format!("{}, {side}", spec.name), moved, IDLE_STEP);
+            }
+        }
+    }
+    report.checks.extend([gradients.finish(), steps.finish()]);
+    Ok(())
 }
 
-/// Whether a parameter's first update is rounding made large: projections start at zero, and while they are zero the
-/// lambdas only scale the residual before a norm, so their gradients vanish and Adam divides what is left by itself.
-fn normalises_rounding(name: &str) -> bool {
-    name.ends_with("_lambdas") || name == "backout_lambda" || name.ends_with("c_proj.weight")
+/// Lambdas whose gradient is zero in exact arithmetic: while every projection is zero, the residual and x0 lambdas and
+/// the backout lambda only scale one vector that a norm follows. What is left of their gradients is rounding, which
+/// Adam's first step divides by itself: a step of up to one learning rate, in a direction that means nothing.
+fn idle_lambdas(specs: &[ParamSpec], start: &[Vec<f32>]) -> Vec<usize> {
+    let mut projections = specs.iter().zip(start).filter(|(spec, _)| spec.name.ends_with("c_proj.weight"));
+    if !projections.all(|(_, values)| values.iter().all(|value| *value == 0.0)) {
+        return Vec::new();
+    }
+    let idle = |spec: &ParamSpec| {
+        matches!(spec.group, ParamGroup::Resid | ParamGroup::X0) || spec.name == "backout_lambda"
+    };
+    specs.iter().enumerate().filter(|(_, spec)| idle(spec)).map(|(index, _)| index).collect()
+}
+
+/// Whether a parameter's update is rounded to bf16: Muon's before the float32 era.
+fn rounds_its_update(config: &ParityConfig, spec: &ParamSpec) -> bool {
+    config.optimizer.groups.iter().any(|(group, config)| {
+        *group == spec.group
+            && matches!(config, GroupConfig::Muon(muon) if muon.polar_precision == Precision::Bf16)
+    })
 }
 
 /// `steps` steps along a trajectory.
@@ -122,6 +206,7 @@ pub(super) fn train(
 ) -> Result<Run> {
     subject.set_params(start)?;
     let bpb_initial = bits_per_byte(case, reference, subject)?;
+    let mut grads_of_step_0 = Vec::new();
     let mut params_after_step_0 = Vec::new();
     let mut losses = Vec::with_capacity(steps);
     for (index, step) in reference.steps.iter().take(steps).enumerate() {
@@ -133,6 +218,9 @@ pub(super) fn train(
             micro_losses.push(mean(&tokens, batch.targets));
         }
         losses.push(micro_losses);
+        if index == 0 {
+            grads_of_step_0 = subject.grads()?;
+        }
         subject.step(step.values())?;
         if index == 0 {
             params_after_step_0 = subject.params()?;
@@ -141,6 +229,7 @@ pub(super) fn train(
     Ok(Run {
         bpb_initial,
         losses,
+        grads_of_step_0,
         params_after_step_0,
         params_final: subject.params()?,
         bpb_final: bits_per_byte(case, reference, subject)?,
@@ -148,7 +237,15 @@ pub(super) fn train(
 }
 
 /// Nats of the targets that have bytes, over `ln 2` times those bytes.
-fn bits_per_byte(case: &Case, reference: &Trajectory, subject: &mut dyn ParitySubject) -> Result<f64> {
+/// None where the case has no validation.
+fn bits_per_byte(
+    case: &Case,
+    reference: &Trajectory,
+    subject: &mut dyn ParitySubject,
+) -> Result<Option<f64>> {
+    if !case.has_validation(reference) {
+        return Ok(None);
+    }
     let (mut nats, mut bytes) = (0.0_f64, 0_u64);
     for index in 0..reference.val_bpb_steps {
         let batch = case.val_batch(index)?;
@@ -161,7 +258,7 @@ fn bits_per_byte(case: &Case, reference: &Trajectory, subject: &mut dyn ParitySu
             }
         }
     }
-    Ok(nats / (std::f64::consts::LN_2 * bytes as f64))
+    Ok(Some(nats / (std::f64::consts::LN_2 * bytes as f64)))
 }
 
 fn schedule_check(reference: &Trajectory, subject: &dyn ParitySubject) -> Check {
@@ -187,23 +284,29 @@ fn see_losses(worst: &mut Worst, step: &super::ReferenceStep, found: &[f64], tol
     }
 }
 
-fn params_check(
+/// Parameters after the first step; a tolerance may depend on how far it took the tensor, relative to where it ends.
+fn first_step_check(
     name: &str,
     specs: &[ParamSpec],
+    start: &[Vec<f32>],
     found: &[Vec<f32>],
     expected: &[Vec<f32>],
-    tolerance: impl Fn(&ParamSpec) -> Tolerance,
+    tolerance: impl Fn(&ParamSpec, f64) -> Tolerance,
 ) -> Check {
     let mut worst = Worst::new(name);
     for (index, (spec, expected)) in specs.iter().zip(expected).enumerate() {
-        let found = found.get(index).map_or(&[][..], Vec::as_slice);
-        worst.see(|| spec.name.clone(), relative_frobenius(found, expected), tolerance(spec));
+        let at = |values: &'_ [Vec<f32>]| values.get(index).map_or_else(Vec::new, Clone::clone);
+        let step = relative_frobenius(&at(start), expected);
+        worst.see(|| spec.name.clone(), relative_frobenius(&at(found), expected), tolerance(spec, step));
     }
     worst.finish()
 }
 
-fn bpb_check(name: &str, found: f64, expected: f64, tolerance: Tolerance) -> Check {
+fn bpb_check(name: &str, found: Option<f64>, expected: f64, tolerance: Tolerance, report: &mut CaseReport) {
+    let Some(found) = found else {
+        return report.skip(name, "needs val_batches and token_bytes");
+    };
     let mut worst = Worst::new(name);
     worst.see(|| format!("{found:.6}, upstream {expected:.6}"), (found - expected).abs(), tolerance);
-    worst.finish()
+    report.checks.push(worst.finish());
 }

@@ -3,16 +3,15 @@
 //! `table!` makes a row type, its documented columns, and the way to and from parquet from one list, so that
 //! the schema, the documentation and the code cannot disagree.
 
-use std::io;
 use std::path::{Path, PathBuf};
 
 use polars::prelude::{
-    Column as PolarsColumn, DataFrame, KeyValueMetadata, NamedFrom as _, ParquetReader, ParquetWriter,
-    PolarsResult, SerReader as _, Series,
+    Column as PolarsColumn, DataFrame, KeyValueMetadata, NamedFrom as _, ParquetWriter,
+    PolarsResult, Series,
 };
 
 use super::seal;
-use crate::data::guarded;
+use crate::data::read_frame;
 use crate::error::Error;
 use crate::files::{FileError, Files};
 
@@ -112,8 +111,7 @@ pub fn read_table<R: Row>(files: &Files, path: &Path) -> Result<Vec<R>, TableErr
 
 /// The rows in the bytes of a parquet file; the error says what is wrong.
 pub fn table_rows<R: Row>(bytes: &[u8]) -> Result<Vec<R>, String> {
-    let frame = guarded(|| ParquetReader::new(io::Cursor::new(bytes)).finish())?;
-    R::from_frame(&frame)
+    R::from_frame(&read_frame(bytes)?)
 }
 
 /// The columns of all tables, for the documentation.

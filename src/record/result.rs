@@ -48,6 +48,8 @@ pub struct RunResult {
 
 /// How long a run took and in what company; never hashed.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+// Another version may measure other things.
+#[serde(default)]
 pub struct Timings {
     /// Wall seconds of every step, over all the processes that worked on it; shared steps have their first run's.
     pub step_seconds: Vec<f64>,

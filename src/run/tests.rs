@@ -23,9 +23,14 @@ use crate::train::observer::{Event, Observer, Origin};
 /// nanochat's GPT, as small as it goes.
 const GPT: &str = include_str!("../../tests/fixtures/manifests/tiny.toml");
 
-/// A small model on names; its kind is still to be set.
+/// Short documents: a checkpoint holds the next thousand of them.
+fn names() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("experiments/data/names.txt")
+}
+
+/// A small model on names.
 fn small(kind: &str) -> String {
-    let names = Path::new(env!("CARGO_MANIFEST_DIR")).join("experiments/data/names.txt");
+    let names = names();
     format!(
         "name = \"small\"\nupstream.commit = \"92d63d4\"\nrun = {{ seed = 1, backend = \"cpu\" }}\n\
          budget.steps = 5\nschedule.warmdown = \"linear\"\nmodel = {{ kind = \"{kind}\", sequence_len = 8 }}\n\
@@ -56,8 +61,13 @@ impl Lab {
     /// A GPT of `steps` steps with an evaluation of four batches every two.
     fn gpt(&self, steps: u64, sets: &[&str]) -> Task {
         let steps = format!("budget.steps={steps}");
-        let all = [&["run.seed=1", "schedule.warmdown=\"linear\"", "eval.every=2", &steps], sets].concat();
-        self.task(GPT, &all)
+        let shards = format!("data.shards={:?}", names().display().to_string());
+        let all = [
+            &["run.seed=1", "schedule.warmdown=\"linear\"", "eval.every=2", &steps, &shards],
+            &["data.document=\"line\"", "data.tokenizer=\"char\""][..],
+            sets,
+        ];
+        self.task(GPT, &all.concat())
     }
 
     /// Trains from wherever `attempt.dir` stands.
@@ -116,7 +126,14 @@ struct Attempt<'a> {
 impl Attempt<'_> {
     /// Undisturbed, in `dir`.
     fn at(dir: &Path) -> Self {
-        Self { files: Files::new(), dir: dir.to_owned(), threads: 2, donors: &[], forks: &[], stop_at: None }
+        Self {
+            files: Files::unsynced(),
+            dir: dir.to_owned(),
+            threads: 2,
+            donors: &[],
+            forks: &[],
+            stop_at: None,
+        }
     }
 
     fn store(&self) -> CheckpointStore {

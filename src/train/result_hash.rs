@@ -29,6 +29,9 @@ pub fn train_hash(step_losses: impl ExactSizeIterator<Item = f32>, params: &[Nam
         match &param.values {
             Values::F32(values) => hash.f32s("values", values),
             Values::F64(values) => hash.f64s("values", values),
+            Values::I32(values) => {
+                hash.bytes("values", &values.iter().flat_map(|id| id.to_le_bytes()).collect::<Vec<_>>())
+            }
         };
     }
     hash.finish()

@@ -293,10 +293,12 @@ impl Session<'_> {
             && before.batches <= batches
         {
             progress = before;
-            let done = progress.batches;
-            self.observer.event(&Event::Note(&format!(
-                "the evaluation at step {step} goes on after batch {done} of {batches}"
-            )));
+            let how = if progress.batches < batches {
+                format!("goes on after batch {} of {batches}", progress.batches)
+            } else {
+                "was finished before".to_owned()
+            };
+            self.observer.event(&Event::Note(&format!("the evaluation at step {step} {how}")));
         }
         let mut watch = guard.start(HeldBytes::read(engine, self.alone));
         let mut kept = now();

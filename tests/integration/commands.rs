@@ -63,3 +63,42 @@ fn pins_hold() {
     assert!(ended.stderr.contains("shard_00001.parquet` is not what the manifest pins"), "{}", ended.stderr);
     assert!(!place.path("results").exists());
 }
+
+#[test]
+fn pins_hold_under_sweeps_and_profiles() {
+    let sweep = TINY
+        .replace(
+            "\"schedule.warmdown\" = [\"linear\", \"sqrt\"]",
+            "\"data.tokenizer.vocab_size\" = [300, 310]",
+        )
+        .replace("control = { \"schedule.warmdown\" = \"linear\" }", "")
+        .replace("[1, 2]", "[1]");
+    let place = Place::with(&format!("{sweep}\n[profile.other]\ndata = {{ shards = \"other.txt\" }}\n"));
+    std::fs::write(place.path("other.txt"), "some words in a block\n\n".repeat(400)).unwrap();
+    place.run(&["lock", "m.toml", "-q"]).expect(0);
+    let text = std::fs::read_to_string(place.path("m.toml")).unwrap();
+    assert!(text.contains("\"shard_00000.parquet\" = \"") && !text.contains("\ntokenizer = \""), "{text}");
+    place.run(&["lock", "m.toml", "-q"]).expect(0);
+    assert_eq!(std::fs::read_to_string(place.path("m.toml")).unwrap(), text);
+    let steps = ["--set", "budget.steps=1"];
+    let run = |arguments: &[&str]| place.run(&[&["run", "m.toml", "-q"], &steps[..], arguments].concat());
+    run(&[]).expect(0);
+    // Other shards are not what the pins speak of.
+    run(&["--profile", "other"]).expect(0);
+    let refused = place.run(&["lock", "m.toml", "--profile", "other"]).expect(2);
+    assert!(refused.stderr.contains("the pins would not hold"), "{}", refused.stderr);
+    assert_eq!(std::fs::read_to_string(place.path("m.toml")).unwrap(), text);
+    // The sweep over tokenizers leaves the shards pinned.
+    let at = text.find("\"shard_00000.parquet\" = \"").unwrap() + 25;
+    let digit = if &text[at..=at] == "0" { "1" } else { "0" };
+    let mut wrong = text.clone();
+    wrong.replace_range(at..=at, digit);
+    std::fs::write(place.path("m.toml"), wrong).unwrap();
+    let refused = run(&["--results", "elsewhere"]).expect(2);
+    assert!(
+        refused.stderr.contains("shard_00000.parquet` is not what the manifest pins"),
+        "{}",
+        refused.stderr
+    );
+    run(&["--profile", "other", "--results", "elsewhere"]).expect(0);
+}

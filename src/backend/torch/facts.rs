@@ -61,12 +61,9 @@ pub fn torch_facts() -> Result<TorchFacts, Missing> {
 
     shim::start().map_err(|e| Missing::Start(e.to_string()))?;
     let library = shim::library();
-    Ok(TorchFacts {
-        version: loaded_version(&library).unwrap_or_else(shim::version),
-        library,
-        cpu_capability: shim::cpu_capability(),
-        cuda: cuda_facts(),
-    })
+    let version = loaded_version(&library).unwrap_or_else(shim::version);
+    let cuda = cuda_facts(&version);
+    Ok(TorchFacts { version, library, cpu_capability: shim::cpu_capability(), cuda })
 }
 
 /// Bytes of memory of `cuda:index` by the driver's word, without starting libtorch's CUDA; none where there is no such
@@ -98,7 +95,7 @@ fn loaded_version(library: &str) -> Option<String> {
 }
 
 #[cfg(feature = "tch")]
-fn cuda_facts() -> Result<CudaFacts, String> {
+fn cuda_facts(libtorch: &str) -> Result<CudaFacts, String> {
     use super::fault::TchResult;
     use super::shim;
 
@@ -116,18 +113,32 @@ fn cuda_facts() -> Result<CudaFacts, String> {
     }
     // Only now: it takes a second, and nothing may ask libtorch for CUDA before.
     shim::load_cuda().map_err(words)?;
-    if !tch::utils::has_cuda() {
-        return Err("this libtorch was built without CUDA".to_owned());
-    }
+    let driver = format!("{}.{}", version / 1000, version % 1000 / 10);
     if !tch::Cuda::is_available() {
-        return Err(format!("libtorch's CUDA does not start on driver version {version}"));
+        return Err(format!(
+            "the driver serves CUDA {driver}, on which that of libtorch {libtorch} does not start: update the driver, or \
+             install a libtorch for an older CUDA"
+        ));
     }
-    Ok(CudaFacts { driver: format!("{}.{}", version / 1000, version % 1000 / 10), devices })
+    Ok(CudaFacts { driver, devices })
 }
 
 #[cfg(all(test, feature = "tch"))]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_library_exchanged_after_the_build_is_known_by_its_wheel() {
+        let wheel = tempfile::tempdir().unwrap();
+        let library = wheel.path().join("lib/libtorch_cpu.so");
+        let found = || loaded_version(library.to_str().unwrap());
+        assert_eq!(found(), None);
+        std::fs::write(wheel.path().join("version.py"), "debug = False\n__version__ = '2.9.1+cu128'\n")
+            .unwrap();
+        assert_eq!(found().as_deref(), Some("2.9.1+cu128"));
+        std::fs::write(wheel.path().join("build-version"), "2.9.0\n").unwrap();
+        assert_eq!(found().as_deref(), Some("2.9.0"));
+    }
 
     #[test]
     fn the_loaded_libtorch_is_the_one_tch_is_made_for() {

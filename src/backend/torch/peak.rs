@@ -10,7 +10,7 @@ struct Peak {
 }
 
 /// Longer names first where one contains another.
-const PEAKS: [Peak; 22] = [
+const PEAKS: [Peak; 26] = [
     Peak { name: "GB300", bf16: Some(2500.0), f32: 80.0 },
     Peak { name: "B300", bf16: Some(2250.0), f32: 76.0 },
     Peak { name: "GB200", bf16: Some(2500.0), f32: 80.0 },
@@ -25,6 +25,10 @@ const PEAKS: [Peak; 22] = [
     Peak { name: "A100", bf16: Some(312.0), f32: 19.5 },
     Peak { name: "A800", bf16: Some(312.0), f32: 19.5 },
     Peak { name: "A10G", bf16: Some(70.0), f32: 35.0 },
+    Peak { name: "A10", bf16: Some(125.0), f32: 31.2 },
+    Peak { name: "A30", bf16: Some(165.0), f32: 10.3 },
+    Peak { name: "A40", bf16: Some(149.7), f32: 37.4 },
+    Peak { name: "L40", bf16: Some(181.0), f32: 90.5 },
     Peak { name: "L40S", bf16: Some(362.0), f32: 91.6 },
     Peak { name: "L4", bf16: Some(121.0), f32: 30.3 },
     Peak { name: "RTX A6000", bf16: Some(154.8), f32: 38.7 },
@@ -67,7 +71,11 @@ mod tests {
         assert_eq!(bf16("NVIDIA GeForce RTX 4090"), Some(165.2));
         assert_eq!(bf16("NVIDIA L4"), Some(121.0));
         assert_eq!(bf16("NVIDIA L40S"), Some(362.0));
-        assert_eq!(bf16("NVIDIA L40"), None);
+        assert_eq!(bf16("NVIDIA L40"), Some(181.0));
+        assert_eq!(bf16("NVIDIA A10"), Some(125.0));
+        assert_eq!(bf16("NVIDIA A10G"), Some(70.0));
+        assert_eq!(bf16("NVIDIA T400"), None);
+        assert_eq!(peak_flops("NVIDIA T400 4GB", Precision::F32), None);
         assert_eq!(bf16("Tesla T4"), None);
         assert_eq!(peak_flops("Tesla T4", Precision::F32), Some(8.1e12));
     }

@@ -6,6 +6,7 @@
 #include <ATen/Context.h>
 #include <ATen/Parallel.h>
 #include <ATen/Version.h>
+#include <ATen/detail/CUDAHooksInterface.h>
 #include <ATen/ops/_flash_attention_backward.h>
 #include <ATen/ops/_flash_attention_forward.h>
 #include <c10/core/Allocator.h>
@@ -263,6 +264,9 @@ char* nanorun_load_cuda() {
       } else if (dlopen(file.c_str(), RTLD_NOW | RTLD_GLOBAL) == nullptr) {
         const char* words = dlerror();
         failure = words != nullptr ? words : file + " cannot be loaded";
+      } else {
+        // Throws where libtorch settled on having no CUDA before.
+        at::detail::getCUDAHooks().versionCUDART();
       }
     });
     TORCH_CHECK(failure.empty(), failure);

@@ -139,9 +139,8 @@ fn a_bad_call_into_the_shim_is_an_error() {
 fn cuda_is_loaded_when_asked_for() {
     let ops = cpu(Precision::F32);
     let _ = ops.zeros(2, 2).unwrap();
-    match super::shim::load_cuda() {
-        Ok(()) => assert!(tch::utils::has_cuda()),
-        Err(error) => assert!(error.to_string().contains("without CUDA"), "{error}"),
+    if let Err(error) = super::shim::load_cuda() {
+        assert!(error.to_string().contains("built without CUDA"), "{error}");
     }
 }
 

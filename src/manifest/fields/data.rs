@@ -56,7 +56,8 @@ pub(super) const FIELDS: &[Field] = &[
         "",
         Fallback::Absent("contents are not pinned, only recorded in run keys"),
         "Pins written by `nanorun lock`: SHA-256 by name of every shard, and the hash of the vocabulary as \
-         `tokenizer`. Checked before step 0; a layer that names other shards or another tokenizer drops them.",
+         `tokenizer`. Checked before step 0; a layer that names other shards drops them, one that names another \
+         tokenizer drops that one.",
     ),
     field(
         "data.document",

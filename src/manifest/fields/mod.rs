@@ -19,6 +19,8 @@ pub struct Group {
     pub members: &'static [&'static str],
     /// Cleared with them, but set beside one of them, and clears nothing itself.
     pub companions: &'static [&'static str],
+    /// The one pin of `data.sha256` that is cleared with them, where the others still hold.
+    pub pin: Option<&'static str>,
 }
 
 /// The exclusive groups.
@@ -27,15 +29,22 @@ pub const GROUPS: &[Group] = &[
         name: "budget",
         members: &["budget.steps", "budget.tokens", "budget.flops", "budget.param_data_ratio"],
         companions: &[],
+        pin: None,
     },
-    Group { name: "warmup", members: &["schedule.warmup_steps", "schedule.warmup_ratio"], companions: &[] },
+    Group {
+        name: "warmup",
+        members: &["schedule.warmup_steps", "schedule.warmup_ratio"],
+        companions: &[],
+        pin: None,
+    },
     Group {
         name: "tokenizer",
         members: &["data.tokenizer", "data.tokenizer.path", "data.tokenizer.vocab_size"],
-        companions: &["data.vocab_size", "data.sha256"],
+        companions: &["data.vocab_size"],
+        pin: Some("tokenizer"),
     },
-    Group { name: "shards", members: &["data.shards"], companions: &["data.sha256"] },
-    Group { name: "init", members: &["model.init", "model.init.file"], companions: &[] },
+    Group { name: "shards", members: &["data.shards"], companions: &["data.sha256"], pin: None },
+    Group { name: "init", members: &["model.init", "model.init.file"], companions: &[], pin: None },
 ];
 
 /// The group a key belongs to as a member.

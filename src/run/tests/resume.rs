@@ -3,7 +3,7 @@
 use crate::error::Error;
 use crate::files::Files;
 use crate::run::single::Outcome;
-use crate::run::tests::{Attempt, GPT, Lab, assert_same, small};
+use crate::run::tests::{Attempt, GPT, Lab, assert_same, names, small};
 use crate::train::checkpoint::Checkpoint;
 use crate::train::observer::Origin;
 
@@ -17,6 +17,7 @@ fn tasks(lab: &Lab) -> Vec<(String, super::Task)> {
             for accumulation in [1, 2] {
                 for every in [0, 2] {
                     let (text, row) = if kind == "gpt" { (GPT.to_owned(), 128) } else { (small(kind), 8) };
+                    let shards = format!("data.shards={:?}", names().display().to_string());
                     let backends: &[&str] = if kind == "gpt" { &["cpu"] } else { &["cpu", "scalar"] };
                     for backend in backends {
                         let sets = [
@@ -28,6 +29,9 @@ fn tasks(lab: &Lab) -> Vec<(String, super::Task)> {
                             format!("train.total_batch_size={}", row * accumulation),
                             format!("eval.every={every}"),
                             format!("eval.tokens={}", row * 3),
+                            shards.clone(),
+                            "data.document=\"line\"".to_owned(),
+                            "data.tokenizer=\"char\"".to_owned(),
                         ];
                         let name = format!("{kind} {backend} {optimizer} x{accumulation} eval {every}");
                         let sets: Vec<&str> = sets.iter().map(String::as_str).collect();
@@ -102,15 +106,14 @@ fn a_finished_evaluation_is_not_made_again() {
     let task = lab.gpt(4, &[]);
     let expected = lab.undisturbed(&task);
     let place = tempfile::tempdir().unwrap();
-    // Stopped at the step boundary after the evaluation of step 2, then put back to before it, as a kill leaves it.
+    // Stopped at the step boundary after the evaluation of step 2; the checkpoint is from before it.
     let attempt = Attempt::at(place.path());
     let stopped = lab.train(&task, &Attempt { stop_at: Some(4 + 2 + 4), ..Attempt::at(place.path()) });
     assert!(matches!(stopped.0, Ok(Outcome::Interrupted { step: 2 })), "{stopped:?}");
-    let mut checkpoint: Checkpoint<'_> = attempt.store().load(2).unwrap();
-    checkpoint.state.evals.pop();
-    attempt.store().save(&checkpoint).unwrap();
+    let checkpoint: Checkpoint<'_> = attempt.store().load(2).unwrap();
+    assert_eq!(checkpoint.state.evals.len(), 1);
     let (result, seen) = lab.finish(&task, &attempt);
-    assert_eq!(seen.notes, ["the evaluation at step 2 goes on after batch 4 of 4"]);
+    assert_eq!(seen.notes, ["the evaluation at step 2 was finished before"]);
     assert_same(&result, &expected, "with a kept evaluation");
     // One that is damaged, or of other weights, is no help and no harm.
     for damage in [false, true] {

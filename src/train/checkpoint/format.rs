@@ -84,7 +84,8 @@ impl<C: DeserializeOwned> Checkpoint<'static, C> {
         let manifest = read_manifest(files, dir)?;
         let part = |name: &str| read_verified(files, dir, &manifest, name);
         let malformed = |name: &str, what: String| CheckpointError::Malformed { path: dir.join(name), what };
-        let tensors = |name: &str| read_safetensors(&part(name)?).map_err(|what| malformed(name, what));
+        let tensors =
+            |name: &str| read_safetensors(&part(name)?).map_err(|error| malformed(name, error.to_string()));
         let state: TrainState<C> =
             serde_json::from_slice(&part(STATE)?).map_err(|error| malformed(STATE, error.to_string()))?;
         let losses = state.step_losses.len() as u64;
