@@ -31,10 +31,6 @@ fn what_is_equal_passes_and_ci_gets_its_files() {
     );
     let markdown = std::fs::read_to_string(place.path("ci/gate.md")).unwrap();
     assert!(markdown.starts_with("### tiny: reproduced"), "{markdown}");
-    // A table that is damaged is no reason to fail, and no secret.
-    std::fs::write(place.path("results/tiny/steps.parquet"), "PAR1 nonsense PAR1").unwrap();
-    let ended = verify(&place, &["--read"]).expect(0);
-    assert!(ended.stdout.contains("note: differences of the schedule go unnamed"), "{}", ended.stdout);
 }
 
 #[test]
