@@ -79,9 +79,7 @@ fn small_models_are_sampled_alike_on_every_backend() {
     let backends =
         if cfg!(feature = "tch") { "[\"scalar\", \"cpu\", \"tch\"]" } else { "[\"scalar\", \"cpu\"]" };
     for kind in ["microgpt", "bigram"] {
-        let matrix = format!(
-            "optimizer.lr = 0.02\n[matrix]\n\"run.backend\" = {backends}\n"
-        );
+        let matrix = format!("optimizer.lr = 0.02\n[matrix]\n\"run.backend\" = {backends}\n");
         let place = Place::with(&manifest(kind, &matrix));
         place.run(&["run", "m.toml", "-q"]).expect(0);
         let plan = place.run(&["plan", "m.toml", "--json"]).expect(0).json();
