@@ -47,12 +47,17 @@ impl HostFacts {
             cpu_features: cpu_features(),
             logical_cpus: std::thread::available_parallelism().map_or(1, usize::from),
             threads,
-            memory_bytes: proc_kilobytes("/proc/meminfo", "MemTotal:"),
+            memory_bytes: memory_bytes(),
             libtorch: None,
             accelerator: None,
             nanorun: env!("CARGO_PKG_VERSION").to_owned(),
         }
     }
+}
+
+/// Main memory, bytes; none where the system does not tell.
+pub fn memory_bytes() -> Option<u64> {
+    proc_kilobytes("/proc/meminfo", "MemTotal:")
 }
 
 /// The most memory this process has held so far, bytes; none where the system does not tell.

@@ -89,7 +89,8 @@ def load_json(text: str, what: str) -> dict[str, object]:
 
 def parse(done: process.Finished, device: str, repetition: int, load: float, steps: int) -> Run:
     """A run from `nanorun run --json`: its only run, with `steps`, `evals` and `result_hash`."""
-    runs = load_json(done.text, "run").get("runs")
+    document = load_json(done.text, "run")
+    runs = document.get("runs")
     if not isinstance(runs, list) or len(runs) != 1:
         raise Failure("nanorun run --json: expected one run in `runs`: a benchmark manifest has no matrix")
     run = runs[0]
@@ -103,11 +104,13 @@ def parse(done: process.Finished, device: str, repetition: int, load: float, ste
         raise Failure(f"nanorun run --json: a run lacks or misspells {error}") from None
     if len(rows) != steps or len(bpb) < 2:
         raise Failure(f"nanorun run --json: {len(rows)} steps and {len(bpb)} evaluations, expected {steps} and 2")
+    # nanorun says when its first step had ended.
+    ended = document.get("first_step_seconds")
     on_device = run.get("peak_device_bytes")
     peak = int(on_device) if device == "cuda" and on_device else done.peak_rss_bytes
     return Run(
         "nanorun", str(run.get("backend", "cpu")), repetition, load, done.wall_seconds, peak, seconds, losses, bpb,
-        first_step_at=run.get("first_step_seconds"), result_hash=result_hash, mfu_percent=run.get("mfu_percent"),
+        first_step_at=ended - seconds[0] if ended else None, result_hash=result_hash, mfu_percent=run.get("mfu_percent"),
     )
 
 

@@ -8,6 +8,7 @@ from statistics import median
 
 from .manifest import Shape
 
+SPEED = 70e9  # FLOP/s of upstream's step
 # Depth and sequence length at 4,096 tokens a step, besides what the shapes themselves show.
 SCALING = ((2, 512), (4, 256), (4, 1024), (8, 512))
 
@@ -26,14 +27,26 @@ class Task:
         return f"{self.shape.name} {self.kind}" + (f" {self.mode}-{self.repetition}" if self.kind == "pair" else "")
 
 
+# Steps longer than this, in seconds, are drawn out less by a disturbance, and cost most of the time there is.
+LONG_STEP = 20.0
+
+
 def tasks(shapes: list[Shape], modes: list[str], repeats: int, benches: bool, scaling: list[Shape]) -> list[Task]:
-    """All tasks. A first pair of everything comes before any second one: what time is left for decides nothing else."""
-    result = [Task("tokens", shapes[0])] if benches else []
-    for repetition in range(1, repeats + 1):
-        result += [Task("pair", shape, mode, repetition) for shape in shapes for mode in modes]
-        if repetition == 1 and benches:
-            result += [Task("bench", shape) for shape in shapes] + [Task("scaling", shape) for shape in scaling]
-    return result
+    """All tasks, in the order in which they are worth the time: a first pair of everything before any second one."""
+    short = [shape for shape in shapes if step_seconds(shape) <= LONG_STEP]
+    long = [shape for shape in shapes if shape not in short]
+
+    def pairs(of: list[Shape], repetition: int) -> list[Task]:
+        return [Task("pair", shape, mode, repetition) for shape in of for mode in modes]
+
+    def bench(of: list[Shape], kind: str = "bench") -> list[Task]:
+        return [Task(kind, shape) for shape in of] if benches else []
+
+    result = bench(shapes[:1], "tokens") + pairs(short, 1) + pairs(long, 1) + bench(short)
+    result += pairs(short, 2) if repeats > 1 else []
+    result += bench(long) + bench(scaling, "scaling")
+    result += [task for repetition in range(3, repeats + 1) for task in pairs(short, repetition)]
+    return result + [task for repetition in range(2, repeats + 1) for task in pairs(long, repetition)]
 
 
 class Clock:
@@ -64,20 +77,30 @@ def name(task: Task) -> str:
     return f"{task.shape.name} {task.kind} {task.mode}"
 
 
+def token_flops(shape: Shape) -> float:
+    """The linear layers and lm_head, and attention over the whole square, as upstream computes it."""
+    depth, length = shape.number("model.depth"), shape.number("model.sequence_len")
+    width = depth * shape.number("model.aspect_ratio")
+    return 6 * (12 * depth * width**2 + shape.vocab_size * width) + 12 * depth * width * length
+
+
+def step_seconds(shape: Shape) -> float:
+    """Of upstream, on two cores of 2021; Muon is in it."""
+    depth = shape.number("model.depth")
+    width = depth * shape.number("model.aspect_ratio")
+    return (token_flops(shape) * shape.tokens_per_step + 300 * depth * width**3) / SPEED
+
+
 def guess(task: Task) -> float:
-    """Seconds on two cores of 2021."""
+    """Seconds, where nothing was measured yet."""
     shape = task.shape
     if task.kind == "tokens":
         return 15.0
-    depth, length, tokens = shape.number("model.depth"), shape.number("model.sequence_len"), shape.tokens_per_step
-    width = depth * shape.number("model.aspect_ratio")
-    # FLOPs: the linear layers and lm_head, attention over the whole square as upstream computes it, Muon.
-    token = 6 * (12 * depth * width**2 + shape.vocab_size * width) + 12 * depth * width * length
-    step = (token * tokens + 300 * depth * width**3) / 70e9
+    step = step_seconds(shape)
     if task.kind != "pair":
         # Ours at twice the speed; warm-up, five steps, and three on one thread.
-        return 3 + step / 2 * (4 if step > 20 else 14)
-    validation = 2 * token / 3 * shape.number("eval.tokens") / 70e9
+        return 3 + step / 2 * (4 if step > LONG_STEP else 14)
+    validation = 2 * token_flops(shape) / 3 * shape.number("eval.tokens") / SPEED
     theirs = 8 + shape.steps * step + validation
-    compiling = 60 + 8 * (depth - 4) if task.mode == "compiled" and task.repetition == 1 else 0
+    compiling = 60 + 8 * (shape.number("model.depth") - 4) if task.mode == "compiled" and task.repetition == 1 else 0
     return theirs + compiling + theirs / 2

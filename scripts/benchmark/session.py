@@ -182,7 +182,7 @@ class Session:
         match task.kind:
             case "tokens":
                 ours = self.nanorun.tokens(shape)
-                theirs = self.upstream.tokens(base, shape.vocab_size)
+                theirs = self.upstream.tokens(base, shape)
                 self.record["tokens"] = {
                     "vocab_size": shape.vocab_size, "upstream": theirs, "nanorun": ours,
                     "verdicts": compare.judge_tokens(ours, theirs),

@@ -89,7 +89,8 @@ def apart(agreement: dict | None) -> str:
     """How far the step losses are apart, at most, over the steps that are held tightly."""
     if not agreement:
         return "-"
-    return f"{agreement['largest']['early_loss']:.1e} in {agreement['steps_compared']} steps"
+    steps = agreement.get("steps_compared", "the first")
+    return f"{agreement['largest']['early_loss']:.1e} in {steps} steps"
 
 
 TIME_HEAD = [

@@ -95,9 +95,11 @@ class Upstream:
         return parse(done, mode, device, repetition, load, shape.steps), trimmed(done.text)
 
 
-    def tokens(self, base: Path, vocab_size: int) -> dict[str, object]:
+    def tokens(self, base: Path, shape: Shape) -> dict[str, object]:
         """How fast upstream trains its tokenizer, encodes and packs."""
-        command = [str(self.python), str(HERE / "upstream_tokens.py"), str(vocab_size), str(self.threads)]
+        sizes = ("train.device_batch_size", "model.sequence_len")
+        numbers = [shape.vocab_size, self.threads, *(shape.number(key) for key in sizes)]
+        command = [str(self.python), str(HERE / "upstream_tokens.py"), *map(str, numbers)]
         more = {"RAYON_NUM_THREADS": str(self.threads)}
         done = process.run(command, cwd=self.checkout, env=self.environment(base, **more))
         try:

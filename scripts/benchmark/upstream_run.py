@@ -20,6 +20,7 @@ def main() -> None:
     sys.path[0] = os.getcwd()
     import torch
     from nanochat import dataloader, loss_eval
+    from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 
     steps: list[dict[str, object]] = []
     now: dict[str, object] = {"losses": [], "data": 0.0}
@@ -50,8 +51,8 @@ def main() -> None:
         steps.append({"losses": now["losses"], "data": now["data"], "update": (now["update"], stamp())})
         now.update(losses=[], data=0.0)
 
-    torch.optim.optimizer.register_optimizer_step_pre_hook(before_step)
-    torch.optim.optimizer.register_optimizer_step_post_hook(after_step)
+    register_optimizer_step_pre_hook(before_step)
+    register_optimizer_step_post_hook(after_step)
 
     loader = dataloader.tokenizing_distributed_data_loader_with_state_bos_bestfit
 

@@ -11,8 +11,8 @@ use crate::plan::run_config::RunConfig;
 
 /// Measurements of each; the fastest counts.
 const REPEATS: usize = 3;
-/// Batches packed.
-const BATCHES: usize = 32;
+/// Tokens packed, at least: enough that the first buffer of documents does not weigh most.
+const PACKED: usize = 1 << 17;
 
 /// Speed of the data of a run, nothing of it cached. Times in seconds.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -104,10 +104,11 @@ fn packing(config: &RunConfig, source: &SplitSource, tokenizer: std::sync::Arc<T
     let (rows, len) = (config.batch.device_batch_size, config.model.sequence_len());
     let started = now();
     let mut packer = Packer::new(stream, config.data.packing, rows, len, bos, cursor)?;
-    for _ in 0..BATCHES {
+    let batches = PACKED.div_ceil(rows * len);
+    for _ in 0..batches {
         packer.next_batch()?;
     }
-    Ok((BATCHES * rows * len) as f64 / started.elapsed().as_secs_f64())
+    Ok((batches * rows * len) as f64 / started.elapsed().as_secs_f64())
 }
 
 /// Seconds of the fastest of a few calls.

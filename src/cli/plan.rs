@@ -45,7 +45,9 @@ pub(super) fn plan(args: &PlanArgs) -> Result<Option<Class>> {
     } else {
         let mut text = view.human();
         if pending.contains(&true) {
-            text.push_str(&format!("cores: {jobs}\n"));
+            text.push_str("cores: ");
+            text.push_str(&jobs.to_string());
+            text.push('\n');
         }
         for (index, preflight) in memory.iter().enumerate() {
             text.push_str(if index == 0 { "memory: " } else { "        " });

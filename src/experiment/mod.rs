@@ -23,6 +23,7 @@ use crate::plan::run_config::{BackendKind, RunConfig};
 use crate::plan::{Plan, PlannedRun, plan};
 use crate::record::{self, Event, ExperimentDir, Journal, PlanRecord, RunResult};
 use crate::run::batch_search;
+use crate::run::engine::check_initial_weights;
 use crate::run::execute::Executor;
 use crate::run::library::Library;
 use crate::run::progress::Display;
@@ -202,6 +203,7 @@ impl Experiment {
     /// What keeps the experiment from being carried out at all. A run that fails is in the report.
     pub fn run(&self, how: &HowToRun<'_>) -> Result<Report> {
         self.require_data()?;
+        self.plan.runs.iter().try_for_each(|run| check_initial_weights(&run.config))?;
         let task = |run: &PlannedRun| Task::new(self.label(run), run.config.clone(), run.key.run);
         let tasks: Vec<_> = self.plan.runs.iter().map(task).collect();
         let _lock = self.begin(how)?;

@@ -8,8 +8,8 @@ use super::Experiment;
 use crate::backend::torch::device::TorchDevice;
 use crate::backend::torch::facts::device_memory;
 use crate::backend::torch::memory::{MemoryEstimate, estimate, largest_batch};
+use crate::host::memory_bytes;
 use crate::plan::run_config::{BackendKind, RunConfig};
-use crate::record::HostFacts;
 
 const GIB: f64 = 1_073_741_824.0;
 
@@ -90,7 +90,7 @@ impl fmt::Display for Preflight {
 impl Experiment {
     /// One for each distinct shape of run on the tch backend.
     pub fn preflight(&self) -> Vec<Preflight> {
-        let host_memory = HostFacts::collect(1).memory_bytes;
+        let host_memory = memory_bytes();
         let mut found: Vec<Preflight> = Vec::new();
         for preflight in self.plan.runs.iter().filter_map(|run| Preflight::of(&run.config, host_memory)) {
             if !found.contains(&preflight) {

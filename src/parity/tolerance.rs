@@ -29,10 +29,13 @@
 //!
 //! | check | tolerance | of |
 //! |---|---|---|
-//! | token loss, logits | 0.1 | absolute |
+//! | token loss, logits | 0.02 | absolute |
 //! | mean loss, warm: losses, val bpb | 0.01 | absolute |
-//! | gradients, warm: parameters | 0.08 | relative, Frobenius norm, each tensor |
-//! | gradients of lambdas | 0.5 | relative, sums over everything that cancel |
+//! | gradients, warm: parameters | 0.05 | relative, Frobenius norm, each tensor |
+//! | gradients of lambdas | 0.3 | relative, sums over everything that cancel |
+//!
+//! Upstream's own bf16 (92d63d4_d3, CPU, eager) is off its float32 by 3.6e-3 in a token's loss, 5.3e-5 in the mean loss,
+//! 1.6e-2 in a gradient and 7.5e-2 in a lambda's: the same size as what is found here.
 //!
 //! *Upstream's noise* is the largest move of upstream's own numbers when its starting parameters are multiplied by
 //! `1 + 1e-7 N(0, 1)`, over three draws; a case brings it along, a number for each step and tensor. At the float32-era
@@ -125,7 +128,7 @@ pub const BPB: Tolerance = Tolerance {
 
 /// Losses and logits of single tokens in bf16.
 pub const FORWARD_BF16: Tolerance =
-    Tolerance { limit: 0.1, reason: "bf16 activations: three decimal digits, through every layer" };
+    Tolerance { limit: 0.02, reason: "bf16 activations: three decimal digits, through every layer" };
 
 /// Mean losses and bits per byte in bf16, one forward pass or along a trajectory.
 pub const MEAN_BF16: Tolerance = Tolerance {
@@ -135,13 +138,13 @@ pub const MEAN_BF16: Tolerance = Tolerance {
 
 /// Gradients and parameters in bf16.
 pub const TENSOR_BF16: Tolerance = Tolerance {
-    limit: 0.08,
+    limit: 0.05,
     reason: "bf16 activations and gradients; Muon's direction is orthogonalised in bf16",
 };
 
 /// Gradients and parameters of lambdas in bf16.
 pub const LAMBDA_BF16: Tolerance =
-    Tolerance { limit: 0.5, reason: "one number from a sum over all activations that cancels" };
+    Tolerance { limit: 0.3, reason: "one number from a sum over all activations that cancels" };
 
 /// How many times upstream's own noise a trajectory may be off: the noise is the largest of only three draws, and
 /// another order of summation moves every step, not the start alone.

@@ -84,8 +84,11 @@ pub fn search(plan: &Plan, threads: usize) -> Result<usize> {
     }
     let start = configs.iter().map(|config| config.batch.device_batch_size).min().unwrap_or(1);
     let most = plan.runs.iter().map(|run| rows_of_step(&run.config)).fold(0, gcd);
+    // An evaluation takes whole micro-batches too.
+    let evaluated = |config: &RunConfig| config.eval.tokens as usize / config.model.sequence_len();
+    let cap = plan.runs.iter().map(|run| evaluated(&run.config)).min().unwrap_or(1);
     let mut last = None;
-    let found = largest(start, most, &mut |rows| {
+    let found = largest(start, most, cap, &mut |rows| {
         for config in &configs {
             match trial(config, rows, threads) {
                 Ok(()) => {}
@@ -110,11 +113,16 @@ fn gcd(a: usize, b: usize) -> usize {
     if b == 0 { a } else { gcd(b, a % b) }
 }
 
-/// The largest power of two that divides `most` and fits, if one row does. Starts near `start`, doubles while it fits or
-/// halves until it does.
-fn largest(start: usize, most: usize, fits: &mut dyn FnMut(usize) -> Result<bool>) -> Result<Option<usize>> {
-    let powers: Vec<usize> =
-        (0..usize::BITS).map(|bit| 1 << bit).take_while(|&rows| rows <= most && most % rows == 0).collect();
+/// The largest power of two up to `cap` that divides `most` and fits, if one row does. Starts near `start`, doubles while it
+/// fits or halves until it does.
+fn largest(
+    start: usize,
+    most: usize,
+    cap: usize,
+    fits: &mut dyn FnMut(usize) -> Result<bool>,
+) -> Result<Option<usize>> {
+    let divides = |rows: &usize| *rows <= most.min(cap) && most.is_multiple_of(*rows);
+    let powers: Vec<usize> = (0..usize::BITS).map(|bit| 1 << bit).take_while(divides).collect();
     let mut index = powers.iter().rposition(|&rows| rows <= start.max(1)).unwrap_or(0);
     let Some(&first) = powers.get(index) else { return Ok(None) };
     if fits(first)? {
@@ -173,7 +181,7 @@ mod tests {
 
     fn found(start: usize, most: usize, limit: usize) -> (Option<usize>, Vec<usize>) {
         let mut tried = Vec::new();
-        let rows = largest(start, most, &mut |rows| {
+        let rows = largest(start, most, 256, &mut |rows| {
             tried.push(rows);
             Ok(rows <= limit)
         });
@@ -187,6 +195,7 @@ mod tests {
         assert_eq!(found(32, 256, 1000), (Some(256), vec![32, 64, 128, 256]));
         assert_eq!(found(4, 12, 100), (Some(4), vec![4]), "8 does not divide 12");
         assert_eq!(found(4, 12, 0), (None, vec![4, 2, 1]));
+        assert_eq!(found(128, 1024, 9999), (Some(256), vec![128, 256]), "no more than an evaluation takes");
         assert_eq!(found(1, 7, 9), (Some(1), vec![1]));
     }
 

@@ -30,6 +30,22 @@ pub fn engine(config: &RunConfig, threads: usize) -> Result<Box<dyn Engine>> {
     engine_from(&config.model, &config.optimizer, &config.backend, threads, |specs| values(specs, config))
 }
 
+/// Reads a run's initial-weights file, if it has one, to see whether it fits: before anything is trained or written.
+///
+/// # Errors
+/// A file that is not there, is not what it was, or has other names or shapes; class `Input`.
+pub fn check_initial_weights(config: &RunConfig) -> Result<()> {
+    if config.init == InitSource::Torch {
+        return Ok(());
+    }
+    match &config.model {
+        ModelConfig::Gpt(model) => values(Gpt::new(model.clone())?.specs(), config),
+        ModelConfig::Microgpt(model) => values(Microgpt::new(model.clone())?.specs(), config),
+        ModelConfig::Bigram(model) => values(Bigram::new(model.clone())?.specs(), config),
+    }
+    .map(drop)
+}
+
 /// Makes an engine whose weights start at what `values` gives for the model's parameters, a vector each.
 ///
 /// # Errors

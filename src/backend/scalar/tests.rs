@@ -4,6 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use proptest::prelude::*;
+use proptest::strategy::ValueTree as _;
 
 use super::*;
 use crate::generate::SplitMix64;
@@ -16,22 +17,31 @@ use crate::model::param::Params;
 use crate::ops::SequenceShape;
 use crate::precision::Precision;
 
-/// A small random GPT: any switch on or off, grouped queries, windows shorter than the sequence, padded vocabulary.
+/// Longest sequence of a random model.
+const MAX_LEN: usize = 9;
+
+/// Sequences, even and odd lengths, a single position among them.
+fn sequences() -> impl Strategy<Value = SequenceShape> {
+    (1_usize..4, 1..=MAX_LEN).prop_map(|(batch, len)| SequenceShape { batch, len })
+}
+
+/// A small random GPT: any switch on or off, one to six heads, grouped queries, widths that are no powers of two,
+/// windows shorter and longer than the sequence, a padded vocabulary.
 fn gpt_configs() -> impl Strategy<Value = GptConfig> {
-    let sizes = (1_usize..4, 0_usize..3, 0_usize..2, 1_usize..4);
+    let heads = proptest::sample::select(&[(1, 1), (2, 1), (2, 2), (3, 1), (3, 3), (4, 2), (6, 2)][..]);
+    let sizes = (1_usize..4, heads, 1_usize..4);
     let switches = (any::<bool>(), any::<bool>(), any::<bool>(), any::<bool>(), any::<bool>());
-    let windows = proptest::collection::vec(0_usize..8, 3);
-    (sizes, switches, windows).prop_map(|((n_layer, heads, grouped, half), switches, windows)| {
+    let windows = proptest::collection::vec(0..=MAX_LEN, 3);
+    (sizes, switches, windows).prop_map(|((n_layer, (n_head, n_kv_head), half), switches, windows)| {
         let (softcap, value_embeds, smear, backout, qk_scale) = switches;
-        let n_head = 1 << heads;
         let n_embd = n_head * 2 * half;
         GptConfig {
-            sequence_len: 8,
+            sequence_len: MAX_LEN,
             vocab_size: 7,
             padded_vocab_size: 9,
             n_layer,
             n_head,
-            n_kv_head: (n_head >> grouped).max(1),
+            n_kv_head,
             n_embd,
             windows: windows[..n_layer].to_vec(),
             rotary_base: 100.0,
@@ -61,7 +71,7 @@ fn gpt_configs() -> impl Strategy<Value = GptConfig> {
 fn microgpt_configs() -> impl Strategy<Value = MicrogptConfig> {
     (1_usize..3, 1_usize..4, 1_usize..4, any::<bool>(), any::<bool>()).prop_map(
         |(n_layer, n_head, head_dim, tie_lm_head, input_rmsnorm)| MicrogptConfig {
-            sequence_len: 6,
+            sequence_len: MAX_LEN,
             vocab_size: 7,
             n_layer,
             n_head,
@@ -76,7 +86,7 @@ fn microgpt_configs() -> impl Strategy<Value = MicrogptConfig> {
 
 fn bigram_configs() -> impl Strategy<Value = BigramConfig> {
     (1_usize..6, any::<bool>(), any::<bool>()).prop_map(|(n_embd, tie_lm_head, input_rmsnorm)| BigramConfig {
-        sequence_len: 6,
+        sequence_len: MAX_LEN,
         vocab_size: 7,
         n_embd,
         norm_eps: 1e-5,
@@ -84,6 +94,40 @@ fn bigram_configs() -> impl Strategy<Value = BigramConfig> {
         input_rmsnorm,
         init_std: 0.08,
     })
+}
+
+/// What a property says of random configurations it says of every switch in both positions, and of every odd shape.
+#[test]
+fn configurations_cover_every_switch_both_ways() {
+    fn draw<T: std::fmt::Debug>(strategy: &impl Strategy<Value = T>) -> Vec<T> {
+        let mut runner = proptest::test_runner::TestRunner::deterministic();
+        (0..64).map(|_| strategy.new_tree(&mut runner).unwrap().current()).collect()
+    }
+    fn both<T>(name: &str, drawn: &[T], on: impl Fn(&T) -> bool) {
+        let count = drawn.iter().filter(|drawn| on(drawn)).count();
+        assert!((4..=60).contains(&count), "{name}: {count} of 64");
+    }
+    let drawn = draw(&(gpt_configs(), sequences()));
+    both("softcap", &drawn, |(gpt, _)| gpt.softcap.is_some());
+    both("value embeddings", &drawn, |(gpt, _)| gpt.value_embeds.is_some());
+    both("smear", &drawn, |(gpt, _)| gpt.smear_channels.is_some());
+    both("backout", &drawn, |(gpt, _)| gpt.backout);
+    both("QK scale", &drawn, |(gpt, _)| gpt.qk_scale != 1.0);
+    both("grouped queries", &drawn, |(gpt, _)| gpt.n_kv_head < gpt.n_head);
+    both("power of two", &drawn, |(gpt, _)| gpt.n_embd.is_power_of_two());
+    both("odd length", &drawn, |(_, sequence)| sequence.len % 2 == 1);
+    both("short window", &drawn, |(gpt, sequence)| gpt.windows.iter().any(|w| w + 1 < sequence.len));
+    for depth in 1..=3 {
+        both("depth", &drawn, |(gpt, _)| gpt.n_layer == depth);
+    }
+    let drawn = draw(&microgpt_configs());
+    both("microgpt: tied", &drawn, |config| config.tie_lm_head);
+    both("microgpt: input norm", &drawn, |config| config.input_rmsnorm);
+    both("microgpt: odd width", &drawn, |config| config.n_embd % 2 == 1);
+    let drawn = draw(&bigram_configs());
+    both("bigram: tied", &drawn, |config| config.tie_lm_head);
+    both("bigram: input norm", &drawn, |config| config.input_rmsnorm);
+    both("bigram: odd width", &drawn, |config| config.n_embd % 2 == 1);
 }
 
 /// Weights away from every special value, so that each path of a model carries gradient.
@@ -155,7 +199,7 @@ fn check_central_differences<M: Network>(network: &M, seed: u64) -> Result<(), T
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 48, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
 
     #[test]
     fn gpt_gradients_are_central_differences(config in gpt_configs(), seed: u64) {

@@ -8,6 +8,7 @@ pub(super) fn logits(device: TorchDevice) -> usize {
 }
 
 /// Attention scores of a block of queries; a block of one key/value head may exceed it.
+#[cfg(feature = "tch")]
 pub(super) fn scores(device: TorchDevice) -> usize {
     by_device(device, 1 << 20, 1 << 28)
 }

@@ -128,6 +128,19 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_library_exchanged_after_the_build_is_known_by_its_wheel() {
+        let wheel = tempfile::tempdir().unwrap();
+        let library = wheel.path().join("lib/libtorch_cpu.so");
+        let found = || loaded_version(library.to_str().unwrap());
+        assert_eq!(found(), None);
+        std::fs::write(wheel.path().join("version.py"), "debug = False\n__version__ = '2.9.1+cu128'\n")
+            .unwrap();
+        assert_eq!(found().as_deref(), Some("2.9.1+cu128"));
+        std::fs::write(wheel.path().join("build-version"), "2.9.0\n").unwrap();
+        assert_eq!(found().as_deref(), Some("2.9.0"));
+    }
+
+    #[test]
     fn the_loaded_libtorch_is_the_one_tch_is_made_for() {
         let facts = torch_facts().unwrap();
         assert_eq!(facts.version.split('+').next(), Some(super::super::device::LIBTORCH_VERSION));

@@ -36,10 +36,11 @@ pub fn estimate(
     rows: usize,
 ) -> Option<MemoryEstimate> {
     let ModelConfig::Gpt(config) = model else { return None };
-    let (compute, copies, widened) = match precision {
-        Precision::F32 => (4, 0, 0),
-        // A copy that products read; float32 copies of both factors of a weight gradient where they are not fused.
-        Precision::Bf16 => (2, 2, 4),
+    // Bytes of an activation; of the copy that products read; of the float32 copies of both factors of a weight gradient
+    // where they are not fused; and of what Muon holds for each element of a stack.
+    let (compute, copies, widened, stacked) = match precision {
+        Precision::F32 => (4, 0, 0, 24),
+        Precision::Bf16 => (2, 2, 4, 12),
     };
     let (matrices, lm_head, tables) = parameters(config);
     // Master, gradient and the moments: Muon keeps one, AdamW two. Tables and their moments are in the compute type.
@@ -48,19 +49,21 @@ pub fn estimate(
     let (channels, kv) = (config.n_embd as u64, config.kv_dim() as u64);
     // x, h, q, o, h2 and u of 4 C; k and v. Norms keep a float32 a row or a head, attention one a head.
     let layer = (9 * channels + 2 * kv) * compute + 4 * (2 + 3 * config.n_head as u64);
-    // Embedding, x0, kept, its gradient, dx, dx0; relu^2 and its gradient of 4 C each, and in the attention's backward
-    // float32 copies of all it reads and writes, of which the larger counts.
+    // Embedding, x0, kept, its gradient, dx, dx0: they live through the loss and the backward.
+    let stream = 6 * channels * compute;
+    // relu^2 and its gradient of 4 C each, and in the attention's backward float32 copies of all it reads and writes.
     let mlp = 8 * channels * compute + 5 * channels * widened;
     let attention = 4 * (5 * channels + 4 * kv);
-    let once = 6 * channels * compute + mlp.max(attention);
-    let activations = tokens * (config.n_layer as u64 * layer + once);
-    let chunk = (chunks::logits(device) as u64).min(tokens * config.vocab_size as u64) * (12 + compute);
-    let largest = config.padded_vocab_size as u64 * channels;
-    let adamw = largest * (12 + if precision == Precision::Bf16 { 8 } else { 0 });
-    let block = 4 * channels * channels;
-    let muon = block.max((chunks::stacked(device) as u64).min(matrices)) * 16;
-    let scores = (chunks::scores(device) as u64) * 8;
-    let workspace = chunk.max(scores).max(adamw.max(muon).saturating_sub(activations));
+    let backward = tokens * mlp.max(attention);
+    let activations = tokens * (config.n_layer as u64 * layer + stream) + backward;
+    // Three float32 numbers a logit. The loss is done before the backward of the blocks starts, the optimizer after.
+    let loss = (chunks::logits(device) as u64).min(tokens * config.vocab_size as u64) * 12;
+    let alike = config.n_layer as u64 * 4 * channels * channels;
+    let muon = (chunks::stacked(device) as u64).max(4 * channels * channels).min(alike) * stacked;
+    // Float32 temporaries of the largest tensor; in bfloat16 also of its value and moments.
+    let adamw =
+        config.padded_vocab_size as u64 * channels * if precision == Precision::Bf16 { 20 } else { 12 };
+    let workspace = loss.saturating_sub(backward).max(muon.max(adamw).saturating_sub(activations));
     let overhead = if device == TorchDevice::Cpu { 0 } else { CUDA_OVERHEAD };
     Some(MemoryEstimate { parameters, activations, workspace: workspace + overhead })
 }
@@ -118,14 +121,7 @@ pub const CPU_LIMIT: &str = "NANORUN_TCH_CPU_BYTES";
 #[cfg(feature = "tch")]
 pub(super) fn limit_cpu() {
     let told = std::env::var(CPU_LIMIT).ok().and_then(|text| text.parse().ok());
-    super::shim::cpu_limit(told.or_else(machine_memory).unwrap_or(u64::MAX));
-}
-
-#[cfg(feature = "tch")]
-fn machine_memory() -> Option<u64> {
-    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
-    let line = text.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
-    line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok().map(|kibibytes| kibibytes * 1024)
+    super::shim::cpu_limit(told.or_else(crate::host::memory_bytes).unwrap_or(u64::MAX));
 }
 
 /// Starts counting the peak anew.
