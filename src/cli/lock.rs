@@ -26,8 +26,8 @@ pub(super) fn lock(args: &LockArgs) -> Result<Option<Class>> {
         return Err(Error::input("the pins would not hold for every cell")
             .file(&args.manifest)
             .key("data.sha256")
-            .expected("shards that the manifest itself names, the same in every cell")
-            .help("pin without --profile and --set; a layer or cell that names other shards has no pins"));
+            .expected("the same shards in every cell")
+            .help("a cell that names other shards drops the pins: give it a manifest of its own"));
     }
     let changed = text != experiment.manifest.text;
     if changed {

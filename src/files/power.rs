@@ -22,7 +22,7 @@ pub(crate) enum Left {
     /// Names have, and files have their length, but zeros for content.
     NamesAndZeros,
     /// Some names and parts of some files, by a seed.
-    Some(u64),
+    Part(u64),
     /// All of it is there: the process died, the machine did not.
     Everything,
 }
@@ -30,7 +30,7 @@ pub(crate) enum Left {
 impl Left {
     /// Every kind, with a few seeds.
     pub(crate) fn all() -> impl Iterator<Item = Self> {
-        let some = (1..=3).map(Self::Some);
+        let some = (1..=3).map(Self::Part);
         [Self::Nothing, Self::NamesOnly, Self::NamesAndZeros, Self::Everything].into_iter().chain(some)
     }
 }
@@ -97,7 +97,7 @@ impl PowerCut {
     pub(crate) fn leave(&self, left: Left, place: &Path) {
         let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let mut random = match left {
-            Left::Some(seed) => seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1,
+            Left::Part(seed) => seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1,
             _ => 1,
         };
         state.1.write(0, left, &mut random, place);
@@ -231,14 +231,14 @@ impl Disk {
                         zeros
                     }
                     Left::Everything => now.clone(),
-                    Left::Some(_) => torn(draw(now.len() + 1)),
+                    Left::Part(_) => torn(draw(now.len() + 1)),
                 };
                 fs::write(place, content).unwrap();
             }
             Node::Dir { synced, changes, .. } => {
                 let reached = match left {
                     Left::Nothing => 0,
-                    Left::Some(_) => draw(changes.len() + 1),
+                    Left::Part(_) => draw(changes.len() + 1),
                     _ => changes.len(),
                 };
                 let mut entries = synced.clone();

@@ -16,7 +16,7 @@ use crate::error::Result;
 use crate::files::Files;
 use crate::manifest::{Manifest, Options};
 use crate::plan::plan;
-use crate::record::{RunDir, RunResult};
+use crate::record::{HostFacts, RunDir, RunResult, Timings};
 use crate::train::checkpoint::CheckpointStore;
 use crate::train::observer::{Event, Observer, Origin};
 
@@ -167,7 +167,7 @@ impl Observer for Seen {
 
 /// Everything of a result that is no timing and no fact of the host.
 fn exact(result: &RunResult) -> RunResult {
-    RunResult { timings: Default::default(), host: Default::default(), ..result.clone() }
+    RunResult { timings: Timings::default(), host: HostFacts::default(), ..result.clone() }
 }
 
 #[track_caller]
