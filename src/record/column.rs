@@ -6,8 +6,7 @@
 use std::path::{Path, PathBuf};
 
 use polars::prelude::{
-    Column as PolarsColumn, DataFrame, KeyValueMetadata, NamedFrom as _, ParquetWriter,
-    PolarsResult, Series,
+    Column as PolarsColumn, DataFrame, KeyValueMetadata, NamedFrom as _, ParquetWriter, PolarsResult, Series,
 };
 
 use super::seal;

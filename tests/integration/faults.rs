@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::io::BufRead as _;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use nanorun::files::Files;
 use nanorun::record::{RunRow, read_table};
@@ -42,7 +42,7 @@ fn arguments(results: &str) -> [&str; 9] {
 /// Waits until `there` is true; a minute at most.
 #[track_caller]
 fn wait_for(what: &str, there: impl Fn() -> bool) {
-    let waited = Instant::now();
+    let waited = nanorun::files::now();
     while !there() {
         assert!(waited.elapsed() < Duration::from_secs(60), "{what} did not happen");
         std::thread::sleep(Duration::from_millis(5));
