@@ -57,7 +57,7 @@ pub(super) fn read(bytes: &[u8]) -> Result<Tokenizer, TokenizerPickleError> {
 
     let ranks = dict("mergeable_ranks")?;
     let mut tokens: Vec<Option<&[u8]>> = vec![None; ranks.len()];
-    let mut seen = std::collections::HashSet::with_capacity(ranks.len());
+    let mut seen = std::collections::BTreeSet::new();
     for item in ranks {
         let (Node::Bytes(token), Node::Int(id)) = item else { return Err(E::Field("mergeable_ranks")) };
         // Before it is copied: a pickle can name one long value any number of times.
@@ -70,7 +70,7 @@ pub(super) fn read(bytes: &[u8]) -> Result<Tokenizer, TokenizerPickleError> {
 
     let names = dict("special_tokens")?;
     let mut specials: Vec<Option<&str>> = vec![None; names.len()];
-    let mut seen = std::collections::HashSet::with_capacity(names.len());
+    let mut seen = std::collections::BTreeSet::new();
     for item in names {
         let (Node::Str(name), Node::Int(id)) = item else { return Err(E::Field("special_tokens")) };
         if name.len() > MAX_TOKEN_BYTES || !seen.insert(name) {

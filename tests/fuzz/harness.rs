@@ -7,7 +7,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, Once, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use nanorun::hash::Digest;
 
@@ -104,12 +104,12 @@ fn start_watching() {
             *lock(&PANIC) = Some(info.to_string().replace('\n', " "));
         }));
         std::thread::spawn(|| {
-            let mut before = (INPUTS.load(Ordering::Relaxed), Instant::now());
+            let mut before = (INPUTS.load(Ordering::Relaxed), nanorun::files::now());
             loop {
                 std::thread::sleep(Duration::from_secs(1));
                 let now = INPUTS.load(Ordering::Relaxed);
                 if now % 2 == 0 || now != before.0 {
-                    before = (now, Instant::now());
+                    before = (now, nanorun::files::now());
                 } else if before.1.elapsed() > PATIENCE {
                     eprintln!("fuzz: an input takes longer than {PATIENCE:?}");
                     std::process::abort();
@@ -137,7 +137,7 @@ impl<'a> Target<'a> {
     pub(crate) fn run(&self) {
         let _alone = lock(&ALONE);
         start_watching();
-        let started = Instant::now();
+        let started = nanorun::files::now();
         let time = Duration::from_secs(setting("NANORUN_FUZZ_SECONDS").unwrap_or(1));
         let mut rng = Rng(setting("NANORUN_FUZZ_SEED").unwrap_or(1));
         let mut coverage = Coverage::new();
