@@ -3,20 +3,17 @@
 use serde_json::{Map, Value, json};
 
 use crate::error::{Class, Error, Result};
-use crate::experiment::Experiment;
 use crate::files::Files;
-use crate::manifest::{Manifest, Options, with_pins};
-use crate::plan::run_config::DataConfig;
+use crate::manifest::{Manifest, with_pins};
 
 use super::args::LockArgs;
 use super::output::Output;
-use super::{environment, experiment, options};
+use super::{experiment, options};
 
 /// Writes `[data.sha256]`; everything else in the manifest stays as it is.
 pub(super) fn lock(args: &LockArgs) -> Result<Option<Class>> {
     let experiment = experiment(&args.manifest, &args.common)?;
     experiment.require_present()?;
-    own_data(&experiment, args)?;
     let pins = experiment.pins()?;
     let pins: Vec<(String, String)> =
         pins.into_iter().map(|(name, digest)| (name, digest.to_string())).collect();
@@ -46,35 +43,4 @@ pub(super) fn lock(args: &LockArgs) -> Result<Option<Class>> {
         output.note(&format!("{what} {}", args.manifest.display()));
     }
     Ok(None)
-}
-
-/// Pins stand in the manifest itself: they must not be those of a profile's data, or of an override's.
-fn own_data(experiment: &Experiment, args: &LockArgs) -> Result<()> {
-    let manifest = &experiment.manifest;
-    if manifest.profile.is_none() && manifest.sets.is_empty() && manifest.env.is_empty() {
-        return Ok(());
-    }
-    let env = environment().filter(|(name, _)| !manifest.env.contains_key(name)).collect();
-    let own = Experiment::load(
-        &args.manifest,
-        &Options { profile: None, sets: Vec::new(), env },
-        &args.common.results,
-    )?;
-    let data = |experiment: &Experiment| {
-        let mut found: Vec<DataConfig> = Vec::new();
-        for run in &experiment.plan.runs {
-            if !found.contains(&run.config.data) {
-                found.push(run.config.data.clone());
-            }
-        }
-        found
-    };
-    if data(experiment) == data(&own) {
-        return Ok(());
-    }
-    Err(Error::input("the profile or an override names other data than the manifest itself")
-        .file(&args.manifest)
-        .key("data.sha256")
-        .expected("the manifest's own data: pins stand in its [data.sha256]")
-        .help("lock without --profile, --set and NANORUN_DATA__ variables"))
 }

@@ -15,7 +15,7 @@ fn blessed() -> Place {
 }
 
 fn verify(place: &Place, more: &[&str]) -> Ended {
-    place.run(&[&["verify", "m.toml", "--baseline", "b.toml", "--quiet"], more].concat())
+    place.run(&[&["verify", "m.toml", "--baseline", "b.toml", "--quiet"][..], more].concat())
 }
 
 #[test]
