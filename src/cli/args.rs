@@ -238,7 +238,7 @@ pub(super) struct SampleArgs {
 /// `nanorun parity`
 #[derive(Debug, Clone, Args)]
 pub(super) struct ParityArgs {
-    /// Case directories (default: those of the project, tests/fixtures/parity/*)
+    /// Cases, or directories of them (default: the project's, tests/fixtures/parity and parity_shapes)
     #[arg(value_name = "DIR")]
     pub(super) cases: Vec<PathBuf>,
     /// The backend to check: cpu, tch or scalar

@@ -2,16 +2,18 @@
 
 use super::case::{Case, Greedy};
 use super::check::{Check, Worst, relative_frobenius, ulps};
+use super::idle::{idle_lambdas, without};
 use super::subject::{ParitySubject, argmax};
 use super::tolerance::{
-    EXACT, FORWARD_BF16, GRADIENT, GRADIENT_MOST, LAMBDA_BF16, LAMBDA_GRADIENT, LOGIT, LOSS_MOST, MEAN_BF16,
-    MEAN_LOSS, NORMAL_ULPS, TENSOR_BF16, TOKEN_LOSS, Tolerance,
+    EXACT, FORWARD_BF16, GRADIENT, GRADIENT_MOST, IDLE_GRADIENT, LAMBDA_BF16, LAMBDA_GRADIENT, LOGIT,
+    LOSS_MOST, MEAN_BF16, MEAN_LOSS, NORMAL_ULPS, TENSOR_BF16, TOKEN_LOSS, Tolerance,
 };
 use super::{CaseReport, ParityConfig};
 use crate::error::Result;
 use crate::model::init::initial_values;
 use crate::model::param::{Init, ParamGroup, ParamSpec};
 use crate::ops::SequenceShape;
+use crate::precision::Precision;
 
 /// What the configuration alone decides: parameter counts, FLOPs and initial weights.
 pub(super) fn configuration_checks(
@@ -86,7 +88,9 @@ pub(super) fn forward_checks(
     let batch = case.forward_batch()?;
     let precision = subject.precision();
     let token = TOKEN_LOSS.wide(case.sizes.n_embd, LOSS_MOST).or_bf16(FORWARD_BF16, precision);
-    subject.set_params(&case.params("forward_params", specs)?)?;
+    let values = case.params("forward_params", specs)?;
+    subject.set_params(&values)?;
+    let idle = idle_lambdas(specs, &values, case.sizes.n_layer);
 
     let losses = subject.losses(batch.inputs, batch.targets, batch.sequence)?;
     let mut masked_targets = batch.targets.to_vec();
@@ -117,7 +121,8 @@ pub(super) fn forward_checks(
     }
     let (tail, expected) = case.logits_tail()?;
     // A float's spacing grows with its size.
-    let largest = expected.iter().fold(1.0_f64, |largest, logit| largest.max(f64::from(logit.abs())));
+    let sizes = expected.iter().map(|logit| f64::from(logit.abs())).filter(|size| size.is_finite());
+    let largest = sizes.fold(1.0_f64, f64::max);
     let logit = Tolerance { limit: LOGIT.limit * largest, ..LOGIT };
     let logit = logit.wide(case.sizes.n_embd, LOSS_MOST).or_bf16(FORWARD_BF16, precision);
     report.checks.push(logits_check(case, &logits, tail, expected, logit));
@@ -137,11 +142,24 @@ pub(super) fn forward_checks(
     let grads = subject.grads()?;
     token_loss.see_values(at("training"), &train_losses, token_losses, token);
     let expected = case.params("forward_grads", specs)?;
-    let gradients = gradient_check(specs, &grads, &expected, |spec| {
+    let (found, compared) = (without(&grads, &idle), without(&expected, &idle));
+    let gradients = gradient_check(&without(specs, &idle), &found, &compared, |spec| {
         let tolerance = if is_lambda(spec) { LAMBDA_GRADIENT } else { GRADIENT };
         tolerance.wide(case.sizes.n_embd, GRADIENT_MOST).or_bf16(tensor_bf16(spec), precision)
     });
     report.checks.extend([token_loss.finish(), gradients]);
+    if !idle.is_empty() && precision == Precision::F32 {
+        let mut gradients = Worst::new("gradients of idle lambdas");
+        for index in idle {
+            for (side, values) in [("found", &grads), ("upstream", &expected)] {
+                let name = specs.get(index).map_or("", |spec| &spec.name);
+                for gradient in values.get(index).into_iter().flatten() {
+                    gradients.see(|| format!("{name}, {side}"), f64::from(gradient.abs()), IDLE_GRADIENT);
+                }
+            }
+        }
+        report.checks.push(gradients.finish());
+    }
     Ok(())
 }
 

@@ -9,6 +9,7 @@ mod check;
 mod config;
 mod engine;
 mod forward;
+mod idle;
 mod report;
 mod subject;
 pub mod tolerance;

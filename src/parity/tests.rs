@@ -361,7 +361,7 @@ fn tables() {
     ];
     insta::assert_snapshot!("text", text(&reports));
     insta::assert_snapshot!("markdown", markdown(&reports));
-    insta::assert_snapshot!("json", serde_json::to_string_pretty(&reports[2].checks[5]).unwrap());
+    insta::assert_snapshot!("json", serde_json::to_string_pretty(&reports[2].checks[4]).unwrap());
 }
 
 /// A case that can be damaged.

@@ -2,6 +2,7 @@
 
 use super::check::{Check, Worst, relative_frobenius};
 use super::forward::{counted, mean, tensor_bf16};
+use super::idle::{idle_lambdas, without};
 use super::subject::{ParityConfig, ParitySubject};
 use super::tolerance::{
     BF16_UNIT, BPB, BPB_MOST, IDLE_GRADIENT, IDLE_STEP, LOSS_MOST, MEAN_BF16, SCHEDULE, STEP_0, TRAIN_LOSS,
@@ -9,7 +10,7 @@ use super::tolerance::{
 };
 use super::{Case, CaseReport, Trajectory};
 use crate::error::Result;
-use crate::model::param::{ParamGroup, ParamSpec};
+use crate::model::param::ParamSpec;
 use crate::optim::config::GroupConfig;
 use crate::precision::Precision;
 
@@ -45,6 +46,12 @@ pub(super) fn warm_checks(
     let bpb = BPB.wide(case.sizes.n_embd, BPB_MOST);
     let start = case.params("forward_params", specs)?;
     let run = train(case, reference, &start, reference.steps.len(), subject)?;
+    let idle = idle_lambdas(specs, &start, case.sizes.n_layer);
+    let moving = without(specs, &idle);
+    for spec in idle.iter().filter_map(|index| specs.get(*index)) {
+        report
+            .skip(&format!("warm: {}", spec.name), "it has no effect in this model, its steps are rounding");
+    }
 
     bpb_check(
         "warm: val bpb before",
@@ -69,16 +76,23 @@ pub(super) fn warm_checks(
             let polar = if rounds_its_update(config, spec) { BF16_UNIT.of(step) } else { STEP_0 };
             STEP_0.or(polar).or_bf16(tensor_bf16(spec), precision)
         };
-        let (name, found) = ("warm: parameters after step 0", &run.params_after_step_0);
-        report.checks.push(first_step_check(name, specs, &start, found, &expected, tolerance));
+        let name = "warm: parameters after step 0";
+        let (found, expected) = (without(&run.params_after_step_0, &idle), without(&expected, &idle));
+        report.checks.push(first_step_check(
+            name,
+            &moving,
+            &without(&start, &idle),
+            &found,
+            &expected,
+            tolerance,
+        ));
     } else {
         report.skip("warm: parameters after step 0", "needs warm_params_after_step_0");
     }
     if case.has("warm_params_final") {
         let mut params = Worst::new("warm: parameters at the end");
-        for ((spec, found), expected) in
-            specs.iter().zip(&run.params_final).zip(case.params("warm_params_final", specs)?)
-        {
+        let (found, expected) = (without(&run.params_final, &idle), case.params("warm_params_final", specs)?);
+        for ((spec, found), expected) in moving.iter().zip(&found).zip(without(&expected, &idle)) {
             let noise = reference.final_param_noise.get(&spec.name).copied().unwrap_or(0.0);
             let tolerance = WARM_PARAMS.or_noise(noise).or_bf16(tensor_bf16(spec), precision);
             params.see(|| spec.name.clone(), relative_frobenius(found, &expected), tolerance);
@@ -130,21 +144,16 @@ pub(super) fn train_checks(
         return Ok(());
     }
     let expected = case.params("train_params_after_step_0", specs)?;
-    let idle = idle_lambdas(specs, &start);
-    let is_idle = |index: &usize| idle.contains(index);
-    let pick = |values: &[Vec<f32>]| -> Vec<Vec<f32>> {
-        let kept = values.iter().enumerate().filter(|(index, _)| !is_idle(index));
-        kept.map(|(_, values)| values.clone()).collect()
-    };
-    let moving: Vec<ParamSpec> =
-        specs.iter().enumerate().filter(|(index, _)| !is_idle(index)).map(|(_, spec)| spec.clone()).collect();
+    let idle = idle_lambdas(specs, &start, case.sizes.n_layer);
+    let moving = without(specs, &idle);
     let tolerance = |spec: &ParamSpec, step: f64| {
         let polar = if rounds_its_update(config, spec) { BF16_UNIT.of(step) } else { TRAIN_STEP_0 };
         TRAIN_STEP_0.or(polar)
     };
-    let found = pick(&run.params_after_step_0);
-    let name = "train: parameters after step 0";
-    report.checks.push(first_step_check(name, &moving, &pick(&start), &found, &pick(&expected), tolerance));
+    let found = without(&run.params_after_step_0, &idle);
+    let (name, before) = ("train: parameters after step 0", without(&start, &idle));
+    let after = without(&expected, &idle);
+    report.checks.push(first_step_check(name, &moving, &before, &found, &after, tolerance));
     if idle.is_empty() {
         return Ok(());
     }
@@ -172,20 +181,6 @@ pub(super) fn train_checks(
     }
     report.checks.extend([gradients.finish(), steps.finish()]);
     Ok(())
-}
-
-/// Lambdas whose gradient is zero in exact arithmetic: while every projection is zero, the residual and x0 lambdas and
-/// the backout lambda only scale one vector that a norm follows. What is left of their gradients is rounding, which
-/// Adam's first step divides by itself: a step of up to one learning rate, in a direction that means nothing.
-fn idle_lambdas(specs: &[ParamSpec], start: &[Vec<f32>]) -> Vec<usize> {
-    let mut projections = specs.iter().zip(start).filter(|(spec, _)| spec.name.ends_with("c_proj.weight"));
-    if !projections.all(|(_, values)| values.iter().all(|value| *value == 0.0)) {
-        return Vec::new();
-    }
-    let idle = |spec: &ParamSpec| {
-        matches!(spec.group, ParamGroup::Resid | ParamGroup::X0) || spec.name == "backout_lambda"
-    };
-    specs.iter().enumerate().filter(|(_, spec)| idle(spec)).map(|(index, _)| index).collect()
 }
 
 /// Whether a parameter's update is rounded to bf16: Muon's before the float32 era.

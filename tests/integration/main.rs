@@ -14,6 +14,7 @@ mod help;
 mod interrupt;
 mod layering;
 mod misfits;
+mod parity;
 mod oracle;
 mod readme;
 mod reproduce;
