@@ -2,7 +2,7 @@
 //! from the backend's pool, and what is left are a few small things of the host.
 //!
 //! A binary of its own, because a global allocator counts for everything in it.
-#![allow(missing_docs, clippy::unwrap_used)]
+#![allow(missing_docs, clippy::unwrap_used, clippy::print_stdout)]
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;

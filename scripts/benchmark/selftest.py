@@ -159,9 +159,14 @@ def recording(root: Path, place: Path) -> None:
     check("runs" not in record["shapes"]["d4_t512"] and "d4_t512 pair eager-1" in record["left_out"], "no time was kept")
     _, record, _ = session(root, place / "parts", 1e-6, 1)
     check(len(record["shapes"]["d4_t512"]["runs"]) == 4 and record["left_out"] == [], "the session did not go on")
+    kept = place / "parts" / "out" / "record.json"
+    kept.write_text(kept.read_text(encoding="utf-8").replace('"commit": "', '"commit": "0', 2), encoding="utf-8")
+    refused(lambda: session(root, place / "parts", 1e-6, 2), "`software` is not of this session")
+    record["software"]["nanorun"]["commit"] = "another"
+    kept.write_text(json.dumps(record), encoding="utf-8")
     _, record, _ = session(root, place / "parts", 1e-6, 2)
     check(len(record["shapes"]["d4_t512"]["runs"]) == 8 and len(record["calls"]) == 3, "it began anew")
-    (place / "parts" / "out" / "record.json").write_text(json.dumps(record | {"threads": 7}), encoding="utf-8")
+    kept.write_text(json.dumps(record | {"threads": 7}), encoding="utf-8")
     refused(lambda: session(root, place / "parts", 1e-6, 2), "cannot be continued")
 
     status, record, _ = session(root, place / "apart", 3e-3, 1)

@@ -92,7 +92,7 @@ class Session:
             return
         found = json.loads(path.read_text(encoding="utf-8"))
         for key in IDENTITY:
-            if found.get(key) != json.loads(json.dumps(self.record[key])):
+            if identity(found, key) != identity(json.loads(json.dumps(self.record)), key):
                 raise Failure(
                     f"{path}: its `{key}` is not of this session, so it cannot be continued.\n"
                     "Give another --out, or remove that record."
@@ -283,6 +283,14 @@ def report(run: Run, shape: Shape) -> None:
         f"  {run.side} {run.mode}: {run.tokens_per_second(shape.tokens_per_step):,.0f} tok/s, "
         f"{run.wall_seconds:.1f} s, {run.peak_memory_bytes / 2**20:,.0f} MiB, val bpb {run.final_bpb:.6f}"
     )
+
+
+def identity(record: dict[str, object], key: str) -> object:
+    """The part that must be equal. Of nanorun that is the binary: a commit beside it, such as of a record, is none."""
+    value = record.get(key)
+    if key == "software" and isinstance(value, dict) and value.get("nanorun"):
+        return value | {"nanorun": value["nanorun"].get("binary_sha256")}
+    return value
 
 
 def scaled(shape: Shape, depth: int, length: int) -> Shape:

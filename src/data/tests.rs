@@ -1,5 +1,6 @@
 //! Equality with upstream, against what its own code produced; and what a user reads when data are bad.
 
 mod bad_input;
+mod pickle;
 mod packing_rules;
 mod upstream;

@@ -38,10 +38,10 @@ pub struct Jobs {
 impl fmt::Display for Jobs {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { count, threads, reason } = self;
-        let (runs, s) = (if *count == 1 { "one run" } else { "runs" }, if *threads == 1 { "" } else { "s" });
+        let s = if *threads == 1 { "" } else { "s" };
         match count {
-            1 => write!(f, "{runs} at a time on {threads} thread{s} ({reason})"),
-            _ => write!(f, "{count} {runs} side by side, {threads} thread{s} each ({reason})"),
+            1 => write!(f, "one run at a time ({reason})"),
+            _ => write!(f, "{count} runs side by side, {threads} thread{s} each ({reason})"),
         }
     }
 }
@@ -56,14 +56,16 @@ impl Experiment {
         let on_cores = !self.shares_a_device();
         let small = runs.iter().all(|run| run.sizes.params.total <= SMALL);
         let one = |reason| Jobs { count: 1, threads: threads.max(1), reason };
-        if waiting < 2 || threads < 2 {
-            one(if waiting < 2 { "no other is waiting" } else { "there is one thread" })
+        if waiting < 2 {
+            one("no other is waiting")
         } else if !on_cores {
             one("on tch, threads are part of the environment class")
         } else if self.asks_for_speed() {
             one("speed is judged, which needs the machine alone")
         } else if !small {
             one("models this large keep all threads busy")
+        } else if threads < 2 {
+            one("there is one thread")
         } else {
             let count = waiting.min(threads);
             Jobs { count, threads: threads / count, reason: "small models leave threads idle" }
@@ -83,7 +85,10 @@ mod tests {
     use super::*;
     use crate::manifest::Options;
 
-    fn jobs(sets: &[&str], threads: usize) -> Jobs {
+    const SEEDS: &str = "matrix = { 'run.seed' = [1, 2, 3] }";
+
+    /// Of a manifest that ends with `matrix`.
+    fn jobs_of(matrix: &str, sets: &[&str], threads: usize) -> Jobs {
         let text = r#"
             name = "jobs"
             upstream.commit = "92d63d4"
@@ -94,15 +99,18 @@ mod tests {
             train = { device_batch_size = 2, total_batch_size = 128 }
             data.vocab_size = 512
             data.tokenizer.path = "not/here"
-            matrix = { "run.seed" = [1, 2, 3] }
         "#;
         let place = tempfile::tempdir().unwrap();
         let path = place.path().join("jobs.toml");
-        std::fs::write(&path, text).unwrap();
+        std::fs::write(&path, format!("{text}\n{matrix}\n")).unwrap();
         let sets = sets.iter().map(|set| (*set).to_owned()).collect();
         let options = Options { sets, ..Options::default() };
         let experiment = Experiment::load(&path, &options, Path::new("results")).unwrap();
         experiment.jobs(threads, &vec![true; experiment.plan.runs.len()])
+    }
+
+    fn jobs(sets: &[&str], threads: usize) -> Jobs {
+        jobs_of(SEEDS, sets, threads)
     }
 
     #[test]
@@ -111,13 +119,13 @@ mod tests {
         assert_eq!(of(jobs(&[], 2)), (2, 1));
         assert_eq!(of(jobs(&[], 8)), (3, 2));
         assert_eq!(of(jobs(&[], 1)), (1, 1));
-        assert_eq!(of(jobs(&["matrix.run.seed=[1]"], 2)), (1, 2));
+        assert_eq!(of(jobs_of("", &[], 2)), (1, 2));
         assert_eq!(of(jobs(&["model.depth=8"], 2)), (1, 2));
         assert_eq!(of(jobs(&["run.backend=\"tch\""], 2)), (1, 2));
-        let axes = "matrix={\"run.seed\"=[1,2],\"schedule.warmdown\"=[\"linear\",\"sqrt\"]}";
-        let control = "scorecard.control={\"schedule.warmdown\"=\"linear\"}";
-        assert_eq!(of(jobs(&[axes, control, "scorecard.speed.min_ratio=0.9"], 2)), (1, 2));
-        assert_eq!(of(jobs(&[axes, control, "scorecard.speed.min_ratio=0"], 2)), (2, 1));
+        let judged = "matrix = { 'run.seed' = [1, 2], 'schedule.warmdown' = ['linear', 'sqrt'] }
+            scorecard.control = { 'schedule.warmdown' = 'linear' }";
+        // An arm with a control is judged for speed too.
+        assert_eq!(of(jobs_of(judged, &[], 2)), (1, 2));
     }
 
     #[test]
@@ -128,7 +136,7 @@ mod tests {
         );
         assert_eq!(
             jobs(&["model.depth=8"], 2).to_string(),
-            "one run at a time on 2 threads (models this large keep all threads busy)"
+            "one run at a time (models this large keep all threads busy)"
         );
     }
 }

@@ -56,7 +56,5 @@ fn baseline(files: &Files, dir: &ExperimentDir, path: &Path) -> Result<BaselineO
 pub(super) fn compare(files: &Files, dir: &ExperimentDir, path: &Path) -> Result<Comparison> {
     let baseline = Baseline::require(files, path)?;
     let results = read_results(files, dir)?;
-    let mut comparison = baseline.compare(&results.experiment, &results.candidates, path);
-    comparison.notes.extend(results.notes);
-    Ok(comparison)
+    Ok(baseline.compare(&results.experiment, &results.candidates, path))
 }

@@ -63,6 +63,13 @@ impl Experiment {
                 continue;
             }
             let found = self.hashes(&run.config.data)?;
+            // First: another set of shards trains another tokenizer, which would hide why.
+            if let Some(name) = pins.keys().find(|name| found.iter().all(|pinned| pinned.name != **name)) {
+                return Err(cell
+                    .locate("data.sha256", Error::input(format!("the pinned `{name}` is not among the data")))
+                    .expected(format!("{} files", found.len()))
+                    .help("get the file; if it is not meant to be there, `nanorun lock` pins what is"));
+            }
             for Pinned { name, file, digest } in &found {
                 let (what, expected) = match pins.get(name) {
                     Some(pin) if pin.eq_ignore_ascii_case(&digest.to_string()) => continue,
@@ -76,12 +83,6 @@ impl Experiment {
                 return Err(cell
                     .locate("data.sha256", error)
                     .help("get the pinned data; if these are meant, `nanorun lock` pins them"));
-            }
-            if let Some(name) = pins.keys().find(|name| found.iter().all(|pinned| pinned.name != **name)) {
-                return Err(cell
-                    .locate("data.sha256", Error::input(format!("the pinned `{name}` is not among the data")))
-                    .expected(format!("{} files", found.len()))
-                    .help("get the file; if it is not meant to be there, `nanorun lock` pins what is"));
             }
             checked.push((&run.config.data, pins));
         }

@@ -119,14 +119,12 @@ pub struct Results {
     pub experiment: String,
     /// Its cells, in the order of its plan.
     pub candidates: Vec<Candidate>,
-    /// What the reader of a comparison should know of it.
-    pub notes: Vec<String>,
 }
 
 /// Reads a results directory.
 ///
 /// # Errors
-/// No such directory; a plan or result in it that cannot be read, by its file.
+/// No such directory; a plan, result or table of steps in it that cannot be read, by its file.
 pub fn read_results(files: &Files, dir: &ExperimentDir) -> Result<Results> {
     if !dir.path().is_dir() {
         return Err(Error::input("there is no such results directory")
@@ -134,17 +132,9 @@ pub fn read_results(files: &Files, dir: &ExperimentDir) -> Result<Results> {
             .expected("a directory `results/<experiment>` that nanorun wrote"));
     }
     let plan = PlanRecord::read(files, dir)?;
-    // Schedules stand in a table that can be made again: without it, only their differences go unnamed.
+    // Schedules stand in a table that is made from results: without it, only their differences go unnamed.
     let table = dir.file("steps.parquet");
-    let (rows, notes) = match read_table::<StepRow>(files, &table) {
-        Ok(rows) => (rows, Vec::new()),
-        Err(_) if !table.exists() => (Vec::new(), Vec::new()),
-        Err(error) => {
-            let note =
-                format!("differences of the schedule go unnamed: {error}; `nanorun run` writes it again");
-            (Vec::new(), vec![note])
-        }
-    };
+    let rows: Vec<StepRow> = if table.exists() { read_table(files, &table)? } else { Vec::new() };
     let mut schedules: BTreeMap<String, BTreeMap<u64, StepValues>> = BTreeMap::new();
     for row in rows {
         let values = StepValues {
@@ -165,5 +155,5 @@ pub fn read_results(files: &Files, dir: &ExperimentDir) -> Result<Results> {
         }
         candidates.push(Candidate { arm: run.arm.clone(), seed: run.seed, record });
     }
-    Ok(Results { experiment: plan.name, candidates, notes })
+    Ok(Results { experiment: plan.name, candidates })
 }

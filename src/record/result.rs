@@ -218,7 +218,7 @@ impl RunResult {
 }
 
 /// SHA-256 of a file's content without its checksum.
-fn checksum(value: &serde_json::Value) -> Digest {
+pub(crate) fn checksum(value: &serde_json::Value) -> Digest {
     Digest::of(value.to_string().as_bytes())
 }
 

@@ -11,7 +11,12 @@ static BLOCKS: Mutex<Vec<(usize, usize)>> = Mutex::new(Vec::new());
 /// Called by instrumented code, once a module.
 #[unsafe(no_mangle)]
 extern "C" fn __sanitizer_cov_8bit_counters_init(start: *mut u8, stop: *mut u8) {
-    BLOCKS.lock().unwrap().push((start as usize, stop as usize - start as usize));
+    let block = (start as usize, stop as usize - start as usize);
+    let mut blocks = BLOCKS.lock().unwrap();
+    // The linker joins the counters of all modules, each of which then hands in the whole.
+    if !blocks.contains(&block) {
+        blocks.push(block);
+    }
 }
 
 /// Which edges were taken how often, by powers of two, over all inputs so far.

@@ -5,9 +5,10 @@ use std::path::{Path, PathBuf};
 use nanorun::data::{Cursor, Position};
 use nanorun::files::{ExactF32, ExactF64, Files};
 use nanorun::hash::Digest;
-use nanorun::record::column::table_bytes;
 use nanorun::record::journal::{Event, Journal};
-use nanorun::record::{ExperimentDir, HostFacts, PlanRecord, PlannedRun, RunResult, StepRow, Timings};
+use nanorun::record::{
+    ExperimentDir, HostFacts, PlanRecord, PlannedRun, RunResult, StepRow, Timings, write_table,
+};
 use nanorun::tensors::{NamedTensor, write_safetensors};
 use nanorun::train::checkpoint::{Checkpoint, EvalPoint, TrainState};
 use polars::prelude::{Column, DataFrame, ParquetWriter};
@@ -137,7 +138,7 @@ pub(crate) fn results(dir: &ExperimentDir) {
     let run = dir.run(&result.run_key);
     files.create_dir_all(run.path()).unwrap();
     result.write(&files, &run.result()).unwrap();
-    let journal = Journal::new(files, run.journal());
+    let journal = Journal::new(files.clone(), run.journal());
     journal.add(Event::Resumed { step: 1, host: "here".into() }).unwrap();
     journal
         .add(Event::Evaluated {
@@ -147,11 +148,11 @@ pub(crate) fn results(dir: &ExperimentDir) {
         })
         .unwrap();
     journal.add(Event::Finished { result_hash: result.result_hash }).unwrap();
-    std::fs::write(dir.file("steps.parquet"), steps(&result.run_key)).unwrap();
+    write_table(&files, &dir.file("steps.parquet"), &steps(&result.run_key)).unwrap();
 }
 
-/// The parquet of a run's steps.
-fn steps(run_key: &Digest) -> Vec<u8> {
+/// A run's steps.
+fn steps(run_key: &Digest) -> [StepRow; 2] {
     let row = |step: u64| StepRow {
         arm: "schedule.warmdown=\"sqrt\"".into(),
         seed: 1,
@@ -161,5 +162,5 @@ fn steps(run_key: &Digest) -> Vec<u8> {
         lr_multiplier: 1.0,
         ..StepRow::default()
     };
-    table_bytes(&[row(0), row(1)]).unwrap()
+    [row(0), row(1)]
 }

@@ -1,0 +1,88 @@
+//! `verify` and `diff` as a team's CI uses them.
+
+use super::support::{Ended, Place, TINY};
+
+/// A small experiment with a baseline: two arms, one seed, eight steps.
+fn blessed() -> Place {
+    let place = Place::with(&TINY.replace("\"run.seed\" = [1, 2]", "\"run.seed\" = [1]"));
+    let ended = place.run(&["verify", "m.toml", "--baseline", "b.toml", "--bless"]).expect(0);
+    assert!(
+        ended.stdout.contains("blessed 2 runs in b.toml\nthere was no baseline before"),
+        "{}",
+        ended.stdout
+    );
+    place
+}
+
+fn verify(place: &Place, more: &[&str]) -> Ended {
+    place.run(&[&["verify", "m.toml", "--baseline", "b.toml", "--quiet"], more].concat())
+}
+
+#[test]
+fn what_is_equal_passes_and_ci_gets_its_files() {
+    let place = blessed();
+    let more = ["--read", "--junit", "ci/gate.xml", "--markdown", "ci/gate.md"];
+    let ended = verify(&place, &more).expect(0);
+    assert!(ended.stdout.starts_with("tiny: 2 of 2 runs as in b.toml"), "{}", ended.stdout);
+    let junit = std::fs::read_to_string(place.path("ci/gate.xml")).unwrap();
+    assert!(
+        junit.contains("<testcase classname=\"nanorun.tiny\" name=\"warmdown=linear, seed 1\"/>"),
+        "{junit}"
+    );
+    let markdown = std::fs::read_to_string(place.path("ci/gate.md")).unwrap();
+    assert!(markdown.starts_with("### tiny: reproduced"), "{markdown}");
+}
+
+#[test]
+fn what_differs_is_named_and_exits_4() {
+    let place = blessed();
+    let changed = ["--results", "other", "--set", "schedule.final_lr_frac=0.050001"];
+    let ended = verify(&place, &changed).expect(4);
+    assert!(ended.stdout.contains("first at step "), "{}", ended.stdout);
+    assert!(ended.stdout.contains("lr_multiplier"), "{}", ended.stdout);
+    let ended = place.run(&["diff", "results/tiny", "other/tiny"]).expect(4);
+    assert!(ended.stdout.contains("first at step "), "{}", ended.stdout);
+    place.run(&["diff", "results/tiny", "results/tiny"]).expect(0);
+
+    // Blessing tells what it changes.
+    let ended = verify(&place, &[&changed[..], &["--bless"]].concat()).expect(0);
+    assert!(
+        ended.stdout.contains("against the one before, tiny: 0 of 2 runs as in b.toml"),
+        "{}",
+        ended.stdout
+    );
+    verify(&place, &changed).expect(0);
+}
+
+#[test]
+fn runs_that_one_side_lacks_are_told() {
+    let place = blessed();
+    let text = std::fs::read_to_string(place.path("m.toml")).unwrap();
+    std::fs::write(place.path("m.toml"), text.replace("[\"linear\", \"sqrt\"]", "[\"linear\", \"cosine\"]"))
+        .unwrap();
+    let ended = verify(&place, &[]).expect(4);
+    for word in ["NEW      warmdown=cosine", "MISSING  warmdown=sqrt", "1 of 3 runs"] {
+        assert!(ended.stdout.contains(word), "{word}: {}", ended.stdout);
+    }
+    // Another number of steps, of an experiment of another name.
+    let shorter = text.replace("steps = 8", "steps = 6").replace("name = \"tiny\"", "name = \"short\"");
+    std::fs::write(place.path("m.toml"), shorter).unwrap();
+    let ended = verify(&place, &[]).expect(4);
+    assert!(ended.stdout.contains("6 steps, expected 8"), "{}", ended.stdout);
+    assert!(ended.stdout.contains("note: the baseline was made of experiment `tiny`"), "{}", ended.stdout);
+}
+
+#[test]
+fn a_baseline_that_cannot_be_used_is_told_before_anything_runs() {
+    let place = Place::with(TINY);
+    let ended = verify(&place, &[]).expect(2);
+    assert!(ended.stderr.contains("there is no such baseline"), "{}", ended.stderr);
+    std::fs::write(place.path("b.toml"), "format = 1\nexperiment = 3\n").unwrap();
+    for more in [&[][..], &["--bless"]] {
+        let ended = verify(&place, more).expect(2);
+        assert!(ended.stderr.contains("the baseline `b.toml` cannot be read"), "{}", ended.stderr);
+    }
+    assert!(!place.path("results").exists());
+    let ended = place.run(&["diff", "results/a", "results/b"]).expect(2);
+    assert!(ended.stderr.contains("no results directory"), "{}", ended.stderr);
+}
