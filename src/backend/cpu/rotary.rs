@@ -109,18 +109,37 @@ pub(super) fn forward(
 
 simd_fn! {
     fn forward_row(x: &mut [f32], cos: &[f32], sin: &[f32], scales: &mut [f32], scale: f32, eps: f32) {
-        let half = cos.len();
-        for (x, r) in x.chunks_exact_mut(2 * half).zip(scales) {
-            let (x1, x2) = x.split_at_mut(half);
-            for ((x1, x2), (cos, sin)) in x1.iter_mut().zip(x2).zip(cos.iter().zip(sin)) {
-                let (a, b) = (*x1, *x2);
-                *x1 = a * cos + b * sin;
-                *x2 = b * cos - a * sin;
-            }
-            *r = inverse_rms(x, eps);
-            for x in x.iter_mut() {
-                *x = *x * *r * scale;
-            }
+        // The usual sizes as constants: short loops of known length become straight code.
+        match cos.len() {
+            32 => forward_heads(x, cos, sin, scales, scale, eps, 32),
+            64 => forward_heads(x, cos, sin, scales, scale, eps, 64),
+            half => forward_heads(x, cos, sin, scales, scale, eps, half),
+        }
+    }
+}
+
+#[inline(always)]
+fn forward_heads(
+    x: &mut [f32],
+    cos: &[f32],
+    sin: &[f32],
+    scales: &mut [f32],
+    scale: f32,
+    eps: f32,
+    half: usize,
+) {
+    let (cos, sin) = (&cos[..half], &sin[..half]);
+    for (x, r) in x.chunks_exact_mut(2 * half).zip(scales) {
+        let (x1, x2) = x.split_at_mut(half);
+        for i in 0..half {
+            let (a, b) = (x1[i], x2[i]);
+            x1[i] = a * cos[i] + b * sin[i];
+            x2[i] = b * cos[i] - a * sin[i];
+        }
+        let inverse = inverse_rms(x, eps);
+        *r = inverse;
+        for x in x.iter_mut() {
+            *x = *x * inverse * scale;
         }
     }
 }
@@ -154,20 +173,35 @@ pub(super) fn backward(
 
 simd_fn! {
     fn backward_row(y: &[f32], dy: &mut [f32], cos: &[f32], sin: &[f32], scales: &[f32], scale: f32) {
-        let half = cos.len();
-        let heads = y.chunks_exact(2 * half).zip(dy.chunks_exact_mut(2 * half));
-        for ((y, dy), r) in heads.zip(scales) {
-            // y = scale * yhat, so mean(scale dy yhat) yhat = mean(dy y) y / scale.
-            let mean = dot(y, dy) / (2 * half) as f32 / scale;
-            for (dy, y) in dy.iter_mut().zip(y) {
-                *dy = (scale * *dy - y * mean) * r;
-            }
-            let (d1, d2) = dy.split_at_mut(half);
-            for ((d1, d2), (cos, sin)) in d1.iter_mut().zip(d2).zip(cos.iter().zip(sin)) {
-                let (a, b) = (*d1, *d2);
-                *d1 = a * cos - b * sin;
-                *d2 = b * cos + a * sin;
-            }
+        match cos.len() {
+            32 => backward_heads(y, dy, cos, sin, scales, scale, 32),
+            64 => backward_heads(y, dy, cos, sin, scales, scale, 64),
+            half => backward_heads(y, dy, cos, sin, scales, scale, half),
+        }
+    }
+}
+
+#[inline(always)]
+fn backward_heads(
+    y: &[f32],
+    dy: &mut [f32],
+    cos: &[f32],
+    sin: &[f32],
+    scales: &[f32],
+    scale: f32,
+    half: usize,
+) {
+    let (cos, sin) = (&cos[..half], &sin[..half]);
+    let heads = y.chunks_exact(2 * half).zip(dy.chunks_exact_mut(2 * half));
+    for ((y, dy), &r) in heads.zip(scales) {
+        // y = scale * yhat, so mean(scale dy yhat) yhat = mean(dy y) y / scale.
+        let mean = dot(y, dy) / (2 * half) as f32 / scale;
+        let ((y1, y2), (d1, d2)) = (y.split_at(half), dy.split_at_mut(half));
+        for i in 0..half {
+            let a = (scale * d1[i] - y1[i] * mean) * r;
+            let b = (scale * d2[i] - y2[i] * mean) * r;
+            d1[i] = a * cos[i] - b * sin[i];
+            d2[i] = b * cos[i] + a * sin[i];
         }
     }
 }

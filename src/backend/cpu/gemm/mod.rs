@@ -9,6 +9,8 @@ pub(super) mod pack;
 
 pub(super) use kernel::{KC, MR, NR, ROW_STRIDE, Store, micro};
 
+use std::ops::Range;
+
 use super::pool::{Buffer, Pool};
 use super::workers::{Shared, Workers, piece};
 use crate::ops::OpResult;
@@ -149,8 +151,8 @@ fn run(workers: &Workers, jobs: &[Job<'_>], plan: &Plan, packed: Option<&[f32]>,
     let tasks = plan.row_tasks * plan.col_tasks;
     workers.run_with_scratch(tasks * jobs.len(), |task, scratch| {
         let (job, task) = (task / tasks, task % tasks);
-        let rows = piece(m, plan.rows, task % plan.row_tasks);
-        let cols = piece(n, plan.cols, task / plan.row_tasks);
+        let rows = share(m, MR, plan.row_tasks, task % plan.row_tasks);
+        let cols = share(n, NR, plan.col_tasks, task / plan.row_tasks);
         if part == Part::Upper && cols.end <= rows.start {
             return;
         }
@@ -162,8 +164,6 @@ fn run(workers: &Workers, jobs: &[Job<'_>], plan: &Plan, packed: Option<&[f32]>,
 
 /// How C is shared out. May depend on anything: no element's value does.
 struct Plan {
-    rows: usize,
-    cols: usize,
     row_tasks: usize,
     col_tasks: usize,
     prepack: bool,
@@ -171,17 +171,24 @@ struct Plan {
 
 impl Plan {
     fn new(m: usize, n: usize, k: usize, jobs: usize, threads: usize) -> Self {
-        let wanted = 4 * threads;
-        let split = |len: usize, parts: usize, unit: usize, most: usize| {
-            len.div_ceil(parts).next_multiple_of(unit).clamp(unit, most)
-        };
-        let cols = split(n, n.div_ceil(TASK_COLS), NR, TASK_COLS);
-        let col_tasks = n.div_ceil(cols);
-        let rows = split(m, wanted.div_ceil(col_tasks * jobs), MR, TASK_ROWS);
-        let row_tasks = m.div_ceil(rows);
+        let col_tasks = n.div_ceil(TASK_COLS);
+        let groups = m.div_ceil(MR);
+        let fewest = m.div_ceil(TASK_ROWS).max((4 * threads).div_ceil(col_tasks * jobs)).min(groups);
+        // As many tasks for each thread: with an odd one left over, the others would wait for it.
+        let row_tasks = (fewest..fewest + threads)
+            .find(|rows| (rows * col_tasks * jobs).is_multiple_of(threads))
+            .unwrap_or(fewest)
+            .min(groups);
         let prepack = row_tasks > 2 && n * k * jobs <= PREPACK_LIMIT;
-        Self { rows, cols, row_tasks, col_tasks, prepack }
+        Self { row_tasks, col_tasks, prepack }
     }
+}
+
+/// Task `task` of `tasks` that share `0..len` evenly, in whole units.
+fn share(len: usize, unit: usize, tasks: usize, task: usize) -> Range<usize> {
+    let units = len.div_ceil(unit);
+    let at = |task: usize| (task * units / tasks * unit).min(len);
+    at(task)..at(task + 1)
 }
 
 /// Length of B packed whole: block after block of k, panel after panel.
@@ -224,8 +231,8 @@ unsafe fn pack_b_block(dst: &mut [f32], b: &View<'_>, p: usize, j: usize, k: usi
 unsafe fn tile(
     job: &Job<'_>,
     packed: Option<&[f32]>,
-    rows: &std::ops::Range<usize>,
-    cols: &std::ops::Range<usize>,
+    rows: &Range<usize>,
+    cols: &Range<usize>,
     store: Store,
     part: Part,
     scratch: &mut [f32],
