@@ -50,7 +50,7 @@ impl Facts for Plenty {
     fn data(&self, data: &DataConfig) -> Result<DataFacts, Error> {
         let vocab_size = match data.tokenizer {
             TokenizerChoice::Train { vocab_size } => Some(vocab_size),
-            TokenizerChoice::Char => Some(28),
+            TokenizerChoice::Char => Some(27),
             TokenizerChoice::Path(_) => None,
         };
         Ok(DataFacts { vocab_size, content: Some(Digest::of(b"content")) })
