@@ -108,7 +108,7 @@ fn start_watching() {
             loop {
                 std::thread::sleep(Duration::from_secs(1));
                 let now = INPUTS.load(Ordering::Relaxed);
-                if now % 2 == 0 || now != before.0 {
+                if now.is_multiple_of(2) || now != before.0 {
                     before = (now, nanorun::files::now());
                 } else if before.1.elapsed() > PATIENCE {
                     eprintln!("fuzz: an input takes longer than {PATIENCE:?}");
