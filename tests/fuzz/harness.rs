@@ -148,8 +148,8 @@ impl<'a> Target<'a> {
             fs::remove_file(path).unwrap();
         }
         let mut corpus = self.seeds.clone();
-        for seed in &self.seeds {
-            assert_eq!(self.attempt(seed), Ok(Verdict::Accepted), "{}: a seed", self.name);
+        for (number, seed) in self.seeds.iter().enumerate() {
+            assert_eq!(self.attempt(seed), Ok(Verdict::Accepted), "{}: seed {number}", self.name);
             coverage.advance();
         }
         for (path, input) in files(&regressions().join(self.name)).into_iter().chain(self.kept()) {

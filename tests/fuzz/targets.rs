@@ -67,9 +67,11 @@ const NUMBER_WORDS: [&[u8]; 4] = [b"null", b"true", b"{}", b"[[[[[[[[[[[[[[[[[[[
 fn manifest() {
     let place = scratch();
     let path = place.path().join("fuzzed.toml");
+    let env = vec![("HOME".to_owned(), "/home/someone".to_owned())];
+    let options = Options { env, ..Options::default() };
     let read = |input: &[u8]| {
         fs::write(&path, input).unwrap();
-        let manifest = match Manifest::load(&path, &Options::default()) {
+        let manifest = match Manifest::load(&path, &options) {
             Ok(manifest) => manifest,
             refused => return judged(refused, "fuzzed.toml"),
         };

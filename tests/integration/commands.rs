@@ -54,6 +54,10 @@ fn pins_hold() {
     assert!(text.contains("\"shard_00000.parquet\" = \""), "{text}");
     place.run(&["lock", "m.toml"]).expect(0);
     assert_eq!(std::fs::read_to_string(place.path("m.toml")).unwrap(), text);
+    // The tokenizer of an override is not the manifest's.
+    let refused = place.run(&["lock", "m.toml", "--set", "data.tokenizer.vocab_size=310"]).expect(2);
+    assert!(refused.stderr.contains("the pin of `tokenizer` would not hold"), "{}", refused.stderr);
+    assert_eq!(std::fs::read_to_string(place.path("m.toml")).unwrap(), text);
     let at = text.find("\"shard_00001.parquet\" = \"").unwrap() + 25;
     let digit = if &text[at..=at] == "0" { "1" } else { "0" };
     let mut other = text.clone();
