@@ -23,7 +23,7 @@ pub(super) fn diff(args: &DiffArgs) -> Result<Option<Class>> {
         read_results(&files, &ExperimentDir::at(path))
     };
     let (a, b) = (read(&args.a)?, read(&args.b)?);
-    let mut notes = Vec::new();
+    let mut notes = [a.notes, b.notes].concat();
     if a.experiment != b.experiment {
         notes.push(format!("experiment `{}` is compared with `{}`", b.experiment, a.experiment));
     }

@@ -14,7 +14,7 @@ use polars::prelude::{DataType, SerReader};
 
 use super::cache::Cache;
 use super::content::file_digest;
-use super::parquet_guard::{MAX_GROUP_BYTES, check_column, check_groups, guarded};
+use super::parquet_guard::{MAX_GROUP_BYTES, check_column, check_footer, check_groups, guarded};
 use crate::error::{Error, Result};
 use crate::hash::Digest;
 
@@ -87,8 +87,10 @@ impl ParquetShard {
                     .help("download it again"));
             }
         }
-        let mut reader = ParquetReader::new(bytes.open()?);
+        let mut source = bytes.open()?;
         let (metadata, schema) = guarded(|| {
+            check_footer(&mut source)?;
+            let mut reader = ParquetReader::new(source);
             let metadata = Arc::clone(reader.get_metadata()?);
             Ok((metadata, reader.schema()?))
         })

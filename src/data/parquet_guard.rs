@@ -4,7 +4,7 @@
 //! into an error. Some make it reserve memory by a number that nothing stands behind, which ends the process and
 //! cannot be caught: so what a footer and the page headers claim is held against the file's length before.
 
-use std::io::{Cursor, Read, Seek};
+use std::io::{Cursor, Read, Seek, SeekFrom};
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Once};
@@ -13,6 +13,8 @@ use polars::io::parquet::read::{FileMetadata, ParallelStrategy, ParquetReader};
 use polars::prelude::{DataFrame, PolarsResult, SerReader as _, polars_bail, polars_err};
 
 use super::parquet_pages;
+use super::parquet_schema::FILE;
+use super::thrift::Thrift;
 
 /// Row groups larger than this, uncompressed, are taken for damage: upstream's hold a few megabytes.
 pub(super) const MAX_GROUP_BYTES: usize = 4 << 30;
@@ -23,21 +25,47 @@ const FREE_ROWS: u64 = 1 << 20;
 /// The table in the bytes of a parquet file; the error says what is wrong.
 pub(crate) fn read_frame(bytes: &[u8]) -> Result<DataFrame, String> {
     guarded(|| {
+        check_footer(&mut Cursor::new(bytes))?;
         let mut reader = ParquetReader::new(Cursor::new(bytes));
         let metadata = Arc::clone(reader.get_metadata()?);
         check_groups(&metadata, bytes.len() as u64).map_err(|what| polars_err!(ComputeError: "{what}"))?;
+        let mut rows = 0;
         for group in &metadata.row_groups {
+            rows += group.num_rows();
             for column in group.parquet_columns() {
                 let codec = column.compression() as i32;
                 check_column(&mut Cursor::new(bytes), column.byte_range(), codec, group.num_rows())?;
             }
         }
-        let rows: usize = metadata.row_groups.iter().map(|group| group.num_rows()).sum();
         if rows != metadata.num_rows {
             polars_bail!(ComputeError: "it claims {} rows and holds {rows}", metadata.num_rows);
         }
         reader.read_parallel(ParallelStrategy::None).finish()
     })
+}
+
+/// Checks that the footer is one before the decoder reserves memory by the lengths of its lists. Where there is no
+/// footer at all, that is left to the decoder, which says so.
+pub(super) fn check_footer(file: &mut (impl Read + Seek)) -> PolarsResult<()> {
+    // The length of the footer, then the magic.
+    const END: u64 = 8;
+    let size = file.seek(SeekFrom::End(0))?;
+    let mut len = [0; 4];
+    if size >= END {
+        file.seek(SeekFrom::Start(size - END))?;
+        file.read_exact(&mut len)?;
+    }
+    let len = u64::from(u32::from_le_bytes(len));
+    if size < END || len > size - END {
+        return Ok(());
+    }
+    let mut footer = Vec::new();
+    file.seek(SeekFrom::Start(size - END - len))?;
+    file.take(len).read_to_end(&mut footer)?;
+    if Thrift::new(&footer).conforms(FILE, 0).is_none() {
+        polars_bail!(ComputeError: "its footer is not that of a parquet file");
+    }
+    Ok(())
 }
 
 /// Checks what the footer says of its row groups against the length of the file.

@@ -8,14 +8,14 @@
 use std::io::{Read, Seek, SeekFrom};
 use std::ops::Range;
 
+use super::parquet_schema::PAGE_HEADER;
+use super::thrift::Thrift;
+
 /// Bytes read for a header: far more than one with statistics takes.
 const WINDOW: u64 = 64 * 1024;
 
 /// Bytes that a page may claim to unpack to however short it is.
 const SLACK: u64 = 1 << 20;
-
-/// Structs and lists inside each other; a page header has three levels.
-const MAX_DEPTH: usize = 8;
 
 /// What the fields of a page header say, as far as it matters here.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -56,14 +56,14 @@ pub(super) fn check(
         file.seek(SeekFrom::Start(at))
             .and_then(|_| file.take(available).read_to_end(&mut window))
             .map_err(|error| error.to_string())?;
-        let mut thrift = Thrift { bytes: &window, at: 0 };
-        let header = thrift.page_header().ok_or_else(|| impossible("has no header"))?;
+        let mut thrift = Thrift::new(&window);
+        let header = page_header(&mut thrift).ok_or_else(|| impossible("has no header"))?;
         let (Some(kind), Some(uncompressed), Some(compressed)) =
             (header.kind, header.uncompressed, header.compressed)
         else {
             return Err(impossible("lacks a size"));
         };
-        let body = at + thrift.at as u64;
+        let body = at + thrift.position() as u64;
         if uncompressed < 0 || compressed < 0 || compressed as u64 > chunk.end - body {
             return Err(impossible("does not fit into its column"));
         }
@@ -86,112 +86,35 @@ pub(super) fn check(
     Ok(())
 }
 
-/// A cursor over Thrift's compact protocol; every step answers none beyond the end.
-struct Thrift<'b> {
-    bytes: &'b [u8],
-    at: usize,
-}
-
-impl Thrift<'_> {
-    fn byte(&mut self) -> Option<u8> {
-        let byte = *self.bytes.get(self.at)?;
-        self.at += 1;
-        Some(byte)
-    }
-
-    fn varint(&mut self) -> Option<u64> {
-        let mut value = 0;
-        for shift in (0..64).step_by(7) {
-            let byte = self.byte()?;
-            value |= u64::from(byte & 0x7f) << shift;
-            if byte < 0x80 {
-                return Some(value);
-            }
-        }
-        None
-    }
-
-    fn zigzag(&mut self) -> Option<i64> {
-        let value = self.varint()?;
-        Some((value >> 1) as i64 ^ -((value & 1) as i64))
-    }
-
-    fn skip_bytes(&mut self, len: u64) -> Option<()> {
-        let end = self.at.checked_add(usize::try_from(len).ok()?)?;
-        self.bytes.get(self.at..end)?;
-        self.at = end;
-        Some(())
-    }
-
-    /// Walks over a struct; `field` gets each id and type and says whether it has read the value itself.
-    fn structure(
-        &mut self,
-        depth: usize,
-        mut field: impl FnMut(&mut Self, i16, u8) -> Option<bool>,
-    ) -> Option<()> {
-        if depth > MAX_DEPTH {
-            return None;
-        }
-        let mut id: i16 = 0;
-        loop {
-            let head = self.byte()?;
-            if head == 0 {
-                return Some(());
-            }
-            let delta = i16::from(head >> 4);
-            id = if delta == 0 { i16::try_from(self.zigzag()?).ok()? } else { id.checked_add(delta)? };
-            let kind = head & 0x0f;
-            if !field(self, id, kind)? {
-                self.skip(kind, depth)?;
-            }
-        }
-    }
-
-    /// Skips the value of a field of this type.
-    fn skip(&mut self, kind: u8, depth: usize) -> Option<()> {
-        match kind {
-            1 | 2 => Some(()), // a boolean is in its type
-            3 => self.byte().map(drop),
-            4..=6 => self.varint().map(drop),
-            7 => self.skip_bytes(8),
-            8 => {
-                let len = self.varint()?;
-                self.skip_bytes(len)
-            }
-            12 => self.structure(depth + 1, |_, _, _| Some(false)),
-            // Page headers have neither lists nor maps.
-            _ => None,
-        }
-    }
-
-    fn page_header(&mut self) -> Option<PageHeader> {
-        let mut header = PageHeader::default();
-        self.structure(0, |thrift, id, kind| {
-            match (id, kind) {
-                (1, 5) => header.kind = Some(thrift.zigzag()?),
-                (2, 5) => header.uncompressed = Some(thrift.zigzag()?),
-                (3, 5) => header.compressed = Some(thrift.zigzag()?),
-                (5 | 7 | 8, 12) => thrift.structure(1, |thrift, inner, kind| {
-                    match (id, inner, kind) {
-                        (7, 1, 5) => header.dictionary = Some(thrift.zigzag()?),
-                        (_, 1, 5) => header.values = Some(thrift.zigzag()?),
-                        (8, 2, 5) => header.nulls = thrift.zigzag()?,
-                        (8, 5 | 6, 5) => {
-                            let bytes = thrift.zigzag()?;
-                            // One negative part must not hide behind the other.
-                            header.level_bytes = match header.level_bytes {
-                                sum if sum < 0 || bytes < 0 => -1,
-                                sum => sum.checked_add(bytes)?,
-                            };
-                        }
-                        _ => return Some(false),
+/// Reads a header; none unless every field has the type that the decoder takes it for.
+fn page_header(thrift: &mut Thrift<'_>) -> Option<PageHeader> {
+    thrift.clone().conforms(PAGE_HEADER, 0)?;
+    let mut header = PageHeader::default();
+    thrift.structure(0, |thrift, id, kind| {
+        match (id, kind) {
+            (1, 5) => header.kind = Some(thrift.zigzag()?),
+            (2, 5) => header.uncompressed = Some(thrift.zigzag()?),
+            (3, 5) => header.compressed = Some(thrift.zigzag()?),
+            (5 | 7 | 8, 12) => thrift.structure(1, |thrift, inner, kind| {
+                match (id, inner, kind) {
+                    (7, 1, 5) => header.dictionary = Some(thrift.zigzag()?),
+                    (_, 1, 5) => header.values = Some(thrift.zigzag()?),
+                    (8, 2, 5) => header.nulls = thrift.zigzag()?,
+                    (8, 5 | 6, 5) => {
+                        let bytes = thrift.zigzag()?;
+                        // One negative part must not hide behind the other.
+                        header.level_bytes = match header.level_bytes {
+                            sum if sum < 0 || bytes < 0 => -1,
+                            sum => sum.checked_add(bytes)?,
+                        };
                     }
-                    Some(true)
-                })?,
-                _ => return Some(false),
-            }
-            Some(true)
-        })?;
-        Some(header)
-    }
+                    _ => return Some(false),
+                }
+                Some(true)
+            })?,
+            _ => return Some(false),
+        }
+        Some(true)
+    })?;
+    Some(header)
 }

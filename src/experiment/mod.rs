@@ -36,6 +36,7 @@ use crate::scorecard::Scorecard;
 use crate::train::engine::Engine;
 
 pub use jobs::Jobs;
+pub(crate) use pins::TOKENIZER_PIN;
 pub use preflight::Preflight;
 pub use speed::ResultsOnDisk;
 pub use tables::{Recorded, mfu, tokens_per_second};

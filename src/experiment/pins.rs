@@ -9,8 +9,8 @@ use crate::plan::run_config::{DataConfig, TokenizerChoice};
 
 use super::Experiment;
 
-/// The pin of the vocabulary.
-const TOKENIZER: &str = "tokenizer";
+/// The name of the pin of the vocabulary.
+pub(crate) const TOKENIZER_PIN: &str = "tokenizer";
 
 /// Something that a pin speaks of.
 struct Pinned {
@@ -35,7 +35,7 @@ impl Experiment {
                 match pins.iter().find(|(name, _)| *name == found.name) {
                     None => pins.push((found.name, found.digest)),
                     Some((_, digest)) if *digest == found.digest => {}
-                    Some(_) if found.name == TOKENIZER => one_tokenizer = false,
+                    Some(_) if found.name == TOKENIZER_PIN => one_tokenizer = false,
                     Some(_) => {
                         return Err(Error::input(format!(
                             "the cells have several kinds of `{}`",
@@ -49,8 +49,8 @@ impl Experiment {
             }
         }
         // Stable: shards are in order already.
-        pins.sort_by_key(|(name, _)| name == TOKENIZER);
-        pins.retain(|(name, _)| one_tokenizer || name != TOKENIZER);
+        pins.sort_by_key(|(name, _)| name == TOKENIZER_PIN);
+        pins.retain(|(name, _)| one_tokenizer || name != TOKENIZER_PIN);
         Ok(pins)
     }
 
@@ -75,7 +75,7 @@ impl Experiment {
                     Some(pin) if pin.eq_ignore_ascii_case(&digest.to_string()) => continue,
                     Some(pin) => (format!("its SHA-256 is {digest}"), pin.clone()),
                     // A cell with a tokenizer of its own.
-                    None if name == TOKENIZER => continue,
+                    None if name == TOKENIZER_PIN => continue,
                     None => ("it has no pin".to_owned(), format!("`{name}` under [data.sha256]")),
                 };
                 let what = format!("`{}` is not what the manifest pins: {what}", file.display());
@@ -97,10 +97,10 @@ impl Experiment {
         });
         let tokenizer = match &data.tokenizer {
             TokenizerChoice::Path(path) => Path::new(path),
-            _ => Path::new(TOKENIZER),
+            _ => Path::new(TOKENIZER_PIN),
         };
         let tokenizer = Pinned {
-            name: TOKENIZER.to_owned(),
+            name: TOKENIZER_PIN.to_owned(),
             file: tokenizer.to_owned(),
             digest: opened.tokenizer().digest(),
         };

@@ -119,6 +119,8 @@ pub struct Results {
     pub experiment: String,
     /// Its cells, in the order of its plan.
     pub candidates: Vec<Candidate>,
+    /// What the reader of a comparison should know of them.
+    pub notes: Vec<String>,
 }
 
 /// Reads a results directory.
@@ -145,8 +147,10 @@ pub fn read_results(files: &Files, dir: &ExperimentDir) -> Result<Results> {
         schedules.entry(row.run_key).or_default().insert(row.step, values);
     }
     let mut candidates = Vec::with_capacity(plan.runs.len());
+    let mut unchecked = 0;
     for run in &plan.runs {
         let result = RunResult::read(files, &dir.run(&run.key).result())?;
+        unchecked += usize::from(result.as_ref().is_some_and(|result| !result.has_checksum()));
         let mut record = result.map(|result| RunRecord::new(&run.arm, run.seed, &result, &[]));
         let steps = record.iter_mut().flat_map(|record| &mut record.steps);
         let schedule = schedules.get(&run.key.to_string());
@@ -155,5 +159,12 @@ pub fn read_results(files: &Files, dir: &ExperimentDir) -> Result<Results> {
         }
         candidates.push(Candidate { arm: run.arm.clone(), seed: run.seed, record });
     }
-    Ok(Results { experiment: plan.name, candidates })
+    let mut notes = Vec::new();
+    if unchecked > 0 {
+        let place = dir.path().display();
+        notes.push(format!(
+            "{unchecked} of the runs in {place} have no checksum: an older nanorun wrote them"
+        ));
+    }
+    Ok(Results { experiment: plan.name, candidates, notes })
 }

@@ -448,8 +448,8 @@ fn results_are_read_from_their_directory() {
     let run = experiment.run(&finished.run_key);
     files.create_dir_all(run.path()).unwrap();
     finished.write(&files, &run.result()).unwrap();
-    let Results { experiment: name, candidates: without } = read_results(&files, &experiment).unwrap();
-    assert_eq!(name, "ci");
+    let Results { experiment: name, candidates: without, notes } = read_results(&files, &experiment).unwrap();
+    assert_eq!((name.as_str(), notes.len()), ("ci", 0));
     assert_eq!(without[0].record, Some(RunRecord::new(LINEAR, 1, &finished, &[])));
     assert_eq!(without[1].record, None);
     let rows: Vec<_> = (0..)
@@ -491,8 +491,25 @@ fn results_are_read_from_their_directory() {
     let other = read_results(&files, &experiment).unwrap();
     let found = other.candidates[0].record.as_ref().unwrap();
     assert_eq!((found.result_hash, found.steps.len()), (finished.result_hash, 4));
-    json["format"] = 2.into();
-    fs::write(run.result(), json.to_string()).unwrap();
-    let error = read_results(&files, &experiment).unwrap_err();
-    assert!(error.to_string().contains("has format 2; this nanorun reads format 1"), "{error}");
+
+    // Those of the version before the checksum; what a newer one means, nobody knows here.
+    let json = json.as_object_mut().unwrap();
+    let written = json.shift_remove("sha256").unwrap();
+    json["format"] = 1.into();
+    fs::write(run.result(), serde_json::to_vec(json).unwrap()).unwrap();
+    let old = read_results(&files, &experiment).unwrap();
+    assert_eq!(old.candidates, other.candidates);
+    assert_eq!(old.notes.len(), 1);
+    assert!(old.notes[0].starts_with("1 of the runs in ") && old.notes[0].contains("no checksum"), "{old:?}");
+    json["format"] = 3.into();
+    fs::write(run.result(), serde_json::to_vec(json).unwrap()).unwrap();
+    let error = read_results(&files, &experiment).unwrap_err().to_string();
+    assert!(error.contains("has format 3; this nanorun reads format 2"), "{error}");
+    assert!(error.contains("a newer nanorun wrote it"), "{error}");
+    // One that has a checksum must have the right one, whatever format it claims.
+    json["format"] = 1.into();
+    json.insert("sha256".to_owned(), written);
+    fs::write(run.result(), serde_json::to_vec(json).unwrap()).unwrap();
+    let error = read_results(&files, &experiment).unwrap_err().to_string();
+    assert!(error.contains("was changed after it was written"), "{error}");
 }

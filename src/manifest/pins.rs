@@ -47,13 +47,17 @@ pub fn with_pins(file: &Path, text: &str, pins: &[(String, String)]) -> Result<S
                 }
             }
             if index == last.unwrap_or(start) {
-                missing.iter().for_each(|(name, digest)| push_pin(&mut new, name, digest, end_of_line));
+                for (name, digest) in &missing {
+                    push_pin(&mut new, name, digest, end_of_line);
+                }
             }
         }
     } else {
         let section = |new: &mut String| {
             let _ = write!(new, "{end_of_line}{HEADER}{end_of_line}");
-            pins.iter().for_each(|(name, digest)| push_pin(new, name, digest, end_of_line));
+            for (name, digest) in pins {
+                push_pin(new, name, digest, end_of_line);
+            }
         };
         // After [data] without the blank lines and comments that lead to the next section, else at the end.
         let after = extent("[data]").map_or(lines.len(), |(start, end)| {

@@ -395,3 +395,10 @@ proptest! {
         let _ = settle_with(BASE, None, &[&text], &[("NANORUN_MODEL__DEPTH", &text)]);
     }
 }
+
+#[test]
+fn inline_tables_without_end_do_not_overflow_the_stack() {
+    let text = format!("[matrix]\n\"schedule.warmdown\" = [\"{}", "ens = 1\n[a]\nb = { c = \"l".repeat(5000));
+    let error = super::document::parse("m.toml".as_ref(), &text).unwrap_err();
+    assert!(error.to_string().contains("more than 1000 inline tables"), "{error}");
+}

@@ -65,6 +65,8 @@ fn every_backend_trains_the_same_model_from_a_warm_start() {
         let case = Case::read(&directory).unwrap();
         assert!(case.warm.as_ref().unwrap().steps.len() >= 10, "{}", case.name);
         let reference = run(&case, &choice(BackendKind::Cpu, Precision::F32));
-        others.iter().for_each(|backend| agree(&case, &reference, backend));
+        for backend in &others {
+            agree(&case, &reference, backend);
+        }
     }
 }

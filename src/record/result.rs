@@ -11,8 +11,11 @@ use crate::host::HostFacts;
 use crate::train::checkpoint::EvalPoint;
 use crate::train::result_hash::result_hash;
 
-/// The version of the format; another one is refused.
+/// The version of the format; later ones are refused.
 const FORMAT: u32 = 2;
+
+/// The first version that has a checksum. Results of the one before are read without: nothing else is different.
+const CHECKED_FORMAT: u32 = 2;
 
 /// The key of the file's own checksum: SHA-256 of everything else in it, as compact JSON in the file's order. Hashes of
 /// the run do not cover all that is written (losses enter the train hash together with the final parameters, which are
@@ -122,6 +125,10 @@ impl From<RecordError> for Error {
     fn from(error: RecordError) -> Self {
         match error {
             RecordError::File(error) => error.into(),
+            RecordError::Format { expected, found, .. } if found > u64::from(expected) => {
+                Self::input(error.to_string())
+                    .help("a newer nanorun wrote it: use that one, or other results")
+            }
             other => Self::input(other.to_string()).help(
                 "remove that file and start again: what can be taken up from checkpoints is not trained anew",
             ),
@@ -173,15 +180,17 @@ impl RunResult {
     pub fn read(files: &Files, path: &Path) -> Result<Option<Self>, RecordError> {
         let Some(bytes) = files.read_if_there(path)? else { return Ok(None) };
         let mut value: serde_json::Value = serde_json::from_slice(&bytes).map_err(|e| malformed(path, &e))?;
-        if let Some(found) = value.get("format").and_then(serde_json::Value::as_u64)
-            && found != u64::from(FORMAT)
+        let format = value.get("format").and_then(serde_json::Value::as_u64);
+        if let Some(found) = format
+            && !(1..=u64::from(FORMAT)).contains(&found)
         {
             return Err(RecordError::Format { path: path.to_owned(), expected: FORMAT, found });
         }
         let written = value.as_object_mut().and_then(|fields| fields.shift_remove(CHECKSUM));
+        let has_none = written.is_none() && format.is_some_and(|format| format < u64::from(CHECKED_FORMAT));
         let written = written.as_ref().and_then(serde_json::Value::as_str).unwrap_or("nothing").to_owned();
         let found = checksum(&value);
-        if written != found.to_string() {
+        if !has_none && written != found.to_string() {
             return Err(RecordError::Changed { path: path.to_owned(), written, found });
         }
         let result: Self = serde_json::from_value(value).map_err(|e| malformed(path, &e))?;
@@ -201,6 +210,11 @@ impl RunResult {
             return Err("result_hash is not that of train_hash and eval_hash".to_owned());
         }
         Ok(())
+    }
+
+    /// Whether its file is of a version that wrote a checksum into it.
+    pub fn has_checksum(&self) -> bool {
+        self.format >= CHECKED_FORMAT
     }
 
     /// A value of the final evaluation.

@@ -108,7 +108,7 @@ fn start_watching() {
             loop {
                 std::thread::sleep(Duration::from_secs(1));
                 let now = INPUTS.load(Ordering::Relaxed);
-                if now % 2 == 0 || now != before.0 {
+                if now.is_multiple_of(2) || now != before.0 {
                     before = (now, nanorun::files::now());
                 } else if before.1.elapsed() > PATIENCE {
                     eprintln!("fuzz: an input takes longer than {PATIENCE:?}");
@@ -148,8 +148,8 @@ impl<'a> Target<'a> {
             fs::remove_file(path).unwrap();
         }
         let mut corpus = self.seeds.clone();
-        for seed in &self.seeds {
-            assert_eq!(self.attempt(seed), Ok(Verdict::Accepted), "{}: a seed", self.name);
+        for (number, seed) in self.seeds.iter().enumerate() {
+            assert_eq!(self.attempt(seed), Ok(Verdict::Accepted), "{}: seed {number}", self.name);
             coverage.advance();
         }
         for (path, input) in files(&regressions().join(self.name)).into_iter().chain(self.kept()) {

@@ -5,7 +5,7 @@
 //! memory reserved because a length in the file said so. What was found once stands under
 //! `tests/fixtures/fuzz_regressions/<target>/` and is tried first. `scripts/fuzz` runs it by hand, guided by coverage.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]
 
 mod coverage;
 mod harness;

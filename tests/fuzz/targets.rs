@@ -50,7 +50,7 @@ impl Facts for Plenty {
     fn data(&self, data: &DataConfig) -> Result<DataFacts, Error> {
         let vocab_size = match data.tokenizer {
             TokenizerChoice::Train { vocab_size } => Some(vocab_size),
-            TokenizerChoice::Char => Some(28),
+            TokenizerChoice::Char => Some(27),
             TokenizerChoice::Path(_) => None,
         };
         Ok(DataFacts { vocab_size, content: Some(Digest::of(b"content")) })
@@ -67,9 +67,11 @@ const NUMBER_WORDS: [&[u8]; 4] = [b"null", b"true", b"{}", b"[[[[[[[[[[[[[[[[[[[
 fn manifest() {
     let place = scratch();
     let path = place.path().join("fuzzed.toml");
+    let env = vec![("HOME".to_owned(), "/home/someone".to_owned())];
+    let options = Options { env, ..Options::default() };
     let read = |input: &[u8]| {
         fs::write(&path, input).unwrap();
-        let manifest = match Manifest::load(&path, &Options::default()) {
+        let manifest = match Manifest::load(&path, &options) {
             Ok(manifest) => manifest,
             refused => return judged(refused, "fuzzed.toml"),
         };

@@ -54,6 +54,10 @@ fn pins_hold() {
     assert!(text.contains("\"shard_00000.parquet\" = \""), "{text}");
     place.run(&["lock", "m.toml"]).expect(0);
     assert_eq!(std::fs::read_to_string(place.path("m.toml")).unwrap(), text);
+    // The tokenizer of an override is not the manifest's.
+    let refused = place.run(&["lock", "m.toml", "--set", "data.tokenizer.vocab_size=310"]).expect(2);
+    assert!(refused.stderr.contains("the pin of `tokenizer` would not hold"), "{}", refused.stderr);
+    assert_eq!(std::fs::read_to_string(place.path("m.toml")).unwrap(), text);
     let at = text.find("\"shard_00001.parquet\" = \"").unwrap() + 25;
     let digit = if &text[at..=at] == "0" { "1" } else { "0" };
     let mut other = text.clone();
@@ -74,9 +78,9 @@ fn pins_hold_under_sweeps_and_profiles() {
         .replace("control = { \"schedule.warmdown\" = \"linear\" }", "")
         .replace("[1, 2]", "[1]");
     let place = Place::with(&format!("{sweep}\n[profile.other]\ndata = {{ shards = \"other.txt\" }}\n"));
-    let blocks: String =
+    let blocks: Vec<String> =
         (0..2000).map(|n| format!("block {n} of {}, {}\n\n", n * 7919, n * n * 31)).collect();
-    std::fs::write(place.path("other.txt"), blocks).unwrap();
+    std::fs::write(place.path("other.txt"), blocks.concat()).unwrap();
     place.run(&["lock", "m.toml", "-q"]).expect(0);
     let text = std::fs::read_to_string(place.path("m.toml")).unwrap();
     assert!(text.contains("\"shard_00000.parquet\" = \"") && !text.contains("\ntokenizer = \""), "{text}");
@@ -88,7 +92,7 @@ fn pins_hold_under_sweeps_and_profiles() {
     // Other shards are not what the pins speak of.
     run(&["--profile", "other"]).expect(0);
     let refused = place.run(&["lock", "m.toml", "--profile", "other"]).expect(2);
-    assert!(refused.stderr.contains("names other data than the manifest itself"), "{}", refused.stderr);
+    assert!(refused.stderr.contains("the profile or an override names other data"), "{}", refused.stderr);
     assert_eq!(std::fs::read_to_string(place.path("m.toml")).unwrap(), text);
     // The sweep over tokenizers leaves the shards pinned.
     let at = text.find("\"shard_00000.parquet\" = \"").unwrap() + 25;

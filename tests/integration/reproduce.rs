@@ -54,7 +54,7 @@ pub(crate) fn exact_tables(experiment: &Path) -> String {
             // Whole values: a frame's own display rounds and leaves out.
             let values: Vec<String> =
                 column.as_materialized_series().iter().map(|v| format!("{v:?}")).collect();
-            text += &format!("{}: {}\n", column.name(), values.join(" "));
+            text.extend([column.name().as_str(), ": ", &values.join(" "), "\n"]);
         }
         text
     }

@@ -19,7 +19,7 @@ fn calls_of_other_functions_are_refused_by_name() {
         (b"cos\nsystem\n(X\x04\0\0\0truetR.", named("os", "system")),
         (b"\x80\x02cposix\nsystem\nX\x04\0\0\0true\x85R.", named("posix", "system")),
         (b"\x80\x04\x8c\x05posix\x8c\x06system\x93\x8c\x04true\x85R.", named("posix", "system")),
-        (b"cbuiltins\neval\n(X\x01\0\0\01tR.", named("builtins", "eval")),
+        (b"cbuiltins\neval\n(X\x01\0\0\x001tR.", named("builtins", "eval")),
         (b"ctiktoken.core\nEncoding\n)\x81cbuiltins\ngetattr\nb.", named("builtins", "getattr")),
     ];
     for (bytes, expected) in cases {
@@ -80,7 +80,7 @@ fn one_token_under_many_ids_is_refused() {
     bytes.extend(pattern);
     bytes.extend(b"X\x0f\0\0\0mergeable_ranks}(B");
     bytes.extend(50_000_u32.to_le_bytes());
-    bytes.extend([b'x'; 50_000]);
+    bytes.extend(vec![b'x'; 50_000]);
     bytes.extend(b"q\0K\0");
     for id in 1..20_000_u16 {
         bytes.extend(b"h\0M");
