@@ -98,6 +98,8 @@ pub(super) fn forward_checks(
     let masked = subject.losses(batch.inputs, &masked_targets, batch.sequence)?;
     let logits = subject.logits(batch.inputs, batch.sequence)?;
 
+    // First in the report, though the last of its losses come with the backward pass.
+    let first = report.checks.len();
     let mut token_loss = Worst::new("token loss");
     let token_losses = case.token_losses()?;
     let at = |pass: &'static str| {
@@ -134,7 +136,7 @@ pub(super) fn forward_checks(
     // Last: on the scalar oracle it is what may not fit into memory.
     if !case.has("forward_grads") {
         report.skip("gradients", "needs forward_grads");
-        report.checks.push(token_loss.finish());
+        report.checks.insert(first, token_loss.finish());
         return Ok(());
     }
     let scale = 1.0 / counted(batch.targets) as f32;
@@ -147,7 +149,8 @@ pub(super) fn forward_checks(
         let tolerance = if is_lambda(spec) { LAMBDA_GRADIENT } else { GRADIENT };
         tolerance.wide(case.sizes.n_embd, GRADIENT_MOST).or_bf16(tensor_bf16(spec), precision)
     });
-    report.checks.extend([token_loss.finish(), gradients]);
+    report.checks.insert(first, token_loss.finish());
+    report.checks.push(gradients);
     if !idle.is_empty() && precision == Precision::F32 {
         let mut gradients = Worst::new("gradients of idle lambdas");
         for index in idle {

@@ -11,11 +11,11 @@
 //! | gradients | 2e-6; of lambdas and the smear gate 1.5e-5 | relative, Frobenius norm, each tensor |
 //! | val bpb before | 2e-6 | absolute |
 //! | warm: losses | 6e-6, or 4 times upstream's noise | absolute, each micro-batch |
-//! | warm: parameters after step 0 | 1.5e-6, or 2^-8 of the step where Muon rounds to bf16 | relative, each tensor |
+//! | warm: parameters after step 0 | 1.5e-6, or 1/16 of the step where Muon rounds to bf16 | relative, each tensor |
 //! | warm: parameters at the end | 1e-5, or 4 times upstream's noise | relative, each tensor |
 //! | warm: val bpb after | 2e-6, or 4 times upstream's noise | absolute |
 //! | train: losses | 6e-6, or 4 times upstream's noise, while that is below 1e-5 | absolute, each micro-batch |
-//! | train: parameters after step 0 | 1e-5, or 2^-8 of the step where Muon rounds to bf16 | relative, each tensor |
+//! | train: parameters after step 0 | 1e-5, or 1/16 of the step where Muon rounds to bf16 | relative, each tensor |
 //! | gradients of idle lambdas | 1e-8 | absolute, of either side |
 //! | train: first step of idle lambdas | 1.001 | learning rates, of either side |
 //!
@@ -108,10 +108,12 @@ pub const STEP_0: Tolerance = Tolerance {
     reason: "Adam's and Muon's normalised steps carry the rounding of gradients into weights",
 };
 
-/// An update that is rounded to bf16, relative to the step.
-pub const BF16_UNIT: Tolerance = Tolerance {
-    limit: 0.00390625,
-    reason: "the update is rounded to bf16: the last place, 2^-8 of the step, depends on the order of sums",
+/// An update that is orthogonalised in bf16, relative to the step. Upstream's 2f09686 run again on another CPU
+/// (`tests/fixtures/generate/parity_case.py`) leaves 20 of its 26 tensors equal to the bit, four within 1.4e-6 of their
+/// step, one 0.012 and one 0.033 off: a rounding of the gradient that flips is lifted by all five iterations.
+pub const BF16_STEP: Tolerance = Tolerance {
+    limit: 0.0625,
+    reason: "twice what upstream's own step moves by from one CPU to another: bf16 roundings that flip are lifted",
 };
 
 /// Parameters at the end of a trajectory from warm parameters.

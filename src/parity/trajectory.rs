@@ -5,7 +5,7 @@ use super::forward::{counted, mean, tensor_bf16};
 use super::idle::{idle_lambdas, without};
 use super::subject::{ParityConfig, ParitySubject};
 use super::tolerance::{
-    BF16_UNIT, BPB, BPB_MOST, IDLE_GRADIENT, IDLE_STEP, LOSS_MOST, MEAN_BF16, SCHEDULE, STEP_0, TRAIN_LOSS,
+    BF16_STEP, BPB, BPB_MOST, IDLE_GRADIENT, IDLE_STEP, LOSS_MOST, MEAN_BF16, SCHEDULE, STEP_0, TRAIN_LOSS,
     TRAIN_NOISE_LIMIT, TRAIN_STEP_0, Tolerance, WARM_LOSS, WARM_PARAMS,
 };
 use super::{Case, CaseReport, Trajectory};
@@ -73,7 +73,7 @@ pub(super) fn warm_checks(
     if case.has("warm_params_after_step_0") {
         let expected = case.params("warm_params_after_step_0", specs)?;
         let tolerance = |spec: &ParamSpec, step: f64| {
-            let polar = if rounds_its_update(config, spec) { BF16_UNIT.of(step) } else { STEP_0 };
+            let polar = if rounds_its_update(config, spec) { BF16_STEP.of(step) } else { STEP_0 };
             STEP_0.or(polar).or_bf16(tensor_bf16(spec), precision)
         };
         let name = "warm: parameters after step 0";
@@ -147,7 +147,7 @@ pub(super) fn train_checks(
     let idle = idle_lambdas(specs, &start, case.sizes.n_layer);
     let moving = without(specs, &idle);
     let tolerance = |spec: &ParamSpec, step: f64| {
-        let polar = if rounds_its_update(config, spec) { BF16_UNIT.of(step) } else { TRAIN_STEP_0 };
+        let polar = if rounds_its_update(config, spec) { BF16_STEP.of(step) } else { TRAIN_STEP_0 };
         TRAIN_STEP_0.or(polar)
     };
     let found = without(&run.params_after_step_0, &idle);
