@@ -61,8 +61,9 @@ fn every_backend_trains_the_same_model_from_a_warm_start() {
     if cfg!(feature = "tch") {
         others.extend([Precision::F32, Precision::Bf16].map(|precision| choice(BackendKind::Tch, precision)));
     }
-    for directory in discover(&[fixtures()]).unwrap() {
-        let case = Case::read(&directory).unwrap();
+    // Every other one, for time: `nanorun parity` holds each backend to all of them.
+    for directory in discover(&[fixtures()]).unwrap().iter().step_by(2) {
+        let case = Case::read(directory).unwrap();
         assert!(case.warm.as_ref().unwrap().steps.len() >= 10, "{}", case.name);
         let reference = run(&case, &choice(BackendKind::Cpu, Precision::F32));
         for backend in &others {

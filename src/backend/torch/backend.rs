@@ -7,7 +7,7 @@ use tch::{Device, Kind, Tensor};
 use super::attention;
 use super::device::{self, DeviceError, TorchDevice};
 use super::embedding::SegmentPlan;
-use super::fault::{TchResult, named};
+use super::fault::{TchResult, caught, named};
 use super::{facts, memory, shim};
 use crate::host::cpu_model;
 use crate::ops::{Backend, Hardware, OpResult};
@@ -109,7 +109,7 @@ impl TorchBackend {
     /// Runs an op: no autograd, the fixed number of threads, errors under the op's name.
     pub(super) fn run<T>(&self, op: &'static str, body: impl FnOnce() -> TchResult<T>) -> OpResult<T> {
         let _guard = tch::no_grad_guard();
-        named(op, shim::set_threads(self.threads).and_then(|()| body()))
+        named(op, shim::set_threads(self.threads).and_then(|()| caught(body)))
     }
 
     /// Values from the host as a tensor of `kind` on the device. Does not wait for the device: CUDA has taken a copy of

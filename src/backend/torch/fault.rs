@@ -1,5 +1,9 @@
 //! libtorch's errors as the errors of the ops.
 
+use std::cell::Cell;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind, set_hook, take_hook};
+use std::sync::Once;
+
 use tch::TchError;
 
 use crate::ops::{OpError, OpResult};
@@ -10,6 +14,46 @@ pub(super) type TchResult<T> = Result<T, TchError>;
 /// A shape that an op refuses.
 pub(super) fn shape_error(message: impl Into<String>) -> TchError {
     TchError::Shape(message.into())
+}
+
+thread_local! {
+    static CAUGHT: Cell<bool> = const { Cell::new(false) };
+}
+
+/// How tch's own panics begin.
+const PANIC: &str = "called `Result::unwrap()` on an `Err` value: Torch(";
+
+/// Runs a call into tch. Where a call that takes a number fails, tch 0.24 panics instead of giving the error back: it
+/// drops the number first, and finds libtorch's error there. The panic becomes the error, and the panic hook stays silent
+/// for it; any other panic goes on.
+pub(super) fn caught<T>(call: impl FnOnce() -> TchResult<T>) -> TchResult<T> {
+    static QUIET: Once = Once::new();
+    QUIET.call_once(|| {
+        let hook = take_hook();
+        set_hook(Box::new(move |info| {
+            if !(CAUGHT.get()
+                && info.payload().downcast_ref::<String>().is_some_and(|w| w.starts_with(PANIC)))
+            {
+                hook(info);
+            }
+        }));
+    });
+    let outer = CAUGHT.replace(true);
+    // Nothing is read after a failed op: the run ends, or a trial's tensors are dropped.
+    let outcome = catch_unwind(AssertUnwindSafe(call));
+    CAUGHT.set(outer);
+    outcome.unwrap_or_else(|panic| {
+        let words = panic.downcast_ref::<String>().and_then(|words| words.strip_prefix(PANIC));
+        match words {
+            Some(words) => Err(TchError::Torch(unescaped(words))),
+            None => resume_unwind(panic),
+        }
+    })
+}
+
+/// A message as it was before it was formatted for debugging.
+fn unescaped(words: &str) -> String {
+    words.trim_end_matches(')').trim_matches('"').replace("\\n", "\n").replace("\\\"", "\"")
 }
 
 /// Names the op and sorts the error.
@@ -69,6 +113,23 @@ mod tests {
         assert!(matches!(fault(cpu), OpError::OutOfMemory { bytes: 4096, .. }));
         let cublas = "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`";
         assert!(matches!(fault(cublas), OpError::OutOfMemory { bytes: 0, .. }));
+    }
+
+    /// A call with a number among its arguments panics in tch.
+    #[test]
+    fn an_error_that_tch_panics_with_is_an_error() {
+        let tensor = || tch::Tensor::zeros([2, 3], (tch::Kind::Int64, tch::Device::Cpu));
+        let error = caught(|| tensor().f_mul_scalar_(0.5)).unwrap_err();
+        let OpError::Backend { message, .. } = named::<()>("mul", Err(error)).unwrap_err() else {
+            panic!("not a backend error");
+        };
+        assert!(message.contains("can't be cast") && !message.contains("Exception raised"), "{message}");
+    }
+
+    #[test]
+    fn other_panics_go_on() {
+        let outcome = catch_unwind(|| caught::<()>(|| panic!("a defect")));
+        assert_eq!(outcome.unwrap_err().downcast_ref::<&str>(), Some(&"a defect"));
     }
 
     #[test]
