@@ -8,10 +8,10 @@
 //! | token loss | 4e-6 | absolute |
 //! | mean loss | 1.5e-6 | absolute |
 //! | logits | 6e-7 times the largest logit, at least 1 | absolute |
-//! | gradients | 2e-6; of lambdas and the smear gate 1.5e-5 | relative, Frobenius norm, each tensor |
+//! | gradients | 2e-6; of lambdas and the smear gate 4e-5 | relative, Frobenius norm, each tensor |
 //! | val bpb before | 2e-6 | absolute |
 //! | warm: losses | 6e-6, or 4 times upstream's noise | absolute, each micro-batch |
-//! | warm: parameters after step 0 | 1.5e-6, or 1/16 of the step where Muon rounds to bf16 | relative, each tensor |
+//! | warm: parameters after step 0 | 4e-6, or 1/16 of the step where Muon rounds to bf16 | relative, each tensor |
 //! | warm: parameters at the end | 1e-5, or 4 times upstream's noise | relative, each tensor |
 //! | warm: val bpb after | 2e-6, or 4 times upstream's noise | absolute |
 //! | train: losses | 6e-6, or 4 times upstream's noise, while that is below 1e-5 | absolute, each micro-batch |
@@ -19,7 +19,7 @@
 //! | gradients of idle lambdas | 1e-8 | absolute, of either side |
 //! | train: first step of idle lambdas | 1.001 | learning rates, of either side |
 //!
-//! Each is two to four times what `cpu` reaches on the project's cases (README), so that another order of summation has
+//! Each is two to four times what `cpu` (README) or `tch` reaches on the project's cases, so that another order of summation has
 //! room and an error has none: torch against itself on another CPU deviates by as much. Models wider than the project's
 //! 64 channels sum more terms, so losses, logits, gradients and bpb get the root of the width more, up to 2e-5, 1e-4 and
 //! 1e-5. Why `idle` lambdas are not compared: see `idle.rs`.
@@ -85,8 +85,8 @@ pub const GRADIENT: Tolerance =
 
 /// Gradients of lambdas and of the smear gate.
 pub const LAMBDA_GRADIENT: Tolerance = Tolerance {
-    limit: 1.5e-5,
-    reason: "one number from a sum over all activations that cancels: torch against itself reaches 3e-6",
+    limit: 4e-5,
+    reason: "one number from a sum over all activations that cancels: cpu reaches 5e-6, tch 1.7e-5",
 };
 
 /// The most that losses and logits get at any width.
@@ -104,7 +104,7 @@ pub const WARM_LOSS: Tolerance = Tolerance {
 
 /// Parameters after the first step from warm parameters.
 pub const STEP_0: Tolerance = Tolerance {
-    limit: 1.5e-6,
+    limit: 4e-6,
     reason: "Adam's and Muon's normalised steps carry the rounding of gradients into weights",
 };
 

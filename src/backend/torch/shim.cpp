@@ -55,10 +55,15 @@ class CountingAllocator final : public c10::Allocator {
   c10::DataPtr allocate(size_t bytes) override {
     void* data = nullptr;
     if (bytes > 0) {
-      const auto now = live.fetch_add(bytes) + bytes;
+      // Nothing is counted before it fits: a request that is refused must not fail another thread's.
+      auto before = live.load();
+      do {
+        const auto most = limit.load();
+        TORCH_CHECK_WITH(OutOfMemoryError, before <= most && bytes <= most - before,
+                         "out of memory: tried to allocate ", bytes, " bytes beside ", before, " of ", most);
+      } while (!live.compare_exchange_weak(before, before + bytes));
+      const auto now = before + bytes;
       try {
-        TORCH_CHECK_WITH(OutOfMemoryError, now <= limit.load(), "out of memory: tried to allocate ", bytes,
-                         " bytes beside ", now - bytes, " of ", limit.load());
         char* base = take(room(bytes));
         std::memcpy(base, &bytes, sizeof bytes);
         data = base + header;
