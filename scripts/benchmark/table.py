@@ -89,8 +89,7 @@ def apart(agreement: dict | None) -> str:
     """How far the step losses are apart, at most, over the steps that are held tightly."""
     if not agreement:
         return "-"
-    steps = agreement.get("steps_compared", "the first")
-    return f"{agreement['largest']['early_loss']:.1e} in {steps} steps"
+    return f"{agreement['largest']['early_loss']:.1e} in {agreement['steps_compared']} steps"
 
 
 TIME_HEAD = [
