@@ -6,7 +6,7 @@
 //! are grouped nor on whether keys come from a cache.
 
 use super::backend::CpuBackend;
-use super::gemm::{MR, NR, ROW_STRIDE, Store, micro, pack};
+use super::gemm::{MR, NR, ROW_STRIDE, Rows, Store, micro, pack};
 use super::pool::Buffer;
 use super::simd::{LANES, simd_fn, tree_sum};
 use super::tensor::{Tensor, check, check_shape};
@@ -172,7 +172,7 @@ impl Group {
                         self.rows,
                         NR,
                         d,
-                        queries.as_ptr(),
+                        Rows::at(queries.as_ptr()),
                         keys.as_ptr(),
                         to.as_mut_ptr(),
                         ROW_STRIDE,
@@ -208,7 +208,7 @@ impl Group {
                         self.rows,
                         NR,
                         high - low,
-                        scores.as_ptr().add(low - chunk),
+                        Rows::at(scores.as_ptr().add(low - chunk)),
                         values.as_ptr(),
                         sums.as_mut_ptr().add(j),
                         width,

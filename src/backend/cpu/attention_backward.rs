@@ -5,7 +5,7 @@
 
 use super::attention::{AttentionSaved, check_attention};
 use super::backend::CpuBackend;
-use super::gemm::{KC, MR, NR, ROW_STRIDE, Store, micro, pack};
+use super::gemm::{KC, MR, NR, ROW_STRIDE, Rows, Store, micro, pack};
 use super::simd::{dot, simd_fn};
 use super::tensor::{Tensor, check_shape};
 use super::workers::Shared;
@@ -211,7 +211,7 @@ impl<'a> Tile<'a> {
                         rows,
                         NR,
                         d,
-                        self.q_rows.as_ptr().add(i * ROW_STRIDE),
+                        Rows::at(self.q_rows.as_ptr().add(i * ROW_STRIDE)),
                         keys_t[j * d..].as_ptr(),
                         self.weights.as_mut_ptr().add(tile),
                         ROW_STRIDE,
@@ -221,7 +221,7 @@ impl<'a> Tile<'a> {
                         rows,
                         NR,
                         d,
-                        self.do_rows.as_ptr().add(i * ROW_STRIDE),
+                        Rows::at(self.do_rows.as_ptr().add(i * ROW_STRIDE)),
                         values_t[j * d..].as_ptr(),
                         self.dscores.as_mut_ptr().add(tile),
                         ROW_STRIDE,
@@ -261,7 +261,7 @@ impl<'a> Tile<'a> {
                         rows,
                         NR.min(d - j),
                         end - first,
-                        self.dscores.as_ptr().add(i * ROW_STRIDE + first - self.low),
+                        Rows::at(self.dscores.as_ptr().add(i * ROW_STRIDE + first - self.low)),
                         keys[j * chunk + (first - self.low) * NR..].as_ptr(),
                         dq.ptr().add(at),
                         cols,
@@ -293,7 +293,7 @@ impl<'a> Tile<'a> {
                         keys,
                         nr,
                         end - first,
-                        self.weights.as_ptr().add(a),
+                        Rows::at(self.weights.as_ptr().add(a)),
                         self.do_panels[panel..].as_ptr(),
                         dv.ptr().add(at),
                         cols,
@@ -303,7 +303,7 @@ impl<'a> Tile<'a> {
                         keys,
                         nr,
                         end - first,
-                        self.dscores.as_ptr().add(a),
+                        Rows::at(self.dscores.as_ptr().add(a)),
                         self.q_panels[panel..].as_ptr(),
                         dk.ptr().add(at),
                         cols,

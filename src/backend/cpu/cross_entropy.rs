@@ -2,7 +2,9 @@
 
 use super::backend::CpuBackend;
 use super::elementwise::for_chunks;
-use super::gemm::{Job, PackedB, Store, View, gemm, gemm_prepacked, prepack};
+use ndarray::ArrayView2;
+
+use super::gemm::{Job, PackedB, Store, gemm, gemm_prepacked, matrix, prepack};
 use super::pool::Buffer;
 use super::simd::{LANES, simd_fn, tree_sum};
 use super::tensor::{Param, Tensor, Tokens, check};
@@ -35,13 +37,8 @@ pub(super) fn logits(cpu: &CpuBackend, x: &Tensor, lm_head: &Param, head: &HeadS
     check_head("logits", x, lm_head, head)?;
     let v = head.vocab_size;
     let mut y = cpu.tensor_uninit("logits", x.rows, v)?;
-    let weights = View::new(&lm_head.data, v, x.cols).t();
-    gemm(
-        &cpu.workers,
-        &cpu.pool,
-        Job::new(View::new(&x.data, x.rows, x.cols), weights, &mut y.data),
-        Store::Set,
-    )?;
+    let weights = matrix(&lm_head.data, v, x.cols).reversed_axes();
+    gemm(&cpu.workers, &cpu.pool, Job::new(x.view(), weights, &mut y.data), Store::Set)?;
     if let Some(cap) = head.softcap {
         for_chunks(cpu, &mut y.data, |_, y| softcap_chunk(y, cap));
     }
@@ -105,13 +102,13 @@ fn pass(
     check_targets(op, x, targets, head.vocab_size)?;
     let (v, c) = (head.vocab_size, x.cols);
     let mut losses = vec![0.0_f32; x.rows];
-    let weights = View::new(&lm_head.data, v, c);
+    let weights = matrix(&lm_head.data, v, c);
     let (packed_t, packed) = packed_weights(cpu, weights, x.rows, gradient.is_some())?;
     let mut chunk: Buffer = cpu.pool.take(op, CHUNK_ROWS.min(x.rows) * v)?;
     for start in (0..x.rows).step_by(CHUNK_ROWS) {
         let rows = CHUNK_ROWS.min(x.rows - start);
-        let x = View::new(&x.data[start * c..(start + rows) * c], rows, c);
-        let job = Job::new(x, weights.t(), &mut chunk);
+        let x = matrix(&x.data[start * c..(start + rows) * c], rows, c);
+        let job = Job::new(x, weights.reversed_axes(), &mut chunk);
         gemm_prepacked(&cpu.workers, &cpu.pool, job, packed_t.as_ref(), Store::Set)?;
         let scale = gradient.as_ref().map(|g| g.scale);
         chunk_losses(
@@ -124,12 +121,12 @@ fn pass(
             scale,
         );
         if let Some(g) = &mut gradient {
-            let dlogits = View::new(&chunk, rows, v);
+            let dlogits = matrix(&chunk, rows, v);
             let dx = &mut g.dx.data[start * c..(start + rows) * c];
             let job = Job::new(dlogits, weights, dx);
             gemm_prepacked(&cpu.workers, &cpu.pool, job, packed.as_ref(), Store::Set)?;
             let dw = &mut g.dlm_head.data[..v * c];
-            gemm(&cpu.workers, &cpu.pool, Job::new(dlogits.t(), x, dw), Store::Add)?;
+            gemm(&cpu.workers, &cpu.pool, Job::new(dlogits.reversed_axes(), x, dw), Store::Add)?;
         }
     }
     Ok(losses)
@@ -138,14 +135,14 @@ fn pass(
 /// `lm_head` packed once for all chunks, if there are several: transposed for the logits, and as it is for dx.
 fn packed_weights(
     cpu: &CpuBackend,
-    weights: View<'_>,
+    weights: ArrayView2<'_, f32>,
     rows: usize,
     backward: bool,
 ) -> OpResult<(Option<PackedB>, Option<PackedB>)> {
     if rows <= CHUNK_ROWS {
         return Ok((None, None));
     }
-    let transposed = prepack(&cpu.workers, &cpu.pool, weights.t())?;
+    let transposed = prepack(&cpu.workers, &cpu.pool, weights.reversed_axes())?;
     let plain = if backward { prepack(&cpu.workers, &cpu.pool, weights)? } else { None };
     Ok((transposed, plain))
 }

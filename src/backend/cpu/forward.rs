@@ -2,7 +2,7 @@
 
 use super::attention::AttentionSaved;
 use super::backend::CpuBackend;
-use super::gemm::{Job, Store, View, gemm};
+use super::gemm::{Job, Store, gemm};
 use super::kv_cache::KvCache;
 use super::norm::NormSaved;
 use super::rotary::{Rotary, RotarySaved};
@@ -105,8 +105,7 @@ impl ForwardOps for CpuBackend {
     fn linear(&self, x: &Tensor, w: &Param) -> OpResult<Tensor> {
         let out = check_linear("linear", x, w)?;
         let mut y = self.tensor_uninit("linear", x.rows, out)?;
-        let job =
-            Job::new(View::new(&x.data, x.rows, x.cols), View::new(&w.data, out, x.cols).t(), &mut y.data);
+        let job = Job::new(x.view(), w.view().reversed_axes(), &mut y.data);
         gemm(&self.workers, &self.pool, job, Store::Set)?;
         Ok(y)
     }
@@ -114,11 +113,7 @@ impl ForwardOps for CpuBackend {
     fn linear_add(&self, mut residual: Tensor, x: &Tensor, w: &Param) -> OpResult<Tensor> {
         let out = check_linear("linear_add", x, w)?;
         check_shape("linear_add", "residual", &residual, x.rows, out)?;
-        let job = Job::new(
-            View::new(&x.data, x.rows, x.cols),
-            View::new(&w.data, out, x.cols).t(),
-            &mut residual.data,
-        );
+        let job = Job::new(x.view(), w.view().reversed_axes(), &mut residual.data);
         gemm(&self.workers, &self.pool, job, Store::Add)?;
         Ok(residual)
     }

@@ -6,7 +6,9 @@
 
 use super::adamw::lerp;
 use super::backend::{CpuBackend, ROW_CHUNK};
-use super::gemm::{Job, Part, Store, View, gemm_batch, mirror};
+use ndarray::ArrayView2;
+
+use super::gemm::{Job, Part, Store, gemm_batch, matrix, mirror};
 use super::pool::Buffer;
 use super::simd::{dot, simd_fn};
 use super::tensor::{Param, check};
@@ -79,9 +81,9 @@ impl Matrices {
         Ok(Self { data: cpu.pool.take("muon", count * rows * cols)?, count, rows, cols })
     }
 
-    fn get(&self, index: usize) -> View<'_> {
+    fn get(&self, index: usize) -> ArrayView2<'_, f32> {
         let len = self.rows * self.cols;
-        View::new(&self.data[index * len..(index + 1) * len], self.rows, self.cols)
+        matrix(&self.data[index * len..(index + 1) * len], self.rows, self.cols)
     }
 
     /// Runs `f(matrix, first row, elements)` on chunks of rows.
@@ -234,13 +236,13 @@ fn polar(cpu: &CpuBackend, x: &mut Matrices, step: &MuonStep) -> OpResult<()> {
     let mut next = Matrices::new(cpu, x.count, x.rows, x.cols)?;
     for &(a, b, c) in &POLAR_EXPRESS[..step.ns_steps] {
         products(cpu, &mut gram, Part::Upper, |i| {
-            if tall { (x.get(i).t(), x.get(i)) } else { (x.get(i), x.get(i).t()) }
+            if tall { (x.get(i).reversed_axes(), x.get(i)) } else { (x.get(i), x.get(i).reversed_axes()) }
         })?;
         if bf16 {
             gram.for_rows(cpu, |_, _, g| round(g));
         }
         mirror_all(cpu, &mut gram);
-        products(cpu, &mut square, Part::Upper, |i| (gram.get(i), gram.get(i).t()))?;
+        products(cpu, &mut square, Part::Upper, |i| (gram.get(i), gram.get(i).reversed_axes()))?;
         square.for_rows(cpu, |i, first, s| {
             let at = (i * n + first) * n;
             combine(s, &gram.data[at..at + s.len()], b, c, bf16);
@@ -264,7 +266,7 @@ fn products<'a>(
     cpu: &CpuBackend,
     out: &'a mut Matrices,
     part: Part,
-    pair: impl Fn(usize) -> (View<'a>, View<'a>),
+    pair: impl Fn(usize) -> (ArrayView2<'a, f32>, ArrayView2<'a, f32>),
 ) -> OpResult<()> {
     let len = out.rows * out.cols;
     let jobs: Vec<Job<'a>> = out

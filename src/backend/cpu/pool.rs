@@ -3,6 +3,7 @@
 //! After the first step every size has been seen and no step allocates; [`Pool::allocations`] counts, so tests can
 //! tell. Refused memory is an [`OpError::OutOfMemory`], never an abort.
 
+use std::alloc::{Layout, alloc_zeroed};
 use std::collections::BTreeMap;
 use std::ops::{Deref, DerefMut};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -77,13 +78,27 @@ impl Pool {
 
     fn allocate(&self, op: &'static str, lines: usize) -> OpResult<Vec<Line>> {
         let bytes = lines.saturating_mul(size_of::<Line>());
-        let mut memory = Vec::new();
-        memory.try_reserve_exact(lines).map_err(|_| OpError::OutOfMemory { op, bytes })?;
-        memory.resize(lines, Line([0.0; LINE]));
+        let memory = zeroed_lines(lines).ok_or(OpError::OutOfMemory { op, bytes })?;
         self.0.allocations.fetch_add(1, Ordering::Relaxed);
         self.0.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
         Ok(memory)
     }
+}
+
+/// Zeroed memory, or none where it is refused. The system hands it over page by page when it is first touched, so by
+/// all threads at once.
+fn zeroed_lines(lines: usize) -> Option<Vec<Line>> {
+    if lines == 0 {
+        return Some(Vec::new());
+    }
+    let layout = Layout::array::<Line>(lines).ok()?;
+    // SAFETY: not of size zero.
+    let start = unsafe { alloc_zeroed(layout) }.cast::<Line>();
+    if start.is_null() {
+        return None;
+    }
+    // SAFETY: from the global allocator with the layout of such a vector; zeros are floats.
+    Some(unsafe { Vec::from_raw_parts(start, lines, lines) })
 }
 
 /// Floats, aligned to cache lines; back to their pool on drop.

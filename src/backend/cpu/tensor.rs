@@ -1,5 +1,8 @@
 //! What the ops work on.
 
+use ndarray::ArrayView2;
+
+use super::gemm::matrix;
 use super::pool::Buffer;
 use crate::ops::{OpError, OpResult};
 
@@ -20,6 +23,11 @@ impl Tensor {
     /// The values, row-major.
     pub fn values(&self) -> &[f32] {
         &self.data
+    }
+
+    /// (rows, cols).
+    pub fn view(&self) -> ArrayView2<'_, f32> {
+        matrix(&self.data, self.rows, self.cols)
     }
 
     pub(super) fn row(&self, row: usize) -> &[f32] {
@@ -46,6 +54,12 @@ impl Param {
     }
 
     /// As a matrix: a vector is one row.
+    pub fn view(&self) -> ArrayView2<'_, f32> {
+        let (rows, cols) = self.matrix();
+        matrix(&self.data, rows, cols)
+    }
+
+    /// Rows and columns of the matrix.
     pub(super) fn matrix(&self) -> (usize, usize) {
         match self.shape[..] {
             [rows, cols] => (rows, cols),

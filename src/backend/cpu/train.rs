@@ -2,7 +2,7 @@
 
 use super::attention::AttentionSaved;
 use super::backend::CpuBackend;
-use super::gemm::{Job, Store, View, gemm};
+use super::gemm::{Job, Store, gemm};
 use super::norm::NormSaved;
 use super::rotary::{Rotary, RotarySaved};
 use super::smear::SmearSaved;
@@ -70,8 +70,8 @@ impl TrainOps for CpuBackend {
         check_shape(op, "x", x, dy.rows, inputs)?;
         check_shape(op, "dy", dy, x.rows, out)?;
         check(op, dw.data.len() == w.data.len(), || format!("w is {:?}, dw {:?}", w.shape, dw.shape))?;
-        let dy = View::new(&dy.data, dy.rows, out);
-        let dw_job = Job::new(dy.t(), View::new(&x.data, x.rows, inputs), &mut dw.data);
+        let dy = dy.view();
+        let dw_job = Job::new(dy.reversed_axes(), x.view(), &mut dw.data);
         gemm(&self.workers, &self.pool, dw_job, Store::Add)?;
         let (mut dx, store) = match dx {
             Some(dx) => {
@@ -80,7 +80,7 @@ impl TrainOps for CpuBackend {
             }
             None => (self.tensor_uninit(op, x.rows, inputs)?, Store::Set),
         };
-        gemm(&self.workers, &self.pool, Job::new(dy, View::new(&w.data, out, inputs), &mut dx.data), store)?;
+        gemm(&self.workers, &self.pool, Job::new(dy, w.view(), &mut dx.data), store)?;
         Ok(dx)
     }
 

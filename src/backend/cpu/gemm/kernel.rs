@@ -24,6 +24,25 @@ pub(crate) enum Store {
     Add,
 }
 
+/// Where a micro-kernel's rows of A are.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Rows {
+    /// Element (0, 0).
+    pub(crate) a: *const f32,
+    /// The distance that the kernel knows as [`ANY`].
+    pub(crate) stride: usize,
+}
+
+impl Rows {
+    /// Rows of a kernel that knows both distances.
+    pub(crate) fn at(a: *const f32) -> Self {
+        Self { a, stride: 0 }
+    }
+}
+
+/// As a kernel's `RS` or `KS`: that distance is [`Rows::stride`], no constant.
+pub(crate) const ANY: usize = 0;
+
 /// `mr` x `nr` products of A (element (i, p) at `a[i * RS + p * KS]`) and a packed panel of B (element (p, j) at
 /// `b[p * 32 + j]`, all 32 columns readable), stored to C (element (i, j) at `c[i * ldc + j]`).
 ///
@@ -34,13 +53,13 @@ pub(crate) unsafe fn micro<const RS: usize, const KS: usize>(
     mr: usize,
     nr: usize,
     k: usize,
-    a: *const f32,
+    a: Rows,
     b: *const f32,
     c: *mut f32,
     ldc: usize,
     store: Store,
 ) {
-    let tile = Tile { nr, k, a, b, c, ldc, store };
+    let tile = Tile { nr, k, a: a.a, stride: a.stride, b, c, ldc, store };
     // SAFETY: the caller's promises; `level` found the instructions.
     unsafe {
         match level() {
@@ -58,10 +77,19 @@ struct Tile {
     nr: usize,
     k: usize,
     a: *const f32,
+    stride: usize,
     b: *const f32,
     c: *mut f32,
     ldc: usize,
     store: Store,
+}
+
+impl Tile {
+    /// A distance between elements of A: a constant where the kernel knows it.
+    #[inline(always)]
+    fn distance<const D: usize>(&self) -> usize {
+        if D == ANY { self.stride } else { D }
+    }
 }
 
 /// The definition, without special instructions.
@@ -72,7 +100,7 @@ unsafe fn portable<const RS: usize, const KS: usize>(mr: usize, t: &Tile) {
         for p in 0..t.k {
             let b = std::slice::from_raw_parts(t.b.add(p * NR), NR);
             for (i, row) in acc.iter_mut().enumerate().take(mr) {
-                let a = *t.a.add(i * RS + p * KS);
+                let a = *t.a.add(i * t.distance::<RS>() + p * t.distance::<KS>());
                 for j in 0..NR {
                     row[j] = a.mul_add(b[j], row[j]);
                 }
@@ -128,7 +156,7 @@ mod x86 {
                 unsafe {
                     let quarter = Tile {
                         nr: (t.nr - col).min(16),
-                        a: t.a.add(done * RS),
+                        a: t.a.add(done * t.distance::<RS>()),
                         b: t.b.add(col),
                         c: t.c.add(done * t.ldc + col),
                         ..*t
@@ -147,16 +175,18 @@ mod x86 {
         let mut hi = [_mm512_setzero_ps(); M];
         // SAFETY: the promises of `micro`; the masks keep stores inside `nr` columns.
         unsafe {
-            let (mut a, mut b) = (t.a, t.b);
+            let (rs, ks) = (t.distance::<RS>(), t.distance::<KS>());
+            // Four rows are in reach of one pointer: base, index, twice the index, and three times.
+            let (mut a, mut b) = ([t.a, t.a.wrapping_add(4 * rs), t.a.wrapping_add(8 * rs)], t.b);
             for _ in 0..t.k {
                 let b0 = _mm512_loadu_ps(b);
                 let b1 = _mm512_loadu_ps(b.add(16));
                 for i in 0..M {
-                    let x = _mm512_set1_ps(*a.add(i * RS));
+                    let x = _mm512_set1_ps(*a[i / 4].add(i % 4 * rs));
                     lo[i] = _mm512_fmadd_ps(x, b0, lo[i]);
                     hi[i] = _mm512_fmadd_ps(x, b1, hi[i]);
                 }
-                a = a.add(KS);
+                a = a.map(|a| a.wrapping_add(ks));
                 b = b.add(NR);
             }
             if t.nr == NR {
@@ -191,16 +221,17 @@ mod x86 {
         let mut hi = [_mm256_setzero_ps(); M];
         // SAFETY: the promises of `micro`.
         unsafe {
-            let (mut a, mut b) = (t.a, t.b);
+            let (rs, ks) = (t.distance::<RS>(), t.distance::<KS>());
+            let (mut a, mut b) = ([t.a, t.a.wrapping_add(3 * rs)], t.b);
             for _ in 0..t.k {
                 let b0 = _mm256_loadu_ps(b);
                 let b1 = _mm256_loadu_ps(b.add(8));
                 for i in 0..M {
-                    let x = _mm256_broadcast_ss(&*a.add(i * RS));
+                    let x = _mm256_broadcast_ss(&*a[i / 3].add(i % 3 * rs));
                     lo[i] = _mm256_fmadd_ps(x, b0, lo[i]);
                     hi[i] = _mm256_fmadd_ps(x, b1, hi[i]);
                 }
-                a = a.add(KS);
+                a = a.map(|a| a.wrapping_add(ks));
                 b = b.add(NR);
             }
             for i in 0..M {

@@ -6,64 +6,52 @@
 
 mod kernel;
 pub(super) mod pack;
+mod prefetch;
 
-pub(super) use kernel::{KC, MR, NR, ROW_STRIDE, Store, micro};
+pub(super) use kernel::{KC, MR, NR, ROW_STRIDE, Rows, Store, micro};
+
+use kernel::ANY;
+use prefetch::Ahead;
 
 use std::ops::Range;
+
+use ndarray::ArrayView2;
 
 use super::pool::{Buffer, Pool};
 use super::workers::{Shared, Workers, piece};
 use crate::ops::OpResult;
 
-/// A matrix in memory, contiguous over rows or columns.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct View<'a> {
-    data: &'a [f32],
-    rows: usize,
-    cols: usize,
-    row_stride: usize,
-    col_stride: usize,
+/// The matrix of a row-major slice.
+pub(super) fn matrix(data: &[f32], rows: usize, cols: usize) -> ArrayView2<'_, f32> {
+    assert!(rows * cols <= data.len());
+    // SAFETY: the values are there for as long as the view, by the assertion.
+    unsafe { ArrayView2::from_shape_ptr((rows, cols), data.as_ptr()) }
 }
 
-impl<'a> View<'a> {
-    /// Row-major, `rows` x `cols`.
-    pub(super) fn new(data: &'a [f32], rows: usize, cols: usize) -> Self {
-        assert!(rows * cols <= data.len());
-        Self { data, rows, cols, row_stride: cols, col_stride: 1 }
-    }
+/// Where element (row, col) is.
+fn at(x: &ArrayView2<'_, f32>, row: usize, col: usize) -> *const f32 {
+    debug_assert!(row < x.nrows() && col < x.ncols());
+    // SAFETY: in bounds; the strides are those of a matrix in memory, so not negative.
+    unsafe { x.as_ptr().add(row * stride(x, 0) + col * stride(x, 1)) }
+}
 
-    /// Its transpose.
-    #[must_use]
-    pub(super) fn t(self) -> Self {
-        Self {
-            rows: self.cols,
-            cols: self.rows,
-            row_stride: self.col_stride,
-            col_stride: self.row_stride,
-            ..self
-        }
-    }
-
-    /// Where element (row, col) is.
-    fn at(&self, row: usize, col: usize) -> *const f32 {
-        debug_assert!(row < self.rows && col < self.cols);
-        // SAFETY: in bounds, by `new`.
-        unsafe { self.data.as_ptr().add(row * self.row_stride + col * self.col_stride) }
-    }
+/// Distance in memory between neighbours along an axis.
+fn stride(x: &ArrayView2<'_, f32>, axis: usize) -> usize {
+    x.strides()[axis].unsigned_abs()
 }
 
 /// One product `c = a b`, or `c += a b`.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Job<'a> {
-    a: View<'a>,
-    b: View<'a>,
+    a: ArrayView2<'a, f32>,
+    b: ArrayView2<'a, f32>,
     c: Shared<f32>,
 }
 
 impl<'a> Job<'a> {
-    /// a (m, k), b (k, n), c (m, n) row-major.
-    pub(super) fn new(a: View<'a>, b: View<'a>, c: &'a mut [f32]) -> Self {
-        assert!(a.cols == b.rows && a.rows * b.cols <= c.len());
+    /// a (m, k), b (k, n), both contiguous over rows or columns; c (m, n) row-major.
+    pub(super) fn new(a: ArrayView2<'a, f32>, b: ArrayView2<'a, f32>, c: &'a mut [f32]) -> Self {
+        assert!(a.ncols() == b.nrows() && a.nrows() * b.ncols() <= c.len());
         Self { a, b, c: Shared::new(c) }
     }
 }
@@ -81,6 +69,9 @@ pub(super) enum Part {
 const TASK_ROWS: usize = 96;
 /// Columns of C in a task, at most.
 const TASK_COLS: usize = 512;
+/// Rows of A so far apart (in values), or a multiple of that, compete for a few sets of the first-level cache: they are
+/// copied before they are read.
+const CROWDED: usize = 512;
 /// Scratch for a block of A.
 const A_SCRATCH: usize = TASK_ROWS * ROW_STRIDE;
 /// The largest B (in values) that is packed before the product starts.
@@ -97,8 +88,8 @@ pub(crate) fn gemm(workers: &Workers, pool: &Pool, job: Job<'_>, store: Store) -
 pub(crate) struct PackedB(Buffer);
 
 /// Packs `b`, unless it is too large to be held twice.
-pub(crate) fn prepack(workers: &Workers, pool: &Pool, b: View<'_>) -> OpResult<Option<PackedB>> {
-    if b.rows * b.cols > PREPACK_LIMIT {
+pub(crate) fn prepack(workers: &Workers, pool: &Pool, b: ArrayView2<'_, f32>) -> OpResult<Option<PackedB>> {
+    if b.len() > PREPACK_LIMIT {
         return Ok(None);
     }
     Ok(Some(PackedB(pack_b(workers, pool, &[b])?)))
@@ -113,9 +104,9 @@ pub(crate) fn gemm_prepacked(
     store: Store,
 ) -> OpResult<()> {
     let Some(packed) = packed else { return gemm(workers, pool, job, store) };
-    assert_eq!(packed.0.len(), packed_len(job.b.cols, job.b.rows));
-    if job.a.rows > 0 && job.b.cols > 0 {
-        let plan = Plan::new(job.a.rows, job.b.cols, job.a.cols, 1, workers.count());
+    assert_eq!(packed.0.len(), packed_len(job.b.ncols(), job.b.nrows()));
+    if job.a.nrows() > 0 && job.b.ncols() > 0 {
+        let plan = Plan::new(job.a.nrows(), job.b.ncols(), job.a.ncols(), 1, workers.count());
         run(workers, &[job], &plan, Some(&packed.0), store, Part::All);
     }
     Ok(())
@@ -130,13 +121,13 @@ pub(crate) fn gemm_batch(
     part: Part,
 ) -> OpResult<()> {
     let Some(first) = jobs.first() else { return Ok(()) };
-    let (m, n, k) = (first.a.rows, first.b.cols, first.a.cols);
+    let (m, n, k) = (first.a.nrows(), first.b.ncols(), first.a.ncols());
     if m == 0 || n == 0 {
         return Ok(());
     }
     let plan = Plan::new(m, n, k, jobs.len(), workers.count());
     let packed = if plan.prepack {
-        let sides: Vec<View<'_>> = jobs.iter().map(|job| job.b).collect();
+        let sides: Vec<ArrayView2<'_, f32>> = jobs.iter().map(|job| job.b).collect();
         Some(pack_b(workers, pool, &sides)?)
     } else {
         None
@@ -147,7 +138,7 @@ pub(crate) fn gemm_batch(
 
 fn run(workers: &Workers, jobs: &[Job<'_>], plan: &Plan, packed: Option<&[f32]>, store: Store, part: Part) {
     let Some(first) = jobs.first() else { return };
-    let (m, n, k) = (first.a.rows, first.b.cols, first.a.cols);
+    let (m, n, k) = (first.a.nrows(), first.b.ncols(), first.a.ncols());
     let tasks = plan.row_tasks * plan.col_tasks;
     workers.run_with_scratch(tasks * jobs.len(), |task, scratch| {
         let (job, task) = (task / tasks, task % tasks);
@@ -196,8 +187,8 @@ fn packed_len(n: usize, k: usize) -> usize {
     n.next_multiple_of(NR) * k
 }
 
-fn pack_b(workers: &Workers, pool: &Pool, sides: &[View<'_>]) -> OpResult<Buffer> {
-    let (k, n) = sides.first().map_or((0, 0), |b| (b.rows, b.cols));
+fn pack_b(workers: &Workers, pool: &Pool, sides: &[ArrayView2<'_, f32>]) -> OpResult<Buffer> {
+    let (k, n) = sides.first().map_or((0, 0), |b| b.dim());
     let mut packed = pool.take("gemm", packed_len(n, k) * sides.len())?;
     let target = Shared::new(&mut packed);
     let (blocks, strips) = (k.div_ceil(KC), n.div_ceil(8 * NR));
@@ -215,16 +206,32 @@ fn pack_b(workers: &Workers, pool: &Pool, sides: &[View<'_>]) -> OpResult<Buffer
     Ok(packed)
 }
 
-unsafe fn pack_b_block(dst: &mut [f32], b: &View<'_>, p: usize, j: usize, k: usize, cols: usize) {
-    let source = b.at(p, j);
+unsafe fn pack_b_block(dst: &mut [f32], b: &ArrayView2<'_, f32>, p: usize, j: usize, k: usize, cols: usize) {
+    let source = at(b, p, j);
     // SAFETY: the caller has the block inside `b`.
     unsafe {
-        if b.col_stride == 1 {
-            pack::panels(dst, source, b.row_stride, cols, k);
+        if stride(b, 1) == 1 {
+            pack::panels(dst, source, stride(b, 0), cols, k);
         } else {
-            pack::panels_transposed(dst, source, b.col_stride, cols, k);
+            pack::panels_transposed(dst, source, stride(b, 1), cols, k);
         }
     }
+}
+
+/// The block of A after the one of `rows` that starts at column `p`: of the same rows, or of those of the next task,
+/// which the same thread most likely does next.
+fn next_block(a: &ArrayView2<'_, f32>, rows: &Range<usize>, p: usize) -> Option<prefetch::Block> {
+    let (start, p) = if p + KC < a.ncols() { (rows.start, p + KC) } else { (rows.end, 0) };
+    let (count, kc) = (rows.len().min(a.nrows() - start), KC.min(a.ncols() - p));
+    if count == 0 {
+        return None;
+    }
+    let source = at(a, start, p);
+    Some(if stride(a, 1) == 1 {
+        prefetch::Block::new(source, stride(a, 0), count, kc)
+    } else {
+        prefetch::Block::new(source, stride(a, 1), kc, count)
+    })
 }
 
 /// One task's tile of C.
@@ -238,8 +245,8 @@ unsafe fn tile(
     scratch: &mut [f32],
 ) {
     let (a, b) = (&job.a, &job.b);
-    let (n, k) = (b.cols, a.cols);
-    let by_rows = a.col_stride == 1;
+    let (n, k) = (b.ncols(), a.ncols());
+    let by_rows = stride(a, 1) == 1;
     let (a_block, b_block) = scratch.split_at_mut(A_SCRATCH);
     let mut store = store;
     if k == 0 && store == Store::Set {
@@ -248,14 +255,18 @@ unsafe fn tile(
             unsafe { job.c.slice_mut(i * n + cols.start..i * n + cols.end) }.fill(0.0);
         }
     }
+    let apart = stride(a, usize::from(!by_rows));
+    let in_place = by_rows && !apart.is_multiple_of(CROWDED);
+    let calls = rows.len().div_ceil(MR) * cols.len().div_ceil(NR);
     for p in (0..k).step_by(KC) {
         let kc = KC.min(k - p);
+        let mut ahead = Ahead::new(next_block(a, rows, p), calls);
         // SAFETY: blocks of A and B inside them, the tile inside C.
         unsafe {
-            if by_rows {
-                pack::rows(a_block, a.at(rows.start, p), a.row_stride, rows.len(), kc);
-            } else {
-                pack::columns(a_block, a.at(rows.start, p), a.col_stride, rows.len(), kc);
+            if !by_rows {
+                pack::columns(a_block, at(a, rows.start, p), apart, rows.len(), kc);
+            } else if !in_place {
+                pack::rows(a_block, at(a, rows.start, p), apart, rows.len(), kc);
             }
             let panels = if let Some(packed) = packed {
                 packed.as_ptr().add(p * n.next_multiple_of(NR) + cols.start * kc)
@@ -272,11 +283,18 @@ unsafe fn tile(
                     }
                     let mr = MR.min(rows.len() - i);
                     let c = job.c.ptr().add((rows.start + i) * n + cols.start + j);
-                    if by_rows {
-                        let a = a_block.as_ptr().add(i * ROW_STRIDE);
+                    for row in 0..mr {
+                        prefetch::near(c.wrapping_add(row * n), nr);
+                    }
+                    ahead.step();
+                    if in_place {
+                        let a = Rows { a: at(a, rows.start + i, p), stride: apart };
+                        micro::<ANY, 1>(mr, nr, kc, a, panel, c, n, store);
+                    } else if by_rows {
+                        let a = Rows::at(a_block.as_ptr().add(i * ROW_STRIDE));
                         micro::<ROW_STRIDE, 1>(mr, nr, kc, a, panel, c, n, store);
                     } else {
-                        let a = a_block.as_ptr().add(i * kc);
+                        let a = Rows::at(a_block.as_ptr().add(i * kc));
                         micro::<1, MR>(mr, nr, kc, a, panel, c, n, store);
                     }
                 }

@@ -1,22 +1,10 @@
 //! Packing of operands into the order in which the micro-kernel reads them.
 
 use super::kernel::{MR, NR, ROW_STRIDE};
+use super::prefetch;
 
 /// How many rows ahead memory is asked for: rows are far apart, and the hardware does not follow.
 const AHEAD: usize = 8;
-
-/// Asks for `len` floats to be brought near; only a hint, any address will do.
-#[inline(always)]
-fn prefetch(start: *const f32, len: usize) {
-    #[cfg(target_arch = "x86_64")]
-    for at in (0..len).step_by(16) {
-        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-        // SAFETY: a prefetch touches no memory that the program can see, and never faults.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(start.wrapping_add(at).cast()) };
-    }
-    #[cfg(not(target_arch = "x86_64"))]
-    let _ = (start, len);
-}
 
 /// Packs rows of A that are contiguous over k: row i at `i * ROW_STRIDE`.
 ///
@@ -39,7 +27,7 @@ pub(crate) unsafe fn rows(dst: &mut [f32], a: *const f32, stride: usize, rows: u
 pub(crate) unsafe fn columns(dst: &mut [f32], a: *const f32, stride: usize, rows: usize, k: usize) {
     let full = rows / MR;
     for p in 0..k {
-        prefetch(a.wrapping_add((p + AHEAD) * stride), rows);
+        prefetch::near(a.wrapping_add((p + AHEAD) * stride), rows);
         // SAFETY: the caller's promise.
         let source = unsafe { std::slice::from_raw_parts(a.add(p * stride), rows) };
         let (groups, rest) = source.as_chunks::<MR>();
@@ -60,7 +48,7 @@ pub(crate) unsafe fn columns(dst: &mut [f32], a: *const f32, stride: usize, rows
 /// times `k`.
 pub(crate) unsafe fn panels(dst: &mut [f32], b: *const f32, stride: usize, cols: usize, k: usize) {
     for p in 0..k {
-        prefetch(b.wrapping_add((p + AHEAD) * stride), cols);
+        prefetch::near(b.wrapping_add((p + AHEAD) * stride), cols);
         // SAFETY: the caller's promise.
         let source = unsafe { std::slice::from_raw_parts(b.add(p * stride), cols) };
         let (full, rest) = source.as_chunks::<NR>();

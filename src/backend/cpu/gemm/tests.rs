@@ -1,9 +1,17 @@
 //! Products against f64, and the independence of their bits from everything but the operands.
 
+use ndarray::ArrayView2;
+
 use super::*;
 use crate::backend::cpu::testing::values;
 
-fn product(threads: usize, a: View<'_>, b: View<'_>, c: &[f32], store: Store) -> Vec<f32> {
+fn product(
+    threads: usize,
+    a: ArrayView2<'_, f32>,
+    b: ArrayView2<'_, f32>,
+    c: &[f32],
+    store: Store,
+) -> Vec<f32> {
     let pool = Pool::default();
     let workers = Workers::new(threads, &pool).unwrap();
     let mut c = c.to_vec();
@@ -18,8 +26,8 @@ fn products_match_f64_in_every_layout() {
     {
         let (a, b, c) = (values(1, m * k), values(2, k * n), values(3, m * n));
         for layout in 0..4 {
-            let a_view = if layout & 1 == 0 { View::new(&a, m, k) } else { View::new(&a, k, m).t() };
-            let b_view = if layout & 2 == 0 { View::new(&b, k, n) } else { View::new(&b, n, k).t() };
+            let a_view = if layout & 1 == 0 { matrix(&a, m, k) } else { matrix(&a, k, m).reversed_axes() };
+            let b_view = if layout & 2 == 0 { matrix(&b, k, n) } else { matrix(&b, n, k).reversed_axes() };
             for store in [Store::Set, Store::Add] {
                 let got = product(2, a_view, b_view, &c, store);
                 for i in 0..m {
@@ -45,12 +53,12 @@ fn bits_do_not_depend_on_threads_or_on_other_rows() {
     let (m, n, k) = (301, 130, 600);
     let (a, b) = (values(1, m * k), values(2, k * n));
     let c = vec![0.0; m * n];
-    let one = product(1, View::new(&a, m, k), View::new(&b, k, n), &c, Store::Set);
+    let one = product(1, matrix(&a, m, k), matrix(&b, k, n), &c, Store::Set);
     for threads in [2, 3, 5, 8] {
-        assert_eq!(one, product(threads, View::new(&a, m, k), View::new(&b, k, n), &c, Store::Set));
+        assert_eq!(one, product(threads, matrix(&a, m, k), matrix(&b, k, n), &c, Store::Set));
     }
     let row = 77;
-    let alone = product(1, View::new(&a[row * k..][..k], 1, k), View::new(&b, k, n), &c[..n], Store::Set);
+    let alone = product(1, matrix(&a[row * k..][..k], 1, k), matrix(&b, k, n), &c[..n], Store::Set);
     assert_eq!(alone, one[row * n..][..n]);
 }
 
@@ -60,10 +68,11 @@ fn symmetric_products_need_one_triangle() {
     let a = values(1, n * k);
     let pool = Pool::default();
     let workers = Workers::new(2, &pool).unwrap();
-    let view = View::new(&a, n, k);
-    let whole = product(2, view, view.t(), &vec![0.0; n * n], Store::Set);
+    let view = matrix(&a, n, k);
+    let whole = product(2, view, view.reversed_axes(), &vec![0.0; n * n], Store::Set);
     let mut half = vec![0.0; n * n];
-    gemm_batch(&workers, &pool, &[Job::new(view, view.t(), &mut half)], Store::Set, Part::Upper).unwrap();
+    gemm_batch(&workers, &pool, &[Job::new(view, view.reversed_axes(), &mut half)], Store::Set, Part::Upper)
+        .unwrap();
     mirror(&workers, &mut [&mut half], n);
     assert_eq!(whole, half);
 }
@@ -77,7 +86,16 @@ fn every_instruction_set_has_the_definition_s_bits() {
         let mut c = vec![0.5_f32; MR * NR];
         // SAFETY: all in bounds.
         unsafe {
-            micro::<ROW_STRIDE, 1>(mr, nr, k, a.as_ptr(), b.as_ptr(), c.as_mut_ptr(), NR, Store::Add);
+            micro::<ROW_STRIDE, 1>(
+                mr,
+                nr,
+                k,
+                Rows::at(a.as_ptr()),
+                b.as_ptr(),
+                c.as_mut_ptr(),
+                NR,
+                Store::Add,
+            );
         }
         for i in 0..MR {
             for j in 0..NR {
