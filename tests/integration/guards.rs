@@ -13,7 +13,7 @@ use nanorun::model::init::initial_values;
 use nanorun::model::microgpt::Microgpt;
 use nanorun::model::network::Network;
 use nanorun::model::param::{ParamSpec, Params};
-use nanorun::ops::{ForwardOps, OpResult, SequenceShape, TrainOps};
+use nanorun::ops::{ForwardOps, Losses, OpResult, SequenceShape, TrainOps};
 use nanorun::optim::config::StepValues;
 use nanorun::plan::key::KeyChain;
 use nanorun::plan::run_config::{BackendKind, RunConfig};
@@ -107,7 +107,7 @@ impl<M: Network> Network for Leaky<M> {
         sequence: SequenceShape,
         grad_scale: f32,
         grads: &mut Params<B::Grad>,
-    ) -> OpResult<Vec<f32>> {
+    ) -> OpResult<Losses> {
         self.model.loss_and_grads(ops, weights, tables, tokens, targets, sequence, grad_scale, grads)
     }
     fn cache<B: ForwardOps>(&self, ops: &B, capacity: usize) -> OpResult<Self::Cache<B>> {
@@ -189,7 +189,7 @@ impl Engine for Witness {
     fn specs(&self) -> &[ParamSpec] {
         self.engine.specs()
     }
-    fn accumulate(&mut self, batch: &MicroBatch<'_>, grad_scale: f32) -> Result<Vec<f32>> {
+    fn accumulate(&mut self, batch: &MicroBatch<'_>, grad_scale: f32) -> Result<Losses<Error>> {
         self.engine.accumulate(batch, grad_scale)
     }
     fn logits(&mut self, batch: &MicroBatch<'_>) -> Result<Vec<f32>> {
