@@ -24,6 +24,10 @@ pub trait TrainOps: ForwardOps {
     fn grad_values(&self, grad: &Self::Grad) -> OpResult<Vec<f32>>;
     /// State from values.
     fn state(&self, shape: &[usize], values: &[f32]) -> OpResult<Self::State>;
+    /// State of [`Self::adamw`] on a [`ForwardOps::table`]; a backend that stores tables in fewer bits stores it likewise.
+    fn table_state(&self, shape: &[usize], values: &[f32]) -> OpResult<Self::State> {
+        self.state(shape, values)
+    }
     /// The values of a state, exactly as stored.
     fn state_values(&self, state: &Self::State) -> OpResult<Vec<f32>>;
 

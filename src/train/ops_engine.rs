@@ -2,7 +2,7 @@
 
 use crate::error::{Error, Result};
 use crate::model::network::Network;
-use crate::model::param::{ParamGroup, ParamSpec, Params};
+use crate::model::param::{ParamSpec, Params};
 use crate::ops::{Backend, Hardware, Losses, OpError, OpResult};
 use crate::optim::config::{OptimizerConfig, StepValues};
 use crate::optim::optimizer::Optimizer;
@@ -22,12 +22,9 @@ pub struct OpsEngine<M: Network, B: Backend> {
     rows: usize,
 }
 
-/// A parameter as its group is used: embedding tables are only gathered from, or multiplied as a tied `lm_head`.
+/// A parameter as its group is used.
 fn weight<B: Backend>(ops: &B, spec: &ParamSpec, values: &[f32]) -> OpResult<B::Weight> {
-    match spec.group {
-        ParamGroup::Wte | ParamGroup::ValueEmbeds => ops.table(&spec.shape, values),
-        _ => ops.weight(&spec.shape, values),
-    }
+    if spec.group.is_table() { ops.table(&spec.shape, values) } else { ops.weight(&spec.shape, values) }
 }
 
 impl<M: Network, B: Backend> OpsEngine<M, B> {

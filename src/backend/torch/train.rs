@@ -36,6 +36,13 @@ impl TrainOps for TorchBackend {
         })
     }
 
+    fn table_state(&self, shape: &[usize], values: &[f32]) -> OpResult<State> {
+        self.run("table_state", || {
+            fits(shape, values.len())?;
+            self.upload(values, &dims(shape), self.kind()).map(State)
+        })
+    }
+
     fn state_values(&self, state: &State) -> OpResult<Vec<f32>> {
         self.run("state_values", || values(&state.0))
     }
