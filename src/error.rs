@@ -164,6 +164,11 @@ impl Error {
         self.0.key.as_deref()
     }
 
+    /// What would have been right, if that was said.
+    pub fn expected_text(&self) -> Option<&str> {
+        self.0.expected.as_deref()
+    }
+
     /// What to do about it, if anything is known.
     pub fn help_text(&self) -> Option<&str> {
         self.0.help.as_deref()

@@ -166,6 +166,7 @@ fn step(
 ) -> Result<StepTimes> {
     let mut times = StepTimes::default();
     let accumulation = config.batch.grad_accum_steps;
+    let mut losses = Vec::new();
     for _ in 0..accumulation {
         let started = now();
         let batch = source.next_batch()?;
@@ -174,13 +175,17 @@ fn step(
         let sequence = SequenceShape { batch: batch.rows, len: batch.len };
         let micro = MicroBatch { inputs: &batch.inputs, targets: &batch.targets, sequence };
         let scale = 1.0 / (micro.valid_targets().max(1) as f32 * accumulation as f32);
-        let losses = engine.accumulate(&micro, scale)?;
+        losses.push(engine.accumulate(&micro, scale)?);
         times.gradients += started.elapsed().as_secs_f64();
-        if losses.iter().any(|loss| !loss.is_finite()) {
+    }
+    let started = now();
+    for losses in losses {
+        if losses.read()?.iter().any(|loss| !loss.is_finite()) {
             return Err(Error::run(format!("the loss of step {index} is not finite"))
                 .help("measure a configuration that trains"));
         }
     }
+    times.gradients += started.elapsed().as_secs_f64();
     let started = now();
     engine.update(&config.schedule.step_values(index))?;
     times.update = started.elapsed().as_secs_f64();

@@ -85,6 +85,7 @@ impl<B: Backend> TrainOps for Timed<B> {
         fn zero_grad(grad: &mut Self::Grad) -> OpResult<()>;
         fn grad_values(grad: &Self::Grad) -> OpResult<Vec<f32>>;
         fn state(shape: &[usize], values: &[f32]) -> OpResult<Self::State>;
+        fn table_state(shape: &[usize], values: &[f32]) -> OpResult<Self::State>;
         fn state_values(state: &Self::State) -> OpResult<Vec<f32>>;
         fn embedding_backward(tokens: &Self::Tokens, dy: &Self::Tensor, dtable: &mut Self::Grad) -> OpResult<()>;
         fn rms_norm_backward(y: &Self::Tensor, saved: &Self::NormSaved, dy: &Self::Tensor, dresidual: Option<Self::Tensor>) -> OpResult<Self::Tensor>;

@@ -81,8 +81,9 @@ fn torch() -> Value {
     };
     if let Err(error) = check(TorchDevice::Cpu, false) {
         let error = Error::from(error);
-        let help = error.help_text().unwrap_or_default();
-        let summary = format!("does not work: {}\n{:12}{help}", error.what(), "");
+        let (expected, help) =
+            (error.expected_text().unwrap_or_default(), error.help_text().unwrap_or_default());
+        let summary = format!("does not work: {}\n{1:12}expected {expected}\n{1:12}{help}", error.what(), "");
         return json!({ "works": false, "reason": error.what(), "help": help, "summary": summary });
     }
     let mut summary =

@@ -6,8 +6,7 @@
 
 use std::io::{Cursor, Read, Seek, SeekFrom};
 use std::ops::Range;
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, Once};
+use std::sync::Arc;
 
 use polars::io::parquet::read::{FileMetadata, ParallelStrategy, ParquetReader};
 use polars::prelude::{DataFrame, PolarsResult, SerReader as _, polars_bail, polars_err};
@@ -15,6 +14,7 @@ use polars::prelude::{DataFrame, PolarsResult, SerReader as _, polars_bail, pola
 use super::parquet_pages;
 use super::parquet_schema::FILE;
 use super::thrift::Thrift;
+use crate::caught_panics::caught;
 
 /// Row groups larger than this, uncompressed, are taken for damage: upstream's hold a few megabytes.
 pub(super) const MAX_GROUP_BYTES: usize = 4 << 30;
@@ -106,26 +106,10 @@ fn expansion(codec: i32) -> u64 {
     }
 }
 
-thread_local! {
-    static GUARDED: std::cell::Cell<bool> = const { std::cell::Cell::new(false) };
-}
-
-/// Runs a call into polars; an error or a panic in it comes back as its message. The one place that catches
-/// panics of a decoder: nothing of ours is borrowed mutably across it. The panic hook stays silent for these.
+/// Runs a call into polars; an error or a panic in it comes back as its message. Nothing of ours is borrowed mutably across
+/// it.
 pub(super) fn guarded<T>(call: impl FnOnce() -> PolarsResult<T>) -> Result<T, String> {
-    static QUIET: Once = Once::new();
-    QUIET.call_once(|| {
-        let hook = std::panic::take_hook();
-        std::panic::set_hook(Box::new(move |info| {
-            if !GUARDED.get() {
-                hook(info);
-            }
-        }));
-    });
-    let outer = GUARDED.replace(true);
-    let outcome = catch_unwind(AssertUnwindSafe(call));
-    GUARDED.set(outer);
-    match outcome {
+    match caught(|_| true, call) {
         Ok(Ok(value)) => Ok(value),
         Ok(Err(error)) => Err(error.to_string()),
         Err(_) => Err("the decoder gave up on damaged data".to_owned()),

@@ -26,17 +26,26 @@ fn contents(dir: &Path) -> BTreeMap<String, Vec<u8>> {
     found
 }
 
+/// What a directory holds before `change` and after an undisturbed one through `files`.
+fn old_and_new(
+    files: &Files,
+    prepare: impl Fn(&Path),
+    change: impl Fn(&Files, &Path) -> FileResult<()>,
+) -> [BTreeMap<String, Vec<u8>>; 2] {
+    let [old, new] = [(); 2].map(|()| tempfile::tempdir().unwrap());
+    prepare(old.path());
+    prepare(new.path());
+    change(files, new.path()).unwrap();
+    let [old, new] = [contents(old.path()), contents(new.path())];
+    assert_ne!(old, new);
+    [old, new]
+}
+
 /// Runs `change` once under every fault at every step: afterwards (and after recovery) the directory holds
 /// exactly what it held before, or exactly what an undisturbed change leaves.
 fn old_or_new(prepare: impl Fn(&Path), change: impl Fn(&Files, &Path) -> FileResult<()>) {
-    let old = tempfile::tempdir().unwrap();
-    prepare(old.path());
-    let new = tempfile::tempdir().unwrap();
-    prepare(new.path());
     let count = Arc::new(FaultAt::once(usize::MAX, Fault::Fail(ErrorKind::Other)));
-    change(&Files::with_faults(count.clone()), new.path()).unwrap();
-    let (old, new) = (contents(old.path()), contents(new.path()));
-    assert_ne!(old, new);
+    let [old, new] = old_and_new(&Files::with_faults(count.clone()), &prepare, &change);
     assert!(count.seen() >= 3, "{} steps", count.seen());
     let (mut olds, mut news) = (0, 0);
     for at in 0..count.seen() {
@@ -119,33 +128,41 @@ fn a_removed_directory_is_whole_or_gone_under_every_fault() {
     );
 }
 
-/// Runs `change` with the power going at every step, and looks at every state the disk may then be in: after recovery
-/// it holds what it held before or what it was to hold, and the latter once the change was reported done.
-fn old_or_new_after_a_power_cut(prepare: impl Fn(&Path), change: impl Fn(&Files, &Path) -> FileResult<()>) {
-    let before = tempfile::tempdir().unwrap();
-    prepare(before.path());
-    let after = tempfile::tempdir().unwrap();
-    prepare(after.path());
-    change(&Files::new(), after.path()).unwrap();
-    let (old, new) = (contents(before.path()), contents(after.path()));
-    let mut lost = 0;
+/// Runs `change` with the power going at every step, and shows `look` every state the disk may then be in, recovered, with
+/// what `change` reported.
+fn after_every_power_cut<T>(
+    prepare: impl Fn(&Path),
+    change: impl Fn(&Files, &Path) -> T,
+    mut look: impl FnMut(&T, &Path, &str),
+) {
     for at in 0.. {
         let dir = tempfile::tempdir().unwrap();
         prepare(dir.path());
         let power = Arc::new(PowerCut::at(dir.path(), at));
-        let done = change(&Files::with_faults(power.clone()), dir.path()).is_ok();
+        let reported = change(&Files::with_faults(power.clone()), dir.path());
         for left in Left::all() {
             let place = tempfile::tempdir().unwrap();
             power.leave(left, place.path());
             Files::new().recover(place.path()).unwrap();
-            let found = contents(place.path());
-            assert!(found == new || (found == old && !done), "cut at {at}, {left:?}: {:?}", found.keys());
-            lost += usize::from(found == old);
+            look(&reported, place.path(), &format!("cut at {at}, {left:?}"));
         }
-        if done && at > power.seen() {
+        if at > power.seen() {
+            assert!(at > 3, "{at} steps");
             break;
         }
     }
+}
+
+/// After every power cut it holds what it held before or what it was to hold, and the latter once the change was reported
+/// done.
+fn old_or_new_after_a_power_cut(prepare: impl Fn(&Path), change: impl Fn(&Files, &Path) -> FileResult<()>) {
+    let [old, new] = old_and_new(&Files::new(), &prepare, &change);
+    let mut lost = 0;
+    after_every_power_cut(prepare, change, |done, left, what| {
+        let found = contents(left);
+        assert!(found == new || (found == old && done.is_err()), "{what}: {:?}", found.keys());
+        lost += usize::from(found == old);
+    });
     assert!(lost > 0);
 }
 
@@ -187,29 +204,25 @@ fn a_power_cut_leaves_a_removed_directory_whole_or_gone() {
 
 #[test]
 fn a_power_cut_takes_no_new_directory_and_no_line_that_was_reported() {
-    for at in 0.. {
-        let dir = tempfile::tempdir().unwrap();
-        let power = Arc::new(PowerCut::at(dir.path(), at));
-        let files = Files::with_faults(power.clone());
-        let runs = dir.path().join("results/a/runs");
-        let path = runs.join("journal.jsonl");
-        let made = files.create_dir_all(&runs).is_ok();
-        let lines =
-            ["first", "second"].iter().take_while(|line| files.append_line(&path, line).is_ok()).count();
-        for left in Left::all() {
-            let place = tempfile::tempdir().unwrap();
-            power.leave(left, place.path());
-            let runs = place.path().join("results/a/runs");
-            assert!(!made || runs.is_dir(), "cut at {at}, {left:?}");
-            let text = fs::read_to_string(runs.join("journal.jsonl")).unwrap_or_default();
+    let journal = |dir: &Path| dir.join("results/a/runs/journal.jsonl");
+    let change = |files: &Files, dir: &Path| {
+        let made = files.create_dir_all(&dir.join("results/a/runs")).is_ok();
+        let lines = ["first", "second"];
+        (made, lines.iter().take_while(|line| files.append_line(&journal(dir), line).is_ok()).count())
+    };
+    let mut all = 0;
+    after_every_power_cut(
+        |_| {},
+        change,
+        |&(made, lines), left, what| {
+            assert!(!made || journal(left).parent().unwrap().is_dir(), "{what}");
+            let text = fs::read_to_string(journal(left)).unwrap_or_default();
             let reported = &"first\nsecond\n"[..[0, 6, 13][lines]];
-            assert!(text.starts_with(reported), "cut at {at}, {left:?}: {text:?}");
-        }
-        if lines == 2 {
-            assert!(at > 8, "{at} steps");
-            break;
-        }
-    }
+            assert!(text.starts_with(reported), "{what}: {text:?}");
+            all += usize::from(lines == 2);
+        },
+    );
+    assert!(all > 0);
 }
 
 #[test]

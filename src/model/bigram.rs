@@ -3,7 +3,7 @@
 //! `x = norm(wte[token])`, logits are `lm_head x`. The norm and a separate `lm_head` are switches.
 
 use crate::error::{Error, Result};
-use crate::ops::{ForwardOps, HeadShape, OpError, OpResult, SequenceShape, TrainOps};
+use crate::ops::{ForwardOps, HeadShape, Losses, OpError, OpResult, SequenceShape, TrainOps};
 
 use super::config::BigramConfig;
 use super::network::Network;
@@ -118,12 +118,18 @@ impl Network for Bigram {
         _sequence: SequenceShape,
         grad_scale: f32,
         grads: &mut Params<B::Grad>,
-    ) -> OpResult<Vec<f32>> {
+    ) -> OpResult<Losses> {
         let (x, norm) = self.embed(ops, weights, tokens)?;
         let lm_head = self.lm_head;
         let dlm_head = &mut grads[lm_head];
-        let (losses, mut dx) =
-            ops.cross_entropy_train(&x, &weights[lm_head], targets, &self.head(), grad_scale, dlm_head)?;
+        let (losses, mut dx) = ops.cross_entropy_train_unread(
+            &x,
+            &weights[lm_head],
+            targets,
+            &self.head(),
+            grad_scale,
+            dlm_head,
+        )?;
         if let Some(norm) = &norm {
             dx = ops.rms_norm_backward(&x, norm, &dx, None)?;
         }

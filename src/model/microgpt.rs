@@ -5,7 +5,7 @@
 //! `x += fc2 relu(fc1 norm(x))^2`; logits are `lm_head x`. The first norm and a separate `lm_head` are switches.
 
 use crate::error::{Error, Result};
-use crate::ops::{AttentionShape, ForwardOps, HeadShape, OpError, OpResult, SequenceShape, TrainOps};
+use crate::ops::{AttentionShape, ForwardOps, HeadShape, Losses, OpError, OpResult, SequenceShape, TrainOps};
 
 use super::config::MicrogptConfig;
 use super::network::Network;
@@ -265,12 +265,12 @@ impl Network for Microgpt {
         sequence: SequenceShape,
         grad_scale: f32,
         grads: &mut Params<B::Grad>,
-    ) -> OpResult<Vec<f32>> {
+    ) -> OpResult<Losses> {
         let mut blocks = Vec::with_capacity(self.config.n_layer);
         let mut saved = self.trunk(ops, weights, tokens, sequence, |block| blocks.push(block))?;
         saved.blocks = blocks;
         let lm_head = self.lm_head;
-        let (losses, dx) = ops.cross_entropy_train(
+        let (losses, dx) = ops.cross_entropy_train_unread(
             &saved.x,
             &weights[lm_head],
             targets,

@@ -1,6 +1,6 @@
 //! What every model kind offers: a forward over any backend, and a backward over those that train.
 
-use crate::ops::{ForwardOps, OpResult, SequenceShape, TrainOps};
+use crate::ops::{ForwardOps, Losses, OpResult, SequenceShape, TrainOps};
 
 use super::param::{ParamSpec, Params};
 
@@ -41,7 +41,7 @@ pub trait Network {
         sequence: SequenceShape,
     ) -> OpResult<B::Tensor>;
 
-    /// Losses of the N tokens; adds the gradient of `grad_scale * sum of the losses` to `grads`.
+    /// Losses of the N tokens, not yet waited for; adds the gradient of `grad_scale * sum of the losses` to `grads`.
     fn loss_and_grads<B: TrainOps>(
         &self,
         ops: &B,
@@ -52,7 +52,7 @@ pub trait Network {
         sequence: SequenceShape,
         grad_scale: f32,
         grads: &mut Params<B::Grad>,
-    ) -> OpResult<Vec<f32>>;
+    ) -> OpResult<Losses>;
 
     /// An empty cache for one sequence of up to `capacity` tokens.
     fn cache<B: ForwardOps>(&self, ops: &B, capacity: usize) -> OpResult<Self::Cache<B>>;

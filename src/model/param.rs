@@ -24,6 +24,13 @@ pub enum ParamGroup {
     Matrix,
 }
 
+impl ParamGroup {
+    /// Whether its parameters are embedding tables: gathered from, or multiplied as a tied `lm_head`.
+    pub fn is_table(self) -> bool {
+        matches!(self, Self::Wte | Self::ValueEmbeds)
+    }
+}
+
 /// How a parameter starts.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Init {

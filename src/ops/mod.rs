@@ -16,11 +16,13 @@
 
 mod backend;
 mod forward;
+mod losses;
 mod train;
 mod types;
 
 pub use backend::{Backend, Hardware};
 pub use forward::ForwardOps;
+pub use losses::Losses;
 pub use train::TrainOps;
 pub use types::{
     AdamWStep, AttentionShape, HeadShape, MuonParam, MuonStep, OpError, OpResult, SequenceShape, SgdStep,

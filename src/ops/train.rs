@@ -1,7 +1,8 @@
 //! The backward ops and optimizer updates.
 
 use super::{
-    AdamWStep, AttentionShape, ForwardOps, HeadShape, MuonParam, MuonStep, OpResult, SequenceShape, SgdStep,
+    AdamWStep, AttentionShape, ForwardOps, HeadShape, Losses, MuonParam, MuonStep, OpResult, SequenceShape,
+    SgdStep,
 };
 
 /// Backwards of the forward ops and fused optimizer updates.
@@ -23,6 +24,10 @@ pub trait TrainOps: ForwardOps {
     fn grad_values(&self, grad: &Self::Grad) -> OpResult<Vec<f32>>;
     /// State from values.
     fn state(&self, shape: &[usize], values: &[f32]) -> OpResult<Self::State>;
+    /// State of [`Self::adamw`] on a [`ForwardOps::table`]; a backend that stores tables in fewer bits stores it likewise.
+    fn table_state(&self, shape: &[usize], values: &[f32]) -> OpResult<Self::State> {
+        self.state(shape, values)
+    }
     /// The values of a state, exactly as stored.
     fn state_values(&self, state: &Self::State) -> OpResult<Vec<f32>>;
 
@@ -139,6 +144,20 @@ pub trait TrainOps: ForwardOps {
         grad_scale: f32,
         dlm_head: &mut Self::Grad,
     ) -> OpResult<(Vec<f32>, Self::Tensor)>;
+    /// [`Self::cross_entropy_train`] without waiting for the losses: a device computes them while the host goes on to
+    /// the backward.
+    fn cross_entropy_train_unread(
+        &self,
+        x: &Self::Tensor,
+        lm_head: &Self::Weight,
+        targets: &Self::Tokens,
+        head: &HeadShape,
+        grad_scale: f32,
+        dlm_head: &mut Self::Grad,
+    ) -> OpResult<(Losses, Self::Tensor)> {
+        let (losses, dx) = self.cross_entropy_train(x, lm_head, targets, head, grad_scale, dlm_head)?;
+        Ok((losses.into(), dx))
+    }
 
     /// AdamW with decoupled decay applied first: `w *= 1 - lr*wd`, moments by EMA,
     /// `w -= lr/bias1 * m / (sqrt(v / bias2) + eps)`. arXiv 1711.05101.

@@ -26,13 +26,28 @@ pub struct NamedState {
 
 /// Optimizer and state of every parameter of a model.
 pub struct Optimizer<B: TrainOps> {
-    /// Name, shape and update of each parameter, in the model's order.
-    params: Vec<(String, Vec<usize>, GroupConfig)>,
+    /// In the model's order.
+    params: Vec<Param>,
     /// Matrices updated by one call: equal shape and constants. Indices into `params`.
     muon_groups: Vec<Vec<usize>>,
     slots: Vec<Slot<B::State>>,
     /// Steps taken.
     steps: u64,
+}
+
+/// A parameter as its updates see it.
+struct Param {
+    name: String,
+    shape: Vec<usize>,
+    config: GroupConfig,
+    /// Whether it is an embedding table updated by AdamW, whose moments may be stored as the table is.
+    table: bool,
+}
+
+impl Param {
+    fn state<B: TrainOps>(&self, ops: &B, shape: &[usize], values: &[f32]) -> OpResult<B::State> {
+        if self.table { ops.table_state(shape, values) } else { ops.state(shape, values) }
+    }
 }
 
 /// Names and shapes of the state of one parameter.
@@ -69,17 +84,18 @@ impl<B: TrainOps> Optimizer<B> {
                     config.groups.iter().find(|(group, _)| *group == spec.group).ok_or_else(|| {
                         Error::internal(format!("no optimizer for group {:?} of `{}`", spec.group, spec.name))
                     })?;
-                Ok((spec.name.clone(), spec.shape.clone(), group.1.clone()))
+                let config = group.1.clone();
+                let table = spec.group.is_table() && matches!(config, GroupConfig::Adamw(_));
+                Ok(Param { name: spec.name.clone(), shape: spec.shape.clone(), config, table })
             })
             .collect::<Result<Vec<_>>>()?;
         let mut muon_groups: Vec<Vec<usize>> = Vec::new();
-        for (index, (_, shape, config)) in params.iter().enumerate() {
-            if !matches!(config, GroupConfig::Muon(_)) {
+        for (index, param) in params.iter().enumerate() {
+            if !matches!(param.config, GroupConfig::Muon(_)) {
                 continue;
             }
-            let same = |group: &&mut Vec<usize>| {
-                group.first().is_some_and(|&i| params[i].1 == *shape && params[i].2 == *config)
-            };
+            let alike = |other: &Param| other.shape == param.shape && other.config == param.config;
+            let same = |group: &&mut Vec<usize>| group.first().is_some_and(|&i| alike(&params[i]));
             match muon_groups.iter_mut().find(same) {
                 Some(group) => group.push(index),
                 None => muon_groups.push(vec![index]),
@@ -87,12 +103,12 @@ impl<B: TrainOps> Optimizer<B> {
         }
         let slots = params
             .iter()
-            .map(|(_, shape, config)| {
-                let mut states = slot_shapes(config, shape).into_iter().map(|(_, shape)| {
+            .map(|param| {
+                let mut states = slot_shapes(&param.config, &param.shape).into_iter().map(|(_, shape)| {
                     let zeros = vec![0.0; shape.iter().product()];
-                    ops.state(&shape, &zeros)
+                    param.state(ops, &shape, &zeros)
                 });
-                slot(config, &mut states)
+                slot(&param.config, &mut states)
             })
             .collect::<OpResult<Vec<_>>>()
             .map_err(|e| Error::run("the optimizer's state cannot be made").because(e))?;
@@ -113,7 +129,7 @@ impl<B: TrainOps> Optimizer<B> {
         values: &StepValues,
     ) -> OpResult<()> {
         self.steps += 1;
-        for (index, (_, _, config)) in self.params.iter().enumerate() {
+        for (index, Param { config, .. }) in self.params.iter().enumerate() {
             let (weight, grad) = (&mut weights.0[index], &grads.0[index]);
             match (config, &mut self.slots[index]) {
                 (GroupConfig::Adamw(config), Slot::Adamw { exp_avg, exp_avg_sq }) => {
@@ -127,7 +143,9 @@ impl<B: TrainOps> Optimizer<B> {
         }
         for group in &self.muon_groups {
             let Some(&first) = group.first() else { continue };
-            let (_, shape, GroupConfig::Muon(config)) = &self.params[first] else { continue };
+            let Param { shape, config: GroupConfig::Muon(config), .. } = &self.params[first] else {
+                continue;
+            };
             let step = muon_step(config, values, shape);
             let mut batch = Vec::with_capacity(group.len());
             let each = weights.0.iter_mut().zip(&mut grads.0).zip(&mut self.slots).enumerate();
@@ -144,7 +162,7 @@ impl<B: TrainOps> Optimizer<B> {
     /// Its state, for a checkpoint.
     pub fn export(&self, ops: &B) -> OpResult<Vec<NamedState>> {
         let mut all = Vec::new();
-        for ((name, shape, config), slot) in self.params.iter().zip(&self.slots) {
+        for (Param { name, shape, config, .. }, slot) in self.params.iter().zip(&self.slots) {
             let states = match slot {
                 Slot::Adamw { exp_avg, exp_avg_sq } => vec![exp_avg, exp_avg_sq],
                 Slot::Muon { momentum, second_moment } => vec![momentum, second_moment],
@@ -166,7 +184,8 @@ impl<B: TrainOps> Optimizer<B> {
     /// # Errors
     /// State that is missing or of another shape, by name.
     pub fn import(&mut self, ops: &B, steps: u64, states: &[NamedState]) -> Result<()> {
-        for ((name, shape, config), target) in self.params.iter().zip(&mut self.slots) {
+        for (param, target) in self.params.iter().zip(&mut self.slots) {
+            let Param { name, shape, config, .. } = param;
             let mut found = Vec::new();
             for (slot, shape) in slot_shapes(config, shape) {
                 let full = format!("{name}.{slot}");
@@ -182,7 +201,7 @@ impl<B: TrainOps> Optimizer<B> {
                 }
                 found.push(state);
             }
-            let mut states = found.into_iter().map(|state| ops.state(&state.shape, &state.values));
+            let mut states = found.into_iter().map(|state| param.state(ops, &state.shape, &state.values));
             *target = slot(config, &mut states)
                 .map_err(|e| Error::run("the optimizer's state cannot be restored").because(e))?;
         }

@@ -90,7 +90,7 @@ impl ParitySubject for EngineSubject {
         sequence: SequenceShape,
         grad_scale: f32,
     ) -> Result<Vec<f32>> {
-        self.engine.accumulate(&MicroBatch { inputs, targets, sequence }, grad_scale)
+        self.engine.accumulate(&MicroBatch { inputs, targets, sequence }, grad_scale)?.read()
     }
 
     fn grads(&self) -> Result<Vec<Vec<f32>>> {

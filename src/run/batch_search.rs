@@ -149,9 +149,9 @@ fn trial(config: &RunConfig, rows: usize, threads: usize) -> Result<()> {
     let (len, vocab) = (config.model.sequence_len(), vocab_size(&config.model));
     let ids: Vec<i32> = (0..rows * len).map(|index| (index % vocab) as i32).collect();
     let batch = MicroBatch { inputs: &ids, targets: &ids, sequence: SequenceShape { batch: rows, len } };
-    engine.accumulate(&batch, 1.0 / ids.len() as f32)?;
+    engine.accumulate(&batch, 1.0 / ids.len() as f32)?.read()?;
     engine.update(&config.schedule.step_values(0))?;
-    engine.accumulate(&batch, 1.0 / ids.len() as f32)?;
+    engine.accumulate(&batch, 1.0 / ids.len() as f32)?.read()?;
     drop(engine);
     release(config);
     Ok(())

@@ -45,7 +45,7 @@ pub fn check_causality(engine: &mut dyn Engine, batch: &MicroBatch<'_>, vocab_si
 mod tests {
     use super::*;
     use crate::model::param::ParamSpec;
-    use crate::ops::SequenceShape;
+    use crate::ops::{Losses, SequenceShape};
     use crate::optim::config::StepValues;
     use crate::train::engine::NamedTensor;
 
@@ -63,8 +63,8 @@ mod tests {
         fn specs(&self) -> &[ParamSpec] {
             &[]
         }
-        fn accumulate(&mut self, batch: &MicroBatch<'_>, _: f32) -> Result<Vec<f32>> {
-            self.losses(batch)
+        fn accumulate(&mut self, batch: &MicroBatch<'_>, _: f32) -> Result<Losses<Error>> {
+            self.losses(batch).map(Losses::from)
         }
         fn update(&mut self, _: &StepValues) -> Result<()> {
             Ok(())

@@ -2,7 +2,7 @@
 
 use crate::error::{Error, Result};
 use crate::model::param::ParamSpec;
-use crate::ops::{Hardware, SequenceShape};
+use crate::ops::{Hardware, Losses, SequenceShape};
 use crate::optim::config::StepValues;
 use crate::optim::optimizer::NamedState;
 
@@ -31,8 +31,9 @@ impl MicroBatch<'_> {
 pub trait Engine {
     /// The model's parameters.
     fn specs(&self) -> &[ParamSpec];
-    /// Adds the gradient of `grad_scale * sum of the losses` and returns the losses of the N tokens.
-    fn accumulate(&mut self, batch: &MicroBatch<'_>, grad_scale: f32) -> Result<Vec<f32>>;
+    /// Adds the gradient of `grad_scale * sum of the losses` and returns the losses of the N tokens, which the device may
+    /// still be computing.
+    fn accumulate(&mut self, batch: &MicroBatch<'_>, grad_scale: f32) -> Result<Losses<Error>>;
     /// One optimizer step on the accumulated gradients, which it clears.
     fn update(&mut self, values: &StepValues) -> Result<()>;
     /// Losses of the N tokens, without gradients.

@@ -2,8 +2,8 @@
 
 use crate::error::{Error, Result};
 use crate::model::network::Network;
-use crate::model::param::{ParamGroup, ParamSpec, Params};
-use crate::ops::{Backend, Hardware, OpError, OpResult};
+use crate::model::param::{ParamSpec, Params};
+use crate::ops::{Backend, Hardware, Losses, OpError, OpResult};
 use crate::optim::config::{OptimizerConfig, StepValues};
 use crate::optim::optimizer::Optimizer;
 
@@ -22,12 +22,9 @@ pub struct OpsEngine<M: Network, B: Backend> {
     rows: usize,
 }
 
-/// A parameter as its group is used: embedding tables are only gathered from, or multiplied as a tied `lm_head`.
+/// A parameter as its group is used.
 fn weight<B: Backend>(ops: &B, spec: &ParamSpec, values: &[f32]) -> OpResult<B::Weight> {
-    match spec.group {
-        ParamGroup::Wte | ParamGroup::ValueEmbeds => ops.table(&spec.shape, values),
-        _ => ops.weight(&spec.shape, values),
-    }
+    if spec.group.is_table() { ops.table(&spec.shape, values) } else { ops.weight(&spec.shape, values) }
 }
 
 impl<M: Network, B: Backend> OpsEngine<M, B> {
@@ -74,14 +71,16 @@ impl<M: Network, B: Backend> Engine for OpsEngine<M, B> {
         self.network.specs()
     }
 
-    fn accumulate(&mut self, batch: &MicroBatch<'_>, grad_scale: f32) -> Result<Vec<f32>> {
+    fn accumulate(&mut self, batch: &MicroBatch<'_>, grad_scale: f32) -> Result<Losses<Error>> {
         let Self { network, ops, tables, weights, grads, .. } = self;
         let mut run = || {
             let (tokens, targets) = (ops.tokens(batch.inputs)?, ops.tokens(batch.targets)?);
             network.loss_and_grads(ops, weights, tables, &tokens, &targets, batch.sequence, grad_scale, grads)
         };
-        self.rows = batch.sequence.batch;
-        run().map_err(|error| batch_error(error, batch.sequence.batch))
+        let rows = batch.sequence.batch;
+        self.rows = rows;
+        let told = move |error| batch_error(error, rows);
+        Ok(run().map_err(told)?.map_err(told))
     }
 
     fn update(&mut self, values: &StepValues) -> Result<()> {

@@ -5,7 +5,7 @@ use crate::backend::scalar::{Gradients, ScalarBackend, TapeCost, Weight};
 use crate::error::{Error, Result};
 use crate::model::network::Network;
 use crate::model::param::{ParamSpec, Params};
-use crate::ops::{ForwardOps, OpResult};
+use crate::ops::{ForwardOps, Losses, OpResult};
 use crate::optim::config::{GroupConfig, OptimizerConfig, StepValues};
 
 use super::engine::{Engine, MicroBatch, NamedTensor, in_order};
@@ -118,9 +118,9 @@ impl<M: Network> Engine for ScalarEngine<M> {
         self.network.specs()
     }
 
-    fn accumulate(&mut self, batch: &MicroBatch<'_>, grad_scale: f32) -> Result<Vec<f32>> {
+    fn accumulate(&mut self, batch: &MicroBatch<'_>, grad_scale: f32) -> Result<Losses<Error>> {
         let losses = self.accumulate_exact(batch, f64::from(grad_scale))?;
-        Ok(losses.into_iter().map(|loss| loss as f32).collect())
+        Ok(losses.into_iter().map(|loss| loss as f32).collect::<Vec<_>>().into())
     }
 
     fn update(&mut self, values: &StepValues) -> Result<()> {

@@ -200,16 +200,21 @@ impl Session<'_> {
     ) -> Result<f32> {
         let started = now();
         let accumulation = self.config.batch.grad_accum_steps;
-        let (mut sum, mut cursor, mut tokens) = (0.0_f64, None, 0);
+        let (mut losses, mut cursor, mut tokens) = (Vec::new(), None, 0);
         for _ in 0..accumulation {
             let batch = source.next_batch()?;
             let micro = micro_batch(&batch);
             let valid = micro.valid_targets().max(1);
             let grad_scale = 1.0 / (valid as f32 * accumulation as f32);
-            let losses = engine.accumulate(&micro, grad_scale)?;
-            sum += mean(&losses, valid);
+            losses.push((engine.accumulate(&micro, grad_scale)?, valid));
             tokens += micro.inputs.len() as u64;
             cursor = Some(batch.cursor_after);
+        }
+        // The one wait for the device in a step. It stands before the update, not after, for a step whose loss is not
+        // finite must leave the weights as they are.
+        let mut sum = 0.0_f64;
+        for (losses, valid) in losses {
+            sum += mean(&losses.read()?, valid);
         }
         let loss = (sum / accumulation as f64) as f32;
         if !loss.is_finite() {

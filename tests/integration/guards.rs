@@ -1,7 +1,9 @@
 //! What guards an evaluation, for every model kind on every backend: the checkpoint that is on disk before it begins,
-//! and the memory-drift guard.
+//! and the memory-drift guard. And what guards a step: its losses are looked at before the weights change.
 
+use std::cell::RefCell;
 use std::path::Path;
+use std::rc::Rc;
 
 use nanorun::data::{Cache, Cursor};
 use nanorun::error::{Error, Result};
@@ -13,7 +15,7 @@ use nanorun::model::init::initial_values;
 use nanorun::model::microgpt::Microgpt;
 use nanorun::model::network::Network;
 use nanorun::model::param::{ParamSpec, Params};
-use nanorun::ops::{ForwardOps, OpResult, SequenceShape, TrainOps};
+use nanorun::ops::{ForwardOps, Losses, OpResult, SequenceShape, TrainOps};
 use nanorun::optim::config::StepValues;
 use nanorun::plan::key::KeyChain;
 use nanorun::plan::run_config::{BackendKind, RunConfig};
@@ -107,7 +109,7 @@ impl<M: Network> Network for Leaky<M> {
         sequence: SequenceShape,
         grad_scale: f32,
         grads: &mut Params<B::Grad>,
-    ) -> OpResult<Vec<f32>> {
+    ) -> OpResult<Losses> {
         self.model.loss_and_grads(ops, weights, tables, tokens, targets, sequence, grad_scale, grads)
     }
     fn cache<B: ForwardOps>(&self, ops: &B, capacity: usize) -> OpResult<Self::Cache<B>> {
@@ -153,12 +155,15 @@ fn on<M: Network + 'static>(model: M, config: &RunConfig, kind: BackendKind, lea
 }
 
 /// Looks at the disk whenever losses without gradients are asked for, as only evaluations and their checks do: a
-/// verified checkpoint of the very weights that are evaluated must be there.
+/// verified checkpoint of the very weights that are evaluated must be there. And writes down what a step does.
 struct Witness {
     engine: Box<dyn Engine>,
     store: CheckpointStore,
     steps: u64,
     looked: usize,
+    /// The step whose losses are told to be not finite.
+    diverges: Option<u64>,
+    done: Rc<RefCell<Vec<&'static str>>>,
 }
 
 impl Witness {
@@ -184,13 +189,22 @@ impl Engine for Witness {
     }
     fn update(&mut self, values: &StepValues) -> Result<()> {
         self.steps += 1;
+        self.done.borrow_mut().push("update");
         self.engine.update(values)
     }
     fn specs(&self) -> &[ParamSpec] {
         self.engine.specs()
     }
-    fn accumulate(&mut self, batch: &MicroBatch<'_>, grad_scale: f32) -> Result<Vec<f32>> {
-        self.engine.accumulate(batch, grad_scale)
+    fn accumulate(&mut self, batch: &MicroBatch<'_>, grad_scale: f32) -> Result<Losses<Error>> {
+        self.done.borrow_mut().push("accumulate");
+        let losses = self.engine.accumulate(batch, grad_scale)?;
+        let (done, diverges) = (Rc::clone(&self.done), self.diverges == Some(self.steps));
+        Ok(Losses::on_device(move || {
+            done.borrow_mut().push("read");
+            let mut losses = losses.read()?;
+            losses.iter_mut().filter(|_| diverges).for_each(|loss| *loss = f32::NAN);
+            Ok(losses)
+        }))
     }
     fn logits(&mut self, batch: &MicroBatch<'_>) -> Result<Vec<f32>> {
         self.engine.logits(batch)
@@ -244,12 +258,23 @@ fn run(
     written: &Path,
     read: &Path,
 ) -> (Result<Ending>, Vec<String>, usize) {
+    let mut witness = Witness {
+        engine,
+        store: CheckpointStore::new(Files::new(), read),
+        steps: 0,
+        looked: 0,
+        diverges: None,
+        done: Rc::default(),
+    };
+    let (ending, log) = session(config, &mut witness, written);
+    (ending, log, witness.looked)
+}
+
+fn session(config: &RunConfig, witness: &mut Witness, written: &Path) -> (Result<Ending>, Vec<String>) {
     let library = Library::new(Cache::disabled());
     let rows = library.rows(config).unwrap();
     let keys: Vec<_> = KeyChain::new(config).links().collect();
     let store = CheckpointStore::new(Files::new(), written);
-    let mut witness =
-        Witness { engine, store: CheckpointStore::new(Files::new(), read), steps: 0, looked: 0 };
     let mut log = Log::default();
     let mut session = Session {
         config,
@@ -261,8 +286,31 @@ fn run(
         stop: &|| false,
         alone: false,
     };
-    let ending = session.run(&mut witness, None);
-    (ending, log.0, witness.looked)
+    let ending = session.run(witness, None);
+    (ending, log.0)
+}
+
+/// To read a loss is to wait for the device: once a step, when all of its micro-batches are under way.
+#[test]
+fn losses_are_read_last_in_a_step_but_before_the_update() {
+    let mut config = manifest("bigram");
+    config.batch.grad_accum_steps = 3;
+    for &backend in BACKENDS {
+        let place = tempfile::tempdir().unwrap();
+        let mut witness = Witness {
+            engine: engine(&config, backend, false),
+            store: CheckpointStore::new(Files::new(), place.path()),
+            steps: 0,
+            looked: 0,
+            diverges: Some(1),
+            done: Rc::default(),
+        };
+        let (ending, _) = session(&config, &mut witness, place.path());
+        let Ok(Ending::Diverged { step: 1, last_good: Some(0), .. }) = ending else { panic!("{ending:?}") };
+        let losses = ["accumulate", "accumulate", "accumulate", "read", "read", "read"];
+        let expected: Vec<_> = losses.into_iter().chain(["update"]).chain(losses).collect();
+        assert_eq!(*witness.done.borrow(), expected, "{backend:?}");
+    }
 }
 
 #[test]

@@ -56,3 +56,13 @@ fn modules_use_only_what_stands_above_them() {
     assert!(seen > 100, "only {seen} uses were seen");
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
+
+/// Two hooks would each think of the other as the program's own.
+#[test]
+fn one_module_has_a_panic_hook() {
+    let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut files = Vec::new();
+    sources(&src, &mut files);
+    files.retain(|file| std::fs::read_to_string(file).unwrap().contains("set_hook"));
+    assert_eq!(files, [src.join("caught_panics.rs")]);
+}

@@ -60,7 +60,8 @@ fn train(config: &RunConfig, kind: BackendKind, values: &[Vec<f32>]) -> Trajecto
         for _ in 0..MICRO {
             let rows = Rows::new(vocab_size, sequence, &mut rng);
             let valid = rows.batch().valid_targets() as f32;
-            let found = engine.accumulate(&rows.batch(), 1.0 / (valid * MICRO as f32)).unwrap();
+            let found = engine.accumulate(&rows.batch(), 1.0 / (valid * MICRO as f32));
+            let found = found.unwrap().read().unwrap();
             sum += found.iter().map(|loss| f64::from(*loss)).sum::<f64>() / f64::from(valid);
         }
         losses.push(sum / MICRO as f64);

@@ -59,7 +59,7 @@ impl<M: Network> Subject for ScalarEngine<M> {
 
 impl Subject for Box<dyn Engine> {
     fn accumulate(&mut self, batch: &MicroBatch<'_>, grad_scale: f64) -> Result<Vec<f64>> {
-        Ok(widen(&self.as_mut().accumulate(batch, grad_scale as f32)?))
+        Ok(widen(&self.as_mut().accumulate(batch, grad_scale as f32)?.read()?))
     }
     fn update(&mut self, values: &StepValues) -> Result<()> {
         self.as_mut().update(values)

@@ -123,6 +123,49 @@ mod built {
         }
     }
 
+    /// The library in use is known by the wheel it is in: another one's is refused before anything is computed.
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_libtorch_of_another_version_is_refused() {
+        let place = Place::with(&single());
+        let doctor = place.run(&["doctor", "--json"]).expect(0).json();
+        let library = std::path::Path::new(doctor["backends"]["tch"]["library"].as_str().unwrap());
+        let wheel = library.ancestors().nth(2).unwrap();
+        // The very libraries, among what else is installed there, in a wheel that says it is another.
+        let lib = place.path("site/torch/lib");
+        std::fs::create_dir_all(&lib).unwrap();
+        for (from, to) in [(wheel.join("lib"), &lib), (wheel.parent().unwrap().into(), &place.path("site"))] {
+            for file in std::fs::read_dir(from).unwrap() {
+                let file = file.unwrap();
+                if file.path() != wheel {
+                    std::os::unix::fs::symlink(file.path(), to.join(file.file_name())).unwrap();
+                }
+            }
+        }
+        for (name, text) in [("version.py", "__version__ = '2.9.1+cpu'\n"), ("build-version", "2.10.0\n")] {
+            std::fs::write(place.path("site/torch").join(name), text).unwrap();
+            let with = |arguments: &[&str]| {
+                let output = place.command(arguments).env("LD_LIBRARY_PATH", &lib).output().unwrap();
+                let words = [output.stdout, output.stderr].map(|words| String::from_utf8(words).unwrap());
+                (output.status.code(), words.concat())
+            };
+            let found = if name == "build-version" { "libtorch 2.10.0" } else { "libtorch 2.9.1+cpu" };
+            for verb in ["run", "bench"] {
+                let (code, words) = with(&[verb, "m.toml"]);
+                assert_eq!(code, Some(3), "{words}");
+                let expected = [found, lib.to_str().unwrap(), "libtorch 2.11.0", "scripts/setup_libtorch"];
+                for part in expected {
+                    assert!(words.contains(part), "{part}: {words}");
+                }
+            }
+            let (code, words) = with(&["doctor"]);
+            assert_eq!(code, Some(0), "{words}");
+            assert!(words.contains(found) && words.contains("expected libtorch 2.11.0"), "{words}");
+            std::fs::remove_file(place.path("site/torch").join(name)).unwrap();
+        }
+        assert!(!place.path("results/tiny/runs").exists(), "nothing is trained");
+    }
+
     /// Sizes between which the estimate must hold, widely apart in what dominates: parameters, activations, logits.
     #[test]
     fn the_plan_tells_the_memory_that_a_run_takes() {
@@ -170,7 +213,7 @@ mod built {
                 let measured = run("run")["runs"][0]["peak_device_bytes"].as_u64().unwrap();
                 let ratio = estimate as f64 / measured as f64;
                 assert!(
-                    (0.85..1.25).contains(&ratio),
+                    (0.95..1.05).contains(&ratio),
                     "{precision} {shape:?}: {estimate} estimated, {measured} taken, {ratio:.2}; {needs}"
                 );
             }
@@ -182,9 +225,8 @@ mod built {
         let place = Place::with(&single());
         let bench =
             place.run(&["bench", "m.toml", "--json", "--steps", "4", "--threads", "2"]).expect(0).json();
-        // A step asks for hundreds of tensors. Only the sizes that data decides may be new: rows of an embedding's
-        // gradient, one a distinct token.
-        assert!(bench["allocations_after_first_step"].as_u64().is_some_and(|count| count <= 16), "{bench}");
+        // A step asks for hundreds of tensors, of sizes that the data does not decide.
+        assert_eq!(bench["allocations_after_first_step"], 0, "{bench}");
         assert!(bench["ops"].as_array().is_some_and(|ops| ops.len() > 10), "{bench}");
     }
 

@@ -53,7 +53,8 @@ pub fn compare_gradients<M: Network, B: TrainOps>(
     let mut grads = Params(specs.iter().map(|spec| ops.grad(&spec.shape)).collect::<OpResult<Vec<_>>>()?);
     let (tokens, targets) = (ops.tokens(inputs)?, ops.tokens(targets)?);
     let losses = network
-        .loss_and_grads(ops, &weights, &tables, &tokens, &targets, sequence, grad_scale, &mut grads)?;
+        .loss_and_grads(ops, &weights, &tables, &tokens, &targets, sequence, grad_scale, &mut grads)?
+        .read()?;
 
     let difference =
         |(found, expected): (&f32, &f64)| (f64::from(*found) - expected).abs() / expected.abs().max(1.0);

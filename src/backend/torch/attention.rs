@@ -12,7 +12,7 @@ use super::shim::{self, Flash};
 use crate::ops::AttentionShape;
 
 /// Queries of a block.
-const QUERY_BLOCK: i64 = 128;
+const QUERY_BLOCK: i64 = chunks::QUERIES as i64;
 
 /// What the backward needs besides inputs and output.
 #[derive(Debug)]
@@ -81,14 +81,14 @@ impl Sizes {
 
     /// Blocks of queries, each for a range of key/value heads of the batch.
     fn blocks(self, device: Device) -> impl Iterator<Item = Block> {
-        let budget = chunks::scores(device.into()) as i64;
         let all = self.batch * self.kv_heads;
         (0..self.queries).step_by(QUERY_BLOCK as usize).flat_map(move |first| {
             let rows = QUERY_BLOCK.min(self.queries - first);
             let position = self.offset + first;
             let key = (position - self.window).max(0);
             let cols = position + rows - key;
-            let heads = (budget / (self.group * rows * cols)).clamp(1, all);
+            let scores = (self.group * rows * cols) as usize;
+            let heads = chunks::heads(device.into(), scores, all as usize) as i64;
             (0..all).step_by(heads as usize).map(move |head| Block {
                 head,
                 heads: heads.min(all - head),

@@ -7,10 +7,12 @@ pub(super) fn logits(device: TorchDevice) -> usize {
     by_device(device, 1 << 22, 1 << 27)
 }
 
-/// Attention scores of a block of queries; a block of one key/value head may exceed it.
-#[cfg(feature = "tch")]
-pub(super) fn scores(device: TorchDevice) -> usize {
-    by_device(device, 1 << 20, 1 << 28)
+/// Queries of a block of attention.
+pub(super) const QUERIES: usize = 128;
+
+/// Of `all` key/value heads, how many are in a block of attention, where one has `scores` scores: at least one.
+pub(super) fn heads(device: TorchDevice, scores: usize, all: usize) -> usize {
+    (by_device(device, 1 << 20, 1 << 28) / scores.max(1)).clamp(1, all.max(1))
 }
 
 /// Elements of the matrices that Muon stacks.

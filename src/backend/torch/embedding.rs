@@ -11,15 +11,18 @@ const PIECE: usize = 64;
 
 /// The order in which gradients of equal tokens are summed. It depends on the tokens alone: rows sorted by token (in
 /// row order within one), cut into pieces of [`PIECE`], then the pieces of each token.
+///
+/// How many pieces and tokens there are is the data's, but sizes of tensors are not: there are as many of each as rows, the
+/// last of them empty, so that every micro-batch asks for memory of the same sizes.
 #[derive(Debug)]
 pub(super) struct SegmentPlan {
     /// Rows sorted by token, (N) int64.
     order: Tensor,
-    /// Where each piece starts in `order`, and its end.
+    /// Where each piece starts in `order`, and the end of the last, (N + 1).
     pieces: Tensor,
-    /// Where each token's pieces start, and their end; none where every token has one piece.
+    /// Where each token's pieces start, and the end of the last, (N + 1); none where every token has one piece.
     tokens: Option<Tensor>,
-    /// The tokens, ascending.
+    /// The tokens, ascending: a view of as many as there are.
     unique: Tensor,
 }
 
@@ -36,14 +39,16 @@ impl SegmentPlan {
             start += group.len();
         }
         let several = pieces.len() > unique.len();
-        tokens.push(pieces.len() as i64);
-        pieces.push(start as i64);
+        let (rows, distinct) = (order.len(), unique.len() as i64);
+        tokens.resize(rows + 1, pieces.len() as i64);
+        pieces.resize(rows + 1, start as i64);
+        unique.resize(rows, 0);
         let upload = |values: &[i64]| backend.upload(values, &[values.len() as i64], Kind::Int64);
         Ok(Self {
             order: upload(&order)?,
             pieces: upload(&pieces)?,
             tokens: if several { Some(upload(&tokens)?) } else { None },
-            unique: upload(&unique)?,
+            unique: upload(&unique)?.f_narrow(0, 0, distinct)?,
         })
     }
 }
@@ -76,7 +81,8 @@ pub(super) fn scatter(
     dtable: &mut Tensor,
 ) -> TchResult<()> {
     let plan = tokens.plan(backend)?;
-    if plan.unique.size()[0] == 0 {
+    let distinct = plan.unique.size()[0];
+    if distinct == 0 {
         return Ok(());
     }
     let sum = |rows: &Tensor, offsets: &Tensor| {
@@ -89,6 +95,6 @@ pub(super) fn scatter(
         sums = sum(&sums, offsets)?;
     }
     // Each token once: nothing collides.
-    let _ = dtable.f_index_add_(0, &plan.unique, &sums)?;
+    let _ = dtable.f_index_add_(0, &plan.unique, &sums.f_narrow(0, 0, distinct)?)?;
     Ok(())
 }

@@ -1,11 +1,8 @@
 //! libtorch's errors as the errors of the ops.
 
-use std::cell::Cell;
-use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind, set_hook, take_hook};
-use std::sync::Once;
-
 use tch::TchError;
 
+use crate::caught_panics::{self, Payload};
 use crate::ops::{OpError, OpResult};
 
 /// `Result` of a tch call.
@@ -16,39 +13,20 @@ pub(super) fn shape_error(message: impl Into<String>) -> TchError {
     TchError::Shape(message.into())
 }
 
-thread_local! {
-    static CAUGHT: Cell<bool> = const { Cell::new(false) };
-}
-
 /// How tch's own panics begin.
 const PANIC: &str = "called `Result::unwrap()` on an `Err` value: Torch(";
 
+/// What such a panic says of libtorch's error.
+fn words(panic: &Payload) -> Option<&str> {
+    panic.downcast_ref::<String>()?.strip_prefix(PANIC)
+}
+
 /// Runs a call into tch. Where a call that takes a number fails, tch 0.24 panics instead of giving the error back: it
-/// drops the number first, and finds libtorch's error there. The panic becomes the error, and the panic hook stays silent
-/// for it; any other panic goes on.
+/// drops the number first, and finds libtorch's error there. The panic becomes the error; any other panic goes on.
 pub(super) fn caught<T>(call: impl FnOnce() -> TchResult<T>) -> TchResult<T> {
-    static QUIET: Once = Once::new();
-    QUIET.call_once(|| {
-        let hook = take_hook();
-        set_hook(Box::new(move |info| {
-            if !(CAUGHT.get()
-                && info.payload().downcast_ref::<String>().is_some_and(|w| w.starts_with(PANIC)))
-            {
-                hook(info);
-            }
-        }));
-    });
-    let outer = CAUGHT.replace(true);
     // Nothing is read after a failed op: the run ends, or a trial's tensors are dropped.
-    let outcome = catch_unwind(AssertUnwindSafe(call));
-    CAUGHT.set(outer);
-    outcome.unwrap_or_else(|panic| {
-        let words = panic.downcast_ref::<String>().and_then(|words| words.strip_prefix(PANIC));
-        match words {
-            Some(words) => Err(TchError::Torch(unescaped(words))),
-            None => resume_unwind(panic),
-        }
-    })
+    caught_panics::caught(|panic| words(panic).is_some(), call)
+        .unwrap_or_else(|panic| Err(TchError::Torch(unescaped(words(&*panic).unwrap_or_default()))))
 }
 
 /// A message as it was before it was formatted for debugging.
@@ -128,7 +106,7 @@ mod tests {
 
     #[test]
     fn other_panics_go_on() {
-        let outcome = catch_unwind(|| caught::<()>(|| panic!("a defect")));
+        let outcome = std::panic::catch_unwind(|| caught::<()>(|| panic!("a defect")));
         assert_eq!(outcome.unwrap_err().downcast_ref::<&str>(), Some(&"a defect"));
     }
 

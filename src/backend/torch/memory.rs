@@ -9,14 +9,14 @@ use super::device::TorchDevice;
 /// Bytes that CUDA's context, cuBLAS and the allocator's rounding take beside tensors.
 const CUDA_OVERHEAD: u64 = 1 << 30;
 
-/// What a training run needs at once, in bytes. An estimate: tested on the CPU device to within a fifth.
+/// What a training run needs at once, in bytes: counted tensor by tensor, tested on the CPU device against what was taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
 pub struct MemoryEstimate {
     /// Master weights, compute copies, gradients and optimizer state.
     pub parameters: u64,
-    /// What the forward keeps for the backward, and the largest temporaries beside it.
+    /// What the forward keeps for the backward, and the largest temporaries of the backward of a block.
     pub activations: u64,
-    /// Logits of one chunk, or what the optimizer needs beyond the room that activations leave; on a GPU the library.
+    /// What the loss or the optimizer needs beyond the room that activations take; on a GPU the library.
     pub workspace: u64,
 }
 
@@ -27,6 +27,9 @@ impl MemoryEstimate {
     }
 }
 
+/// Bytes of a float32.
+const FLOAT: u64 = 4;
+
 /// What training `model` with `rows` rows a micro-batch needs on the tch backend. None for the small models, which fit
 /// anywhere.
 pub fn estimate(
@@ -36,36 +39,130 @@ pub fn estimate(
     rows: usize,
 ) -> Option<MemoryEstimate> {
     let ModelConfig::Gpt(config) = model else { return None };
-    // Bytes of an activation; of the copy that products read; of the float32 copies of both factors of a weight gradient
-    // where they are not fused; and of what Muon holds for each element of a stack.
-    let (compute, copies, widened, stacked) = match precision {
-        Precision::F32 => (4, 0, 0, 24),
-        Precision::Bf16 => (2, 2, 4, 12),
-    };
-    let (matrices, lm_head, tables) = parameters(config);
-    // Master, gradient and the moments: Muon keeps one, AdamW two. Tables and their moments are in the compute type.
-    let parameters = matrices * (12 + copies) + lm_head * (16 + copies) + tables * (4 + 3 * compute);
-    let tokens = (rows * config.sequence_len) as u64;
-    let (channels, kv) = (config.n_embd as u64, config.kv_dim() as u64);
-    // x, h, q, o, h2 and u of 4 C; k and v. Norms keep a float32 a row or a head, attention one a head.
-    let layer = (9 * channels + 2 * kv) * compute + 4 * (2 + 3 * config.n_head as u64);
-    // Embedding, x0, kept, its gradient, dx, dx0: they live through the loss and the backward.
-    let stream = 6 * channels * compute;
-    // relu^2 and its gradient of 4 C each, and in the attention's backward float32 copies of all it reads and writes.
-    let mlp = 8 * channels * compute + 5 * channels * widened;
-    let attention = 4 * (5 * channels + 4 * kv);
-    let backward = tokens * mlp.max(attention);
-    let activations = tokens * (config.n_layer as u64 * layer + stream) + backward;
-    // Three float32 numbers a logit. The loss is done before the backward of the blocks starts, the optimizer after.
-    let loss = (chunks::logits(device) as u64).min(tokens * config.vocab_size as u64) * 12;
-    let alike = config.n_layer as u64 * 4 * channels * channels;
-    let muon = (chunks::stacked(device) as u64).max(4 * channels * channels).min(alike) * stacked;
-    // Float32 temporaries of the largest tensor; in bfloat16 also of its value and moments.
-    let adamw =
-        config.padded_vocab_size as u64 * channels * if precision == Precision::Bf16 { 20 } else { 12 };
-    let workspace = loss.saturating_sub(backward).max(muon.max(adamw).saturating_sub(activations));
+    let sizes = Sizes::new(config, precision, device, rows);
+    // Every block is kept when the backward of the last one begins; the loss comes before it, the optimizer after.
+    let kept = sizes.tokens * sizes.kept();
+    let backward = sizes.tokens * sizes.gradients() + sizes.mlp_backward().max(sizes.attention_backward());
+    let activations = kept + backward;
+    let workspace = (kept + sizes.loss()).max(sizes.optimizer()).saturating_sub(activations);
     let overhead = if device == TorchDevice::Cpu { 0 } else { CUDA_OVERHEAD };
-    Some(MemoryEstimate { parameters, activations, workspace: workspace + overhead })
+    Some(MemoryEstimate { parameters: sizes.parameters(), activations, workspace: workspace + overhead })
+}
+
+/// What the sizes of tensors follow from. Names and shapes are those of [`crate::model::gpt`].
+struct Sizes<'a> {
+    config: &'a GptConfig,
+    precision: Precision,
+    device: TorchDevice,
+    /// Sequences of a micro-batch.
+    rows: usize,
+    /// N
+    tokens: u64,
+    /// C
+    channels: u64,
+    /// K * D
+    kv: u64,
+    /// Bytes of an activation.
+    activation: u64,
+}
+
+impl<'a> Sizes<'a> {
+    fn new(config: &'a GptConfig, precision: Precision, device: TorchDevice, rows: usize) -> Self {
+        Self {
+            config,
+            precision,
+            device,
+            rows,
+            tokens: (rows * config.sequence_len) as u64,
+            channels: config.n_embd as u64,
+            kv: config.kv_dim() as u64,
+            activation: if precision == Precision::Bf16 { 2 } else { FLOAT },
+        }
+    }
+
+    fn bf16(&self) -> bool {
+        self.precision == Precision::Bf16
+    }
+
+    /// Bytes of weights, gradients and optimizer state.
+    fn parameters(&self) -> u64 {
+        let (matrices, lm_head, tables) = parameters(self.config);
+        // The copy that products read, where it is not the master itself.
+        let copy = if self.bf16() { self.activation } else { 0 };
+        // Master, gradient and moments: Muon keeps one, AdamW two. Tables and their moments are as activations are.
+        matrices * (3 * FLOAT + copy) + lm_head * (4 * FLOAT + copy) + tables * (FLOAT + 3 * self.activation)
+    }
+
+    /// Bytes a token that the forward keeps for the backward.
+    fn kept(&self) -> u64 {
+        let (config, heads) = (self.config, self.config.n_head as u64);
+        let layers = config.n_layer as u64;
+        // h, q, o, h2 and u of 4 C; k and v. Norms keep a float32 a row or a head, the attention one a head.
+        let block = (8 * self.channels + 2 * self.kv) * self.activation
+            + FLOAT * (2 + 2 * heads + config.n_kv_head as u64);
+        // x of every block but the first, whose input is x0; and x0 and the embedding before the smear.
+        let streams = layers.max(1) + u64::from(config.smear_channels.is_some());
+        layers * block + streams * self.channels * self.activation
+    }
+
+    /// Bytes a token of gradients that go down from block to block: dy, dx, dx0 and that of what the backout kept.
+    fn gradients(&self) -> u64 {
+        (3 + u64::from(self.config.backout)) * self.channels * self.activation
+    }
+
+    /// Bytes of temporaries in the backward of an MLP.
+    fn mlp_backward(&self) -> u64 {
+        // relu^2 or its gradient of 4 C each, both of them or one with both factors of the weight gradient in float32.
+        let hidden = 4 * self.channels * self.activation;
+        let widened = if self.bf16() { 5 * self.channels * FLOAT } else { 0 };
+        self.tokens * (hidden + hidden.max(widened))
+    }
+
+    /// Bytes of temporaries in the backward of the last block's attention, which works in float32.
+    fn attention_backward(&self) -> u64 {
+        let (channels, kv) = (self.channels * FLOAT, self.kv * FLOAT);
+        // The gradient it is given; copies by head of that and of q, k and v, and gradients of the latter.
+        let held = self.tokens * (self.channels * self.activation + 3 * channels + 4 * kv);
+        // Then the gradients are laid out as they came, dq first.
+        let joined = self.tokens * channels;
+        held + joined.max(self.scores())
+    }
+
+    /// Bytes of a block of attention probabilities and their gradient. Flash attention, which bfloat16 takes on CUDA, has
+    /// none.
+    fn scores(&self) -> u64 {
+        if self.bf16() && self.device != TorchDevice::Cpu {
+            return 0;
+        }
+        let config = self.config;
+        let queries = chunks::QUERIES.min(config.sequence_len);
+        let window = config.windows.last().copied().unwrap_or(config.sequence_len);
+        let keys = config.sequence_len.min(window.saturating_add(queries));
+        let each = config.n_head / config.n_kv_head.max(1) * queries * keys;
+        2 * FLOAT * (each * chunks::heads(self.device, each, self.rows * config.n_kv_head)) as u64
+    }
+
+    /// Bytes beside what is kept when the loss is computed: y, what the backout kept, dx, and three float32 a logit of a
+    /// chunk: its softcap, its probability and its gradient.
+    fn loss(&self) -> u64 {
+        let logits = (chunks::logits(self.device) as u64).min(self.tokens * self.config.vocab_size as u64);
+        let streams = 2 + u64::from(self.config.backout);
+        self.tokens * streams * self.channels * self.activation + 3 * FLOAT * logits
+    }
+
+    /// Bytes of the optimizer's temporaries.
+    fn optimizer(&self) -> u64 {
+        let matrix = 4 * self.channels * self.channels;
+        let stack =
+            (chunks::stacked(self.device) as u64).max(matrix).min(self.config.n_layer as u64 * matrix);
+        // A stack of matrices, its Gram matrix, the two terms of the polynomial, and the two terms of the result.
+        let muon = 6 * self.activation * stack;
+        let padded = self.config.padded_vocab_size as u64;
+        // Denominator and update; of a bfloat16 table also its value and moments.
+        let lm_head = 2 * FLOAT * padded * self.channels;
+        let table = if self.bf16() { 5 * FLOAT * padded * self.channels.max(self.kv) } else { lm_head };
+        muon.max(lm_head).max(table)
+    }
 }
 
 /// Elements of matrices, of `lm_head`, and of embedding tables.

@@ -14,7 +14,7 @@ use crate::model::config::{GptConfig, GptInit, LayerRamp, ValueEmbedConfig};
 use crate::model::gpt::Gpt;
 use crate::model::network::Network;
 use crate::model::param::Params;
-use crate::ops::{ForwardOps, SequenceShape, TrainOps};
+use crate::ops::{ForwardOps, Losses, SequenceShape, TrainOps};
 use crate::precision::Precision;
 
 fn norm(x: &Tensor, eps: f32) -> Tensor {
@@ -162,6 +162,7 @@ fn check(switches: usize, precision: Precision, tolerance: f64) {
     let (tokens, wanted) = (ops.tokens(&ids).unwrap(), ops.tokens(&targets).unwrap());
     let ours = network
         .loss_and_grads(&ops, &Params(weights), &tables, &tokens, &wanted, sequence, 0.1, &mut grads)
+        .and_then(Losses::read)
         .unwrap();
 
     let params: BTreeMap<_, _> = specs

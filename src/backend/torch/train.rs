@@ -4,11 +4,13 @@ use tch::{Kind, Tensor};
 
 use super::attention::Saved;
 use super::backend::{Grad, State, Tokens, TorchBackend, Weight};
+use super::fault::{caught, named};
 use super::forward::{dims, fits, values};
 use super::rotary::Rotary;
 use super::{attention, embedding, gate, linear, loss, norm, optimizer, residual, rotary};
 use crate::ops::{
-    AdamWStep, AttentionShape, HeadShape, MuonParam, MuonStep, OpResult, SequenceShape, SgdStep, TrainOps,
+    AdamWStep, AttentionShape, HeadShape, Losses, MuonParam, MuonStep, OpResult, SequenceShape, SgdStep,
+    TrainOps,
 };
 
 impl TrainOps for TorchBackend {
@@ -31,6 +33,13 @@ impl TrainOps for TorchBackend {
         self.run("state", || {
             fits(shape, values.len())?;
             self.upload(values, &dims(shape), Kind::Float).map(State)
+        })
+    }
+
+    fn table_state(&self, shape: &[usize], values: &[f32]) -> OpResult<State> {
+        self.run("table_state", || {
+            fits(shape, values.len())?;
+            self.upload(values, &dims(shape), self.kind()).map(State)
         })
     }
 
@@ -178,7 +187,22 @@ impl TrainOps for TorchBackend {
         grad_scale: f32,
         dlm_head: &mut Grad,
     ) -> OpResult<(Vec<f32>, Tensor)> {
-        self.run("cross_entropy", || {
+        let (losses, dx) =
+            self.cross_entropy_train_unread(x, lm_head, targets, head, grad_scale, dlm_head)?;
+        Ok((losses.read()?, dx))
+    }
+
+    fn cross_entropy_train_unread(
+        &self,
+        x: &Tensor,
+        lm_head: &Weight,
+        targets: &Tokens,
+        head: &HeadShape,
+        grad_scale: f32,
+        dlm_head: &mut Grad,
+    ) -> OpResult<(Losses, Tensor)> {
+        const OP: &str = "cross_entropy";
+        self.run(OP, || {
             let backward = loss::Backward {
                 scale: grad_scale,
                 dlm_head: &mut dlm_head.0,
@@ -189,7 +213,7 @@ impl TrainOps for TorchBackend {
                 Some(dx) => dx,
                 None => x.f_zeros_like()?,
             };
-            Ok((values(&losses)?, dx))
+            Ok((Losses::on_device(move || named(OP, caught(|| values(&losses)))), dx))
         })
     }
 

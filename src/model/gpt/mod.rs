@@ -8,7 +8,7 @@ pub use decode::GptCache;
 pub use forward::{BlockSaved, TrunkSaved};
 
 use crate::error::{Error, Result};
-use crate::ops::{AttentionShape, ForwardOps, HeadShape, OpResult, SequenceShape, TrainOps};
+use crate::ops::{AttentionShape, ForwardOps, HeadShape, Losses, OpResult, SequenceShape, TrainOps};
 
 use super::config::GptConfig;
 use super::network::Network;
@@ -147,12 +147,12 @@ impl Network for Gpt {
         sequence: SequenceShape,
         grad_scale: f32,
         grads: &mut Params<B::Grad>,
-    ) -> OpResult<Vec<f32>> {
+    ) -> OpResult<Losses> {
         let mut blocks = Vec::with_capacity(self.config.n_layer);
         let mut saved = self.trunk(ops, weights, rotary, tokens, sequence, |block| blocks.push(block))?;
         saved.blocks = blocks;
         let lm_head = self.ids.lm_head;
-        let (losses, dy) = ops.cross_entropy_train(
+        let (losses, dy) = ops.cross_entropy_train_unread(
             &saved.y,
             &weights[lm_head],
             targets,

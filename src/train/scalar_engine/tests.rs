@@ -30,11 +30,6 @@ fn microgpt(config: &Value) -> Microgpt {
     .unwrap()
 }
 
-fn every_group(config: &GroupConfig) -> OptimizerConfig {
-    let groups = [ParamGroup::Wte, ParamGroup::LmHead, ParamGroup::Matrix];
-    OptimizerConfig { groups: groups.map(|group| (group, config.clone())).to_vec() }
-}
-
 fn step_values(multiplier: f64) -> StepValues {
     StepValues { lr_multiplier: multiplier, muon_momentum: 0.9, muon_weight_decay: 0.1 }
 }
@@ -140,25 +135,4 @@ fn training_lowers_the_loss_and_leaves_no_tape() {
     assert!(last < 0.2 * first, "{first} {last}");
     assert!(engine.tape_cost().nodes > 0);
     assert_eq!(engine.live_bytes(), before);
-}
-
-/// What the tape of a tiny GPT costs a token: printed by `cargo test -- --ignored --nocapture tape_cost`.
-#[test]
-#[ignore = "a measurement"]
-fn tape_cost_of_a_small_model() {
-    for (n_embd, len) in [(16, 16), (32, 32), (64, 64)] {
-        let config = serde_json::json!({
-            "sequence_len": len, "vocab_size": 32, "n_layer": 2, "n_head": 4, "n_embd": n_embd,
-            "tie_lm_head": false, "input_rmsnorm": true,
-        });
-        let network = microgpt(&config);
-        let values: Vec<Vec<f32>> = network.specs().iter().map(|spec| vec![0.1; spec.numel()]).collect();
-        let params: usize = values.iter().map(Vec::len).sum();
-        let mut engine = ScalarEngine::new(network, &every_group(&muon()), &values).unwrap();
-        let tokens: Vec<i32> = (0..=len).map(|t| t % 32).collect();
-        accumulate(&mut engine, &tokens);
-        let (cost, len) = (engine.tape_cost(), len as usize);
-        let per_token = [cost.nodes - params, cost.edges, cost.bytes].map(|total| total / len);
-        eprintln!("{params} parameters, T {len}: nodes, edges, bytes a token {per_token:?}");
-    }
 }
