@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use nanorun::data::{Cache, Cursor};
+use nanorun::data::Cache;
 use nanorun::error::{Error, Result};
 use nanorun::files::Files;
 use nanorun::model::bigram::Bigram;
@@ -164,7 +164,7 @@ struct Witness {
 impl Witness {
     fn look(&mut self) -> Result<()> {
         self.looked += 1;
-        let found = self.store.load::<Option<Cursor>>(self.steps);
+        let found = self.store.load(self.steps);
         let found =
             found.map_err(|error| Error::run("no checkpoint before the evaluation").because(error))?;
         let weights = self.engine.parameters()?;
