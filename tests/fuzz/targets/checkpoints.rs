@@ -35,6 +35,7 @@ fn checkpoint_with(name: &'static str, file: &str) {
     let corpus = Corpus::embedded().unwrap();
     let tokenizer = seeds::path("tests/fixtures/data/tokenizer_300/tokenizer.pkl");
     let tokenizer = Arc::new(Tokenizer::load(&tokenizer).unwrap());
+    let cache = Cache::at(place.path().join("cache"));
     let read = |input: &[u8]| {
         fs::write(dir.join(file), input).unwrap();
         if file != "MANIFEST.json" {
@@ -47,7 +48,7 @@ fn checkpoint_with(name: &'static str, file: &str) {
         // Training would go on from the cursor.
         let shape = BatchShape { packing: Packing::BestFitBos, rows: 1, len: 16 };
         let (source, cursor) = (corpus.split(Split::Train), checkpoint.state.cursor);
-        let loader = Loader::start(source, Arc::clone(&tokenizer), Cache::disabled(), shape, cursor);
+        let loader = Loader::start(source, Arc::clone(&tokenizer), cache.clone(), shape, cursor);
         let batch = loader.and_then(|mut loader| loader.next());
         let inside = |&id: &i32| (0..tokenizer.vocab_size() as i32).contains(&id);
         if batch.as_ref().is_ok_and(|batch| !batch.inputs.iter().all(inside)) {
