@@ -13,6 +13,7 @@ pub mod rng;
 pub mod files;
 pub mod host;
 pub mod tensors;
+pub mod toml_text;
 
 pub mod upstream;
 pub mod manifest;

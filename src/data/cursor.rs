@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::token_stream::{Document, Position};
+use super::documents::Document;
+use super::token_stream::Position;
 
 /// State of a packer between two batches.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -24,25 +25,17 @@ impl Cursor {
         Self { next: Position::START, last: None, buffered: Vec::new() }
     }
 
-    /// The buffered documents as two arrays for a checkpoint: lengths, and all ids one after the other.
-    pub fn flatten(&self) -> (Vec<u32>, Vec<u32>) {
-        let lengths = self.buffered.iter().map(|document| document.len() as u32).collect();
-        (lengths, self.buffered.iter().flat_map(|document| document.iter().copied()).collect())
+    /// The same place without the buffered documents, for those who keep them apart.
+    #[must_use]
+    pub fn without_documents(&self) -> Self {
+        Self { buffered: Vec::new(), ..*self }
     }
 
-    /// The cursor whose parts these are; none where the lengths do not add up to the ids.
-    pub fn from_flat(next: Position, last: Option<Position>, lengths: &[u32], ids: &[u32]) -> Option<Self> {
-        let mut rest = ids;
-        let mut buffered = Vec::with_capacity(lengths.len());
-        for &length in lengths {
-            let (document, after) = rest.split_at_checked(length as usize)?;
-            if document.is_empty() {
-                return None;
-            }
-            buffered.push(Arc::from(document));
-            rest = after;
-        }
-        rest.is_empty().then_some(Self { next, last, buffered })
+    /// The place with these documents buffered; none where one of them is empty: it has its BOS at least, and would
+    /// never leave the buffer.
+    pub fn with_documents(self, buffered: Vec<Document>) -> Option<Self> {
+        let whole = buffered.iter().all(|document| !document.is_empty());
+        whole.then_some(Self { buffered, ..self })
     }
 }
 
@@ -51,6 +44,7 @@ impl Cursor {
 struct Flat {
     next: Position,
     last: Option<Position>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     buffered: Vec<Vec<u32>>,
 }
 

@@ -38,7 +38,7 @@ impl Loader {
     /// Starts to tokenise and pack, from `cursor` or from the beginning of the split.
     ///
     /// # Errors
-    /// A shape that holds nothing, or no thread to be had. What goes wrong with the data comes from [`Loader::next`].
+    /// A shape that holds nothing, buffered documents of another vocabulary, or no thread to be had. What goes wrong with the data comes from [`Loader::next`].
     pub fn start(
         source: SplitSource,
         tokenizer: Arc<Tokenizer>,
@@ -48,6 +48,10 @@ impl Loader {
     ) -> Result<Self> {
         let cursor = cursor.unwrap_or_else(Cursor::start);
         let bos = tokenizer.bos();
+        if !cursor.buffered.iter().all(|document| tokenizer.knows(document)) {
+            return Err(Error::input("the buffered documents hold ids beyond the vocabulary")
+                .expected(format!("ids below {}, the tokenizer's", tokenizer.vocab_size())));
+        }
         let stream = TokenStream::new(source, tokenizer, cache, cursor.next);
         let packer = Packer::new(stream, shape.packing, shape.rows, shape.len, bos, cursor)?;
         let (sender, batches) = sync_channel(AHEAD);

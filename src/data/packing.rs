@@ -8,7 +8,8 @@ use std::collections::VecDeque;
 
 use super::config::Packing;
 use super::cursor::Cursor;
-use super::token_stream::{Document, DocumentBatches, Position};
+use super::documents::Document;
+use super::token_stream::{DocumentBatches, Position};
 use crate::error::{Error, Result};
 
 /// Documents that best-fit packing chooses among at least: upstream's `buffer_size`.

@@ -8,16 +8,14 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::cache::Cache;
+use super::documents::{Document, documents_from_bytes, documents_to_bytes};
 use super::shards::{SpanReader, SplitSource};
 use super::tokenizer::{EncodePool, Tokenizer};
 use crate::error::{Error, Result};
-use crate::hash::{Canonical, Digest};
+use crate::hash::Canonical;
 
 /// Documents that upstream tokenises at once: `tokenizer_batch_size`.
 pub(super) const BATCH_DOCUMENTS: usize = 128;
-
-/// A document's ids, BOS first.
-pub type Document = Arc<[u32]>;
 
 /// The batch of documents that comes next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -136,64 +134,13 @@ fn tokens_of_group(
         .digest("tokenizer", &tokenizer.digest())
         .u64("group", group as u64)
         .finish();
-    if let Some(documents) = cached(cache, &key) {
+    let cached = cache.get("tokens", &key).and_then(|bytes| documents_from_bytes(&bytes));
+    if let Some(documents) = cached
+        && documents.iter().all(|document| tokenizer.knows(document))
+    {
         return Ok(documents);
     }
     let documents = tokenizer.encode_documents(&reader.read(group)?, pool)?;
-    cache.put("tokens", &key, &to_bytes(&documents));
+    cache.put("tokens", &key, &documents_to_bytes(&documents));
     Ok(documents)
-}
-
-fn cached(cache: &Cache, key: &Digest) -> Option<Vec<Document>> {
-    from_bytes(&cache.get("tokens", key)?)
-}
-
-/// Bytes of an id (2 or 4), the number of documents, their lengths, then all ids, little-endian.
-fn to_bytes(documents: &[Document]) -> Vec<u8> {
-    let ids = || documents.iter().flat_map(|document| document.iter());
-    let width: u32 = if ids().all(|&id| u16::try_from(id).is_ok()) { 2 } else { 4 };
-    let mut bytes = Vec::new();
-    bytes.extend_from_slice(&width.to_le_bytes());
-    bytes.extend_from_slice(&(documents.len() as u32).to_le_bytes());
-    for document in documents {
-        bytes.extend_from_slice(&(document.len() as u32).to_le_bytes());
-    }
-    for id in ids() {
-        bytes.extend_from_slice(id.to_le_bytes().get(..width as usize).unwrap_or_default());
-    }
-    bytes
-}
-
-fn from_bytes(bytes: &[u8]) -> Option<Vec<Document>> {
-    let word = |bytes: &[u8]| Some(u32::from_le_bytes(bytes.try_into().ok()?) as usize);
-    let (head, rest) = bytes.split_at_checked(8)?;
-    let (width, count) = (word(head.get(..4)?)?, word(head.get(4..)?)?);
-    let (lengths, mut rest) = rest.split_at_checked(count.checked_mul(4)?)?;
-    let mut documents = Vec::with_capacity(count);
-    for length in lengths.chunks_exact(4) {
-        let (ids, after) = rest.split_at_checked(word(length)?.checked_mul(width)?)?;
-        rest = after;
-        documents.push(match width {
-            2 => ids.chunks_exact(2).map(|id| u32::from(id[0]) | u32::from(id[1]) << 8).collect(),
-            4 => ids.chunks_exact(4).map(|id| u32::from_le_bytes([id[0], id[1], id[2], id[3]])).collect(),
-            _ => return None,
-        });
-    }
-    rest.is_empty().then_some(documents)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn cached_tokens_survive_and_wrong_lengths_do_not() {
-        for documents in [vec![vec![1, 2, 65535], vec![7]], vec![vec![65536]], vec![]] {
-            let documents: Vec<Document> = documents.into_iter().map(Document::from).collect();
-            let bytes = to_bytes(&documents);
-            assert_eq!(from_bytes(&bytes).unwrap(), documents);
-            assert_eq!(from_bytes(&bytes[..bytes.len() - 1]), None);
-            assert_eq!(from_bytes(&[bytes, vec![0]].concat()), None);
-        }
-    }
 }

@@ -210,6 +210,11 @@ impl Tokenizer {
         self.ordinary() + self.specials.len()
     }
 
+    /// Whether all of these ids are its own.
+    pub(super) fn knows(&self, ids: &[u32]) -> bool {
+        ids.iter().all(|&id| (id as usize) < self.vocab_size())
+    }
+
     /// Id of the token that begins every document.
     pub fn bos(&self) -> u32 {
         self.bos

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::data::{Cursor, Tokenizer};
+use crate::data::Tokenizer;
 use crate::error::{Error, Result};
 use crate::plan::PlannedRun;
 use crate::run::engine::engine;
@@ -42,7 +42,7 @@ impl Experiment {
         let mut damaged = None;
         for run in candidates {
             let store = CheckpointStore::new(self.files.clone(), self.dir.run(&run.key.run).checkpoints());
-            let newest = store.latest_valid::<Option<Cursor>>()?;
+            let newest = store.latest_valid()?;
             damaged = damaged.or_else(|| newest.skipped.into_iter().next());
             let Some(checkpoint) = newest.checkpoint else { continue };
             let mut engine = engine(&run.config, threads)?;

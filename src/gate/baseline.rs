@@ -18,6 +18,7 @@ use crate::hash::Digest;
 use crate::optim::config::StepValues;
 use crate::record::StepRow;
 use crate::record::column::{table_bytes, table_rows};
+use crate::toml_text;
 
 /// The version of the format; another one is refused.
 const FORMAT: u32 = 1;
@@ -138,16 +139,15 @@ impl Baseline {
     }
 
     fn parse(bytes: &[u8]) -> Result<Parsed, String> {
-        let text = std::str::from_utf8(bytes).map_err(|error| error.to_string())?;
         // The version first: the rest may look otherwise in another one.
-        let table: toml::Table = toml::from_str(text).map_err(|error| error.to_string())?;
+        let table: toml::Table = toml_text::from_slice(bytes).map_err(|error| error.to_string())?;
         match table.get("format").and_then(toml::Value::as_integer) {
             Some(found) if found != i64::from(FORMAT) => {
                 return Err(format!("it has format {found}; this nanorun reads format {FORMAT}"));
             }
             _ => {}
         }
-        let file: BaselineFile = toml::from_str(text).map_err(|error| error.to_string())?;
+        let file: BaselineFile = toml_text::from_slice(bytes).map_err(|error| error.to_string())?;
         let mut runs: Vec<RunRecord> = Vec::with_capacity(file.runs.len());
         for run in file.runs {
             if runs.iter().any(|other| other.arm == run.arm && other.seed == run.seed) {

@@ -4,10 +4,7 @@ use toml::Value;
 use toml::de::{DeTable, DeValue};
 
 use crate::error::{Error, Result};
-
-/// Inline tables and arrays that a document may have. The parser descends one level for each that lacks its end, without
-/// a bound, and overflows the stack of a thread (2 MiB) at about two thousand.
-const MAX_INLINE: usize = 1000;
+use crate::toml_text::{self, TomlError};
 
 /// A value and its line (from 1).
 #[derive(Debug, Clone)]
@@ -63,17 +60,17 @@ impl Node {
 /// Parses a document. `file` is what errors name.
 pub(crate) fn parse(file: &std::path::Path, text: &str) -> Result<Node> {
     let lines = Lines::of(text);
-    if inline_values(text) > MAX_INLINE {
-        return Err(Error::input(format!("more than {MAX_INLINE} inline tables and arrays"))
-            .file(file)
-            .expected("a manifest; tables can be written as [sections] and [[lists]] of them"));
-    }
-    let table = DeTable::parse(text).map_err(|error| {
-        let located = Error::input(format!("not valid TOML: {}", error.message())).file(file);
-        match error.span() {
-            Some(span) => located.line(lines.at(span.start)),
-            None => located,
+    let table = toml_text::document(text).map_err(|error| match error {
+        TomlError::Toml(error) => {
+            let located = Error::input(format!("not valid TOML: {}", error.message())).file(file);
+            match error.span() {
+                Some(span) => located.line(lines.at(span.start)),
+                None => located,
+            }
         }
+        other => Error::input(other.to_string())
+            .file(file)
+            .expected("a manifest; tables can be written as [sections] and [[lists]] of them"),
     })?;
     Ok(Node { line: 1, kind: NodeKind::Table(entries(table.get_ref(), &lines, file)?) })
 }
@@ -82,15 +79,10 @@ pub(crate) fn parse(file: &std::path::Path, text: &str) -> Result<Node> {
 /// parses, otherwise the text itself.
 pub(crate) fn parse_value(text: &str) -> Node {
     let lines = Lines::of("");
-    let parsed = if inline_values(text) > MAX_INLINE { None } else { DeValue::parse(text).ok() };
-    let kind = parsed.and_then(|value| node_kind(value.get_ref(), &lines, std::path::Path::new("")).ok());
+    let kind = toml_text::value(text)
+        .ok()
+        .and_then(|value| node_kind(value.get_ref(), &lines, std::path::Path::new("")).ok());
     Node { line: 1, kind: kind.unwrap_or_else(|| NodeKind::Leaf(Value::String(text.to_owned()))) }
-}
-
-/// Brackets that may open an inline value: all but those that open a line, as headers do.
-fn inline_values(text: &str) -> usize {
-    let line = |line: &str| line.trim_start().trim_start_matches('[').matches(['{', '[']).count();
-    text.lines().map(line).sum()
 }
 
 fn entries(table: &DeTable<'_>, lines: &Lines, file: &std::path::Path) -> Result<Vec<(String, Node)>> {

@@ -7,6 +7,7 @@ use toml::{Table, Value};
 
 use super::document;
 use crate::error::{Error, Result};
+use crate::toml_text;
 
 const HEADER: &str = "[data.sha256]";
 
@@ -89,7 +90,7 @@ pub fn with_pins(file: &Path, text: &str, pins: &[(String, String)]) -> Result<S
 
 /// Name and digest of a line that is one pin.
 fn pin_of(line: &str) -> Option<(String, String)> {
-    let table: Table = toml::from_str(line).ok()?;
+    let table: Table = toml_text::from_str(line).ok()?;
     let mut pins = table.into_iter();
     match (pins.next(), pins.next()) {
         (Some((name, Value::String(digest))), None) if line.contains(&digest) => Some((name, digest)),

@@ -1,7 +1,15 @@
 //! `journal.jsonl`: what happened to a run, in order, one event a line.
 //!
-//! For people and for finding out what went wrong; nothing is decided by it, so a torn last line or a clock that
-//! went backwards harms nobody.
+//! For people and for finding out what went wrong. No number of a run depends on it; the facts that its result records
+//! beside them do: since when it trained, how often it was resumed, which steps it took over from another run. What that
+//! asks of the reader:
+//!
+//! - A last line without its end is what a crash in the middle of a write leaves. It is no event, and no damage: the next
+//!   event is written in its place.
+//! - Any other line that is no event is damage. It costs that event alone and stops no run, but it is told, by its number:
+//!   [`JournalText::damaged`]. A run with such lines is not known to have trained all its steps itself, so its speed is
+//!   not judged.
+//! - A clock that went backwards harms nobody: the order is that of the lines.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -122,7 +130,7 @@ impl Journal {
         self.files.append_line(&self.path, &line)
     }
 
-    /// Reads it; one that is not there is empty.
+    /// Reads it; one that is not there is empty. Lines that are no events are passed over and told.
     pub fn read(&self) -> FileResult<JournalText> {
         let bytes = self.files.read_if_there(&self.path)?.unwrap_or_default();
         let whole = bytes.iter().rposition(|&byte| byte == b'\n').map_or(0, |at| at + 1);

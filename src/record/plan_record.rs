@@ -8,6 +8,7 @@ use super::layout::ExperimentDir;
 use super::result::RecordError;
 use crate::files::Files;
 use crate::hash::Digest;
+use crate::toml_text;
 
 const NAME: &str = "plan.toml";
 
@@ -72,6 +73,7 @@ impl PlanRecord {
     pub fn read(files: &Files, dir: &ExperimentDir) -> Result<Self, RecordError> {
         let path = dir.file(NAME);
         let bytes = files.read(&path)?;
-        toml::from_slice(&bytes).map_err(|error| RecordError::Malformed { path, what: error.to_string() })
+        toml_text::from_slice(&bytes)
+            .map_err(|error| RecordError::Malformed { path, what: error.to_string() })
     }
 }

@@ -13,6 +13,7 @@ use crate::ops::SequenceShape;
 use crate::plan::Plan;
 use crate::plan::run_config::{BackendKind, RunConfig};
 use crate::record::ExperimentDir;
+use crate::toml_text;
 use crate::train::engine::MicroBatch;
 use crate::train::ops_engine::is_out_of_memory;
 
@@ -56,7 +57,7 @@ pub fn record(files: &Files, dir: &ExperimentDir, question: &Digest, rows: usize
 fn read(files: &Files, dir: &ExperimentDir) -> Result<BTreeMap<String, usize>> {
     let path = dir.file(NAME);
     let Some(bytes) = files.read_if_there(&path)? else { return Ok(BTreeMap::new()) };
-    toml::from_slice(&bytes).map_err(|cause| {
+    toml_text::from_slice(&bytes).map_err(|cause| {
         Error::input("the record of device batch sizes is damaged")
             .file(path)
             .help("remove it: sizes are searched anew")

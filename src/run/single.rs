@@ -3,13 +3,12 @@
 use std::cell::Cell;
 use std::time::Instant;
 
-use crate::data::Cursor;
 use crate::error::{Error, Result};
 use crate::files::{Files, now, utc_now};
 use crate::hash::Digest;
 use crate::host::{HostFacts, peak_rss_bytes};
 use crate::plan::key::NUMERICS_VERSION;
-use crate::record::journal::{Event as JournalEvent, Journal};
+use crate::record::journal::{Event as JournalEvent, Journal, JournalText};
 use crate::record::{RunDir, RunResult, Timings};
 use crate::train::checkpoint::{Checkpoint, CheckpointError, CheckpointStore, EvalPoint};
 use crate::train::engine::Engine;
@@ -79,6 +78,7 @@ pub fn train(
     files.create_dir_all(dir.path())?;
     write_manifest(files, dir, task)?;
     let journal = Journal::new(files.clone(), dir.journal());
+    tell_damaged(&journal, observer)?;
     let hardware = engine.hardware();
     let host = HostFacts {
         libtorch: hardware.library,
@@ -151,6 +151,17 @@ pub fn train(
     }
 }
 
+/// Says which lines of the journal are damaged.
+fn tell_damaged(journal: &Journal, observer: &mut dyn Observer) -> Result<()> {
+    let damaged = journal.read()?.damaged;
+    if !damaged.is_empty() {
+        let lines: Vec<_> = damaged.iter().map(usize::to_string).collect();
+        let what = format!("journal.jsonl is damaged, no event stands on line {}", lines.join(", "));
+        observer.event(&Event::Note(&format!("{what}: the result stays the same, its speed is not judged")));
+    }
+    Ok(())
+}
+
 /// The run's own newest checkpoint that verifies; else the best donor's; else nothing.
 fn find_start(
     task: &Task,
@@ -160,9 +171,9 @@ fn find_start(
     engine: &dyn Engine,
     host: &HostFacts,
     observer: &mut dyn Observer,
-) -> Result<Option<(Checkpoint<'static, Option<Cursor>>, Origin)>> {
+) -> Result<Option<(Checkpoint<'static>, Origin)>> {
     let class = engine.environment_class();
-    let accept = |checkpoint: &Checkpoint<'static, Option<Cursor>>| {
+    let accept = |checkpoint: &Checkpoint<'static>| {
         let state = &checkpoint.state;
         let key = usize::try_from(state.step).ok().and_then(|step| task.keys.get(step));
         match key {
@@ -238,7 +249,7 @@ fn result(
     host: HostFacts,
     peak_device_bytes: Option<u64>,
 ) -> Result<RunResult> {
-    let history = journal.read()?.entries;
+    let JournalText { entries: history, damaged } = journal.read()?;
     let count =
         |of: fn(&JournalEvent) -> bool| history.iter().filter(|entry| of(&entry.event)).count() as u64;
     let shared = history.iter().rev().find_map(|entry| match entry.event {
@@ -252,7 +263,8 @@ fn result(
         checkpoint_seconds: watched.checkpoint_seconds,
         shared_steps: shared.unwrap_or(0),
         resumes,
-        alone: setting.alone,
+        // Of a damaged journal it is not known whether other runs' steps are among these.
+        alone: setting.alone && damaged.is_empty(),
         peak_rss_bytes: peak_rss_bytes(),
         peak_device_bytes,
         started: history.first().map_or_else(utc_now, |entry| entry.at.clone()),

@@ -83,7 +83,7 @@ impl Lab {
             threads: attempt.threads,
             donors: attempt.donors,
             forks: attempt.forks,
-            alone: false,
+            alone: attempt.alone,
             samples: &|_| Ok(String::new()),
             stop: &|| {
                 asked.set(asked.get() + 1);
@@ -121,6 +121,8 @@ struct Attempt<'a> {
     forks: &'a [u64],
     /// How often it may ask whether to stop before it is told to.
     stop_at: Option<usize>,
+    /// Whether its memory is the process's: that of other tests is then in it.
+    alone: bool,
 }
 
 impl Attempt<'_> {
@@ -133,6 +135,7 @@ impl Attempt<'_> {
             donors: &[],
             forks: &[],
             stop_at: None,
+            alone: false,
         }
     }
 

@@ -86,7 +86,7 @@ pub enum Ending {
 #[derive(Debug)]
 pub struct Finished {
     /// Losses, evaluations and timings.
-    pub state: TrainState<Option<Cursor>>,
+    pub state: TrainState,
     /// Hash over losses and final parameters.
     pub train_hash: Digest,
     /// The environment class it was trained in.
@@ -101,7 +101,7 @@ impl Session<'_> {
     pub fn run(
         &mut self,
         engine: &mut dyn Engine,
-        start: Option<(Checkpoint<'static, Option<Cursor>>, Origin)>,
+        start: Option<(Checkpoint<'static>, Origin)>,
     ) -> Result<Ending> {
         let last = self.config.schedule.num_iterations;
         let (mut state, origin) = match start {
@@ -158,7 +158,7 @@ impl Session<'_> {
         Ok(Ending::Finished(Box::new(Finished { state, train_hash, environment_class })))
     }
 
-    fn fresh(&self, engine: &dyn Engine) -> Result<TrainState<Option<Cursor>>> {
+    fn fresh(&self, engine: &dyn Engine) -> Result<TrainState> {
         Ok(TrainState {
             step: 0,
             run_key: self.key(0)?,
@@ -196,7 +196,7 @@ impl Session<'_> {
         &mut self,
         engine: &mut dyn Engine,
         source: &mut dyn BatchSource,
-        state: &mut TrainState<Option<Cursor>>,
+        state: &mut TrainState,
     ) -> Result<f32> {
         let started = now();
         let accumulation = self.config.batch.grad_accum_steps;
@@ -243,12 +243,7 @@ impl Session<'_> {
     }
 
     /// Puts the state on disk unless it is there already, then drops checkpoints that need not stay.
-    fn save(
-        &mut self,
-        engine: &dyn Engine,
-        state: &mut TrainState<Option<Cursor>>,
-        saved: &mut Option<u64>,
-    ) -> Result<()> {
+    fn save(&mut self, engine: &dyn Engine, state: &mut TrainState, saved: &mut Option<u64>) -> Result<()> {
         if *saved == Some(state.step) {
             return Ok(());
         }
@@ -283,7 +278,7 @@ impl Session<'_> {
         &mut self,
         engine: &mut dyn Engine,
         guard: &mut DriftGuard,
-        state: &mut TrainState<Option<Cursor>>,
+        state: &mut TrainState,
     ) -> Result<bool> {
         let started = now();
         let step = state.step;

@@ -137,7 +137,6 @@ impl<'a> Target<'a> {
     pub(crate) fn run(&self) {
         let _alone = lock(&ALONE);
         start_watching();
-        let started = nanorun::files::now();
         let time = Duration::from_secs(setting("NANORUN_FUZZ_SECONDS").unwrap_or(1));
         let mut rng = Rng(setting("NANORUN_FUZZ_SEED").unwrap_or(1));
         let mut coverage = Coverage::new();
@@ -157,6 +156,8 @@ impl<'a> Target<'a> {
             coverage.advance();
             corpus.push(input);
         }
+        // What was kept is replayed, however long it takes; the time is for what is new.
+        let started = nanorun::files::now();
         let (mut accepted, mut refused) = (0_u64, 0_u64);
         while started.elapsed() < time {
             let mut input = rng.pick(&corpus).cloned().unwrap_or_default();

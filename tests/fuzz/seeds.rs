@@ -10,7 +10,7 @@ use nanorun::record::{
     ExperimentDir, HostFacts, PlanRecord, PlannedRun, RunResult, StepRow, Timings, write_table,
 };
 use nanorun::tensors::{NamedTensor, write_safetensors};
-use nanorun::train::checkpoint::{Checkpoint, EvalPoint, TrainState};
+use nanorun::train::checkpoint::{Checkpoint, EvalPoint, EvalProgress, TrainState};
 use polars::prelude::{Column, DataFrame, ParquetWriter};
 
 /// Where a file of the repository is.
@@ -22,6 +22,13 @@ pub(crate) fn path(path: &str) -> PathBuf {
 pub(crate) fn file(name: &str) -> Vec<u8> {
     let path = path(name);
     std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+/// The files of a directory and those below it, by name.
+pub(crate) fn files_below(directory: &Path) -> Vec<PathBuf> {
+    let mut paths: Vec<PathBuf> = directory.read_dir().unwrap().map(|entry| entry.unwrap().path()).collect();
+    paths.sort();
+    paths.into_iter().flat_map(|path| if path.is_dir() { files_below(&path) } else { vec![path] }).collect()
 }
 
 /// The experiments of the repository, and a manifest with everything in it.
@@ -68,9 +75,7 @@ pub(crate) fn checkpoint(dir: &Path) {
     checkpoint.write(&Files::new(), dir).unwrap();
 }
 
-fn state() -> TrainState<Cursor> {
-    let next = Position { batch: 3, ..Position::START };
-    let buffered = vec![vec![299, 5, 6, 7].into(), vec![299].into()];
+fn state() -> TrainState {
     TrainState {
         step: 2,
         run_key: Digest::of(b"key"),
@@ -82,8 +87,23 @@ fn state() -> TrainState<Cursor> {
         counters: [("tokens".to_owned(), 256)].into(),
         averages: [("loss".to_owned(), ExactF64(5.4))].into(),
         random: vec![1, u64::MAX],
-        cursor: Cursor { next, last: Some(Position::START), buffered },
+        cursor: Some(cursor()),
     }
+}
+
+fn cursor() -> Cursor {
+    let next = Position { batch: 3, ..Position::START };
+    let buffered = vec![vec![299, 5, 6, 7].into(), vec![299].into()];
+    Cursor { next, last: Some(Position::START), buffered }
+}
+
+/// An evaluation under way.
+pub(crate) fn evaluation() -> EvalProgress {
+    let digest = Digest::of(b"train");
+    let mut progress = EvalProgress::begin(2, Digest::of(b"settings"), digest, "cpu".into());
+    progress.sums.add(&[0.1, 2.5], &[1, 0], &[1, 3]);
+    (progress.batches, progress.cursor) = (7, Some(cursor()));
+    progress
 }
 
 fn evals() -> Vec<EvalPoint> {

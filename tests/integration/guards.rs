@@ -5,7 +5,7 @@ use std::cell::RefCell;
 use std::path::Path;
 use std::rc::Rc;
 
-use nanorun::data::{Cache, Cursor};
+use nanorun::data::Cache;
 use nanorun::error::{Error, Result};
 use nanorun::files::Files;
 use nanorun::model::bigram::Bigram;
@@ -169,7 +169,7 @@ struct Witness {
 impl Witness {
     fn look(&mut self) -> Result<()> {
         self.looked += 1;
-        let found = self.store.load::<Option<Cursor>>(self.steps);
+        let found = self.store.load(self.steps);
         let found =
             found.map_err(|error| Error::run("no checkpoint before the evaluation").because(error))?;
         let weights = self.engine.parameters()?;

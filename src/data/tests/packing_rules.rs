@@ -112,9 +112,9 @@ proptest! {
         let straight = batches(&mut packer(&lengths, packing, rows, len, Cursor::start()), 8);
         for (done, batch) in straight.iter().enumerate() {
             let cursor = batch.cursor_after.clone();
-            let (sizes, ids) = cursor.flatten();
-            let flat = Cursor::from_flat(cursor.next, cursor.last, &sizes, &ids).unwrap();
-            prop_assert_eq!(&flat, &cursor);
+            let apart = cursor.without_documents();
+            prop_assert!(apart.buffered.is_empty());
+            prop_assert_eq!(apart.with_documents(cursor.buffered.clone()), Some(cursor.clone()));
             let text = serde_json::to_string(&cursor).unwrap();
             let read: Cursor = serde_json::from_str(&text).unwrap();
             prop_assert_eq!(&read, &cursor);
@@ -147,10 +147,13 @@ proptest! {
 }
 
 #[test]
-fn damaged_cursors_are_refused() {
-    let cursor = |lengths: &[u32]| Cursor::from_flat(Position::START, None, lengths, &[1, 2, 3]);
+fn a_cursor_takes_no_empty_document() {
+    let cursor = |lengths: &[usize]| {
+        Cursor::start().with_documents(lengths.iter().map(|&len| vec![1; len].into()).collect())
+    };
     assert!(cursor(&[1, 2]).is_some());
-    for lengths in [&[1, 1][..], &[1, 3], &[1, 0, 2], &[]] {
+    assert!(cursor(&[]).is_some());
+    for lengths in [&[0][..], &[1, 0, 2]] {
         assert_eq!(cursor(lengths), None, "{lengths:?}");
     }
 }

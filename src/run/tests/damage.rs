@@ -17,7 +17,8 @@ enum Damage {
     Deleted,
 }
 
-const FILES: [&str; 4] = ["model.safetensors", "optimizer.safetensors", "state.json", "MANIFEST.json"];
+const FILES: [&str; 5] =
+    ["model.safetensors", "optimizer.safetensors", "documents.bin", "state.json", "MANIFEST.json"];
 const DAMAGES: [Damage; 6] = [
     Damage::Truncated,
     Damage::Emptied,
@@ -143,5 +144,29 @@ fn a_damaged_prefix_is_trained_instead_of_shared() {
         } else {
             assert_eq!((seen.started, seen.steps), (Some((shared, Origin::Prefix)), 6 - shared));
         }
+    }
+}
+
+#[test]
+fn a_damaged_journal_is_told_and_leaves_the_speed_unjudged() {
+    let lab = Lab::new();
+    let task = lab.gpt(4, &["eval.max_drift_bytes=1000000000000"]);
+    let expected = lab.undisturbed(&task);
+    let begun = tempfile::tempdir().unwrap();
+    let stopped = lab.train(&task, &Attempt { stop_at: Some(6), ..Attempt::at(begun.path()) });
+    assert!(matches!(stopped.0, Ok(Outcome::Interrupted { .. })), "{stopped:?}");
+    let whole = fs::read(RunDir::at(begun.path()).journal()).unwrap();
+    let torn = [&whole[..], b"{\"at\": \"20"].concat();
+    let garbage = [&whole[..], b"garbage\n"].concat();
+    for (journal, damaged) in [(torn, false), (garbage, true)] {
+        let place = tempfile::tempdir().unwrap();
+        copy(begun.path(), place.path());
+        fs::write(RunDir::at(place.path()).journal(), journal).unwrap();
+        let (result, seen) = lab.finish(&task, &Attempt { alone: true, ..Attempt::at(place.path()) });
+        assert_same(&result, &expected, "with a damaged journal");
+        assert_eq!((result.timings.alone, result.timings.resumes), (!damaged, 1));
+        let line = whole.split(|&byte| byte == b'\n').count();
+        let told = format!("journal.jsonl is damaged, no event stands on line {line}: ");
+        assert_eq!(seen.notes.iter().any(|note| note.starts_with(&told)), damaged, "{:?}", seen.notes);
     }
 }

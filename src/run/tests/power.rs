@@ -46,7 +46,7 @@ fn a_run_survives_a_fault_at_any_step_of_its_writing() {
             }
             // What a fresh process does before it trains.
             Files::unsynced().recover(place.path()).unwrap();
-            let left = Attempt::at(place.path()).store().latest_valid::<serde_json::Value>().unwrap();
+            let left = Attempt::at(place.path()).store().latest_valid().unwrap();
             assert!(left.skipped.is_empty(), "{what}: a torn checkpoint under its name");
             let step = left.checkpoint.map(|checkpoint| checkpoint.state.step);
             assert!(step >= seen.saved.last().copied(), "{what}: {step:?} after {:?}", seen.saved);
@@ -80,7 +80,7 @@ fn a_run_survives_a_power_cut_at_any_step_of_its_writing() {
             let dir = after.path().join("results/tiny/runs/abc");
             Files::unsynced().recover(after.path()).unwrap();
             let attempt = Attempt::at(&dir);
-            let found = attempt.store().latest_valid::<serde_json::Value>().unwrap();
+            let found = attempt.store().latest_valid().unwrap();
             assert!(found.skipped.is_empty(), "{what}: {:?}", found.skipped);
             let step = found.checkpoint.map(|checkpoint| checkpoint.state.step);
             assert!(step >= seen.saved.last().copied(), "{what}: {step:?} after {:?}", seen.saved);

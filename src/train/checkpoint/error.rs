@@ -45,12 +45,12 @@ pub enum CheckpointError {
         /// What is wrong with it.
         what: String,
     },
-    /// Written in another version of the format.
-    #[error("`{}` has checkpoint format {found}; this nanorun reads format {expected}", .dir.display())]
+    /// Written in a later version of the format.
+    #[error("`{}` has checkpoint format {found}; this nanorun reads formats up to {expected}", .dir.display())]
     Format {
         /// The checkpoint's directory.
         dir: PathBuf,
-        /// The format this build reads.
+        /// The latest format this build reads.
         expected: u32,
         /// The format it has.
         found: u32,

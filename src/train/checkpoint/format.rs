@@ -3,32 +3,38 @@
 use std::io::{self, Write};
 use std::path::Path;
 
-use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 use super::error::CheckpointError;
 use super::state::TrainState;
 use super::tensors::{NamedTensor, check_fit, read_safetensors, write_safetensors};
+use crate::data::{Cursor, Document, documents_from_bytes, documents_to_bytes};
 use crate::files::{FileError, Files, StagedDir};
 use crate::hash::Digest;
 
-/// The version of the format; another one is refused.
-const FORMAT: u32 = 1;
+/// The version of the format; later ones are refused.
+const FORMAT: u32 = 2;
+
+/// The first version that keeps the buffered documents in a file of their own; the one before has them in `state.json`,
+/// as lists of numbers.
+const DOCUMENTS_APART: u32 = 2;
+
 const MODEL: &str = "model.safetensors";
 const OPTIMIZER: &str = "optimizer.safetensors";
+const DOCUMENTS: &str = "documents.bin";
 const STATE: &str = "state.json";
 const MANIFEST: &str = "MANIFEST.json";
 
 /// Everything a run needs to carry on.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Checkpoint<'a, C = serde_json::Value> {
+pub struct Checkpoint<'a> {
     /// The parameters, by upstream's state dict names.
     pub params: Vec<NamedTensor<'a>>,
     /// Optimizer state, named `<parameter>.<buffer>`.
     pub optimizer: Vec<NamedTensor<'a>>,
     /// The rest.
-    pub state: TrainState<C>,
+    pub state: TrainState,
 }
 
 /// `MANIFEST.json`.
@@ -57,7 +63,7 @@ impl Manifest {
     }
 }
 
-impl<C: Serialize> Checkpoint<'_, C> {
+impl Checkpoint<'_> {
     /// Writes the directory `dir`, whose parent exists, replacing one that is there.
     pub fn write(&self, files: &Files, dir: &Path) -> Result<(), CheckpointError> {
         let staged = files.stage_dir(dir)?;
@@ -71,14 +77,18 @@ impl<C: Serialize> Checkpoint<'_, C> {
         };
         add(MODEL, &|out| write_safetensors(out, &self.params))?;
         add(OPTIMIZER, &|out| write_safetensors(out, &self.optimizer))?;
-        add(STATE, &|out| Ok(serde_json::to_writer(out, &self.state)?))?;
+        let cursor = self.state.cursor.as_ref();
+        let documents = cursor.map_or(&[][..], |cursor| &cursor.buffered);
+        add(DOCUMENTS, &|out| out.write_all(&documents_to_bytes(documents)))?;
+        let state = TrainState { cursor: cursor.map(Cursor::without_documents), ..self.state.clone() };
+        add(STATE, &|out| Ok(serde_json::to_writer(out, &state)?))?;
         let manifest = manifest.to_bytes().map_err(|error| write_error(MANIFEST, error.into()))?;
         staged.write(MANIFEST, &manifest)?;
         Ok(staged.commit()?)
     }
 }
 
-impl<C: DeserializeOwned> Checkpoint<'static, C> {
+impl Checkpoint<'static> {
     /// Reads and verifies the directory `dir`.
     pub fn read(files: &Files, dir: &Path) -> Result<Self, CheckpointError> {
         let manifest = read_manifest(files, dir)?;
@@ -86,12 +96,18 @@ impl<C: DeserializeOwned> Checkpoint<'static, C> {
         let malformed = |name: &str, what: String| CheckpointError::Malformed { path: dir.join(name), what };
         let tensors =
             |name: &str| read_safetensors(&part(name)?).map_err(|error| malformed(name, error.to_string()));
-        let state: TrainState<C> =
+        let mut state: TrainState =
             serde_json::from_slice(&part(STATE)?).map_err(|error| malformed(STATE, error.to_string()))?;
         let losses = state.step_losses.len() as u64;
         if state.step != manifest.step || losses != state.step {
             let what = format!("it tells of step {} and {losses} losses in {}", state.step, manifest.step);
             return Err(malformed(STATE, what));
+        }
+        if manifest.format >= DOCUMENTS_APART {
+            let documents = documents_from_bytes(&part(DOCUMENTS)?)
+                .ok_or_else(|| malformed(DOCUMENTS, "it holds no whole documents".to_owned()))?;
+            state.cursor =
+                with_documents(state.cursor, documents).map_err(|what| malformed(DOCUMENTS, what))?;
         }
         Ok(Self { params: tensors(MODEL)?, optimizer: tensors(OPTIMIZER)?, state })
     }
@@ -120,6 +136,19 @@ impl<C: DeserializeOwned> Checkpoint<'static, C> {
     }
 }
 
+/// The cursor of `state.json`, which holds none, with its documents.
+fn with_documents(cursor: Option<Cursor>, documents: Vec<Document>) -> Result<Option<Cursor>, String> {
+    match cursor {
+        None if documents.is_empty() => Ok(None),
+        None => Err(format!("it holds {} documents of no cursor", documents.len())),
+        Some(cursor) if cursor.buffered.is_empty() => {
+            let cursor = cursor.with_documents(documents);
+            cursor.map(Some).ok_or_else(|| "a document of it is empty".to_owned())
+        }
+        Some(_) => Err("state.json holds documents too".to_owned()),
+    }
+}
+
 fn read_manifest(files: &Files, dir: &Path) -> Result<Manifest, CheckpointError> {
     let path = dir.join(MANIFEST);
     let malformed = |what: &str| CheckpointError::Malformed { path: path.clone(), what: what.to_owned() };
@@ -128,7 +157,7 @@ fn read_manifest(files: &Files, dir: &Path) -> Result<Manifest, CheckpointError>
     // The version first: the rest may look otherwise in another one.
     let value: serde_json::Value = serde_json::from_slice(&bytes).map_err(|e| malformed(&e.to_string()))?;
     match value.get("format").and_then(serde_json::Value::as_u64) {
-        Some(found) if found != u64::from(FORMAT) => {
+        Some(found) if !(1..=u64::from(FORMAT)).contains(&found) => {
             let found = u32::try_from(found).unwrap_or(u32::MAX);
             return Err(CheckpointError::Format { dir: dir.to_owned(), expected: FORMAT, found });
         }

@@ -5,8 +5,11 @@
 //! - `model.safetensors`: the parameters by upstream's state dict names;
 //! - `optimizer.safetensors`: optimizer state, `<parameter>.exp_avg`, `.exp_avg_sq` (AdamW), `.momentum_buffer`,
 //!   `.second_momentum_buffer` (Muon);
-//! - `state.json`: a [`TrainState`];
+//! - `documents.bin`: the packing cursor's buffered documents ([`crate::data::documents_to_bytes`]);
+//! - `state.json`: a [`TrainState`] without those;
 //! - `MANIFEST.json`: size and SHA-256 of each of these, written last.
+//!
+//! In format 1 the documents are in `state.json`; such checkpoints are still read.
 //!
 //! It is built under a temporary name and renamed as a whole. Loading verifies every hash; a
 //! [`CheckpointStore`] falls back to the checkpoint before when the newest does not verify. Beside them,

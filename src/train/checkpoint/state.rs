@@ -4,14 +4,14 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::data::Cursor;
 use crate::files::{ExactF32, ExactF64};
 use crate::hash::Digest;
 use crate::train::result_hash::eval_hash;
 
-/// Where a run stands. `C` is the data cursor with its buffered documents, whatever the data needs to hand out
-/// the very next row.
+/// Where a run stands.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct TrainState<C = serde_json::Value> {
+pub struct TrainState {
     /// Optimizer steps done.
     pub step: u64,
     /// The run key at that step, `k[step]`.
@@ -32,8 +32,8 @@ pub struct TrainState<C = serde_json::Value> {
     pub averages: BTreeMap<String, ExactF64>,
     /// State words of the random generators that the rest of the run draws from.
     pub random: Vec<u64>,
-    /// Where the data stand.
-    pub cursor: C,
+    /// Where the data stand, with the buffered documents: what hands out the very next row. None before the first one.
+    pub cursor: Option<Cursor>,
 }
 
 /// One evaluation and its hash.

@@ -4,9 +4,6 @@ use std::collections::BTreeSet;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
-use serde::Serialize;
-use serde::de::DeserializeOwned;
-
 use super::error::CheckpointError;
 use super::evaluation::EvalProgress;
 use super::format::Checkpoint;
@@ -40,9 +37,9 @@ pub struct Retention {
 
 /// The newest checkpoint that verifies.
 #[derive(Debug)]
-pub struct LatestValid<C = serde_json::Value> {
+pub struct LatestValid {
     /// It, or none where none verifies.
-    pub checkpoint: Option<Checkpoint<'static, C>>,
+    pub checkpoint: Option<Checkpoint<'static>>,
     /// Newer ones that were passed over, newest first.
     pub skipped: Vec<Skipped>,
 }
@@ -86,15 +83,15 @@ impl CheckpointStore {
     }
 
     /// Writes a checkpoint durably.
-    pub fn save<C: Serialize>(&self, checkpoint: &Checkpoint<'_, C>) -> Result<(), CheckpointError> {
+    pub fn save(&self, checkpoint: &Checkpoint<'_>) -> Result<(), CheckpointError> {
         self.files.create_dir_all(&self.dir)?;
         checkpoint.write(&self.files, &self.step_dir(checkpoint.state.step))
     }
 
     /// Reads and verifies the checkpoint of a step.
-    pub fn load<C: DeserializeOwned>(&self, step: u64) -> Result<Checkpoint<'static, C>, CheckpointError> {
+    pub fn load(&self, step: u64) -> Result<Checkpoint<'static>, CheckpointError> {
         let dir = self.step_dir(step);
-        let checkpoint = Checkpoint::<C>::read(&self.files, &dir)?;
+        let checkpoint = Checkpoint::read(&self.files, &dir)?;
         if checkpoint.state.step != step {
             let what = format!("it holds step {}", checkpoint.state.step);
             return Err(CheckpointError::Malformed { path: dir, what });
@@ -103,15 +100,15 @@ impl CheckpointStore {
     }
 
     /// The newest checkpoint that verifies, and what was passed over on the way to it.
-    pub fn latest_valid<C: DeserializeOwned>(&self) -> Result<LatestValid<C>, CheckpointError> {
+    pub fn latest_valid(&self) -> Result<LatestValid, CheckpointError> {
         self.latest_valid_where(|_| Ok(()))
     }
 
     /// The newest checkpoint that verifies and that `accept` takes: one of another run or class is passed over too.
-    pub fn latest_valid_where<C: DeserializeOwned>(
+    pub fn latest_valid_where(
         &self,
-        accept: impl Fn(&Checkpoint<'static, C>) -> Result<(), CheckpointError>,
-    ) -> Result<LatestValid<C>, CheckpointError> {
+        accept: impl Fn(&Checkpoint<'static>) -> Result<(), CheckpointError>,
+    ) -> Result<LatestValid, CheckpointError> {
         let mut skipped = Vec::new();
         for step in self.steps()?.into_iter().rev() {
             let outcome = self.load(step).and_then(|checkpoint| accept(&checkpoint).map(|()| checkpoint));

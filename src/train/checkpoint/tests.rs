@@ -5,9 +5,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 use proptest::prelude::*;
-use serde_json::json;
 
 use super::*;
+use crate::data::{Cursor, Document, Position, documents_to_bytes};
 use crate::files::{ExactF32, ExactF64, Fault, FaultAt, Files};
 use crate::hash::Digest;
 
@@ -43,9 +43,15 @@ fn sample(step: u64) -> Checkpoint<'static> {
             counters: BTreeMap::from([("tokens".to_owned(), step * 4096)]),
             averages: BTreeMap::from([("loss".to_owned(), ExactF64(f64::NEG_INFINITY))]),
             random: vec![u64::MAX],
-            cursor: json!({ "shard": 1, "buffer": ["To be, or not to be"] }),
+            cursor: (step > 0).then(|| cursor(step)),
         },
     }
+}
+
+fn cursor(step: u64) -> Cursor {
+    let next = Position { epoch: 2, file: 1, group: 0, batch: step as usize };
+    let documents = vec![vec![299, 5, 65_535, step as u32].into(), vec![299].into()];
+    Cursor { next, last: Some(Position::START), buffered: documents }
 }
 
 fn store(dir: &Path) -> CheckpointStore {
@@ -120,7 +126,7 @@ fn what_cannot_be_written_is_named() {
 fn the_newest_that_verifies_is_found_and_the_others_are_told() {
     let dir = tempfile::tempdir().unwrap();
     let store = store(dir.path());
-    assert!(store.latest_valid::<serde_json::Value>().unwrap().checkpoint.is_none());
+    assert!(store.latest_valid().unwrap().checkpoint.is_none());
     for step in [1, 2, 3, 4] {
         store.save(&sample(step)).unwrap();
     }
@@ -128,7 +134,7 @@ fn the_newest_that_verifies_is_found_and_the_others_are_told() {
     let bytes = fs::read(&truncated).unwrap();
     fs::write(&truncated, &bytes[..bytes.len() - 1]).unwrap();
     fs::remove_file(store.step_dir(3).join("MANIFEST.json")).unwrap();
-    let latest = store.latest_valid::<serde_json::Value>().unwrap();
+    let latest = store.latest_valid().unwrap();
     assert_eq!(latest.checkpoint.unwrap(), sample(2));
     let told: Vec<_> = latest.skipped.iter().map(|s| s.reason.to_string()).collect();
     let place = dir.path().display().to_string();
@@ -143,28 +149,29 @@ fn every_flipped_bit_and_every_cut_is_noticed() {
     let dir = tempfile::tempdir().unwrap();
     let store = store(dir.path());
     store.save(&sample(3)).unwrap();
-    for name in ["model.safetensors", "optimizer.safetensors", "state.json", "MANIFEST.json"] {
+    for name in ["model.safetensors", "optimizer.safetensors", "documents.bin", "state.json", "MANIFEST.json"]
+    {
         let path = store.step_dir(3).join(name);
         let good = fs::read(&path).unwrap();
         for at in 0..good.len() {
             let mut bad = good.clone();
             bad[at] ^= 1 << (at % 8);
             fs::write(&path, &bad).unwrap();
-            assert!(store.load::<serde_json::Value>(3).is_err(), "bit {at} of {name}");
+            assert!(store.load(3).is_err(), "bit {at} of {name}");
             if at % 16 == 0 {
                 fs::write(&path, &good[..at]).unwrap();
-                assert!(store.load::<serde_json::Value>(3).is_err(), "{name} cut to {at}");
+                assert!(store.load(3).is_err(), "{name} cut to {at}");
             }
         }
         fs::remove_file(&path).unwrap();
-        let error = store.load::<serde_json::Value>(3).unwrap_err();
+        let error = store.load(3).unwrap_err();
         assert!(matches!(&error, CheckpointError::Missing { file, .. } if file == name), "{error}");
         fs::write(&path, &good).unwrap();
     }
     assert_eq!(store.load(3).unwrap(), sample(3));
     // A checkpoint under another step's name is not that step's.
     fs::rename(store.step_dir(3), store.step_dir(5)).unwrap();
-    assert!(matches!(store.load::<serde_json::Value>(5), Err(CheckpointError::Malformed { .. })));
+    assert!(matches!(store.load(5), Err(CheckpointError::Malformed { .. })));
 }
 
 #[test]
@@ -193,7 +200,7 @@ fn an_older_checkpoint_stays_usable_under_every_fault() {
             let outcome = change(Files::with_faults(Arc::new(fault)), dir.path());
             assert!(outcome.is_err(), "step {at}");
             Files::new().recover(dir.path()).unwrap();
-            let latest = store(dir.path()).latest_valid::<serde_json::Value>().unwrap();
+            let latest = store(dir.path()).latest_valid().unwrap();
             assert!(latest.skipped.is_empty(), "a torn checkpoint under its name at step {at}");
             let step = latest.checkpoint.expect("an older checkpoint").state.step;
             found[step as usize - 1] += 1;
@@ -243,13 +250,86 @@ fn another_run_class_or_format_is_refused() {
     checkpoint.check_run(&Digest::of(b"key"), "cpu").unwrap();
     let other = checkpoint.check_run(&Digest::of(b"another key"), "cpu").unwrap_err();
     let class = checkpoint.check_run(&Digest::of(b"key"), "tch/cuda").unwrap_err();
-    let skipped =
-        store.latest_valid_where::<serde_json::Value>(|c| c.check_run(&Digest::of(b"key"), "tch/cuda"));
+    let skipped = store.latest_valid_where(|c| c.check_run(&Digest::of(b"key"), "tch/cuda"));
     assert!(matches!(skipped.unwrap().skipped[0].reason, CheckpointError::OtherEnvironment { .. }));
     let path = store.step_dir(1).join("MANIFEST.json");
-    let text = fs::read_to_string(&path).unwrap().replace("\"format\": 1", "\"format\": 2");
+    let text = fs::read_to_string(&path).unwrap().replace("\"format\": 2", "\"format\": 3");
     fs::write(&path, text).unwrap();
-    let format = store.load::<serde_json::Value>(1).unwrap_err();
+    let format = store.load(1).unwrap_err();
     let told = [other, class, format].map(|error| crate::error::Error::from(error).to_string());
     insta::assert_snapshot!(told.join("\n").replace(&dir.path().display().to_string(), "run"));
+}
+
+#[test]
+fn documents_take_the_room_of_their_ids() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = store(dir.path());
+    let mut checkpoint = sample(1);
+    let documents: Vec<Document> = (0..1000).map(|length| vec![32_000; 1 + length % 700].into()).collect();
+    let ids: usize = documents.iter().map(|document| document.len()).sum();
+    checkpoint.state.cursor = Some(Cursor { buffered: documents, ..cursor(1) });
+    store.save(&checkpoint).unwrap();
+    let size = |name: &str| fs::metadata(store.step_dir(1).join(name)).unwrap().len();
+    assert_eq!(size("documents.bin"), 8 + 4 * 1000 + 2 * ids as u64);
+    assert!(size("state.json") < 2000, "{} bytes", size("state.json"));
+    assert_eq!(store.load(1).unwrap(), checkpoint);
+}
+
+#[test]
+fn documents_that_fit_no_cursor_are_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = store(dir.path());
+    let refused = |checkpoint: &Checkpoint<'_>, documents: &[u8]| {
+        store.save(checkpoint).unwrap();
+        rewrite(&store.step_dir(checkpoint.state.step), "documents.bin", documents);
+        store.load(checkpoint.state.step).unwrap_err().to_string()
+    };
+    let documents = |lengths: &[usize]| {
+        documents_to_bytes(&lengths.iter().map(|&length| vec![7; length].into()).collect::<Vec<_>>())
+    };
+    let told = [
+        refused(&sample(0), &documents(&[2])),
+        refused(&sample(1), &documents(&[2, 0])),
+        refused(&sample(1), b"\x02"),
+    ];
+    let told = told.map(|error| error.rsplit_once(": ").unwrap().1.to_owned());
+    assert_eq!(
+        told,
+        ["it holds 1 documents of no cursor", "a document of it is empty", "it holds no whole documents"]
+    );
+}
+
+/// Replaces a file of a checkpoint, its manifest telling the new one's hash.
+fn rewrite(dir: &Path, name: &str, bytes: &[u8]) {
+    fs::write(dir.join(name), bytes).unwrap();
+    let path = dir.join("MANIFEST.json");
+    let mut manifest: serde_json::Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    for file in manifest["files"].as_array_mut().unwrap().iter_mut().filter(|file| file["name"] == name) {
+        file["bytes"] = bytes.len().into();
+        file["sha256"] = Digest::of(bytes).to_string().into();
+    }
+    fs::write(path, format!("{manifest:#}\n")).unwrap();
+}
+
+/// Written by nanorun before the documents had a file of their own.
+#[test]
+fn a_checkpoint_of_format_1_is_read_and_written_anew_in_format_2() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = store(dir.path());
+    let fixture =
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/checkpoints/format_1/step_000002");
+    fs::create_dir_all(store.step_dir(2)).unwrap();
+    for entry in fs::read_dir(fixture).unwrap() {
+        let from = entry.unwrap().path();
+        fs::copy(&from, store.step_dir(2).join(from.file_name().unwrap())).unwrap();
+    }
+    let old = store.load(2).unwrap();
+    let next = Position { batch: 3, ..Position::START };
+    let buffered = vec![vec![299, 5, 6, 7].into(), vec![299].into()];
+    assert_eq!(old.state.cursor, Some(Cursor { next, last: Some(Position::START), buffered }));
+    assert_eq!((old.state.step, old.state.step_losses.len()), (2, 2));
+    assert_eq!(old.params[0].as_f32().unwrap()[..3], [1.0, 2.0, 3.0]);
+    store.save(&old).unwrap();
+    assert!(store.step_dir(2).join("documents.bin").is_file());
+    assert_eq!(store.load(2).unwrap(), old);
 }

@@ -1,0 +1,188 @@
+//! Shards, tokenizers and what is kept of their tokens.
+
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+
+use nanorun::data::pickle::Pickle;
+use nanorun::data::{
+    Cache, Corpus, DocumentBatches as _, DocumentSplit, Position, Split, TokenBytesRule, TokenStream,
+    Tokenizer, documents_from_bytes, documents_to_bytes,
+};
+use nanorun::error::Error;
+use nanorun::hash::Digest;
+
+use super::{PARQUET_WORDS, judged};
+use crate::harness::{Target, Verdict, scratch};
+use crate::seeds;
+
+/// Every document of both splits.
+fn read_corpus(path: &Path, document: DocumentSplit) -> Result<(), Error> {
+    let corpus = Corpus::open(&[path.to_str().unwrap_or_default().to_owned()], document)?;
+    for split in [Split::Train, Split::Val] {
+        corpus.split(split).documents()?;
+    }
+    Ok(())
+}
+
+#[test]
+fn parquet_shard() {
+    let place = scratch();
+    let path = place.path().join("fuzzed.parquet");
+    let read = |input: &[u8]| {
+        fs::write(&path, input).unwrap();
+        judged(read_corpus(&path, DocumentSplit::Block), "fuzzed.parquet")
+    };
+    let seeds = vec![seeds::file("tests/fixtures/data/pyarrow_small.parquet"), seeds::shard()];
+    Target::new("parquet_shard", seeds, PARQUET_WORDS, &read).run();
+}
+
+#[test]
+fn text_shard() {
+    let place = scratch();
+    let path = place.path().join("fuzzed.txt");
+    let read = |input: &[u8]| {
+        fs::write(&path, input).unwrap();
+        judged(read_corpus(&path, DocumentSplit::Line), "fuzzed.txt")?;
+        judged(read_corpus(&path, DocumentSplit::Block), "fuzzed.txt")
+    };
+    let seeds = vec![b"one\n\ntwo\nthree\n".to_vec(), "caf\u{e9}\r\n \r\n\u{10ffff}".into()];
+    Target::new("text_shard", seeds, &[b"\n\n", b"\r\n", b"\xff", b"\xe2\x80\xa8"], &read).run();
+}
+
+#[test]
+fn tokenizer() {
+    let place = scratch();
+    let path = place.path().join("fuzzed.pkl");
+    let read = |input: &[u8]| {
+        fs::write(&path, input).unwrap();
+        let tokenizer = match Tokenizer::load(&path) {
+            Ok(tokenizer) => tokenizer,
+            refused => return judged(refused, "fuzzed.pkl"),
+        };
+        let text = "It was the best of times; 1859, caf\u{e9} <|bos|>\n";
+        let ids = tokenizer.encode(text).map_err(|error| format!("accepted, but {error}"))?;
+        if tokenizer.decode(&ids) != text {
+            return Err("accepted, but it does not give a text back".to_owned());
+        }
+        let bytes = tokenizer.token_bytes(TokenBytesRule::Decoded).len();
+        if bytes != tokenizer.vocab_size() || tokenizer.bos() as usize >= bytes {
+            return Err("accepted, but its tables do not fit".to_owned());
+        }
+        let saved = tokenizer.save(&place.path().join("saved")).and_then(|path| Tokenizer::load(&path));
+        match saved {
+            Ok(saved) if saved.digest() == tokenizer.digest() => Ok(Verdict::Accepted),
+            Ok(_) => Err("accepted, but another one once saved".to_owned()),
+            Err(error) => Err(format!("accepted, but not once saved: {error}")),
+        }
+    };
+    let seeds = vec![seeds::file("tests/fixtures/data/tokenizer_300/tokenizer.pkl")];
+    Target::new("tokenizer", seeds, PICKLE_WORDS, &read).run();
+}
+
+const PICKLE_WORDS: &[&[u8]] = &[
+    b"cos\nsystem\n(S'true'\ntR.",
+    b"\x8c\x05posix\x8c\x06system\x93",
+    b"\x8c\x04true\x85R",
+    b"cbuiltins\neval\n",
+    b"ctiktoken.core\nEncoding\n)\x81",
+    b"(((((((((((((((((((((((((((((((((((",
+    b"]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]",
+    b"\x85\x85\x85\x85\x85\x85\x85\x85\x85\x85\x85\x85",
+    b"}q\x00h\x00h\x00s",
+    b"]\x94h\x00a",
+    b"\x94",
+    b"h\x00",
+    b"j\xff\xff\xff\x7f",
+    b"r\xff\xff\xff\xff",
+    b"\x8d\xff\xff\xff\xff\xff\xff\xff\x7f",
+    b"B\xff\xff\xff\x7f",
+    b"\x8b\xff\xff\xff\xff",
+    b"\x96\xff\xff\xff\xff\xff\xff\xff\xff",
+    b"\x95\xff\xff\xff\xff\xff\xff\xff\xff",
+    b"\x8a\x08\xff\xff\xff\xff\xff\xff\xff\xff",
+    b"b.",
+    b"R.",
+    b"u",
+    b"e",
+    b"Q",
+];
+
+#[test]
+fn pickle() {
+    let allowed = [("tiktoken.core", "Encoding"), ("collections", "OrderedDict")];
+    let read = |input: &[u8]| match Pickle::read(input, &allowed) {
+        Ok(pickle) => {
+            pickle.get(pickle.root(), "pat_str");
+            Ok(Verdict::Accepted)
+        }
+        Err(_) => Ok(Verdict::Refused),
+    };
+    let list = b"\x80\x04]\x94(K\x01K\x02\x8c\x01a\x94\x86\x94e.".to_vec();
+    let seeds = vec![list, seeds::file("tests/fixtures/data/tokenizer_300/tokenizer.pkl")];
+    Target::new("pickle", seeds, PICKLE_WORDS, &read).run();
+}
+
+/// A file of the cache: as it is, where its hash keeps all but the seed out, and past that hash.
+#[test]
+fn token_cache() {
+    let place = scratch();
+    let shard = place.path().join("shard.parquet");
+    fs::write(&shard, seeds::shard()).unwrap();
+    let corpus = Corpus::open(&[shard.to_str().unwrap().to_owned()], DocumentSplit::Block).unwrap();
+    let tokenizer = seeds::path("tests/fixtures/data/tokenizer_300/tokenizer.pkl");
+    let tokenizer = Arc::new(Tokenizer::load(&tokenizer).unwrap());
+    let root = place.path().join("cache");
+    let batch = || {
+        let (source, tokenizer) = (corpus.split(Split::Train), Arc::clone(&tokenizer));
+        TokenStream::new(source, tokenizer, Cache::at(&root), Position::START).next_batch()
+    };
+    let (expected, _) = batch().unwrap();
+    let [path] = &seeds::files_below(&root.join("tokens"))[..] else { panic!("one row group is cached") };
+    let seed = fs::read(path).unwrap();
+    let read = |input: &[u8]| {
+        fs::write(path, input).unwrap();
+        if batch().map_err(|error| error.to_string())?.0 != expected {
+            return Err("a damaged entry decides the tokens".to_owned());
+        }
+        // The head names format and key, the end is a hash.
+        let Some(payload) = input.get(40..input.len().saturating_sub(32)) else {
+            return Ok(Verdict::Refused);
+        };
+        let content = [&seed[..40], payload].concat();
+        fs::write(path, [&content[..], Digest::of(&content).as_bytes()].concat()).unwrap();
+        let (documents, _) = batch().map_err(|error| error.to_string())?;
+        if documents
+            .iter()
+            .flat_map(|document| document.iter())
+            .any(|&id| id as usize >= tokenizer.vocab_size())
+        {
+            return Err("an id beyond the vocabulary".to_owned());
+        }
+        let fits = documents_from_bytes(payload).is_some();
+        Ok(if fits { Verdict::Accepted } else { Verdict::Refused })
+    };
+    Target::new("token_cache", vec![seed.clone()], DOCUMENT_WORDS, &read).run();
+}
+
+/// Documents as the cache and checkpoints keep them.
+#[test]
+fn documents() {
+    let read = |input: &[u8]| {
+        let Some(documents) = documents_from_bytes(input) else { return Ok(Verdict::Refused) };
+        // Four bytes an id where two would do come back as two.
+        if documents_from_bytes(&documents_to_bytes(&documents)).as_ref() != Some(&documents) {
+            return Err(format!("accepted, but {documents:?} once written are others"));
+        }
+        Ok(Verdict::Accepted)
+    };
+    let seed = |documents: &[&[u32]]| {
+        documents_to_bytes(&documents.iter().map(|&document| document.into()).collect::<Vec<_>>())
+    };
+    let seeds = vec![seed(&[]), seed(&[&[299, 5, 6], &[299]]), seed(&[&[70_000, 1], &[]])];
+    Target::new("documents", seeds, DOCUMENT_WORDS, &read).run();
+}
+
+/// Widths, and counts that nothing stands behind.
+pub(super) const DOCUMENT_WORDS: &[&[u8]] =
+    &[b"\x02\0\0\0", b"\x04\0\0\0", b"\xff\xff\xff\xff", b"\0\0\0\0", b"\xff\xff\xff\x7f"];
