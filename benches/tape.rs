@@ -1,7 +1,7 @@
 //! What the tape of the scalar backend takes for each token of a small GPT: entries, edges and bytes beside the weights'.
 //!
 //! `cargo bench --bench tape`. It counts and does not time: the numbers are the same on every machine.
-#![allow(missing_docs, clippy::unwrap_used)]
+#![allow(missing_docs, clippy::unwrap_used, clippy::print_stdout)]
 
 use nanorun::model::config::MicrogptConfig;
 use nanorun::model::microgpt::Microgpt;

@@ -8,9 +8,12 @@ use std::sync::Once;
 /// What a panic carries.
 pub type Payload = dyn Any + Send;
 
+/// Tells the panics to catch from others.
+pub type Expected = fn(&Payload) -> bool;
+
 thread_local! {
     /// Which panics of this thread are caught and not to be written about.
-    static EXPECTED: Cell<Option<fn(&Payload) -> bool>> = const { Cell::new(None) };
+    static EXPECTED: Cell<Option<Expected>> = const { Cell::new(None) };
 }
 
 /// Runs `call` and gives back a panic of this thread that is `expected`, of which nothing is printed. Any other panic goes
@@ -18,7 +21,7 @@ thread_local! {
 ///
 /// # Errors
 /// What the panic carries.
-pub fn caught<T>(expected: fn(&Payload) -> bool, call: impl FnOnce() -> T) -> Result<T, Box<Payload>> {
+pub fn caught<T>(expected: Expected, call: impl FnOnce() -> T) -> Result<T, Box<Payload>> {
     static QUIET: Once = Once::new();
     QUIET.call_once(|| {
         let hook = take_hook();

@@ -3,4 +3,5 @@
 mod bad_input;
 mod pickle;
 mod packing_rules;
+mod streams;
 mod upstream;

@@ -207,6 +207,96 @@ fn the_matrix_zips_excludes_and_includes() {
     assert_eq!(one_seed.cells.len(), 4);
 }
 
+/// What the cells of a matrix over [`BASE`] set, in order.
+fn cells(matrix: &str, profile: Option<&str>, sets: &[&str]) -> Vec<String> {
+    let manifest = settle_with(&format!("{BASE}{matrix}"), profile, sets, &[]).unwrap();
+    let show = |cell: &BTreeMap<String, Value>| {
+        let values: Vec<_> = cell.iter().map(|(path, value)| format!("{path}={value}")).collect();
+        values.join(" ")
+    };
+    overrides(&manifest).iter().map(show).collect()
+}
+
+#[test]
+fn each_exclusion_cuts_by_itself_and_matches_the_base_too() {
+    let axes = "[matrix]\n\"model.depth\" = [2, 4, 6]\n";
+    let two = "[[matrix.exclude]]\n\"model.depth\" = 2\n[[matrix.exclude]]\n\"model.depth\" = 6\n";
+    assert_eq!(cells(&format!("{axes}{two}"), None, &[]), ["model.depth=4"]);
+    // The second point leaves the depth to the base, where it is 2.
+    let tables = "[matrix]\nmodel = [{ depth = 4 }, { smear = false }]\n\"run.seed\" = [1, 2]\n";
+    let base = "[[matrix.exclude]]\n\"model.depth\" = 4\n\"run.seed\" = 1\n";
+    let expected =
+        ["model.depth=4 run.seed=2", "model.smear=false run.seed=1", "model.smear=false run.seed=2"];
+    assert_eq!(cells(&format!("{tables}{base}"), None, &[]), expected);
+    let both = "[matrix]\nmodel = [{ depth = 4 }, { smear = false }, { depth = 2 }]\n[[matrix.exclude]]\n\
+                \"model.depth\" = 2\n";
+    assert_eq!(cells(both, None, &[]), ["model.depth=4"]);
+}
+
+#[test]
+fn an_include_stands_beside_exclusions_and_may_have_a_seed() {
+    let cut = "[matrix]\n\"model.depth\" = [2, 4]\n\"run.seed\" = [1, 2]\n[[matrix.exclude]]\n\"model.depth\" = 4\n";
+    let include = |row: &str| cells(&format!("{cut}[[matrix.include]]\n{row}\n"), None, &[])[2..].to_vec();
+    assert_eq!(include("model.depth = 4"), ["model.depth=4 run.seed=1", "model.depth=4 run.seed=2"]);
+    assert_eq!(include("model.depth = 4\nrun.seed = 7"), ["model.depth=4 run.seed=7"]);
+    // Seeds that come more than once on a zipped axis are each crossed with once.
+    let zip = "[[matrix.zip]]\n\"run.seed\" = [1, 1, 2]\n\"model.depth\" = [2, 4, 6]\n[[matrix.include]]\n\
+               model.smear = false\n";
+    let expected = ["model.smear=false run.seed=1", "model.smear=false run.seed=2"];
+    assert_eq!(cells(zip, None, &[])[3..], expected);
+}
+
+#[test]
+fn the_largest_matrix_has_ten_thousand_cells() {
+    let seeds = |count: usize| {
+        let list: Vec<String> = (1..=count).map(|seed| seed.to_string()).collect();
+        format!("{BASE}[matrix]\n\"run.seed\" = [{}]\n", list.join(", "))
+    };
+    assert_eq!(settle_text(&seeds(10_000)).unwrap().cells.len(), 10_000);
+    assert!(message(&seeds(10_001)).contains("more than 10000 cells"));
+}
+
+#[test]
+fn a_profile_replaces_axes_of_its_keys_and_whole_lists() {
+    let weak = "[matrix]\n\"model.depth\" = [2, 4, 6]\n\"run.seed\" = [1]\n[[matrix.exclude]]\n\"model.depth\" = 2\n\
+                [[matrix.include]]\nmodel.smear = false\n";
+    let with = |profile: &str| cells(&format!("{weak}{profile}"), Some("p"), &[]);
+    let axis = with("[profile.p.matrix]\n\"run.seed\" = [8, 9]\n");
+    let expected = [
+        "model.depth=4 run.seed=8",
+        "model.depth=4 run.seed=9",
+        "model.depth=6 run.seed=8",
+        "model.depth=6 run.seed=9",
+        "model.smear=false run.seed=8",
+        "model.smear=false run.seed=9",
+    ];
+    assert_eq!(axis, expected);
+    let lists = with(
+        "[[profile.p.matrix.exclude]]\n\"model.depth\" = 6\n[[profile.p.matrix.include]]\nmodel.depth = 8\n",
+    );
+    assert_eq!(lists, ["model.depth=2 run.seed=1", "model.depth=4 run.seed=1", "model.depth=8 run.seed=1"]);
+    // A zip takes the place of every axis that it has a key of.
+    let zip = with("[[profile.p.matrix.zip]]\n\"model.depth\" = [4, 2]\n\"run.seed\" = [5, 6]\n");
+    assert_eq!(zip[0], "model.depth=4 run.seed=5");
+}
+
+#[test]
+fn what_a_flag_decides_leaves_the_matrix() {
+    let seeds = "\"run.seed\" = [1, 2]\n";
+    let zip = "[[matrix.zip]]\n\"model.depth\" = [2, 2, 4]\n\"model.head_dim\" = [32, 64, 32]\n";
+    let matrix = format!("[matrix]\n{seeds}{zip}");
+    let left = cells(&matrix, None, &["model.head_dim=32"]);
+    let expected = [
+        "model.depth=2 run.seed=1",
+        "model.depth=4 run.seed=1",
+        "model.depth=2 run.seed=2",
+        "model.depth=4 run.seed=2",
+    ];
+    assert_eq!(left, expected);
+    // Of an exclusive group one field is enough.
+    assert_eq!(cells("[matrix]\n\"budget.steps\" = [3, 5]\n", None, &["budget.flops=1e12"]), [""]);
+}
+
 #[test]
 fn a_swept_kind_leaves_fields_of_the_other_kind_in_the_base() {
     let text = format!(
