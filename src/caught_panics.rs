@@ -26,7 +26,7 @@ pub fn caught<T>(expected: Expected, call: impl FnOnce() -> T) -> Result<T, Box<
     QUIET.call_once(|| {
         let hook = take_hook();
         set_hook(Box::new(move |info| {
-            if !EXPECTED.get().is_some_and(|expected| expected(info.payload())) {
+            if !is_caught(info.payload()) {
                 hook(info);
             }
         }));
@@ -35,6 +35,11 @@ pub fn caught<T>(expected: Expected, call: impl FnOnce() -> T) -> Result<T, Box<
     let outcome = catch_unwind(AssertUnwindSafe(call));
     EXPECTED.set(outer);
     outcome.or_else(|panic| if expected(panic.as_ref()) { Err(panic) } else { resume_unwind(panic) })
+}
+
+/// Whether [`caught`] catches a panic of this thread: for a hook set by somebody else.
+pub fn is_caught(panic: &Payload) -> bool {
+    EXPECTED.get().is_some_and(|expected| expected(panic))
 }
 
 #[cfg(test)]

@@ -6,6 +6,8 @@
 //! tree along rows. And functions are those of [`crate::math`]. So the instruction set only decides how many elements
 //! go at once, and threads only who does what.
 
+// A view is a reference, though a large one.
+#![allow(clippy::needless_pass_by_value)]
 // Small functions must vanish into loops that are compiled for several instruction sets.
 #![allow(clippy::inline_always)]
 

@@ -93,12 +93,13 @@ fn zeroed_lines(lines: usize) -> Option<Vec<Line>> {
     }
     let layout = Layout::array::<Line>(lines).ok()?;
     // SAFETY: not of size zero.
+    #[allow(clippy::cast_ptr_alignment)] // The layout is that of lines.
     let start = unsafe { alloc_zeroed(layout) }.cast::<Line>();
     if start.is_null() {
         return None;
     }
-    // SAFETY: from the global allocator with the layout of such a vector; zeros are floats.
-    Some(unsafe { Vec::from_raw_parts(start, lines, lines) })
+    // SAFETY: from the global allocator with the layout of such a slice; zeros are floats.
+    Some(unsafe { Box::from_raw(std::ptr::slice_from_raw_parts_mut(start, lines)) }.into_vec())
 }
 
 /// Floats, aligned to cache lines; back to their pool on drop.

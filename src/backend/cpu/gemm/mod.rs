@@ -188,7 +188,7 @@ fn packed_len(n: usize, k: usize) -> usize {
 }
 
 fn pack_b(workers: &Workers, pool: &Pool, sides: &[ArrayView2<'_, f32>]) -> OpResult<Buffer> {
-    let (k, n) = sides.first().map_or((0, 0), |b| b.dim());
+    let (k, n) = sides.first().map_or((0, 0), ArrayView2::dim);
     let mut packed = pool.take("gemm", packed_len(n, k) * sides.len())?;
     let target = Shared::new(&mut packed);
     let (blocks, strips) = (k.div_ceil(KC), n.div_ceil(8 * NR));
