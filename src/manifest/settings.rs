@@ -383,7 +383,7 @@ words! {
     }
     /// `run.backend`.
     Backend {
-        /// ndarray + rayon + matrixmultiply.
+        /// `ndarray` matrices, `rayon` threads, kernels of its own.
         Cpu,
         /// libtorch.
         Tch,

@@ -65,7 +65,7 @@ pub struct BackendChoice {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum BackendKind {
-    /// ndarray + rayon + matrixmultiply.
+    /// `ndarray` matrices, `rayon` threads, kernels of its own.
     Cpu,
     /// libtorch.
     Tch,
