@@ -1,5 +1,6 @@
 //! A backend with a stopwatch on every op, which is waited for.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use super::profile::Profile;
@@ -45,10 +46,13 @@ impl<B: Backend> ForwardOps for Timed<B> {
     type RotarySaved = B::RotarySaved;
     type AttentionSaved = B::AttentionSaved;
 
+    fn weight_values<'a>(&self, weight: &'a Self::Weight) -> OpResult<Cow<'a, [f32]>> {
+        self.ops.weight_values(weight)
+    }
+
     timed! {
         fn weight(shape: &[usize], values: &[f32]) -> OpResult<Self::Weight>;
         fn table(shape: &[usize], values: &[f32]) -> OpResult<Self::Weight>;
-        fn weight_values(weight: &Self::Weight) -> OpResult<Vec<f32>>;
         fn tokens(ids: &[i32]) -> OpResult<Self::Tokens>;
         fn tensor_values(tensor: &Self::Tensor) -> OpResult<Vec<f32>>;
         fn tensor(rows: usize, cols: usize, values: &[f32]) -> OpResult<Self::Tensor>;
@@ -80,13 +84,19 @@ impl<B: Backend> TrainOps for Timed<B> {
     type Grad = B::Grad;
     type State = B::State;
 
+    fn grad_values<'a>(&self, grad: &'a Self::Grad) -> OpResult<Cow<'a, [f32]>> {
+        self.ops.grad_values(grad)
+    }
+
+    fn state_values<'a>(&self, state: &'a Self::State) -> OpResult<Cow<'a, [f32]>> {
+        self.ops.state_values(state)
+    }
+
     timed! {
         fn grad(shape: &[usize]) -> OpResult<Self::Grad>;
         fn zero_grad(grad: &mut Self::Grad) -> OpResult<()>;
-        fn grad_values(grad: &Self::Grad) -> OpResult<Vec<f32>>;
         fn state(shape: &[usize], values: &[f32]) -> OpResult<Self::State>;
         fn table_state(shape: &[usize], values: &[f32]) -> OpResult<Self::State>;
-        fn state_values(state: &Self::State) -> OpResult<Vec<f32>>;
         fn embedding_backward(tokens: &Self::Tokens, dy: &Self::Tensor, dtable: &mut Self::Grad) -> OpResult<()>;
         fn rms_norm_backward(y: &Self::Tensor, saved: &Self::NormSaved, dy: &Self::Tensor, dresidual: Option<Self::Tensor>) -> OpResult<Self::Tensor>;
         fn linear_backward(x: &Self::Tensor, w: &Self::Weight, dy: &Self::Tensor, dw: &mut Self::Grad, dx: Option<Self::Tensor>) -> OpResult<Self::Tensor>;

@@ -26,7 +26,7 @@ pub(super) fn plan(args: &PlanArgs) -> Result<Option<Class>> {
         .map(|(run, status)| run_status(status.as_ref(), experiment.last_failure(run)))
         .collect();
     let pending: Vec<bool> = statuses.iter().map(|status| *status != RunStatus::Done).collect();
-    let jobs = experiment.jobs(threads, &pending);
+    let jobs = experiment.jobs(threads, &pending, true);
     let view = View { plan: &experiment.plan, statuses: &statuses, speed: speed.as_ref() };
     let memory = experiment.preflight();
     let output = Output::new(args.common.quiet);

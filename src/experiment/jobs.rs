@@ -3,6 +3,7 @@
 use std::fmt;
 
 use super::Experiment;
+use crate::plan::Arm;
 
 /// Parameters up to which runs side by side are faster than one after another.
 ///
@@ -48,8 +49,8 @@ impl fmt::Display for Jobs {
 
 impl Experiment {
     /// How many runs to train at the same time on that many threads; `pending` says for each run whether it is still
-    /// to train. Never changes a result.
-    pub fn jobs(&self, threads: usize, pending: &[bool]) -> Jobs {
+    /// to train, `share` whether runs share their first steps. Never changes a result.
+    pub fn jobs(&self, threads: usize, pending: &[bool], share: bool) -> Jobs {
         let waiting = pending.iter().filter(|&&pending| pending).count();
         let runs = &self.plan.runs;
         // libtorch's threads are part of its environment class, and a GPU is one.
@@ -60,7 +61,7 @@ impl Experiment {
             one("no other is waiting")
         } else if !on_cores {
             one("on tch, threads are part of the environment class")
-        } else if self.asks_for_speed() {
+        } else if self.asks_for_speed(share) {
             one("speed is judged, which needs the machine alone")
         } else if !small {
             one("models this large keep all threads busy")
@@ -72,9 +73,14 @@ impl Experiment {
         }
     }
 
-    fn asks_for_speed(&self) -> bool {
-        self.manifest.head.scorecard.speed.min_ratio > 0.0
-            && self.plan.arms.iter().any(|arm| arm.control.is_some())
+    /// Whether the speeds of some arm and its control can be compared: both have runs that train all their steps.
+    fn asks_for_speed(&self, share: bool) -> bool {
+        let arms = &self.plan.arms;
+        let whole = |arm: &Arm| arm.runs.iter().any(|&run| !(share && self.plan.prefixes.forks(run)));
+        arms.iter().any(|arm| {
+            let control = arm.control.and_then(|control| arms.get(control));
+            control.is_some_and(|control| whole(arm) && whole(control))
+        })
     }
 }
 
@@ -88,7 +94,7 @@ mod tests {
     const SEEDS: &str = "matrix = { 'run.seed' = [1, 2, 3] }";
 
     /// Of a manifest that ends with `matrix`.
-    fn jobs_of(matrix: &str, sets: &[&str], threads: usize) -> Jobs {
+    fn jobs_of(matrix: &str, sets: &[&str], threads: usize, share: bool) -> Jobs {
         let text = r#"
             name = "jobs"
             upstream.commit = "92d63d4"
@@ -106,11 +112,11 @@ mod tests {
         let sets = sets.iter().map(|set| (*set).to_owned()).collect();
         let options = Options { sets, ..Options::default() };
         let experiment = Experiment::load(&path, &options, Path::new("results")).unwrap();
-        experiment.jobs(threads, &vec![true; experiment.plan.runs.len()])
+        experiment.jobs(threads, &vec![true; experiment.plan.runs.len()], share)
     }
 
     fn jobs(sets: &[&str], threads: usize) -> Jobs {
-        jobs_of(SEEDS, sets, threads)
+        jobs_of(SEEDS, sets, threads, true)
     }
 
     #[test]
@@ -119,13 +125,21 @@ mod tests {
         assert_eq!(of(jobs(&[], 2)), (2, 1));
         assert_eq!(of(jobs(&[], 8)), (3, 2));
         assert_eq!(of(jobs(&[], 1)), (1, 1));
-        assert_eq!(of(jobs_of("", &[], 2)), (1, 2));
+        assert_eq!(of(jobs_of("", &[], 2, true)), (1, 2));
         assert_eq!(of(jobs(&["model.depth=8"], 2)), (1, 2));
         assert_eq!(of(jobs(&["run.backend=\"tch\""], 2)), (1, 2));
-        let judged = "matrix = { 'run.seed' = [1, 2], 'schedule.warmdown' = ['linear', 'sqrt'] }
-            scorecard.control = { 'schedule.warmdown' = 'linear' }";
-        // An arm with a control is judged for speed too.
-        assert_eq!(of(jobs_of(judged, &[], 2)), (1, 2));
+        // An arm with a control is judged for speed too, where its runs are not parts of a tree anyway.
+        let arms = |field: &str, values: &str, control: &str| {
+            format!(
+                "matrix = {{ 'run.seed' = [1, 2], '{field}' = [{values}] }}
+                scorecard.control = {{ '{field}' = {control} }}"
+            )
+        };
+        let widths = arms("model.aspect_ratio", "64, 32", "64");
+        assert_eq!(of(jobs_of(&widths, &[], 2, true)), (1, 2));
+        let shapes = arms("schedule.warmdown", "'linear', 'sqrt'", "'linear'");
+        assert_eq!(of(jobs_of(&shapes, &["budget.steps=20"], 2, true)), (2, 1));
+        assert_eq!(of(jobs_of(&shapes, &["budget.steps=20"], 2, false)), (1, 2));
     }
 
     #[test]

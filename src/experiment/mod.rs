@@ -232,7 +232,7 @@ impl Experiment {
         let jobs = if self.shares_a_device() {
             1
         } else {
-            how.jobs.unwrap_or_else(|| self.jobs(how.threads, &pending).count)
+            how.jobs.unwrap_or_else(|| self.jobs(how.threads, &pending, how.share).count)
         };
         let results = Mutex::new(if how.rerun { vec![None; tasks.len()] } else { before.clone() });
         let unfinished = Mutex::new(vec![("planned", None, 0); tasks.len()]);

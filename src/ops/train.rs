@@ -1,5 +1,7 @@
 //! The backward ops and optimizer updates.
 
+use std::borrow::Cow;
+
 use super::{
     AdamWStep, AttentionShape, ForwardOps, HeadShape, Losses, MuonParam, MuonStep, OpResult, SequenceShape,
     SgdStep,
@@ -21,7 +23,7 @@ pub trait TrainOps: ForwardOps {
     /// Sets it to zero.
     fn zero_grad(&self, grad: &mut Self::Grad) -> OpResult<()>;
     /// Its values, row-major.
-    fn grad_values(&self, grad: &Self::Grad) -> OpResult<Vec<f32>>;
+    fn grad_values<'a>(&self, grad: &'a Self::Grad) -> OpResult<Cow<'a, [f32]>>;
     /// State from values.
     fn state(&self, shape: &[usize], values: &[f32]) -> OpResult<Self::State>;
     /// State of [`Self::adamw`] on a [`ForwardOps::table`]; a backend that stores tables in fewer bits stores it likewise.
@@ -29,7 +31,7 @@ pub trait TrainOps: ForwardOps {
         self.state(shape, values)
     }
     /// The values of a state, exactly as stored.
-    fn state_values(&self, state: &Self::State) -> OpResult<Vec<f32>>;
+    fn state_values<'a>(&self, state: &'a Self::State) -> OpResult<Cow<'a, [f32]>>;
 
     /// Backward of [`ForwardOps::embedding`]: sums dy (N, C) into the rows of dtable, in token order.
     fn embedding_backward(

@@ -1,5 +1,7 @@
 //! The optimizer of a whole model: which update each parameter gets, and its state.
 
+use std::borrow::Cow;
+
 use crate::error::{Error, Result};
 use crate::model::param::{ParamSpec, Params};
 use crate::ops::{AdamWStep, MuonParam, MuonStep, OpError, OpResult, SgdStep, TrainOps};
@@ -15,13 +17,21 @@ enum Slot<S> {
 
 /// A state tensor as checkpoints hold it.
 #[derive(Debug, Clone, PartialEq)]
-pub struct NamedState {
+pub struct NamedState<'a> {
     /// `parameter name` + `.` + `exp_avg`, `exp_avg_sq`, `momentum_buffer` or `second_momentum_buffer`.
     pub name: String,
     /// Its shape.
     pub shape: Vec<usize>,
-    /// Its values, exactly as stored.
-    pub values: Vec<f32>,
+    /// Its values, exactly as stored: those of the backend themselves, where the host can read them.
+    pub values: Cow<'a, [f32]>,
+}
+
+impl NamedState<'_> {
+    /// With values of its own.
+    pub fn into_owned(self) -> NamedState<'static> {
+        let Self { name, shape, values } = self;
+        NamedState { name, shape, values: Cow::Owned(values.into_owned()) }
+    }
 }
 
 /// Optimizer and state of every parameter of a model.
@@ -160,7 +170,7 @@ impl<B: TrainOps> Optimizer<B> {
     }
 
     /// Its state, for a checkpoint.
-    pub fn export(&self, ops: &B) -> OpResult<Vec<NamedState>> {
+    pub fn export(&self, ops: &B) -> OpResult<Vec<NamedState<'_>>> {
         let mut all = Vec::new();
         for (Param { name, shape, config, .. }, slot) in self.params.iter().zip(&self.slots) {
             let states = match slot {
@@ -183,7 +193,7 @@ impl<B: TrainOps> Optimizer<B> {
     ///
     /// # Errors
     /// State that is missing or of another shape, by name.
-    pub fn import(&mut self, ops: &B, steps: u64, states: &[NamedState]) -> Result<()> {
+    pub fn import(&mut self, ops: &B, steps: u64, states: &[NamedState<'_>]) -> Result<()> {
         for (param, target) in self.params.iter().zip(&mut self.slots) {
             let Param { name, shape, config, .. } = param;
             let mut found = Vec::new();

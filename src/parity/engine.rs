@@ -44,8 +44,8 @@ fn make(
     })
 }
 
-fn values(tensors: Vec<NamedTensor>) -> Vec<Vec<f32>> {
-    tensors.into_iter().map(|tensor| tensor.values).collect()
+fn values(tensors: Vec<NamedTensor<'_>>) -> Vec<Vec<f32>> {
+    tensors.into_iter().map(|tensor| tensor.values.into_owned()).collect()
 }
 
 impl ParitySubject for EngineSubject {

@@ -34,6 +34,11 @@ impl PrefixNode {
     pub fn steps(&self) -> u64 {
         self.end - self.start + self.children.iter().map(Self::steps).sum::<u64>()
     }
+
+    fn forks(&self, run: usize) -> bool {
+        let follows = self.end > self.start && self.runs.first() != Some(&run);
+        self.runs.contains(&run) && (follows || self.children.iter().any(|child| child.forks(run)))
+    }
 }
 
 impl PrefixForest {
@@ -57,6 +62,11 @@ impl PrefixForest {
             root.steps() as f64 / apart.max(1) as f64 * root.runs.len() as f64
         });
         Self { runs: configs.len(), runs_of_work: work.sum(), roots }
+    }
+
+    /// Whether a run, by index, takes its first steps from an earlier one.
+    pub fn forks(&self, run: usize) -> bool {
+        self.roots.iter().any(|root| root.forks(run))
     }
 
     /// What is saved, in words: "4 runs, 2.95 runs of work".

@@ -457,13 +457,16 @@ proptest! {
             let chain = KeyChain::new(config);
             prop_assert_eq!(links[a].len() as u64, chain.steps() + 1);
             prop_assert_eq!(links[a].last().copied(), Some(chain.link(chain.steps())));
+            let mut forks = false;
             for b in 0..a {
                 let together = forest.roots.iter().map(|root| shared(root, a, b)).max().unwrap_or(0);
                 let equal = links[a].iter().zip(&links[b]).take_while(|(x, y)| x == y).count() as u64;
                 prop_assert_eq!(together, equal.saturating_sub(1), "{} {}", a, b);
+                forks |= together > 0;
                 // Once apart, apart for good.
                 prop_assert!(links[a].iter().zip(&links[b]).skip(equal as usize).all(|(x, y)| x != y));
             }
+            prop_assert_eq!(forest.forks(a), forks);
         }
         // Every run is in one root, and no work is lost or gained.
         let runs: usize = forest.roots.iter().map(|root| root.runs.len()).sum();

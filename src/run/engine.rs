@@ -16,7 +16,7 @@ use crate::model::param::ParamSpec;
 use crate::ops::Backend;
 use crate::optim::config::OptimizerConfig;
 use crate::plan::run_config::{BackendChoice, BackendKind, InitSource, RunConfig};
-use crate::train::checkpoint::read_safetensors;
+use crate::tensors::{self, Values};
 use crate::train::engine::{Engine, NamedTensor, in_order};
 use crate::train::ops_engine::{OpsEngine, op_error};
 use crate::train::scalar_engine::ScalarEngine;
@@ -136,18 +136,23 @@ fn values(specs: &[ParamSpec], config: &RunConfig) -> Result<Vec<Vec<f32>>> {
                     .key("model.init")
                     .expected(sha256.to_string()));
             }
-            let tensors = read_safetensors(&bytes).map_err(|what| {
+            let found = tensors::read_safetensors(&bytes).map_err(|what| {
                 Error::input(format!("the initial weights cannot be read: {what}")).file(path)
             })?;
-            let tensors: Vec<_> = tensors
-                .into_iter()
-                .filter_map(|tensor| {
-                    let values = tensor.as_f32()?.to_vec();
-                    Some(NamedTensor { name: tensor.name, shape: tensor.shape, values })
-                })
-                .collect();
+            let single = |tensor: tensors::NamedTensor<'static>| {
+                let (name, (found, _)) = (tensor.name, tensor.values.dtype());
+                let Values::F32(values) = tensor.values else {
+                    return Err(Error::input(format!("the parameter `{name}` holds {found}"))
+                        .file(path)
+                        .key("model.init")
+                        .expected("F32")
+                        .help("save the weights in single precision"));
+                };
+                Ok(NamedTensor { name, shape: tensor.shape, values })
+            };
+            let tensors = found.into_iter().map(single).collect::<Result<Vec<_>>>()?;
             let ordered = in_order(specs, &tensors).map_err(|error| error.file(path))?;
-            Ok(ordered.into_iter().map(|tensor| tensor.values.clone()).collect())
+            Ok(ordered.into_iter().map(|tensor| tensor.values.to_vec()).collect())
         }
     }
 }

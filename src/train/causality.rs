@@ -72,16 +72,16 @@ mod tests {
         fn logits(&mut self, batch: &MicroBatch<'_>) -> Result<Vec<f32>> {
             self.losses(batch)
         }
-        fn gradients(&self) -> Result<Vec<NamedTensor>> {
+        fn gradients(&self) -> Result<Vec<NamedTensor<'_>>> {
             Ok(Vec::new())
         }
-        fn parameters(&self) -> Result<Vec<NamedTensor>> {
+        fn parameters(&self) -> Result<Vec<NamedTensor<'_>>> {
             Ok(Vec::new())
         }
-        fn optimizer_state(&self) -> Result<Vec<NamedTensor>> {
+        fn optimizer_state(&self) -> Result<Vec<NamedTensor<'_>>> {
             Ok(Vec::new())
         }
-        fn restore(&mut self, _: u64, _: &[NamedTensor], _: &[NamedTensor]) -> Result<()> {
+        fn restore(&mut self, _: u64, _: &[NamedTensor<'_>], _: &[NamedTensor<'_>]) -> Result<()> {
             Ok(())
         }
         fn start_decoding(&mut self, _: usize) -> Result<()> {

@@ -7,7 +7,7 @@ use crate::optim::config::StepValues;
 use crate::optim::optimizer::NamedState;
 
 /// A tensor as checkpoints hold it.
-pub type NamedTensor = NamedState;
+pub type NamedTensor<'a> = NamedState<'a>;
 
 /// Token ids of a micro-batch: N inputs and N targets (-1 is ignored), row-major over sequences.
 #[derive(Debug, Clone, Copy)]
@@ -41,16 +41,21 @@ pub trait Engine {
     /// Logits (N, V), row-major.
     fn logits(&mut self, batch: &MicroBatch<'_>) -> Result<Vec<f32>>;
     /// The accumulated gradients, in the order of [`Self::specs`].
-    fn gradients(&self) -> Result<Vec<NamedTensor>>;
+    fn gradients(&self) -> Result<Vec<NamedTensor<'_>>>;
     /// The weights, in the order of [`Self::specs`].
-    fn parameters(&self) -> Result<Vec<NamedTensor>>;
+    fn parameters(&self) -> Result<Vec<NamedTensor<'_>>>;
     /// The optimizer's state.
-    fn optimizer_state(&self) -> Result<Vec<NamedTensor>>;
+    fn optimizer_state(&self) -> Result<Vec<NamedTensor<'_>>>;
     /// Takes up weights and, after `steps` steps, optimizer state.
     ///
     /// # Errors
     /// A name or shape that does not fit the model, by name; class `Input`.
-    fn restore(&mut self, steps: u64, parameters: &[NamedTensor], optimizer: &[NamedTensor]) -> Result<()>;
+    fn restore(
+        &mut self,
+        steps: u64,
+        parameters: &[NamedTensor<'_>],
+        optimizer: &[NamedTensor<'_>],
+    ) -> Result<()>;
     /// Starts decoding one sequence of up to `capacity` tokens with the current weights.
     fn start_decoding(&mut self, capacity: usize) -> Result<()>;
     /// Feeds ids and returns the logits (V) after the last of them.
@@ -77,7 +82,10 @@ pub trait Engine {
 ///
 /// # Errors
 /// A parameter that is missing, of another shape, or that the model does not have: each by name.
-pub fn in_order<'a>(specs: &[ParamSpec], found: &'a [NamedTensor]) -> Result<Vec<&'a NamedTensor>> {
+pub fn in_order<'a, 'v>(
+    specs: &[ParamSpec],
+    found: &'a [NamedTensor<'v>],
+) -> Result<Vec<&'a NamedTensor<'v>>> {
     if let Some(extra) = found.iter().find(|tensor| specs.iter().all(|spec| spec.name != tensor.name)) {
         return Err(Error::input(format!("the model has no parameter `{}`", extra.name))
             .expected(format!("the {} parameters of this configuration", specs.len()))

@@ -1,5 +1,7 @@
 //! The engine of every backend with hand-written backwards.
 
+use std::borrow::Cow;
+
 use crate::error::{Error, Result};
 use crate::model::network::Network;
 use crate::model::param::{ParamSpec, Params};
@@ -55,7 +57,10 @@ impl<M: Network, B: Backend> OpsEngine<M, B> {
         })
     }
 
-    fn named(&self, values: impl Fn(usize) -> OpResult<Vec<f32>>) -> Result<Vec<NamedTensor>> {
+    fn named<'a>(
+        &'a self,
+        values: impl Fn(usize) -> OpResult<Cow<'a, [f32]>>,
+    ) -> Result<Vec<NamedTensor<'a>>> {
         let specs = self.network.specs().iter().enumerate();
         specs
             .map(|(index, spec)| {
@@ -109,19 +114,24 @@ impl<M: Network, B: Backend> Engine for OpsEngine<M, B> {
         run().map_err(op_error)
     }
 
-    fn gradients(&self) -> Result<Vec<NamedTensor>> {
+    fn gradients(&self) -> Result<Vec<NamedTensor<'_>>> {
         self.named(|index| self.ops.grad_values(&self.grads.0[index]))
     }
 
-    fn parameters(&self) -> Result<Vec<NamedTensor>> {
+    fn parameters(&self) -> Result<Vec<NamedTensor<'_>>> {
         self.named(|index| self.ops.weight_values(&self.weights.0[index]))
     }
 
-    fn optimizer_state(&self) -> Result<Vec<NamedTensor>> {
+    fn optimizer_state(&self) -> Result<Vec<NamedTensor<'_>>> {
         self.optimizer.export(&self.ops).map_err(op_error)
     }
 
-    fn restore(&mut self, steps: u64, parameters: &[NamedTensor], optimizer: &[NamedTensor]) -> Result<()> {
+    fn restore(
+        &mut self,
+        steps: u64,
+        parameters: &[NamedTensor<'_>],
+        optimizer: &[NamedTensor<'_>],
+    ) -> Result<()> {
         let values = super::engine::in_order(self.network.specs(), parameters)?;
         for (index, tensor) in values.into_iter().enumerate() {
             let spec = &self.network.specs()[index];

@@ -92,11 +92,11 @@ impl<M: Network> ScalarEngine<M> {
         self.tape_cost
     }
 
-    fn named(&self, values: impl Fn(usize) -> Vec<f32>) -> Vec<NamedTensor> {
+    fn named(&self, values: impl Fn(usize) -> Vec<f32>) -> Vec<NamedTensor<'static>> {
         let named = |(index, spec): (usize, &ParamSpec)| NamedTensor {
             name: spec.name.clone(),
             shape: spec.shape.clone(),
-            values: values(index),
+            values: values(index).into(),
         };
         self.network.specs().iter().enumerate().map(named).collect()
     }
@@ -151,7 +151,7 @@ impl<M: Network> Engine for ScalarEngine<M> {
         run().map_err(op_error)
     }
 
-    fn gradients(&self) -> Result<Vec<NamedTensor>> {
+    fn gradients(&self) -> Result<Vec<NamedTensor<'_>>> {
         let rounded = |index: usize| {
             let gradient = self.gradients.weight_gradient(&self.weights.0[index]);
             gradient.into_iter().map(|value| value as f32).collect()
@@ -159,28 +159,33 @@ impl<M: Network> Engine for ScalarEngine<M> {
         Ok(self.named(rounded))
     }
 
-    fn parameters(&self) -> Result<Vec<NamedTensor>> {
+    fn parameters(&self) -> Result<Vec<NamedTensor<'_>>> {
         let rounded = |index: usize| self.weights.0[index].values().iter().map(|v| *v as f32).collect();
         Ok(self.named(rounded))
     }
 
-    fn optimizer_state(&self) -> Result<Vec<NamedTensor>> {
+    fn optimizer_state(&self) -> Result<Vec<NamedTensor<'_>>> {
         let mut tensors = Vec::new();
         for (index, (weight, (_, state))) in self.weights.0.iter().zip(&self.optimizer).enumerate() {
             let arrays =
                 std::iter::once(weight.values()).chain(state.arrays().into_iter().map(Vec::as_slice));
             for (name, array) in self.exact_names(index).into_iter().zip(arrays) {
                 let values: Vec<f32> = array.iter().flat_map(|value| to_digits(*value)).collect();
-                tensors.push(NamedTensor { name, shape: vec![array.len(), 3], values });
+                tensors.push(NamedTensor { name, shape: vec![array.len(), 3], values: values.into() });
             }
         }
         Ok(tensors)
     }
 
-    fn restore(&mut self, steps: u64, parameters: &[NamedTensor], optimizer: &[NamedTensor]) -> Result<()> {
+    fn restore(
+        &mut self,
+        steps: u64,
+        parameters: &[NamedTensor<'_>],
+        optimizer: &[NamedTensor<'_>],
+    ) -> Result<()> {
         let values = in_order(self.network.specs(), parameters)?;
         for (weight, tensor) in self.weights.0.iter_mut().zip(values) {
-            weight.values_mut().iter_mut().zip(&tensor.values).for_each(|(w, v)| *w = f64::from(*v));
+            weight.values_mut().iter_mut().zip(&*tensor.values).for_each(|(w, v)| *w = f64::from(*v));
         }
         if steps > 0 {
             for index in 0..self.optimizer.len() {
@@ -222,7 +227,7 @@ impl<M: Network> Engine for ScalarEngine<M> {
 }
 
 /// Fills `array` from the checkpoint's tensor of that name.
-fn restore_exact(name: &str, array: &mut [f64], tensors: &[NamedTensor]) -> Result<()> {
+fn restore_exact(name: &str, array: &mut [f64], tensors: &[NamedTensor<'_>]) -> Result<()> {
     let tensor = tensors
         .iter()
         .find(|tensor| tensor.name == name)

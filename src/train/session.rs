@@ -168,8 +168,6 @@ impl Session<'_> {
             step_seconds: Vec::new(),
             evals: Vec::new(),
             counters: BTreeMap::new(),
-            averages: BTreeMap::new(),
-            random: Vec::new(),
             cursor: None,
         })
     }
@@ -394,12 +392,12 @@ fn mean(losses: &[f32], valid: usize) -> f64 {
 }
 
 /// An engine's tensors as checkpoints and hashes take them.
-fn named(tensors: &[NamedTensor]) -> Vec<checkpoint::NamedTensor<'_>> {
+fn named<'a>(tensors: &'a [NamedTensor<'_>]) -> Vec<checkpoint::NamedTensor<'a>> {
     tensors.iter().map(|t| checkpoint::NamedTensor::f32(&*t.name, &t.shape, &*t.values)).collect()
 }
 
 /// A checkpoint's tensors as engines take them.
-pub fn plain(tensors: &[checkpoint::NamedTensor<'_>]) -> Result<Vec<NamedTensor>> {
+pub fn plain<'a>(tensors: &'a [checkpoint::NamedTensor<'_>]) -> Result<Vec<NamedTensor<'a>>> {
     tensors
         .iter()
         .map(|tensor| {
@@ -409,11 +407,7 @@ pub fn plain(tensors: &[checkpoint::NamedTensor<'_>]) -> Result<Vec<NamedTensor>
                     tensor.name
                 ))
             })?;
-            Ok(NamedTensor {
-                name: tensor.name.clone(),
-                shape: tensor.shape.clone(),
-                values: values.to_vec(),
-            })
+            Ok(NamedTensor { name: tensor.name.clone(), shape: tensor.shape.clone(), values: values.into() })
         })
         .collect()
 }

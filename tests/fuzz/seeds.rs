@@ -85,8 +85,6 @@ fn state() -> TrainState {
         step_seconds: vec![0.5, 0.25],
         evals: evals(),
         counters: [("tokens".to_owned(), 256)].into(),
-        averages: [("loss".to_owned(), ExactF64(5.4))].into(),
-        random: vec![1, u64::MAX],
         cursor: Some(cursor()),
     }
 }

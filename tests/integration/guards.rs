@@ -174,7 +174,7 @@ impl Witness {
             found.map_err(|error| Error::run("no checkpoint before the evaluation").because(error))?;
         let weights = self.engine.parameters()?;
         for (on_disk, weight) in found.params.iter().zip(&weights) {
-            if on_disk.as_f32() != Some(weight.values.as_slice()) {
+            if on_disk.as_f32() != Some(&*weight.values) {
                 return Err(Error::run(format!("the checkpoint holds another `{}`", weight.name)));
             }
         }
@@ -209,16 +209,21 @@ impl Engine for Witness {
     fn logits(&mut self, batch: &MicroBatch<'_>) -> Result<Vec<f32>> {
         self.engine.logits(batch)
     }
-    fn gradients(&self) -> Result<Vec<NamedTensor>> {
+    fn gradients(&self) -> Result<Vec<NamedTensor<'_>>> {
         self.engine.gradients()
     }
-    fn parameters(&self) -> Result<Vec<NamedTensor>> {
+    fn parameters(&self) -> Result<Vec<NamedTensor<'_>>> {
         self.engine.parameters()
     }
-    fn optimizer_state(&self) -> Result<Vec<NamedTensor>> {
+    fn optimizer_state(&self) -> Result<Vec<NamedTensor<'_>>> {
         self.engine.optimizer_state()
     }
-    fn restore(&mut self, steps: u64, parameters: &[NamedTensor], optimizer: &[NamedTensor]) -> Result<()> {
+    fn restore(
+        &mut self,
+        steps: u64,
+        parameters: &[NamedTensor<'_>],
+        optimizer: &[NamedTensor<'_>],
+    ) -> Result<()> {
         self.steps = steps;
         self.engine.restore(steps, parameters, optimizer)
     }

@@ -44,8 +44,8 @@ const SMALL: Distance = Distance { loss: 2e-6, gradient: 1.5e-6, parameter: 6e-6
 
 struct Trajectory {
     losses: Vec<f64>,
-    gradients: Vec<NamedTensor>,
-    parameters: Vec<NamedTensor>,
+    gradients: Vec<NamedTensor<'static>>,
+    parameters: Vec<NamedTensor<'static>>,
     greedy: Vec<i32>,
 }
 
@@ -65,12 +65,16 @@ fn train(config: &RunConfig, kind: BackendKind, values: &[Vec<f32>]) -> Trajecto
             sum += found.iter().map(|loss| f64::from(*loss)).sum::<f64>() / f64::from(valid);
         }
         losses.push(sum / MICRO as f64);
-        gradients.get_or_insert_with(|| engine.gradients().unwrap());
+        gradients.get_or_insert_with(|| owned(engine.gradients().unwrap()));
         engine.update(&config.schedule.step_values(step)).unwrap();
     }
-    let parameters = engine.parameters().unwrap();
+    let parameters = owned(engine.parameters().unwrap());
     let greedy = greedy(engine.as_mut(), &[1, 3], GREEDY, sequence.len);
     Trajectory { losses, gradients: gradients.unwrap(), parameters, greedy }
+}
+
+fn owned(tensors: Vec<NamedTensor<'_>>) -> Vec<NamedTensor<'static>> {
+    tensors.into_iter().map(NamedTensor::into_owned).collect()
 }
 
 fn norm(values: impl Iterator<Item = f64>) -> f64 {

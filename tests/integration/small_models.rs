@@ -76,7 +76,7 @@ fn widen(values: &[f32]) -> Vec<f64> {
     values.iter().map(|value| f64::from(*value)).collect()
 }
 
-fn tensors(tensors: &[NamedTensor]) -> Vec<Vec<f64>> {
+fn tensors(tensors: &[NamedTensor<'_>]) -> Vec<Vec<f64>> {
     tensors.iter().map(|tensor| widen(&tensor.values)).collect()
 }
 

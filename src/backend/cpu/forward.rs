@@ -1,5 +1,7 @@
 //! [`ForwardOps`] on the CPU: each op is a module.
 
+use std::borrow::Cow;
+
 use super::attention::AttentionSaved;
 use super::backend::CpuBackend;
 use super::gemm::{Job, Store, gemm};
@@ -50,8 +52,8 @@ impl ForwardOps for CpuBackend {
         self.param("weight", shape, values)
     }
 
-    fn weight_values(&self, weight: &Param) -> OpResult<Vec<f32>> {
-        Ok(weight.data.to_vec())
+    fn weight_values<'a>(&self, weight: &'a Param) -> OpResult<Cow<'a, [f32]>> {
+        Ok(Cow::Borrowed(weight.values()))
     }
 
     fn tokens(&self, ids: &[i32]) -> OpResult<Tokens> {

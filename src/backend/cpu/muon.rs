@@ -78,7 +78,7 @@ struct Matrices {
 
 impl Matrices {
     fn new(cpu: &CpuBackend, count: usize, rows: usize, cols: usize) -> OpResult<Self> {
-        Ok(Self { data: cpu.pool.take("muon", count * rows * cols)?, count, rows, cols })
+        Ok(Self { data: cpu.pool.spare("muon", count * rows * cols)?, count, rows, cols })
     }
 
     fn get(&self, index: usize) -> ArrayView2<'_, f32> {
@@ -103,7 +103,7 @@ impl Matrices {
 
     /// Sum of squares of every row of every matrix.
     fn row_squares(&self, cpu: &CpuBackend) -> OpResult<Buffer> {
-        let mut sums = cpu.pool.take("muon", self.count * self.rows)?;
+        let mut sums = cpu.pool.spare("muon", self.count * self.rows)?;
         let shared = Shared::new(&mut sums);
         let chunks = (self.count * self.rows).div_ceil(ROW_CHUNK);
         cpu.workers.run(chunks, |task| {
@@ -349,7 +349,7 @@ fn second_moment(
 /// Sum of squares of every column of every matrix, rows in order.
 fn column_squares(cpu: &CpuBackend, x: &Matrices) -> OpResult<Buffer> {
     const COLUMNS: usize = 64;
-    let mut sums = cpu.pool.take("muon", x.count * x.cols)?;
+    let mut sums = cpu.pool.spare("muon", x.count * x.cols)?;
     let shared = Shared::new(&mut sums);
     let pieces = x.cols.div_ceil(COLUMNS);
     cpu.workers.run(x.count * pieces, |task| {

@@ -37,9 +37,23 @@ impl Pool {
         let mut free = self.0.free.lock().unwrap_or_else(PoisonError::into_inner);
         let reused = free.get_mut(&lines).and_then(Vec::pop);
         drop(free);
+        self.buffer(op, len, reused)
+    }
+
+    /// A buffer for less than an op: the smallest of those waiting that is large enough, whatever it was made for. As it
+    /// comes back before anybody misses it, it adds to the peak only where nothing fits.
+    pub(super) fn spare(&self, op: &'static str, len: usize) -> OpResult<Buffer> {
+        let lines = len.div_ceil(LINE);
+        let mut free = self.0.free.lock().unwrap_or_else(PoisonError::into_inner);
+        let reused = free.range_mut(lines..).find_map(|(_, shelf)| shelf.pop());
+        drop(free);
+        self.buffer(op, len, reused)
+    }
+
+    fn buffer(&self, op: &'static str, len: usize, reused: Option<Vec<Line>>) -> OpResult<Buffer> {
         let memory = match reused {
             Some(memory) => memory,
-            None => self.allocate(op, lines)?,
+            None => self.allocate(op, len.div_ceil(LINE))?,
         };
         Ok(Buffer { memory, len, shelves: Some(Arc::clone(&self.0)) })
     }
@@ -168,6 +182,21 @@ mod tests {
         drop((second, third));
         pool.trim();
         assert_eq!(pool.bytes(), 0);
+    }
+
+    #[test]
+    fn a_spare_is_the_smallest_that_fits_and_goes_back_where_it_was() {
+        let pool = Pool::default();
+        let made = [1000, 200, 500].map(|len| pool.take("test", len).unwrap());
+        let middle = made[2].as_ptr();
+        drop(made);
+        let spare = pool.spare("test", 300).unwrap();
+        assert_eq!((spare.as_ptr(), spare.len()), (middle, 300));
+        drop(spare);
+        assert_eq!(pool.take("test", 500).unwrap().as_ptr(), middle);
+        assert_eq!(pool.allocations(), 3);
+        assert_eq!(pool.spare("test", 2000).unwrap().len(), 2000);
+        assert_eq!(pool.allocations(), 4);
     }
 
     #[test]

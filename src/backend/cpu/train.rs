@@ -1,5 +1,7 @@
 //! [`TrainOps`] on the CPU: each op is a module.
 
+use std::borrow::Cow;
+
 use super::attention::AttentionSaved;
 use super::backend::CpuBackend;
 use super::gemm::{Job, Store, gemm};
@@ -31,16 +33,16 @@ impl TrainOps for CpuBackend {
         Ok(())
     }
 
-    fn grad_values(&self, grad: &Param) -> OpResult<Vec<f32>> {
-        Ok(grad.data.to_vec())
+    fn grad_values<'a>(&self, grad: &'a Param) -> OpResult<Cow<'a, [f32]>> {
+        Ok(Cow::Borrowed(grad.values()))
     }
 
     fn state(&self, shape: &[usize], values: &[f32]) -> OpResult<Param> {
         self.param("state", shape, values)
     }
 
-    fn state_values(&self, state: &Param) -> OpResult<Vec<f32>> {
-        Ok(state.data.to_vec())
+    fn state_values<'a>(&self, state: &'a Param) -> OpResult<Cow<'a, [f32]>> {
+        Ok(Cow::Borrowed(state.values()))
     }
 
     fn embedding_backward(&self, tokens: &Tokens, dy: &Tensor, dtable: &mut Param) -> OpResult<()> {

@@ -1,5 +1,7 @@
 //! The forward ops, each as its definition reads.
 
+use std::borrow::Cow;
+
 use super::ScalarBackend;
 use super::tape::{Scalar, Tape};
 use super::weight::{KvCache, Rotary, Tensor, Tokens, Weight, shape_error};
@@ -23,7 +25,7 @@ impl ForwardOps for ScalarBackend {
     }
 
     /// Rounded to f32; [`Weight::values`] are the exact ones.
-    fn weight_values(&self, weight: &Weight) -> OpResult<Vec<f32>> {
+    fn weight_values<'a>(&self, weight: &'a Weight) -> OpResult<Cow<'a, [f32]>> {
         Ok(weight.values().iter().map(|value| *value as f32).collect())
     }
 

@@ -1,5 +1,6 @@
 //! [`ForwardOps`] on libtorch.
 
+use std::borrow::Cow;
 use std::cell::OnceCell;
 
 use tch::{Device, Kind, Tensor};
@@ -75,8 +76,8 @@ impl ForwardOps for TorchBackend {
         })
     }
 
-    fn weight_values(&self, weight: &Weight) -> OpResult<Vec<f32>> {
-        self.run("weight_values", || values(&weight.master))
+    fn weight_values<'a>(&self, weight: &'a Weight) -> OpResult<Cow<'a, [f32]>> {
+        self.run("weight_values", || values(&weight.master)).map(Cow::Owned)
     }
 
     fn tokens(&self, ids: &[i32]) -> OpResult<Tokens> {

@@ -1,5 +1,7 @@
 //! [`TrainOps`] on libtorch.
 
+use std::borrow::Cow;
+
 use tch::{Kind, Tensor};
 
 use super::attention::Saved;
@@ -25,8 +27,8 @@ impl TrainOps for TorchBackend {
         self.run("zero_grad", || grad.0.f_zero_().map(drop))
     }
 
-    fn grad_values(&self, grad: &Grad) -> OpResult<Vec<f32>> {
-        self.run("grad_values", || values(&grad.0))
+    fn grad_values<'a>(&self, grad: &'a Grad) -> OpResult<Cow<'a, [f32]>> {
+        self.run("grad_values", || values(&grad.0)).map(Cow::Owned)
     }
 
     fn state(&self, shape: &[usize], values: &[f32]) -> OpResult<State> {
@@ -43,8 +45,8 @@ impl TrainOps for TorchBackend {
         })
     }
 
-    fn state_values(&self, state: &State) -> OpResult<Vec<f32>> {
-        self.run("state_values", || values(&state.0))
+    fn state_values<'a>(&self, state: &'a State) -> OpResult<Cow<'a, [f32]>> {
+        self.run("state_values", || values(&state.0)).map(Cow::Owned)
     }
 
     fn embedding_backward(&self, tokens: &Tokens, dy: &Tensor, dtable: &mut Grad) -> OpResult<()> {

@@ -9,7 +9,7 @@ use crate::files::{ExactF32, ExactF64};
 use crate::hash::Digest;
 use crate::train::result_hash::eval_hash;
 
-/// Where a run stands.
+/// Where a run stands. There is no random state: after the initial weights nothing of a run is drawn at random.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct TrainState {
     /// Optimizer steps done.
@@ -28,10 +28,6 @@ pub struct TrainState {
     pub evals: Vec<EvalPoint>,
     /// Tokens seen, epochs, and the like.
     pub counters: BTreeMap<String, u64>,
-    /// Smoothed losses and other running averages.
-    pub averages: BTreeMap<String, ExactF64>,
-    /// State words of the random generators that the rest of the run draws from.
-    pub random: Vec<u64>,
     /// Where the data stand, with the buffered documents: what hands out the very next row. None before the first one.
     pub cursor: Option<Cursor>,
 }

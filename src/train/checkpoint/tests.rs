@@ -41,8 +41,6 @@ fn sample(step: u64) -> Checkpoint<'static> {
             step_seconds: vec![0.25; step as usize],
             evals: vec![eval],
             counters: BTreeMap::from([("tokens".to_owned(), step * 4096)]),
-            averages: BTreeMap::from([("loss".to_owned(), ExactF64(f64::NEG_INFINITY))]),
-            random: vec![u64::MAX],
             cursor: (step > 0).then(|| cursor(step)),
         },
     }

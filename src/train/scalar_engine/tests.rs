@@ -111,7 +111,10 @@ fn digits_hold_every_bit() {
 fn state_that_does_not_fit_is_named() {
     let mut engine = mixed_engine();
     train(&mut engine, 0..1);
-    let (parameters, mut state) = (engine.parameters().unwrap(), engine.optimizer_state().unwrap());
+    let owned =
+        |found: Vec<NamedTensor<'_>>| found.into_iter().map(NamedTensor::into_owned).collect::<Vec<_>>();
+    let parameters = owned(engine.parameters().unwrap());
+    let mut state = owned(engine.optimizer_state().unwrap());
     state[1].shape = vec![1, 2];
     let error = engine.restore(1, &parameters, &state).unwrap_err();
     assert_eq!(error.what(), "optimizer state `wte.exp_avg.f64` has shape [1, 2] in the checkpoint");

@@ -92,7 +92,9 @@ pub(crate) fn prepack(workers: &Workers, pool: &Pool, b: ArrayView2<'_, f32>) ->
     if b.len() > PREPACK_LIMIT {
         return Ok(None);
     }
-    Ok(Some(PackedB(pack_b(workers, pool, &[b])?)))
+    let mut packed = pool.take("gemm", packed_len(b.ncols(), b.nrows()))?;
+    pack_b(workers, &mut packed, &[b]);
+    Ok(Some(PackedB(packed)))
 }
 
 /// One product, whose right side `packed` holds if it is there.
@@ -128,7 +130,9 @@ pub(crate) fn gemm_batch(
     let plan = Plan::new(m, n, k, jobs.len(), workers.count());
     let packed = if plan.prepack {
         let sides: Vec<ArrayView2<'_, f32>> = jobs.iter().map(|job| job.b).collect();
-        Some(pack_b(workers, pool, &sides)?)
+        let mut packed = pool.spare("gemm", packed_len(n, k) * sides.len())?;
+        pack_b(workers, &mut packed, &sides);
+        Some(packed)
     } else {
         None
     };
@@ -187,10 +191,9 @@ fn packed_len(n: usize, k: usize) -> usize {
     n.next_multiple_of(NR) * k
 }
 
-fn pack_b(workers: &Workers, pool: &Pool, sides: &[ArrayView2<'_, f32>]) -> OpResult<Buffer> {
+fn pack_b(workers: &Workers, packed: &mut [f32], sides: &[ArrayView2<'_, f32>]) {
     let (k, n) = sides.first().map_or((0, 0), ArrayView2::dim);
-    let mut packed = pool.take("gemm", packed_len(n, k) * sides.len())?;
-    let target = Shared::new(&mut packed);
+    let target = Shared::new(packed);
     let (blocks, strips) = (k.div_ceil(KC), n.div_ceil(8 * NR));
     workers.run(sides.len() * blocks * strips, |task| {
         let (side, task) = (task / (blocks * strips), task % (blocks * strips));
@@ -203,7 +206,6 @@ fn pack_b(workers: &Workers, pool: &Pool, sides: &[ArrayView2<'_, f32>]) -> OpRe
         // SAFETY: inside B.
         unsafe { pack_b_block(dst, &sides[side], ks.start, cols.start, ks.len(), cols.len()) };
     });
-    Ok(packed)
 }
 
 unsafe fn pack_b_block(dst: &mut [f32], b: &ArrayView2<'_, f32>, p: usize, j: usize, k: usize, cols: usize) {
