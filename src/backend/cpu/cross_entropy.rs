@@ -1,9 +1,9 @@
 //! Softcapped cross-entropy over chunks of rows, so that no more than a chunk of logits exists.
 
-use super::backend::CpuBackend;
-use super::elementwise::for_chunks;
 use ndarray::ArrayView2;
 
+use super::backend::CpuBackend;
+use super::elementwise::for_chunks;
 use super::gemm::{Job, PackedB, Store, gemm, gemm_prepacked, matrix, prepack};
 use super::pool::Buffer;
 use super::simd::{LANES, simd_fn, tree_sum};

@@ -4,10 +4,10 @@
 //! Matrices of one shape go through each phase together, a few at a time. With bf16 precision every value that
 //! upstream's eager kernels round to bf16 is rounded here, and sums are f32 as there.
 
-use super::adamw::lerp;
-use super::backend::{CpuBackend, ROW_CHUNK};
 use ndarray::ArrayView2;
 
+use super::adamw::lerp;
+use super::backend::{CpuBackend, ROW_CHUNK};
 use super::gemm::{Job, Part, Store, gemm_batch, matrix, mirror};
 use super::pool::Buffer;
 use super::simd::{dot, simd_fn};
