@@ -8,6 +8,7 @@ pub mod error;
 pub mod caught_panics;
 pub mod hash;
 pub mod precision;
+pub mod simd;
 pub mod math;
 pub mod rng;
 pub mod files;

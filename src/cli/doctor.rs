@@ -90,13 +90,16 @@ fn torch() -> Value {
         format!("works: libtorch {} ({}), {}", facts.version, facts.cpu_capability, facts.library);
     let cuda = match facts.cuda {
         Ok(cuda) => {
-            let devices: Vec<Value> = cuda
-                .devices
-                .iter()
-                .map(|gpu| json!({ "name": gpu.name, "memory_bytes": gpu.memory, "capability": gpu.capability }))
-                .collect();
+            let mut devices = Vec::new();
             for (index, gpu) in cuda.devices.iter().enumerate() {
                 let bf16 = if gpu.capability < BF16_CAPABILITY { "f32 only" } else { "f32 and bf16" };
+                let remarks = try_device(index, gpu.capability >= BF16_CAPABILITY);
+                devices.push(json!({
+                    "name": gpu.name,
+                    "memory_bytes": gpu.memory,
+                    "capability": gpu.capability,
+                    "remarks": remarks,
+                }));
                 let peak = peak_flops(&gpu.name, Precision::Bf16).map_or_else(String::new, |peak| {
                     format!(", {:.0} TFLOP/s in bf16 by its data sheet", peak / 1e12)
                 });
@@ -109,6 +112,9 @@ fn torch() -> Value {
                     gpu.capability / 10,
                     gpu.capability % 10,
                 );
+                for remark in remarks {
+                    let _ = write!(summary, "\n{:14}{remark}", "");
+                }
             }
             let _ = write!(summary, "\n{:12}the driver serves CUDA {}", "", cuda.driver);
             json!({ "driver": cuda.driver, "devices": devices })
@@ -119,6 +125,26 @@ fn torch() -> Value {
         }
     };
     json!({ "works": true, "libtorch": facts.version, "library": facts.library, "cuda": cuda, "summary": summary })
+}
+
+/// Computes a little on a GPU. -> what does not work there, and what only in a slow way
+fn try_device(index: usize, bf16: bool) -> Vec<String> {
+    #[cfg(feature = "tch")]
+    {
+        use crate::backend::torch::TorchBackend;
+        use crate::ops::Backend;
+
+        let precision = if bf16 { Precision::Bf16 } else { Precision::F32 };
+        match TorchBackend::new(TorchDevice::Cuda(index), precision, 1) {
+            Ok(backend) => backend.hardware().fallbacks,
+            Err(error) => vec![format!("does not work: {error}")],
+        }
+    }
+    #[cfg(not(feature = "tch"))]
+    {
+        let _ = (index, bf16);
+        Vec::new()
+    }
 }
 
 fn cache() -> Value {

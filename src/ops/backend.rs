@@ -9,6 +9,8 @@ pub struct Hardware {
     pub library: Option<String>,
     /// The accelerator's name, where it uses one.
     pub accelerator: Option<String>,
+    /// Fast ways that it lacks here: what is done instead, and why.
+    pub fallbacks: Vec<String>,
 }
 
 /// A backend that trains.

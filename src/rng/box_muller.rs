@@ -9,22 +9,29 @@
 
 use std::f64::consts::PI;
 
+use crate::simd::simd_fn;
+
 /// Values that are made together.
 pub(super) const BLOCK: usize = 16;
 const HALF_BLOCK: usize = BLOCK / 2;
 
-/// Turns a block of uniforms in [0, 1) into normals of this standard deviation, in pairs: value j with value j + 8.
-pub(super) fn box_muller(block: &mut [f32; BLOCK], std: f32) {
-    let (first, second) = block.split_at_mut(HALF_BLOCK);
-    for (a, b) in first.iter_mut().zip(second) {
-        let radius = (-2.0 * log(1.0 - *a)).sqrt();
-        let (sin, cos) = sin_cos((2.0 * PI) as f32 * *b);
-        *a = radius * cos * std;
-        *b = radius * sin * std;
+simd_fn! {
+    /// Turns blocks of uniforms in [0, 1) into normals of this standard deviation, in pairs: value j with value j + 8.
+    pub(super) fn box_muller(blocks: &mut [[f32; BLOCK]], std: f32) {
+        for block in blocks {
+            let (first, second) = block.split_at_mut(HALF_BLOCK);
+            for (a, b) in first.iter_mut().zip(second) {
+                let radius = (-2.0 * log(1.0 - *a)).sqrt();
+                let (sin, cos) = sin_cos((2.0 * PI) as f32 * *b);
+                *a = radius * cos * std;
+                *b = radius * sin * std;
+            }
+        }
     }
 }
 
 /// Natural logarithm of a positive normal number. Cephes `logf`.
+#[inline(always)]
 fn log(x: f32) -> f32 {
     const TAIL: [f32; 8] = [
         -1.1514610310E-1,
@@ -55,6 +62,7 @@ fn log(x: f32) -> f32 {
 }
 
 /// Sine and cosine of an angle in [0, 2 pi]. Cephes `sinf` and `cosf`.
+#[inline(always)]
 fn sin_cos(x: f32) -> (f32, f32) {
     // Octants, rounded up to an even number, are taken off in three parts of pi/4.
     let octant = ((x * 1.27323954473516_f32) as i32 + 1) & !1;

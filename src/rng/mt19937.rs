@@ -30,11 +30,15 @@ impl Mt19937 {
     }
 
     fn next_block(&mut self) {
-        for i in 0..N {
-            let mixed = (self.words[i] & UPPER_MASK) | (self.words[(i + 1) % N] & LOWER_MASK);
-            let twisted = (mixed >> 1) ^ (if mixed & 1 == 0 { 0 } else { MATRIX_A });
-            self.words[i] = self.words[(i + M) % N] ^ twisted;
+        let words = &mut self.words;
+        // Without the remainder of an index, so that several words go at once.
+        for i in 0..N - M {
+            words[i] = words[i + M] ^ twist(words[i], words[i + 1]);
         }
+        for i in N - M..N - 1 {
+            words[i] = words[i + M - N] ^ twist(words[i], words[i + 1]);
+        }
+        words[N - 1] = words[M - 1] ^ twist(words[N - 1], words[0]);
         self.used = 0;
     }
 
@@ -43,13 +47,40 @@ impl Mt19937 {
         if self.used >= N {
             self.next_block();
         }
-        let mut y = self.words[self.used];
+        let word = self.words[self.used];
         self.used += 1;
-        y ^= y >> 11;
-        y ^= (y << 7) & 0x9d2c_5680;
-        y ^= (y << 15) & 0xefc6_0000;
-        y ^ (y >> 18)
+        temper(word)
     }
+
+    /// As many times [`Self::next_u32`] as there are values, each made from its bits.
+    pub(super) fn fill(&mut self, mut values: &mut [f32], make: impl Fn(u32) -> f32) {
+        while !values.is_empty() {
+            if self.used >= N {
+                self.next_block();
+            }
+            let words = &self.words[self.used..];
+            let (now, later) = values.split_at_mut(values.len().min(words.len()));
+            for (value, &word) in now.iter_mut().zip(words) {
+                *value = make(temper(word));
+            }
+            self.used += now.len();
+            values = later;
+        }
+    }
+}
+
+#[inline(always)]
+fn twist(word: u32, next: u32) -> u32 {
+    let mixed = (word & UPPER_MASK) | (next & LOWER_MASK);
+    (mixed >> 1) ^ ((mixed & 1).wrapping_neg() & MATRIX_A)
+}
+
+#[inline(always)]
+fn temper(mut y: u32) -> u32 {
+    y ^= y >> 11;
+    y ^= (y << 7) & 0x9d2c_5680;
+    y ^= (y << 15) & 0xefc6_0000;
+    y ^ (y >> 18)
 }
 
 #[cfg(test)]
@@ -62,6 +93,18 @@ mod tests {
         let mut engine = Mt19937::new(5489);
         let last = (0..10_000).map(|_| engine.next_u32()).last();
         assert_eq!(last, Some(4_123_659_995));
+    }
+
+    #[test]
+    fn filling_gives_the_words_that_come_one_by_one() {
+        let (mut filled, mut single) = (Mt19937::new(3), Mt19937::new(3));
+        for len in [0, 1, 623, 1, 700, 2000, 5] {
+            let mut values = vec![0.0; len];
+            filled.fill(&mut values, |bits| (bits >> 8) as f32);
+            let expected: Vec<f32> = (0..len).map(|_| (single.next_u32() >> 8) as f32).collect();
+            assert_eq!(values, expected);
+        }
+        assert_eq!(filled.next_u32(), single.next_u32());
     }
 
     #[test]

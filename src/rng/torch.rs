@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::box_muller::{BLOCK, box_muller};
 use super::mt19937::{Mt19937, N};
+use crate::simd::simd_fn;
 
 /// Blocks of normals that are made in one task.
 const BLOCKS_PER_TASK: usize = 4096;
@@ -86,7 +87,7 @@ impl TorchGenerator {
 
     /// Uniform in [0, 1) with 24 bits: one engine word.
     pub fn unit_f32(&mut self) -> f32 {
-        (self.engine.next_u32() & 0x00ff_ffff) as f32 / 16_777_216.0
+        unit(self.engine.next_u32())
     }
 
     /// Uniform in [0, 1) with 53 bits: two engine words, the high one first.
@@ -99,9 +100,8 @@ impl TorchGenerator {
     /// `tensor.uniform_(low, high)` on a contiguous float32 tensor.
     pub fn uniform(&mut self, values: &mut [f32], low: f64, high: f64) {
         let (low, high) = (low as f32, high as f32);
-        for value in values {
-            *value = self.unit_f32().mul_add(high - low, low);
-        }
+        self.engine.fill(values, unit);
+        values.par_chunks_mut(BLOCKS_PER_TASK * BLOCK).for_each(|values| scale(values, high - low, low));
     }
 
     /// `tensor.normal_(0, std)` on a contiguous float32 tensor: in blocks of 16, or one by one if there are fewer values.
@@ -113,20 +113,16 @@ impl TorchGenerator {
             return;
         }
         let std = std as f32;
-        values.fill_with(|| self.unit_f32());
+        self.engine.fill(values, unit);
         let (blocks, rest) = values.as_chunks_mut::<BLOCK>();
         // Uniforms come in one order; what is made of them does not depend on who makes it.
-        blocks.par_chunks_mut(BLOCKS_PER_TASK).for_each(|blocks| {
-            for block in blocks {
-                box_muller(block, std);
-            }
-        });
+        blocks.par_chunks_mut(BLOCKS_PER_TASK).for_each(|blocks| box_muller(blocks, std));
         // The last 16 values, some of them done already, are drawn anew.
         if !rest.is_empty()
             && let Some(last) = values.last_chunk_mut::<BLOCK>()
         {
-            last.fill_with(|| self.unit_f32());
-            box_muller(last, std);
+            self.engine.fill(last, unit);
+            box_muller(std::slice::from_mut(last), std);
         }
     }
 
@@ -140,6 +136,21 @@ impl TorchGenerator {
         let theta = 2.0 * PI * u1;
         self.next_normal = Some(radius * libm::sin(theta));
         radius * libm::cos(theta)
+    }
+}
+
+/// Uniform in [0, 1) from the low 24 bits.
+#[inline(always)]
+fn unit(bits: u32) -> f32 {
+    (bits & 0x00ff_ffff) as f32 / 16_777_216.0
+}
+
+simd_fn! {
+    /// Uniforms in [0, 1) become uniforms in [low, low + width).
+    fn scale(values: &mut [f32], width: f32, low: f32) {
+        for value in values {
+            *value = value.mul_add(width, low);
+        }
     }
 }
 

@@ -80,6 +80,9 @@ pub fn train(
     let journal = Journal::new(files.clone(), dir.journal());
     tell_damaged(&journal, observer)?;
     let hardware = engine.hardware();
+    for fallback in &hardware.fallbacks {
+        observer.event(&Event::Note(fallback));
+    }
     let host = HostFacts {
         libtorch: hardware.library,
         accelerator: hardware.accelerator,

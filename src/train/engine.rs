@@ -74,6 +74,8 @@ pub trait Engine {
     fn allocations(&self) -> Option<u64> {
         None
     }
+    /// Waits until the device has done what it was given, for measurements.
+    fn synchronize(&self) {}
     /// Which machines give the same bits.
     fn environment_class(&self) -> String;
 }

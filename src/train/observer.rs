@@ -13,7 +13,7 @@ pub struct StepDone {
     pub lr_multiplier: f64,
     /// Wall time, seconds.
     pub seconds: f64,
-    /// Of which the optimizer update, seconds.
+    /// Of which the optimizer update, seconds; on a GPU, giving it to the device.
     pub update_seconds: f64,
     /// Tokens it trained on.
     pub tokens: u64,

@@ -168,6 +168,10 @@ impl<M: Network, B: Backend> Engine for OpsEngine<M, B> {
         self.ops.hardware()
     }
 
+    fn synchronize(&self) {
+        self.ops.synchronize();
+    }
+
     fn allocations(&self) -> Option<u64> {
         self.ops.allocations()
     }

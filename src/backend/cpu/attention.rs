@@ -1,12 +1,14 @@
 //! Causal attention within a window, with an online softmax (FlashAttention, arXiv 2205.14135).
 //!
 //! Twelve queries at a time meet the keys they see in chunks of [`CHUNK`] positions; what lies outside the window is
-//! skipped to the panel (32 keys) for scores and to the key for sums of values. Key j always falls into the same chunk
+//! skipped to the half panel (16 keys) for scores and to the key for sums of values. Key j always falls into the same chunk
 //! and the same lane of each sum, and masked keys add exact zeros, so a query's result depends neither on how queries
 //! are grouped nor on whether keys come from a cache.
 
+use std::ops::Range;
+
 use super::backend::CpuBackend;
-use super::gemm::{MR, NR, ROW_STRIDE, Rows, Store, micro, pack};
+use super::gemm::{ANY, HALF, MR, NR, ROW_STRIDE, Rows, Store, micro, pack};
 use super::pool::Buffer;
 use super::simd::{LANES, simd_fn, tree_sum};
 use super::tensor::{Tensor, check, check_shape};
@@ -150,29 +152,27 @@ impl Group {
         let d = self.head_dim;
         let width = d.next_multiple_of(NR);
         let scale = 1.0 / (d as f32).sqrt();
-        let (queries, rest) = scratch.split_at_mut(MR * ROW_STRIDE);
-        let (scores, rest) = rest.split_at_mut(MR * ROW_STRIDE);
+        let (scores, rest) = scratch.split_at_mut(MR * ROW_STRIDE);
         let sums = &mut rest[..MR * width];
         assert!(q.len() >= (self.rows - 1) * self.stride + d);
-        // SAFETY: as asserted.
-        unsafe { pack::rows(queries, q.as_ptr(), self.stride, self.rows, d) };
         sums.fill(0.0);
-        let mut max = [f32::NEG_INFINITY; MR];
-        let mut total = [0.0_f32; MR];
+        let mut softmax = Softmax { max: [f32::NEG_INFINITY; LANES], total: [0.0; LANES] };
         let first = self.position.saturating_sub(self.window);
         let end = self.position + self.rows;
         for chunk in (first / CHUNK * CHUNK..end).step_by(CHUNK) {
             let (low, high) = (first.max(chunk), end.min(chunk + CHUNK));
-            for panel in low / NR..high.div_ceil(NR) {
-                let keys = &packed.keys[panel * NR * d..(panel + 1) * NR * d];
-                let to = &mut scores[panel * NR - chunk..];
-                // SAFETY: the tile is inside `scores`: at most 12 rows, and 32 columns from a multiple of 32 below 256.
+            for half_panels in panels(low, high) {
+                let (panel, lane) = (half_panels.start / NR, half_panels.start % NR);
+                let keys = &packed.keys[panel * NR * d + lane..(panel + 1) * NR * d];
+                let to = &mut scores[half_panels.start - chunk..];
+                // SAFETY: q has the rows, as asserted; the tile is inside `scores`: at most 12 rows, and columns of one
+                // panel below 256.
                 unsafe {
-                    micro::<ROW_STRIDE, 1>(
+                    micro::<ANY, 1>(
                         self.rows,
-                        NR,
+                        half_panels.len(),
                         d,
-                        Rows::at(queries.as_ptr()),
+                        Rows { a: q.as_ptr(), stride: self.stride },
                         keys.as_ptr(),
                         to.as_mut_ptr(),
                         ROW_STRIDE,
@@ -180,25 +180,7 @@ impl Group {
                     );
                 }
             }
-            for i in 0..self.rows {
-                let position = self.position + i;
-                let visible_end = (position + 1).clamp(low, high);
-                let visible_start = position.saturating_sub(self.window).clamp(low, visible_end);
-                let row = &mut scores[i * ROW_STRIDE..i * ROW_STRIDE + CHUNK];
-                let correction = softmax_row(
-                    row,
-                    low - chunk,
-                    high - chunk,
-                    visible_start - chunk,
-                    visible_end - chunk,
-                    scale,
-                    &mut max[i],
-                    &mut total[i],
-                );
-                if correction != 1.0 {
-                    scale_row(&mut sums[i * width..(i + 1) * width], correction);
-                }
-            }
+            softmax_chunk(self, chunk, low, high, scale, scores, sums, &mut softmax);
             for j in (0..d).step_by(NR) {
                 let values =
                     &packed.values[j * packed.positions + low * NR..j * packed.positions + high * NR];
@@ -217,73 +199,144 @@ impl Group {
                 }
             }
         }
-        for i in 0..self.rows {
+        for (i, total) in softmax.total.iter().enumerate().take(self.rows) {
             // SAFETY: the caller's promise.
             let out = unsafe { std::slice::from_raw_parts_mut(out.add(i * self.stride), d) };
-            divide_row(out, &sums[i * width..i * width + d], total[i]);
-            lse[i] = max[i] * scale + log(total[i]);
+            divide_row(out, &sums[i * width..i * width + d], *total);
         }
+        lse[..self.rows].copy_from_slice(&log_sum_exps(&softmax, scale)[..self.rows]);
+    }
+}
+
+/// Keys `low .. high` by panels of 32; at the ends by halves, where nothing is wanted of the other half.
+pub(super) fn panels(low: usize, high: usize) -> impl Iterator<Item = Range<usize>> {
+    let (low, high) = (low / HALF * HALF, high.next_multiple_of(HALF));
+    (low / NR..high.div_ceil(NR)).map(move |panel| low.max(panel * NR)..high.min((panel + 1) * NR))
+}
+
+/// Of every query of a group, over the keys so far; room for a whole vector of them.
+struct Softmax {
+    /// The largest score.
+    max: [f32; LANES],
+    /// The sum of weights.
+    total: [f32; LANES],
+}
+
+const _: () = assert!(MR <= LANES);
+
+/// Within a chunk, what one query sees, and the whole vectors that hold it.
+#[derive(Clone, Copy, Default)]
+struct Visible {
+    start: usize,
+    end: usize,
+    from: usize,
+    to: usize,
+}
+
+impl Group {
+    /// What query `i` sees of the keys `low .. high`, counted from `chunk`.
+    #[inline(always)]
+    fn visible(&self, i: usize, chunk: usize, low: usize, high: usize) -> Visible {
+        let position = self.position + i;
+        let end = (position + 1).clamp(low, high) - chunk;
+        let start = position.saturating_sub(self.window).clamp(low, high) - chunk;
+        if start >= end {
+            let low = low - chunk;
+            return Visible { start: low, end: low, from: low, to: low };
+        }
+        Visible { start, end, from: start / LANES * LANES, to: end.next_multiple_of(LANES) }
     }
 }
 
 simd_fn! {
-    /// Turns scores into weights: `exp(scale * (score - max))` where visible, 0 elsewhere within `low .. high`. Updates the
-    /// running maximum and total; -> the factor that earlier sums must be multiplied by.
-    wide fn softmax_row(
-        row: &mut [f32],
+    /// Turns a group's scores of keys `low .. high` into weights, `exp(scale * (score - max))` where visible and 0
+    /// elsewhere, and scales earlier sums to the new maxima.
+    wide fn softmax_chunk(
+        group: &Group,
+        chunk: usize,
         low: usize,
         high: usize,
-        start: usize,
-        end: usize,
         scale: f32,
-        max: &mut f32,
-        total: &mut f32,
-    ) -> f32 {
-        if start >= end {
-            row[low..high].fill(0.0);
-            return 1.0;
+        scores: &mut [f32],
+        sums: &mut [f32],
+        softmax: &mut Softmax,
+    ) {
+        let rows = &mut scores.as_chunks_mut::<ROW_STRIDE>().0[..group.rows];
+        let visible: [Visible; MR] = std::array::from_fn(|i| group.visible(i, chunk, low, high));
+        let mut lanes = [[f32::NEG_INFINITY; LANES]; LANES];
+        for ((row, lanes), v) in rows.iter_mut().zip(&mut lanes).zip(visible) {
+            row[v.from..v.start].fill(f32::NEG_INFINITY);
+            row[v.end..v.to].fill(f32::NEG_INFINITY);
+            *lanes = lane_maxima(&row[v.from..v.to]);
         }
-        let from = start / LANES * LANES;
-        let to = end.next_multiple_of(LANES);
-        row[from..start].fill(f32::NEG_INFINITY);
-        row[end..to].fill(f32::NEG_INFINITY);
-        let mut lanes = [f32::NEG_INFINITY; LANES];
-        for group in row[from..to].as_chunks::<LANES>().0 {
-            for i in 0..LANES {
-                lanes[i] = if group[i] > lanes[i] { group[i] } else { lanes[i] };
+        let old = softmax.max;
+        for (max, lanes) in softmax.max.iter_mut().zip(&lanes) {
+            *max = larger(tree_max(*lanes), *max);
+        }
+        let mut corrections = [0.0_f32; LANES];
+        for i in 0..LANES {
+            let offset = -softmax.max[i] * scale;
+            let correction = exp(old[i].mul_add(scale, offset));
+            corrections[i] = if old[i] == softmax.max[i] { 1.0 } else { correction };
+        }
+        for (i, (row, v)) in rows.iter_mut().zip(visible).enumerate() {
+            lanes[i] = weights(&mut row[v.from..v.to], scale, -softmax.max[i] * scale);
+            row[low - chunk..v.from.max(low - chunk)].fill(0.0);
+            row[v.to.min(high - chunk)..high - chunk].fill(0.0);
+        }
+        for i in 0..group.rows {
+            softmax.total[i] = softmax.total[i].mul_add(corrections[i], tree_sum(lanes[i]));
+        }
+        let width = group.head_dim.next_multiple_of(NR);
+        for (sums, &correction) in sums.chunks_exact_mut(width).zip(&corrections[..group.rows]) {
+            if correction != 1.0 {
+                for x in sums {
+                    *x *= correction;
+                }
             }
         }
-        let mut new_max = *max;
-        for lane in lanes {
-            new_max = if lane > new_max { lane } else { new_max };
-        }
-        let offset = -new_max * scale;
-        let mut sums = [0.0_f32; LANES];
-        for group in row[from..to].as_chunks_mut::<LANES>().0 {
-            for i in 0..LANES {
-                group[i] = exp(group[i].mul_add(scale, offset));
-                sums[i] += group[i];
-            }
-        }
-        if low < from {
-            row[low..from].fill(0.0);
-        }
-        if to < high {
-            row[to..high].fill(0.0);
-        }
-        let correction = if *max == new_max { 1.0 } else { exp((*max).mul_add(scale, offset)) };
-        *total = total.mul_add(correction, tree_sum(sums));
-        *max = new_max;
-        correction
     }
 }
 
-simd_fn! {
-    fn scale_row(row: &mut [f32], factor: f32) {
-        for x in row {
-            *x *= factor;
+/// The larger, the second where `x` is NaN.
+#[inline(always)]
+fn larger(x: f32, y: f32) -> f32 {
+    if x > y { x } else { y }
+}
+
+#[inline(always)]
+fn lane_maxima(row: &[f32]) -> [f32; LANES] {
+    let mut lanes = [f32::NEG_INFINITY; LANES];
+    for group in row.as_chunks::<LANES>().0 {
+        for i in 0..LANES {
+            lanes[i] = larger(group[i], lanes[i]);
         }
     }
+    lanes
+}
+
+/// The largest lane.
+#[inline(always)]
+fn tree_max(mut lanes: [f32; LANES]) -> f32 {
+    for half in [8, 4, 2, 1] {
+        for i in 0..half {
+            lanes[i] = larger(lanes[i + half], lanes[i]);
+        }
+    }
+    lanes[0]
+}
+
+/// Scores become `exp(scale * score + offset)`; -> their sums by lane.
+#[inline(always)]
+fn weights(row: &mut [f32], scale: f32, offset: f32) -> [f32; LANES] {
+    let mut sums = [0.0_f32; LANES];
+    for group in row.as_chunks_mut::<LANES>().0 {
+        for i in 0..LANES {
+            group[i] = exp(group[i].mul_add(scale, offset));
+            sums[i] += group[i];
+        }
+    }
+    sums
 }
 
 simd_fn! {
@@ -292,5 +345,12 @@ simd_fn! {
         for (out, x) in out.iter_mut().zip(row) {
             *out = x * factor;
         }
+    }
+}
+
+simd_fn! {
+    /// Log-sum-exps of the scaled scores.
+    wide fn log_sum_exps(softmax: &Softmax, scale: f32) -> [f32; LANES] {
+        std::array::from_fn(|i| softmax.max[i] * scale + log(softmax.total[i]))
     }
 }

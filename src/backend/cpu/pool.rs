@@ -13,10 +13,50 @@ use crate::ops::{OpError, OpResult};
 
 /// Floats of a cache line.
 const LINE: usize = 16;
+/// Bytes of one.
+const LINE_BYTES: usize = LINE * size_of::<f32>();
 
+/// A quarter of a cache line: of what is aligned more strictly, Rust writes the zeros itself, and so touches all of it.
 #[derive(Debug, Clone, Copy)]
-#[repr(C, align(64))]
-struct Line([f32; LINE]);
+#[repr(C, align(16))]
+struct Quarter([f32; LINE / 4]);
+
+/// Whole lines of memory, with room to begin at one.
+#[derive(Debug, Default)]
+struct Memory(Vec<Quarter>);
+
+impl Memory {
+    /// Zeroed memory, or none where it is refused. The system hands it over page by page when it is first touched, so by
+    /// all threads at once.
+    fn zeroed(lines: usize) -> Option<Self> {
+        if lines == 0 {
+            return Some(Self::default());
+        }
+        let quarters = lines.checked_mul(4)?.checked_add(3)?;
+        let layout = Layout::array::<Quarter>(quarters).ok()?;
+        // SAFETY: not of size zero.
+        #[allow(clippy::cast_ptr_alignment)] // The layout is that of quarters.
+        let start = unsafe { alloc_zeroed(layout) }.cast::<Quarter>();
+        if start.is_null() {
+            return None;
+        }
+        // SAFETY: from the global allocator with the layout of such a slice; zeros are floats.
+        let all = unsafe { Box::from_raw(std::ptr::slice_from_raw_parts_mut(start, quarters)) };
+        Some(Self(all.into_vec()))
+    }
+
+    fn lines(&self) -> usize {
+        self.0.len() / 4
+    }
+
+    /// Quarters before the first whole line.
+    fn skipped(&self) -> usize {
+        if self.0.is_empty() {
+            return 0;
+        }
+        (self.0.as_ptr() as usize).next_multiple_of(LINE_BYTES).wrapping_sub(self.0.as_ptr() as usize) / 16
+    }
+}
 
 /// A source of buffers.
 #[derive(Debug, Clone, Default)]
@@ -25,7 +65,7 @@ pub(super) struct Pool(Arc<Shelves>);
 #[derive(Debug, Default)]
 struct Shelves {
     /// Returned memory by its length in lines.
-    free: Mutex<BTreeMap<usize, Vec<Vec<Line>>>>,
+    free: Mutex<BTreeMap<usize, Vec<Memory>>>,
     allocations: AtomicU64,
     bytes: AtomicU64,
 }
@@ -50,18 +90,22 @@ impl Pool {
         self.buffer(op, len, reused)
     }
 
-    fn buffer(&self, op: &'static str, len: usize, reused: Option<Vec<Line>>) -> OpResult<Buffer> {
+    fn buffer(&self, op: &'static str, len: usize, reused: Option<Memory>) -> OpResult<Buffer> {
+        let fresh = reused.is_none();
         let memory = match reused {
             Some(memory) => memory,
             None => self.allocate(op, len.div_ceil(LINE))?,
         };
-        Ok(Buffer { memory, len, shelves: Some(Arc::clone(&self.0)) })
+        Ok(Buffer { memory, len, fresh, shelves: Some(Arc::clone(&self.0)) })
     }
 
     /// A buffer of zeros.
     pub(super) fn zeroed(&self, op: &'static str, len: usize) -> OpResult<Buffer> {
         let mut buffer = self.take(op, len)?;
-        buffer.fill(0.0);
+        // Whoever writes fresh memory first shall touch it first.
+        if !buffer.fresh {
+            buffer.fill(0.0);
+        }
         Ok(buffer)
     }
 
@@ -79,7 +123,7 @@ impl Pool {
     pub(super) fn live_bytes(&self) -> u64 {
         let free = self.0.free.lock().unwrap_or_else(PoisonError::into_inner);
         let waiting: usize = free.iter().map(|(lines, shelf)| lines * shelf.len()).sum();
-        self.bytes().saturating_sub((waiting * size_of::<Line>()) as u64)
+        self.bytes().saturating_sub((waiting * LINE_BYTES) as u64)
     }
 
     /// Gives waiting memory back to the system.
@@ -87,40 +131,25 @@ impl Pool {
         let mut free = self.0.free.lock().unwrap_or_else(PoisonError::into_inner);
         let waiting: usize = free.iter().map(|(lines, shelf)| lines * shelf.len()).sum();
         free.clear();
-        self.0.bytes.fetch_sub((waiting * size_of::<Line>()) as u64, Ordering::Relaxed);
+        self.0.bytes.fetch_sub((waiting * LINE_BYTES) as u64, Ordering::Relaxed);
     }
 
-    fn allocate(&self, op: &'static str, lines: usize) -> OpResult<Vec<Line>> {
-        let bytes = lines.saturating_mul(size_of::<Line>());
-        let memory = zeroed_lines(lines).ok_or(OpError::OutOfMemory { op, bytes })?;
+    fn allocate(&self, op: &'static str, lines: usize) -> OpResult<Memory> {
+        let bytes = lines.saturating_mul(LINE_BYTES);
+        let memory = Memory::zeroed(lines).ok_or(OpError::OutOfMemory { op, bytes })?;
         self.0.allocations.fetch_add(1, Ordering::Relaxed);
         self.0.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
         Ok(memory)
     }
 }
 
-/// Zeroed memory, or none where it is refused. The system hands it over page by page when it is first touched, so by
-/// all threads at once.
-fn zeroed_lines(lines: usize) -> Option<Vec<Line>> {
-    if lines == 0 {
-        return Some(Vec::new());
-    }
-    let layout = Layout::array::<Line>(lines).ok()?;
-    // SAFETY: not of size zero.
-    #[allow(clippy::cast_ptr_alignment)] // The layout is that of lines.
-    let start = unsafe { alloc_zeroed(layout) }.cast::<Line>();
-    if start.is_null() {
-        return None;
-    }
-    // SAFETY: from the global allocator with the layout of such a slice; zeros are floats.
-    Some(unsafe { Box::from_raw(std::ptr::slice_from_raw_parts_mut(start, lines)) }.into_vec())
-}
-
 /// Floats, aligned to cache lines; back to their pool on drop.
 #[derive(Debug)]
 pub(super) struct Buffer {
-    memory: Vec<Line>,
+    memory: Memory,
     len: usize,
+    /// Straight from the system, so zeros until somebody writes.
+    fresh: bool,
     shelves: Option<Arc<Shelves>>,
 }
 
@@ -142,15 +171,22 @@ impl Deref for Buffer {
     type Target = [f32];
 
     fn deref(&self) -> &[f32] {
-        // SAFETY: `memory` holds at least `len` initialised floats: `take` rounded up.
-        unsafe { std::slice::from_raw_parts(self.memory.as_ptr().cast(), self.len) }
+        // SAFETY: `memory` holds at least `len` initialised floats after what is skipped: `take` rounded up.
+        unsafe {
+            let start = self.memory.0.as_ptr().add(self.memory.skipped());
+            std::slice::from_raw_parts(start.cast(), self.len)
+        }
     }
 }
 
 impl DerefMut for Buffer {
     fn deref_mut(&mut self) -> &mut [f32] {
+        let skipped = self.memory.skipped();
         // SAFETY: as in `deref`.
-        unsafe { std::slice::from_raw_parts_mut(self.memory.as_mut_ptr().cast(), self.len) }
+        unsafe {
+            let start = self.memory.0.as_mut_ptr().add(skipped);
+            std::slice::from_raw_parts_mut(start.cast(), self.len)
+        }
     }
 }
 
@@ -159,7 +195,7 @@ impl Drop for Buffer {
         if let Some(shelves) = self.shelves.take() {
             let memory = std::mem::take(&mut self.memory);
             let mut free = shelves.free.lock().unwrap_or_else(PoisonError::into_inner);
-            free.entry(memory.len()).or_default().push(memory);
+            free.entry(memory.lines()).or_default().push(memory);
         }
     }
 }

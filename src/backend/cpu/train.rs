@@ -23,9 +23,7 @@ impl TrainOps for CpuBackend {
     type State = Param;
 
     fn grad(&self, shape: &[usize]) -> OpResult<Param> {
-        let mut data = self.pool.take("grad", shape.iter().product())?;
-        elementwise::fill(self, &mut data, 0.0);
-        Ok(Param { shape: shape.to_vec(), data })
+        Ok(Param { shape: shape.to_vec(), data: self.pool.zeroed("grad", shape.iter().product())? })
     }
 
     fn zero_grad(&self, grad: &mut Param) -> OpResult<()> {

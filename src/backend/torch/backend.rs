@@ -4,13 +4,12 @@ use std::cell::OnceCell;
 
 use tch::{Device, Kind, Tensor};
 
-use super::attention;
 use super::device::{self, DeviceError, TorchDevice};
 use super::embedding::SegmentPlan;
-use super::fault::{TchResult, caught, named};
-use super::{facts, memory, shim};
+use super::fault::{TchResult, caught, named, told};
+use super::{facts, flash, linear, memory, shim};
 use crate::host::cpu_model;
-use crate::ops::{Backend, Hardware, OpResult};
+use crate::ops::{Backend, Hardware, OpError, OpResult};
 use crate::precision::Precision;
 
 /// The ops on libtorch.
@@ -26,6 +25,10 @@ pub struct TorchBackend {
     class: String,
     hardware: Hardware,
 }
+
+/// What CUDA has faster ways for, as a trial names it, and the way taken without.
+const SUMS: (&str, &str) = ("the product of bf16 factors added to f32", "factors are widened to f32 first");
+const ATTENTION: (&str, &str) = ("flash attention", "attention goes in blocks of scores");
 
 impl TorchBackend {
     /// The backend on a device. `threads` are the intra-op threads of libtorch's CPU work: on the CPU device they
@@ -45,23 +48,48 @@ impl TorchBackend {
             class: String::new(),
             hardware: Hardware::default(),
         };
-        let start = |e: tch::TchError| DeviceError::Start { message: e.to_string() };
+        let start = |e: tch::TchError| DeviceError::Start { message: told(&e) };
         let _guard = tch::no_grad_guard();
         shim::set_threads(backend.threads).map_err(start)?;
         memory::limit_cpu();
-        if let TorchDevice::Cuda(_) = device {
-            // The first tensor starts CUDA; its failure is the driver's or the library's, not an op's.
-            let _ = Tensor::f_zeros([1], (Kind::Float, backend.tch_device())).map_err(start)?;
-            backend.mixed_addmm = super::linear::trial(backend.tch_device());
-            backend.flash = precision == Precision::Bf16 && attention::flash_trial(backend.tch_device());
+        let mut fallbacks = Vec::new();
+        if let TorchDevice::Cuda(index) = device {
+            // The first kernel starts CUDA; its failure is the driver's or the library's, not an op's.
+            let _ = caught(|| Tensor::f_ones([1], (Kind::Float, backend.tch_device()))).map_err(start)?;
+            shim::cuda_synchronize(index).map_err(start)?;
+            if precision == Precision::Bf16 {
+                backend.mixed_addmm = backend.tried(SUMS, linear::trial, &mut fallbacks)?;
+                backend.flash = backend.tried(ATTENTION, flash::trial, &mut fallbacks)?;
+            }
         }
         backend.class = backend.describe(&facts);
         backend.hardware = Hardware {
             library: Some(facts.version.clone()),
             accelerator: backend.gpu(&facts).map(str::to_owned),
+            fallbacks,
         };
         memory::reset_peak(device);
         Ok(backend)
+    }
+
+    /// Whether the device passes a trial; where it does not, why is added to `fallbacks`.
+    pub(super) fn tried(
+        &self,
+        (what, instead): (&'static str, &str),
+        trial: fn(Device) -> TchResult<()>,
+        fallbacks: &mut Vec<String>,
+    ) -> Result<bool, DeviceError> {
+        match named(what, caught(|| trial(self.tch_device()))) {
+            Ok(()) => Ok(true),
+            // Full memory says nothing of what the device can do.
+            Err(error @ OpError::OutOfMemory { .. }) => {
+                Err(DeviceError::Start { message: error.to_string() })
+            }
+            Err(error) => {
+                fallbacks.push(format!("{instead}, which is slow: {error}"));
+                Ok(false)
+            }
+        }
     }
 
     /// The name of the GPU it computes on.
@@ -83,9 +111,15 @@ impl TorchBackend {
             TorchDevice::Cuda(_) => {
                 let name = self.gpu(facts).unwrap_or("unknown");
                 // What was found by trial decides bits like the device itself.
-                let attention = if self.flash { "flash" } else { "chunked" };
-                let sums = if self.mixed_addmm { "fused" } else { "widened" };
-                format!("tch/cuda {name}, libtorch {libtorch}, {attention} attention, {sums} bf16 sums")
+                let ways = match (self.precision, self.flash, self.mixed_addmm) {
+                    (Precision::F32, ..) => String::new(),
+                    (Precision::Bf16, flash, fused) => {
+                        let attention = if flash { "flash" } else { "chunked" };
+                        let sums = if fused { "fused" } else { "widened" };
+                        format!(", {attention} attention, {sums} bf16 sums")
+                    }
+                };
+                format!("tch/cuda {name}, libtorch {libtorch}{ways}")
             }
         }
     }
@@ -112,8 +146,7 @@ impl TorchBackend {
         named(op, shim::set_threads(self.threads).and_then(|()| caught(body)))
     }
 
-    /// Values from the host as a tensor of `kind` on the device. Does not wait for the device: CUDA has taken a copy of
-    /// pageable memory when the call returns.
+    /// Values from the host as a tensor of `kind` on the device, for which CUDA may wait.
     pub(super) fn upload<T: tch::kind::Element>(
         &self,
         values: &[T],
@@ -121,6 +154,17 @@ impl TorchBackend {
         kind: Kind,
     ) -> TchResult<Tensor> {
         Tensor::f_from_slice(values)?.f_to_device_(self.tch_device(), kind, true, false)?.f_reshape(shape)
+    }
+
+    /// What every micro-batch sends, token ids and the like, as (N) int64. From pinned memory, so that nothing waits.
+    pub(super) fn upload_ids<T: tch::kind::Element>(&self, values: &[T]) -> TchResult<Tensor> {
+        let ids = Tensor::f_from_slice(values)?.f_to_dtype(Kind::Int64, false, false)?;
+        match self.device {
+            TorchDevice::Cpu => Ok(ids),
+            TorchDevice::Cuda(_) => {
+                shim::pin(&ids)?.f_to_device_(self.tch_device(), Kind::Int64, true, false)
+            }
+        }
     }
 }
 

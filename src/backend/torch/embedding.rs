@@ -1,6 +1,6 @@
 //! Gathering rows of a table, and the sum of gradients over the rows of each token.
 
-use tch::{Kind, Tensor};
+use tch::Tensor;
 
 use super::backend::{Tokens, TorchBackend};
 use super::fault::{TchResult, shape_error};
@@ -43,7 +43,7 @@ impl SegmentPlan {
         tokens.resize(rows + 1, pieces.len() as i64);
         pieces.resize(rows + 1, start as i64);
         unique.resize(rows, 0);
-        let upload = |values: &[i64]| backend.upload(values, &[values.len() as i64], Kind::Int64);
+        let upload = |values: &[i64]| backend.upload_ids(values);
         Ok(Self {
             order: upload(&order)?,
             pieces: upload(&pieces)?,

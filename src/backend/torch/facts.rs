@@ -59,7 +59,7 @@ pub fn torch_facts() -> Result<TorchFacts, Missing> {
 pub fn torch_facts() -> Result<TorchFacts, Missing> {
     use super::shim;
 
-    shim::start().map_err(|e| Missing::Start(e.to_string()))?;
+    shim::start().map_err(|e| Missing::Start(super::fault::told(&e)))?;
     let library = shim::library();
     let version = loaded_version(&library).unwrap_or_else(shim::version);
     let cuda = cuda_facts(&version);
@@ -96,10 +96,10 @@ fn loaded_version(library: &str) -> Option<String> {
 
 #[cfg(feature = "tch")]
 fn cuda_facts(libtorch: &str) -> Result<CudaFacts, String> {
-    use super::fault::TchResult;
+    use super::fault::{TchResult, told};
     use super::shim;
 
-    let words = |e: tch::TchError| e.to_string().replace("Internal torch error: ", "");
+    let words = |error: tch::TchError| told(&error);
     let (version, count) = shim::driver().map_err(words)?;
     let devices = (0..count)
         .map(|index| {

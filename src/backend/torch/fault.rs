@@ -41,16 +41,29 @@ pub(super) fn named<T>(op: &'static str, result: TchResult<T>) -> OpResult<T> {
         TchError::Torch(message) if is_out_of_memory(&message) => {
             OpError::OutOfMemory { op, bytes: bytes_asked(&message).unwrap_or(0) }
         }
-        TchError::Torch(message) => OpError::Backend { op, message: first_lines(&message) },
-        other => OpError::Backend { op, message: other.to_string() },
+        other => OpError::Backend { op, message: told(&other) },
     })
+}
+
+/// What an error says, without tch's and libtorch's additions.
+pub(super) fn told(error: &TchError) -> String {
+    match error {
+        TchError::Torch(message) => first_lines(message),
+        other => other.to_string(),
+    }
 }
 
 /// Whether libtorch says that memory could not be had: its CUDA allocator, its CPU allocator, or cuBLAS.
 fn is_out_of_memory(message: &str) -> bool {
-    ["out of memory", "can't allocate memory", "not enough memory", "CUBLAS_STATUS_ALLOC_FAILED"]
-        .iter()
-        .any(|words| message.contains(words))
+    let words = [
+        "out of memory",
+        "can't allocate memory",
+        "not enough memory",
+        "CUBLAS_STATUS_ALLOC_FAILED",
+        // What cuBLAS says where its own context finds no room.
+        "CUBLAS_STATUS_NOT_INITIALIZED when calling `cublasCreate",
+    ];
+    words.iter().any(|words| message.contains(words))
 }
 
 /// Bytes asked for, from "you tried to allocate 123 bytes" or "Tried to allocate 1.50 GiB".
@@ -91,6 +104,8 @@ mod tests {
         assert!(matches!(fault(cpu), OpError::OutOfMemory { bytes: 4096, .. }));
         let cublas = "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`";
         assert!(matches!(fault(cublas), OpError::OutOfMemory { bytes: 0, .. }));
+        let disguised = "CUDA error: CUBLAS_STATUS_NOT_INITIALIZED when calling `cublasCreate(handle)`";
+        assert!(matches!(fault(disguised), OpError::OutOfMemory { bytes: 0, .. }));
     }
 
     /// A call with a number among its arguments panics in tch.

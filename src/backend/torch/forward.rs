@@ -82,8 +82,7 @@ impl ForwardOps for TorchBackend {
 
     fn tokens(&self, ids: &[i32]) -> OpResult<Tokens> {
         self.run("tokens", || {
-            let on_device = self.upload(ids, &[ids.len() as i64], Kind::Int64)?;
-            Ok(Tokens { host: ids.to_vec(), ids: on_device, plan: OnceCell::new() })
+            Ok(Tokens { host: ids.to_vec(), ids: self.upload_ids(ids)?, plan: OnceCell::new() })
         })
     }
 

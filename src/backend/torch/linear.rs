@@ -2,7 +2,7 @@
 
 use tch::{Device, Kind, Tensor};
 
-use super::fault::TchResult;
+use super::fault::{TchResult, shape_error};
 
 /// `x w^T`.
 pub(super) fn linear(x: &Tensor, w: &Tensor) -> TchResult<Tensor> {
@@ -36,14 +36,15 @@ pub(super) fn float(x: &Tensor) -> TchResult<Tensor> {
     x.f_to_dtype(Kind::Float, true, false)
 }
 
-/// Whether the device adds bfloat16 products to float32 in one call, tried on a product whose value is known.
-pub(super) fn trial(device: Device) -> bool {
-    let attempt = || -> TchResult<bool> {
-        let mut sum = Tensor::f_ones([16, 16], (Kind::Float, device))?;
-        let a = Tensor::f_ones([16, 16], (Kind::BFloat16, device))?;
-        let _ = sum.f_addmm_dtype_out(&sum, &a, &a, Kind::Float)?;
-        let _ = sum.f_sub_(&Tensor::f_full([16, 16], 17.0, (Kind::Float, device))?)?;
-        Ok(sum.f_abs()?.f_max()?.f_double_value(&[])? == 0.0)
-    };
-    attempt().unwrap_or(false)
+/// Tries the call that adds bfloat16 products to float32, on a product whose value is known.
+///
+/// # Errors
+/// Why the device is without it.
+pub(super) fn trial(device: Device) -> TchResult<()> {
+    let mut sum = Tensor::f_ones([16, 16], (Kind::Float, device))?;
+    let a = Tensor::f_ones([16, 16], (Kind::BFloat16, device))?;
+    let _ = sum.f_addmm_dtype_out(&sum, &a, &a, Kind::Float)?;
+    let _ = sum.f_sub_(&Tensor::f_full([16, 16], 17.0, (Kind::Float, device))?)?;
+    let apart = sum.f_abs()?.f_max()?.f_double_value(&[])?;
+    if apart == 0.0 { Ok(()) } else { Err(shape_error(format!("a trial came out {apart} apart, of 17"))) }
 }

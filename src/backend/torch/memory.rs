@@ -3,8 +3,8 @@
 use crate::model::config::{GptConfig, ModelConfig};
 use crate::precision::Precision;
 
-use super::chunks;
 use super::device::TorchDevice;
+use super::{chunks, flash};
 
 /// Bytes that CUDA's context, cuBLAS and the allocator's rounding take beside tensors.
 const CUDA_OVERHEAD: u64 = 1 << 30;
@@ -128,13 +128,12 @@ impl<'a> Sizes<'a> {
         held + joined.max(self.scores())
     }
 
-    /// Bytes of a block of attention probabilities and their gradient. Flash attention, which bfloat16 takes on CUDA, has
-    /// none.
+    /// Bytes of a block of attention probabilities and their gradient. Flash attention, on CUDA in bfloat16, has none.
     fn scores(&self) -> u64 {
-        if self.bf16() && self.device != TorchDevice::Cpu {
+        let config = self.config;
+        if self.bf16() && self.device != TorchDevice::Cpu && flash::takes(config.head_dim()) {
             return 0;
         }
-        let config = self.config;
         let queries = chunks::QUERIES.min(config.sequence_len);
         let window = config.windows.last().copied().unwrap_or(config.sequence_len);
         let keys = config.sequence_len.min(window.saturating_add(queries));

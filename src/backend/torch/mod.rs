@@ -15,6 +15,7 @@
 mod chunks;
 pub mod device;
 pub mod facts;
+mod flash;
 pub mod memory;
 pub mod peak;
 

@@ -10,7 +10,7 @@ struct Peak {
 }
 
 /// Longer names first where one contains another.
-const PEAKS: [Peak; 26] = [
+const PEAKS: [Peak; 27] = [
     Peak { name: "GB300", bf16: Some(2500.0), f32: 80.0 },
     Peak { name: "B300", bf16: Some(2250.0), f32: 76.0 },
     Peak { name: "GB200", bf16: Some(2500.0), f32: 80.0 },
@@ -21,6 +21,7 @@ const PEAKS: [Peak; 26] = [
     Peak { name: "H100 NVL", bf16: Some(835.5), f32: 60.0 },
     Peak { name: "H100 PCIe", bf16: Some(756.0), f32: 51.2 },
     Peak { name: "H100", bf16: Some(989.5), f32: 66.9 },
+    Peak { name: "H800 PCIe", bf16: Some(756.0), f32: 51.2 },
     Peak { name: "H800", bf16: Some(989.5), f32: 66.9 },
     Peak { name: "A100", bf16: Some(312.0), f32: 19.5 },
     Peak { name: "A800", bf16: Some(312.0), f32: 19.5 },
@@ -39,8 +40,12 @@ const PEAKS: [Peak; 26] = [
     Peak { name: "T4", bf16: None, f32: 8.1 },
 ];
 
-/// Peak FLOP/s of the GPU of this name; none where the table has no such GPU or it lacks the precision.
+/// Peak FLOP/s of the GPU of this name; none where the table has no such GPU or it lacks the precision, and for a slice of
+/// one, whose name does not tell how large it is.
 pub fn peak_flops(name: &str, precision: Precision) -> Option<f64> {
+    if name.split_whitespace().any(|word| word == "MIG") {
+        return None;
+    }
     let known = |peak: &&Peak| {
         // `L4` shall not be found in `L40`, nor `T4` in `T400`.
         name.match_indices(peak.name).any(|(at, found)| {
@@ -74,6 +79,8 @@ mod tests {
         assert_eq!(bf16("NVIDIA L40"), Some(181.0));
         assert_eq!(bf16("NVIDIA A10"), Some(125.0));
         assert_eq!(bf16("NVIDIA A10G"), Some(70.0));
+        assert_eq!(bf16("NVIDIA H800 PCIe"), Some(756.0));
+        assert_eq!(bf16("NVIDIA H200 MIG 1g.18gb"), None);
         assert_eq!(bf16("NVIDIA T400"), None);
         assert_eq!(peak_flops("NVIDIA T400 4GB", Precision::F32), None);
         assert_eq!(bf16("Tesla T4"), None);

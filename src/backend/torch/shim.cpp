@@ -167,6 +167,7 @@ struct Driver {
   int (*init)(unsigned) = nullptr;
   int (*version)(int*) = nullptr;
   int (*count)(int*) = nullptr;
+  int (*get)(int*, int) = nullptr;
   int (*name)(char*, int, int) = nullptr;
   int (*memory)(size_t*, int) = nullptr;
   int (*attribute)(int*, int, int) = nullptr;
@@ -180,7 +181,7 @@ struct Driver {
       return entry != nullptr;
     };
     found = load(init, "cuInit") && load(version, "cuDriverGetVersion") && load(count, "cuDeviceGetCount") &&
-            load(name, "cuDeviceGetName") && load(memory, "cuDeviceTotalMem_v2") &&
+            load(get, "cuDeviceGet") && load(name, "cuDeviceGetName") && load(memory, "cuDeviceTotalMem_v2") &&
             load(attribute, "cuDeviceGetAttribute");
   }
 };
@@ -203,8 +204,15 @@ char* nanorun_start() {
   return guarded([] {
     std::call_once(once, [] {
       setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8", 1);
-      // Upstream's choice: the pool grows in place instead of falling to pieces.
-      setenv("PYTORCH_ALLOC_CONF", "expandable_segments:True", 0);
+      // Upstream's choice: the pool grows in place instead of falling to pieces. The older name counts where it is set.
+      if (getenv("PYTORCH_CUDA_ALLOC_CONF") == nullptr) {
+        setenv("PYTORCH_ALLOC_CONF", "expandable_segments:True", 0);
+      }
+      // These change bits, and the environment class does not tell of them.
+      for (const char* name : {"CUBLASLT_WORKSPACE_SIZE", "DISABLE_ADDMM_CUDA_LT", "TORCH_BLAS_PREFER_CUBLASLT",
+                               "PYTORCH_TUNABLEOP_ENABLED", "NVIDIA_TF32_OVERRIDE"}) {
+        unsetenv(name);
+      }
       setenv("MKL_CBWR", "AUTO", 0);
       static CountingAllocator allocator;
       c10::SetCPUAllocator(&allocator, 1);
@@ -307,6 +315,12 @@ char* nanorun_cuda_reset_peak(int device) {
   return guarded([=] { cuda_allocator()->resetPeakStats(static_cast<c10::DeviceIndex>(device)); });
 }
 
+// A copy in pinned memory, from which a device reads while the host goes on. The pool of such memory waits for the device
+// before it hands a block out again.
+char* nanorun_pin(const at::Tensor* x, at::Tensor** out) {
+  return guarded([=] { out[0] = new at::Tensor(x->pin_memory()); });
+}
+
 // Free and total memory of a CUDA device as the driver sees it.
 char* nanorun_cuda_memory(int device, uint64_t* free, uint64_t* total) {
   return guarded([=] {
@@ -332,6 +346,8 @@ char* nanorun_driver(int* version, int* count) {
     const auto& cuda = driver();
     TORCH_CHECK(cuda.found, "no NVIDIA driver (libcuda.so.1)");
     const int code = cuda.init(0);
+    constexpr int no_device = 100;
+    TORCH_CHECK(code != no_device, "the NVIDIA driver shows no device: none is there, or CUDA_VISIBLE_DEVICES hides it");
     TORCH_CHECK(code == 0, "the NVIDIA driver does not start (cuInit returned ", code, ")");
     TORCH_CHECK(cuda.version(version) == 0 && cuda.count(count) == 0, "the NVIDIA driver does not answer");
   });
@@ -343,11 +359,11 @@ char* nanorun_device(int device, char* name, int capacity, uint64_t* bytes, int*
     const auto& cuda = driver();
     constexpr int major_attribute = 75, minor_attribute = 76;
     size_t total = 0;
-    int major = 0, minor = 0;
-    const bool answered = cuda.found && cuda.name(name, capacity, device) == 0 &&
-                          cuda.memory(&total, device) == 0 &&
-                          cuda.attribute(&major, major_attribute, device) == 0 &&
-                          cuda.attribute(&minor, minor_attribute, device) == 0;
+    int handle = 0, major = 0, minor = 0;
+    const bool answered = cuda.found && cuda.get(&handle, device) == 0 && cuda.name(name, capacity, handle) == 0 &&
+                          cuda.memory(&total, handle) == 0 &&
+                          cuda.attribute(&major, major_attribute, handle) == 0 &&
+                          cuda.attribute(&minor, minor_attribute, handle) == 0;
     TORCH_CHECK(answered, "the NVIDIA driver does not answer about device ", device);
     *bytes = total;
     *capability = 10 * major + minor;

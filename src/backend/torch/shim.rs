@@ -39,6 +39,7 @@ unsafe extern "C" {
         bytes: *mut u64,
         capability: *mut c_int,
     ) -> *mut c_char;
+    fn nanorun_pin(x: *const C_tensor, out: *mut *mut C_tensor) -> *mut c_char;
     fn nanorun_flash_forward(
         q: *const C_tensor,
         k: *const C_tensor,
@@ -198,6 +199,15 @@ pub(super) fn device(device: usize) -> TchResult<(String, u64, u32)> {
     })?;
     let name = name.iter().take_while(|&&c| c != 0).map(|&c| char::from(c.cast_unsigned())).collect();
     Ok((name, bytes, u32::try_from(capability).unwrap_or(0)))
+}
+
+/// A copy in pinned memory, from which a CUDA device reads while the host goes on.
+pub(super) fn pin(x: &Tensor) -> TchResult<Tensor> {
+    let mut out = [std::ptr::null_mut()];
+    // SAFETY: the tensor lives through the call; `out` has room for the one it makes.
+    check(unsafe { nanorun_pin(x.as_ptr(), out.as_mut_ptr()) })?;
+    // SAFETY: a fresh tensor that nobody else owns.
+    Ok(unsafe { Tensor::from_ptr(out[0]) })
 }
 
 /// Output, logsumexp and what else the backward wants of a flash attention.

@@ -24,6 +24,23 @@ mod bf16 {
     crate::backend::conformance::conformance_tests!(cpu(Precision::Bf16), 1.2e-2);
 }
 
+/// The CPU has no flash attention; where CUDA lacks it, the same happens.
+#[test]
+fn a_failed_trial_is_told_and_the_slow_way_taken() {
+    let ops = cpu(Precision::Bf16);
+    let names = ("flash attention", "attention goes in blocks of scores");
+    let mut fallbacks = Vec::new();
+    assert_eq!(ops.tried(names, |_| Ok(()), &mut fallbacks), Ok(true));
+    assert_eq!(fallbacks, [""; 0]);
+    assert_eq!(ops.tried(names, super::flash::trial, &mut fallbacks), Ok(false));
+    let told = "attention goes in blocks of scores, which is slow: flash attention";
+    assert!(fallbacks.len() == 1 && fallbacks[0].starts_with(told), "{fallbacks:?}");
+    assert!(!fallbacks[0].contains("Exception raised"), "{fallbacks:?}");
+    let full = |_| Err(tch::TchError::Torch("CUDA out of memory. Tried to allocate 2.00 GiB.".to_owned()));
+    let error = ops.tried(names, full, &mut fallbacks).unwrap_err();
+    assert!(error.to_string().contains("out of memory"), "{error}");
+}
+
 #[test]
 fn a_bf16_run_keeps_master_weights_in_f32_and_tables_in_bf16() {
     let ops = cpu(Precision::Bf16);

@@ -9,6 +9,8 @@ use super::super::simd::{Level, level};
 pub(crate) const MR: usize = 12;
 /// Columns of a tile, and width of a panel of packed B.
 pub(crate) const NR: usize = 32;
+/// Columns of half a panel: a tile of no more costs half as much.
+pub(crate) const HALF: usize = NR / 2;
 /// Longest k of a call: a numerics constant, products over more are added up block by block.
 pub(crate) const KC: usize = 256;
 /// Distance between the rows of a block of A packed row by row. Not a multiple of 4096 bytes, so that rows do not
@@ -44,7 +46,8 @@ impl Rows {
 pub(crate) const ANY: usize = 0;
 
 /// `mr` x `nr` products of A (element (i, p) at `a[i * RS + p * KS]`) and a packed panel of B (element (p, j) at
-/// `b[p * 32 + j]`, all 32 columns readable), stored to C (element (i, j) at `c[i * ldc + j]`).
+/// `b[p * 32 + j]`, readable for all j below 16, or 32 where `nr` exceeds 16), stored to C (element (i, j) at
+/// `c[i * ldc + j]`).
 ///
 /// # Safety
 /// All those elements are in bounds, `1 <= mr <= 12`, `1 <= nr <= 32`, and nobody else touches those of C.
@@ -98,11 +101,11 @@ unsafe fn portable<const RS: usize, const KS: usize>(mr: usize, t: &Tile) {
     // SAFETY: the promises of `micro`.
     unsafe {
         for p in 0..t.k {
-            let b = std::slice::from_raw_parts(t.b.add(p * NR), NR);
+            let b = std::slice::from_raw_parts(t.b.add(p * NR), t.nr);
             for (i, row) in acc.iter_mut().enumerate().take(mr) {
                 let a = *t.a.add(i * t.distance::<RS>() + p * t.distance::<KS>());
-                for j in 0..NR {
-                    row[j] = a.mul_add(b[j], row[j]);
+                for (sum, b) in row.iter_mut().zip(b) {
+                    *sum = a.mul_add(*b, *sum);
                 }
             }
         }
@@ -127,21 +130,29 @@ mod x86 {
     #[allow(clippy::wildcard_imports)]
     use std::arch::x86_64::*;
 
-    use super::{NR, Store, Tile, write_row};
+    use super::{HALF, NR, Store, Tile, write_row};
 
+    /// Calls the kernel made for `mr` rows, whose other parameters `$rest` has.
     macro_rules! by_rows {
-        ($mr:expr, $kernel:ident, $rs:ident, $ks:ident, $tile:expr, [$($m:literal)*], $most:literal) => {
+        ($mr:expr, [$($m:literal)*] $most:literal, $kernel:ident $rest:tt, $tile:expr) => {
             match $mr {
-                $($m => $kernel::<$m, $rs, $ks>($tile),)*
-                _ => $kernel::<$most, $rs, $ks>($tile),
+                $($m => by_rows!(@ $kernel, $m, $rest, $tile),)*
+                _ => by_rows!(@ $kernel, $most, $rest, $tile),
             }
         };
+        (@ $kernel:ident, $m:literal, [$($rest:tt)*], $tile:expr) => { $kernel::<$m, $($rest)*>($tile) };
     }
 
     #[target_feature(enable = "avx512f")]
     pub(super) unsafe fn avx512_rows<const RS: usize, const KS: usize>(mr: usize, t: &Tile) {
         // SAFETY: the promises of `micro`.
-        unsafe { by_rows!(mr, avx512, RS, KS, t, [1 2 3 4 5 6 7 8 9 10 11], 12) }
+        unsafe {
+            if t.nr > HALF {
+                by_rows!(mr, [1 2 3 4 5 6 7 8 9 10 11] 12, avx512[2, RS, KS], t);
+            } else {
+                by_rows!(mr, [1 2 3 4 5 6 7 8 9 10 11] 12, avx512[1, RS, KS], t);
+            }
+        }
     }
 
     #[target_feature(enable = "avx2,fma")]
@@ -161,7 +172,7 @@ mod x86 {
                         c: t.c.add(done * t.ldc + col),
                         ..*t
                     };
-                    by_rows!(rows, avx2, RS, KS, &quarter, [1 2 3 4 5], 6);
+                    by_rows!(rows, [1 2 3 4 5] 6, avx2[RS, KS], &quarter);
                 }
                 col += 16;
             }
@@ -169,47 +180,46 @@ mod x86 {
         }
     }
 
+    /// `W` vectors of 16 columns.
     #[target_feature(enable = "avx512f")]
-    unsafe fn avx512<const M: usize, const RS: usize, const KS: usize>(t: &Tile) {
-        let mut lo = [_mm512_setzero_ps(); M];
-        let mut hi = [_mm512_setzero_ps(); M];
+    unsafe fn avx512<const M: usize, const W: usize, const RS: usize, const KS: usize>(t: &Tile) {
+        let mut sums = [[_mm512_setzero_ps(); W]; M];
         // SAFETY: the promises of `micro`; the masks keep stores inside `nr` columns.
         unsafe {
             let (rs, ks) = (t.distance::<RS>(), t.distance::<KS>());
             // Four rows are in reach of one pointer: base, index, twice the index, and three times.
             let (mut a, mut b) = ([t.a, t.a.wrapping_add(4 * rs), t.a.wrapping_add(8 * rs)], t.b);
             for _ in 0..t.k {
-                let b0 = _mm512_loadu_ps(b);
-                let b1 = _mm512_loadu_ps(b.add(16));
+                let columns: [__m512; W] = std::array::from_fn(|w| _mm512_loadu_ps(b.add(16 * w)));
                 for i in 0..M {
                     let x = _mm512_set1_ps(*a[i / 4].add(i % 4 * rs));
-                    lo[i] = _mm512_fmadd_ps(x, b0, lo[i]);
-                    hi[i] = _mm512_fmadd_ps(x, b1, hi[i]);
+                    for w in 0..W {
+                        sums[i][w] = _mm512_fmadd_ps(x, columns[w], sums[i][w]);
+                    }
                 }
                 a = a.map(|a| a.wrapping_add(ks));
                 b = b.add(NR);
             }
-            if t.nr == NR {
-                for i in 0..M {
-                    let c = t.c.add(i * t.ldc);
-                    if t.store == Store::Add {
-                        lo[i] = _mm512_add_ps(_mm512_loadu_ps(c), lo[i]);
-                        hi[i] = _mm512_add_ps(_mm512_loadu_ps(c.add(16)), hi[i]);
+            if t.nr == 16 * W {
+                for (i, row) in sums.into_iter().enumerate() {
+                    for (w, mut sum) in row.into_iter().enumerate() {
+                        let c = t.c.add(i * t.ldc + 16 * w);
+                        if t.store == Store::Add {
+                            sum = _mm512_add_ps(_mm512_loadu_ps(c), sum);
+                        }
+                        _mm512_storeu_ps(c, sum);
                     }
-                    _mm512_storeu_ps(c, lo[i]);
-                    _mm512_storeu_ps(c.add(16), hi[i]);
                 }
             } else {
                 let mask = (1_u32 << t.nr) - 1;
-                let (m0, m1) = (mask as u16, (mask >> 16) as u16);
-                for i in 0..M {
-                    let c = t.c.add(i * t.ldc);
-                    if t.store == Store::Add {
-                        lo[i] = _mm512_add_ps(_mm512_maskz_loadu_ps(m0, c), lo[i]);
-                        hi[i] = _mm512_add_ps(_mm512_maskz_loadu_ps(m1, c.wrapping_add(16)), hi[i]);
+                for (i, row) in sums.into_iter().enumerate() {
+                    for (w, mut sum) in row.into_iter().enumerate() {
+                        let (c, mask) = (t.c.wrapping_add(i * t.ldc + 16 * w), (mask >> (16 * w)) as u16);
+                        if t.store == Store::Add {
+                            sum = _mm512_add_ps(_mm512_maskz_loadu_ps(mask, c), sum);
+                        }
+                        _mm512_mask_storeu_ps(c, mask, sum);
                     }
-                    _mm512_mask_storeu_ps(c, m0, lo[i]);
-                    _mm512_mask_storeu_ps(c.wrapping_add(16), m1, hi[i]);
                 }
             }
         }

@@ -8,9 +8,8 @@ mod kernel;
 pub(super) mod pack;
 mod prefetch;
 
-pub(super) use kernel::{KC, MR, NR, ROW_STRIDE, Rows, Store, micro};
+pub(super) use kernel::{ANY, HALF, KC, MR, NR, ROW_STRIDE, Rows, Store, micro};
 
-use kernel::ANY;
 use prefetch::Ahead;
 
 use std::ops::Range;

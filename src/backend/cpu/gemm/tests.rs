@@ -82,7 +82,7 @@ fn every_instruction_set_has_the_definition_s_bits() {
     // `micro` takes the best level of this machine; the chain written out is the definition.
     let k = 100;
     let (a, b) = (values(1, MR * ROW_STRIDE), values(2, k * NR));
-    for (mr, nr) in [(12, 32), (7, 32), (1, 32), (12, 1), (5, 17), (12, 31)] {
+    for (mr, nr) in [(12, 32), (7, 32), (1, 32), (12, 1), (5, 17), (12, 31), (12, 16), (3, 15)] {
         let mut c = vec![0.5_f32; MR * NR];
         // SAFETY: all in bounds.
         unsafe {

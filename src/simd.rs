@@ -1,0 +1,84 @@
+//! Which vector instructions the machine has, and functions compiled for each.
+//!
+//! Choosing among them never changes a result: every variant performs the same IEEE operations, `mul_add` included,
+//! on every element in the same order; only how many elements go at once differs.
+
+use std::sync::OnceLock;
+
+/// Vector instructions, weakest first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Level {
+    /// Whatever the compiler's baseline has; exact fused multiply-adds in software where need be.
+    Portable,
+    /// AVX2 and FMA.
+    Avx2,
+    /// AVX-512 F, DQ, BW and VL.
+    Avx512,
+}
+
+/// What this machine has. `CPU_SIMD_LEVEL` = `portable` or `avx2` holds it down, to test that bits do not change.
+pub(crate) fn level() -> Level {
+    static LEVEL: OnceLock<Level> = OnceLock::new();
+    *LEVEL.get_or_init(|| {
+        let cap = match std::env::var("CPU_SIMD_LEVEL").as_deref() {
+            Ok("portable") => Level::Portable,
+            Ok("avx2") => Level::Avx2,
+            _ => Level::Avx512,
+        };
+        detect().min(cap)
+    })
+}
+
+#[cfg(target_arch = "x86_64")]
+fn detect() -> Level {
+    let avx2 = is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma");
+    let avx512 = is_x86_feature_detected!("avx512f")
+        && is_x86_feature_detected!("avx512dq")
+        && is_x86_feature_detected!("avx512bw")
+        && is_x86_feature_detected!("avx512vl");
+    match avx2 {
+        true if avx512 => Level::Avx512,
+        true => Level::Avx2,
+        false => Level::Portable,
+    }
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn detect() -> Level {
+    Level::Portable
+}
+
+/// Defines a function whose body is compiled for several instruction sets, and chosen at run time: AVX2 with FMA and the
+/// baseline, and with `wide` AVX-512 too, which pays where long rows go through `exp`, and costs elsewhere.
+macro_rules! simd_fn {
+    ($(#[$meta:meta])* wide $vis:vis fn $($rest:tt)*) => {
+        $crate::simd::simd_fn! { @ [$(#[$meta])*] true, $vis fn $($rest)* }
+    };
+    ($(#[$meta:meta])* $vis:vis fn $($rest:tt)*) => {
+        $crate::simd::simd_fn! { @ [$(#[$meta])*] false, $vis fn $($rest)* }
+    };
+    (@ [$($meta:tt)*] $wide:literal, $vis:vis fn $name:ident($($arg:ident: $ty:ty),* $(,)?) $(-> $ret:ty)? $body:block) => {
+        $($meta)*
+        $vis fn $name($($arg: $ty),*) $(-> $ret)? {
+            #[inline(always)]
+            fn body($($arg: $ty),*) $(-> $ret)? $body
+            #[cfg(target_arch = "x86_64")]
+            {
+                use $crate::simd::{Level, level};
+                #[target_feature(enable = "avx2,fma")]
+                fn avx2($($arg: $ty),*) $(-> $ret)? { body($($arg),*) }
+                #[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512vl,avx2,fma")]
+                fn avx512($($arg: $ty),*) $(-> $ret)? { body($($arg),*) }
+                match level() {
+                    // SAFETY: `level` found AVX-512 F, DQ, BW and VL.
+                    Level::Avx512 if $wide => return unsafe { avx512($($arg),*) },
+                    // SAFETY: `level` found AVX2 and FMA.
+                    Level::Avx512 | Level::Avx2 => return unsafe { avx2($($arg),*) },
+                    Level::Portable => {}
+                }
+            }
+            body($($arg),*)
+        }
+    };
+}
+pub(crate) use simd_fn;
