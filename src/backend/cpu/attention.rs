@@ -8,7 +8,7 @@
 use std::ops::Range;
 
 use super::backend::CpuBackend;
-use super::gemm::{ANY, HALF, MR, NR, ROW_STRIDE, Rows, Store, micro, pack};
+use super::gemm::{ANY, HALF, MR, NR, ROW_STRIDE, Rows, Store, micro, pack, rows_near};
 use super::pool::Buffer;
 use super::simd::{LANES, simd_fn, tree_sum};
 use super::tensor::{Tensor, check, check_shape};
@@ -152,9 +152,12 @@ impl Group {
         let d = self.head_dim;
         let width = d.next_multiple_of(NR);
         let scale = 1.0 / (d as f32).sqrt();
-        let (scores, rest) = scratch.split_at_mut(MR * ROW_STRIDE);
+        let (queries, rest) = scratch.split_at_mut(MR * ROW_STRIDE);
+        let (scores, rest) = rest.split_at_mut(MR * ROW_STRIDE);
         let sums = &mut rest[..MR * width];
         assert!(q.len() >= (self.rows - 1) * self.stride + d);
+        // SAFETY: as asserted.
+        let q = unsafe { rows_near(queries, q.as_ptr(), self.stride, self.rows, d) };
         sums.fill(0.0);
         let mut softmax = Softmax { max: [f32::NEG_INFINITY; LANES], total: [0.0; LANES] };
         let first = self.position.saturating_sub(self.window);
@@ -165,14 +168,14 @@ impl Group {
                 let (panel, lane) = (half_panels.start / NR, half_panels.start % NR);
                 let keys = &packed.keys[panel * NR * d + lane..(panel + 1) * NR * d];
                 let to = &mut scores[half_panels.start - chunk..];
-                // SAFETY: q has the rows, as asserted; the tile is inside `scores`: at most 12 rows, and columns of one
+                // SAFETY: q has the rows; the tile is inside `scores`: at most 12 rows, and columns of one
                 // panel below 256.
                 unsafe {
                     micro::<ANY, 1>(
                         self.rows,
                         half_panels.len(),
                         d,
-                        Rows { a: q.as_ptr(), stride: self.stride },
+                        q,
                         keys.as_ptr(),
                         to.as_mut_ptr(),
                         ROW_STRIDE,

@@ -3,9 +3,9 @@
 //! A task owns one sequence and key head. It walks over chunks of keys and, within them, over tiles of queries, so the
 //! gradients of its keys, values and queries are summed in one fixed order. Scores are recomputed from q and k.
 
-use super::attention::{AttentionSaved, check_attention};
+use super::attention::{AttentionSaved, check_attention, panels};
 use super::backend::CpuBackend;
-use super::gemm::{KC, MR, NR, ROW_STRIDE, Rows, Store, micro, pack};
+use super::gemm::{ANY, KC, MR, NR, ROW_STRIDE, Rows, Store, micro, pack, rows_near};
 use super::simd::{dot, simd_fn};
 use super::tensor::{Tensor, check_shape};
 use super::workers::Shared;
@@ -131,7 +131,7 @@ unsafe fn head_backward(
 
 /// Queries `start .. end` of head h against keys `low .. high`.
 struct Tile<'a> {
-    /// Rows of q and d_o for the micro-kernel's left side.
+    /// Room for rows of q and d_o for the micro-kernel's left side.
     q_rows: &'a mut [f32],
     do_rows: &'a mut [f32],
     /// Panels of them for its right side.
@@ -151,7 +151,7 @@ struct Tile<'a> {
 impl<'a> Tile<'a> {
     /// Scratch for one.
     fn len(width: usize) -> usize {
-        4 * QUERIES * ROW_STRIDE + 2 * QUERIES * width
+        2 * (MR + QUERIES) * ROW_STRIDE + 2 * QUERIES * width
     }
 
     fn new(
@@ -164,8 +164,8 @@ impl<'a> Tile<'a> {
         start: usize,
         end: usize,
     ) -> Self {
-        let (q_rows, rest) = scratch.split_at_mut(QUERIES * ROW_STRIDE);
-        let (do_rows, rest) = rest.split_at_mut(QUERIES * ROW_STRIDE);
+        let (q_rows, rest) = scratch.split_at_mut(MR * ROW_STRIDE);
+        let (do_rows, rest) = rest.split_at_mut(MR * ROW_STRIDE);
         let (weights, rest) = rest.split_at_mut(QUERIES * ROW_STRIDE);
         let (dscores, rest) = rest.split_at_mut(QUERIES * ROW_STRIDE);
         let (q_panels, do_panels) = rest.split_at_mut(QUERIES * width);
@@ -183,8 +183,6 @@ impl<'a> Tile<'a> {
         let rows = self.rows();
         // SAFETY: `rows` rows of this head, inside q and d_o.
         unsafe {
-            pack::rows(self.q_rows, q, cols, rows, d);
-            pack::rows(self.do_rows, d_o, cols, rows, d);
             pack::panels(self.q_panels, q, cols, d, rows);
             pack::panels(self.do_panels, d_o, cols, d, rows);
         }
@@ -197,32 +195,41 @@ impl<'a> Tile<'a> {
 
     /// Weights and gradients of scores; zero where masked, and for a panel on either side of what is seen.
     unsafe fn scores(&mut self, x: &Inputs<'_>, keys_t: &[f32], values_t: &[f32]) {
-        let (t, d, window) = (x.shape.sequence.len, x.shape.head_dim, x.shape.window);
+        let (t, d, window, cols) = (x.shape.sequence.len, x.shape.head_dim, x.shape.window, x.q.cols);
         let scale = 1.0 / (d as f32).sqrt();
         for i in (0..self.rows()).step_by(MR) {
             let rows = MR.min(self.rows() - i);
             let (first, end) = self.seen(self.start + i, rows, window);
             let (left, right) = ((first - self.low) / NR * NR, (end - self.low).next_multiple_of(NR));
-            for j in (left..right).step_by(NR) {
-                let tile = i * ROW_STRIDE + j;
+            let at = (self.b * t + self.start + i) * cols + self.h * d;
+            // SAFETY: `rows` rows of this head, inside q and d_o.
+            let (q, d_o) = unsafe {
+                (
+                    rows_near(self.q_rows, x.q.data[at..].as_ptr(), cols, rows, d),
+                    rows_near(self.do_rows, x.d_o.data[at..].as_ptr(), cols, rows, d),
+                )
+            };
+            for keys in panels(first - self.low, end - self.low) {
+                let tile = i * ROW_STRIDE + keys.start;
+                let panel = keys.start / NR * NR * d + keys.start % NR;
                 // SAFETY: tiles of `rows` x 32 inside the scratch, panels inside the packed chunk.
                 unsafe {
-                    micro::<ROW_STRIDE, 1>(
+                    micro::<ANY, 1>(
                         rows,
-                        NR,
+                        keys.len(),
                         d,
-                        Rows::at(self.q_rows.as_ptr().add(i * ROW_STRIDE)),
-                        keys_t[j * d..].as_ptr(),
+                        q,
+                        keys_t[panel..].as_ptr(),
                         self.weights.as_mut_ptr().add(tile),
                         ROW_STRIDE,
                         Store::Set,
                     );
-                    micro::<ROW_STRIDE, 1>(
+                    micro::<ANY, 1>(
                         rows,
-                        NR,
+                        keys.len(),
                         d,
-                        Rows::at(self.do_rows.as_ptr().add(i * ROW_STRIDE)),
-                        values_t[j * d..].as_ptr(),
+                        d_o,
+                        values_t[panel..].as_ptr(),
                         self.dscores.as_mut_ptr().add(tile),
                         ROW_STRIDE,
                         Store::Set,

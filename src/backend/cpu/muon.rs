@@ -242,7 +242,8 @@ fn polar(cpu: &CpuBackend, x: &mut Matrices, step: &MuonStep) -> OpResult<()> {
             gram.for_rows(cpu, |_, _, g| round(g));
         }
         mirror_all(cpu, &mut gram);
-        products(cpu, &mut square, Part::Upper, |i| (gram.get(i), gram.get(i).reversed_axes()))?;
+        // As it is symmetric, its rows are packed more cheaply than its columns would be.
+        products(cpu, &mut square, Part::Upper, |i| (gram.get(i), gram.get(i)))?;
         square.for_rows(cpu, |i, first, s| {
             let at = (i * n + first) * n;
             combine(s, &gram.data[at..at + s.len()], b, c, bf16);

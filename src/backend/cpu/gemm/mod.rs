@@ -156,6 +156,26 @@ fn run(workers: &Workers, jobs: &[Job<'_>], plan: &Plan, packed: Option<&[f32]>,
     });
 }
 
+/// Rows of A for [`micro`] with [`ANY`]: where they are, or in `scratch` where they would compete for the cache.
+///
+/// # Safety
+/// `a[i * stride + p]` is readable for i below `rows` and p below `k`, and stays so; `scratch` has room for
+/// `rows * ROW_STRIDE`.
+pub(super) unsafe fn rows_near(
+    scratch: &mut [f32],
+    a: *const f32,
+    stride: usize,
+    rows: usize,
+    k: usize,
+) -> Rows {
+    if !stride.is_multiple_of(CROWDED) {
+        return Rows { a, stride };
+    }
+    // SAFETY: the caller's promise.
+    unsafe { pack::rows(scratch, a, stride, rows, k) };
+    Rows { a: scratch.as_ptr(), stride: ROW_STRIDE }
+}
+
 /// How C is shared out. May depend on anything: no element's value does.
 struct Plan {
     row_tasks: usize,
@@ -283,7 +303,11 @@ unsafe fn tile(
                         continue;
                     }
                     let mr = MR.min(rows.len() - i);
-                    let c = job.c.ptr().add((rows.start + i) * n + cols.start + j);
+                    // Of a panel that the diagonal crosses late, the first half is wholly below.
+                    let below = part == Part::Upper && cols.start + j + HALF <= rows.start + i;
+                    let skip = if below { HALF } else { 0 };
+                    let (panel, nr) = (panel.add(skip), nr - skip);
+                    let c = job.c.ptr().add((rows.start + i) * n + cols.start + j + skip);
                     for row in 0..mr {
                         prefetch::near(c.wrapping_add(row * n), nr);
                     }
