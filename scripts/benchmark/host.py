@@ -41,6 +41,19 @@ def label(machine: dict[str, object], device: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", re.sub(r"\((r|tm)\)", "", words.lower())).strip("-")
 
 
+def without_paths(text: str, places: dict[Path, str]) -> str:
+    """The text with names for places of this machine and `~` for the home directory, if there is one."""
+    try:
+        places = places | {Path.home(): "~"}
+    except RuntimeError:
+        pass
+    for place, name in places.items():
+        # A service's HOME may be / or empty: that is no name to look for.
+        if str(place) not in ("/", "."):
+            text = text.replace(str(place), name)
+    return text
+
+
 def rustc() -> str:
     return _ask("rustc", "--version")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
 import subprocess
@@ -9,6 +10,7 @@ import sys
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Callable
 
 
 @dataclass
@@ -26,6 +28,18 @@ class Finished:
         return "\n".join(line for _, line in self.lines)
 
 
+def ends_with_parent(number: signal.Signals) -> Callable[[], object] | None:
+    """For `preexec_fn`: where the system can (Linux), the child gets this signal as soon as its parent is gone.
+
+    So that not even a SIGKILL leaves a training behind on the GPU that the next one is to be measured on.
+    """
+    if sys.platform != "linux":
+        return None
+    set_death_signal = 1
+    prctl = ctypes.CDLL(None).prctl
+    return lambda: prctl(set_death_signal, int(number))
+
+
 def run(command: list[str], *, cwd: Path, env: dict[str, str], errors: Path | None = None) -> Finished:
     """Run `command` to its end. stderr goes to the file `errors`, or among the lines without one.
 
@@ -35,7 +49,7 @@ def run(command: list[str], *, cwd: Path, env: dict[str, str], errors: Path | No
     start = time.monotonic()
     child = subprocess.Popen(
         command, cwd=cwd, env=env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=stderr,
-        start_new_session=True,
+        start_new_session=True, preexec_fn=ends_with_parent(signal.SIGKILL),
     )
     lines: list[tuple[float, str]] = []
     try:

@@ -9,11 +9,13 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import os
 import re
 import tempfile
 from pathlib import Path
+from unittest import mock
 
-from . import compare, process, table, upstream
+from . import compare, host, process, table, upstream
 from .manifest import Failure, Shape, read
 from .measure import Run
 from .nanorun import Nanorun
@@ -188,9 +190,23 @@ def recording(root: Path, place: Path) -> None:
     check(alone["reproducibility"]["verdict"] == "undecided", "one run shows reproducibility")
 
 
+def surroundings(root: Path, place: Path) -> None:
+    """What a machine that was only lent has otherwise: packages on PYTHONPATH, a checkout without git, no home."""
+    checkout = place / "good" / "nanochat"
+    with mock.patch.dict(os.environ, {"PYTHONPATH": "/carried", "NANORUN_SEED": "1"}):
+        kept = Upstream(checkout, place / "good" / "python", place, 1, True).environment(place)
+    check(kept.get("PYTHONPATH") == "/carried" and "NANORUN_SEED" not in kept, f"upstream's environment: {kept}")
+    refused(lambda: Upstream(checkout, place / "good" / "python", place, 1, False), "found no commit")
+    check(upstream.commit_of(root / "scripts") == "", "a directory in a repository passes for a checkout of its own")
+    for home in ("/", ""):
+        with mock.patch.dict(os.environ, {"HOME": home}):
+            check(host.without_paths("/a/b /r/c", {Path("/r"): "."}) == "/a/b ./c", f"HOME {home!r} is taken for a name")
+
+
 def main(root: Path) -> int:
     with tempfile.TemporaryDirectory(prefix="nanorun-benchmark-selftest-") as scratch:
         parsing(root, Path(scratch))
         recording(root, Path(scratch))
+        surroundings(root, Path(scratch))
     print("benchmark_upstream: self-test passed")
     return 0

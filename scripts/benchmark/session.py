@@ -257,12 +257,9 @@ class Session:
         """Without paths of the machine."""
         places = {
             self.options.scratch: "$SCRATCH", self.upstream.checkout: "$NANOCHAT", self.upstream.python: "$PYTHON",
-            self.upstream.python.parent.parent: "$PYTHON_HOME", self.options.root: ".", Path.home(): "~",
+            self.upstream.python.parent.parent: "$PYTHON_HOME", self.options.root: ".",
         }
-        for path, name in places.items():
-            if str(path) not in ("/", "."):
-                text = text.replace(str(path), name)
-        return text
+        return host.without_paths(text, places)
 
     def _log(self, name: str, text: str) -> None:
         (self.out / "logs" / name).write_text(self._clean(text), encoding="utf-8")

@@ -182,7 +182,7 @@ def machine(record: dict) -> str:
     where = facts.get("gpu") if record["device"] == "cuda" else f"{facts['cpu']}, {facts['cores']} cores"
     return (
         f"{where}, {record['threads']} threads, {facts.get('memory_gib', '?')} GiB, {facts['system']}; "
-        f"upstream {software['upstream']['commit'][:7]}, Python {software['python']['python']}, "
+        f"upstream {software['upstream']['commit'][:7] or '-'}, Python {software['python']['python']}, "
         f"torch {software['python']['torch']}; {ours.get('version', 'no nanorun')} "
         f"at {ours.get('commit', '')[:7] or '-'}{' with changes' if ours.get('modified') else ''}; {record['taken'][:10]}"
     )

@@ -44,8 +44,8 @@ class Upstream:
         self.checkout, self.python, self.scratch, self.threads = checkout, python, scratch, threads
         if not (checkout / "scripts" / "base_train.py").is_file():
             raise Failure(f"--nanochat {checkout}: no scripts/base_train.py there; give a checkout of karpathy/nanochat")
-        self.commit = git(checkout, "rev-parse", "HEAD")
-        self.modified = bool(git(checkout, "status", "--porcelain", "--untracked-files=no"))
+        self.commit = commit_of(checkout)
+        self.modified = bool(self.commit and git(checkout, "status", "--porcelain", "--untracked-files=no"))
         if not any_commit and (self.commit != COMMIT or self.modified):
             found = f"{self.commit[:7] or 'no commit'}{' with changes' if self.modified else ''}"
             raise Failure(
@@ -55,7 +55,12 @@ class Upstream:
         self.versions = versions(python)
 
     def environment(self, base: Path, **more: str) -> dict[str, str]:
-        keep = ("PATH", "HOME", "LANG", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES", "CC", "CXX", "TMPDIR")
+        # PYTHONPATH, for `versions` found packages there; what leads Triton to compiler and driver; and whether upstream
+        # may ask the network for flash attention 3.
+        keep = (
+            "PATH", "HOME", "LANG", "PYTHONPATH", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES", "CC", "CXX", "TMPDIR",
+            "CUDA_HOME", "TRITON_LIBCUDA_PATH", "TRITON_PTXAS_PATH", "HF_HUB_OFFLINE",
+        )
         environment = {key: os.environ[key] for key in keep if key in os.environ}
         threads = str(self.threads)
         return environment | {
@@ -188,6 +193,12 @@ def git(directory: Path, *arguments: str) -> str:
     except OSError:
         return ""
     return done.stdout.strip() if done.returncode == 0 else ""
+
+
+def commit_of(checkout: Path) -> str:
+    """The commit that a checkout is at; empty where it has no history, also if it lies within another repository."""
+    top = git(checkout, "rev-parse", "--show-toplevel")
+    return git(checkout, "rev-parse", "HEAD") if top and Path(top).resolve() == checkout.resolve() else ""
 
 
 def tail(text: str) -> str:
