@@ -11,7 +11,7 @@ from pathlib import Path
 from . import process
 from .manifest import Failure, Shape
 from .measure import Run
-from .upstream import git, tail
+from .upstream import commit_of, git, tail
 
 
 class Nanorun:
@@ -27,7 +27,7 @@ class Nanorun:
         self.version = done.text.strip()
         self.sha256 = hashlib.sha256(binary.read_bytes()).hexdigest()
         # What the binary was built from, as far as the working tree tells.
-        self.commit = git(root, "rev-parse", "HEAD")
+        self.commit = commit_of(root)
         self.modified = bool(git(root, "status", "--porcelain", "--untracked-files=no", "--", "src", "Cargo.lock"))
 
     def _command(self, verb: str, shape: Shape, tokenizer: Path | None, device: str, results: Path) -> list[str]:

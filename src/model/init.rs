@@ -3,32 +3,74 @@
 use super::param::{Init, ParamSpec};
 use crate::rng::TorchGenerator;
 
-/// The values of every parameter, in the order of `specs`, from one torch generator seeded with `seed`, which the
-/// parameters use in their draw order. Constants consume no draws.
-pub fn initial_values(specs: &[ParamSpec], seed: u64) -> Vec<Vec<f32>> {
-    let mut generator = TorchGenerator::new(seed);
-    let mut in_draw_order: Vec<usize> = (0..specs.len()).collect();
-    in_draw_order.sort_by_key(|&index| specs[index].draw_order);
+/// Where the parameters of a model begin.
+#[derive(Debug, Clone, PartialEq)]
+pub enum InitialValues {
+    /// Drawn as each parameter's spec says, from torch's generator with this seed.
+    Drawn {
+        /// As for `torch.manual_seed`.
+        seed: u64,
+    },
+    /// A vector a parameter, in the order of the specs.
+    Given(Vec<Vec<f32>>),
+}
 
-    let mut values = vec![Vec::new(); specs.len()];
-    for index in in_draw_order {
-        let spec = &specs[index];
-        values[index] = match &spec.init {
-            Init::Values(given) => given.clone(),
-            Init::Constant(value) => vec![*value; spec.numel()],
-            Init::Normal { std } => {
-                let mut drawn = vec![0.0; spec.numel()];
-                generator.normal(&mut drawn, *std);
-                drawn
-            }
-            Init::Uniform { low, high } => {
-                let mut drawn = vec![0.0; spec.numel()];
-                generator.uniform(&mut drawn, *low, *high);
-                drawn
+impl InitialValues {
+    /// Calls `set` with the index and the values of every parameter, each once: drawn ones in their draw order, and one
+    /// at a time, so that a model's weights are never in memory twice. Constants consume no draws.
+    ///
+    /// # Errors
+    /// Those of `set`.
+    pub fn for_each<E>(
+        &self,
+        specs: &[ParamSpec],
+        mut set: impl FnMut(usize, &[f32]) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let seed = match self {
+            Self::Drawn { seed } => *seed,
+            Self::Given(values) => {
+                return values.iter().enumerate().try_for_each(|(index, values)| set(index, values));
             }
         };
+        let mut generator = TorchGenerator::new(seed);
+        let mut in_draw_order: Vec<usize> = (0..specs.len()).collect();
+        in_draw_order.sort_by_key(|&index| specs[index].draw_order);
+
+        // One buffer for all: memory is slow to come from the system.
+        let mut buffer = vec![0.0; specs.iter().map(ParamSpec::numel).max().unwrap_or(0)];
+        for index in in_draw_order {
+            let spec = &specs[index];
+            let drawn = &mut buffer[..spec.numel()];
+            match &spec.init {
+                Init::Values(given) => {
+                    set(index, given)?;
+                    continue;
+                }
+                Init::Constant(value) => drawn.fill(*value),
+                Init::Normal { std } => generator.normal(drawn, *std),
+                Init::Uniform { low, high } => generator.uniform(drawn, *low, *high),
+            }
+            set(index, drawn)?;
+        }
+        Ok(())
     }
-    values
+
+    /// All of them, in the order of `specs`.
+    pub fn all(&self, specs: &[ParamSpec]) -> Vec<Vec<f32>> {
+        let mut all = vec![Vec::new(); specs.len()];
+        let Ok(()) = self.for_each::<std::convert::Infallible>(specs, |index, values| {
+            if let Some(slot) = all.get_mut(index) {
+                *slot = values.to_vec();
+            }
+            Ok(())
+        });
+        all
+    }
+}
+
+/// The values of every parameter, in the order of `specs`, drawn with a seed.
+pub fn initial_values(specs: &[ParamSpec], seed: u64) -> Vec<Vec<f32>> {
+    InitialValues::Drawn { seed }.all(specs)
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 use super::{ParityConfig, ParitySubject};
 use crate::error::{Error, Result};
 use crate::model::config::ModelConfig;
+use crate::model::init::InitialValues;
 use crate::ops::SequenceShape;
 use crate::optim::config::StepValues;
 use crate::plan::run_config::{BackendChoice, BackendKind};
@@ -40,7 +41,7 @@ fn make(
     let model = ModelConfig::Gpt(config.model.clone());
     engine_from(&model, &config.optimizer, backend, threads, |specs| {
         let zeros = || specs.iter().map(|spec| vec![0.0; spec.numel()]).collect();
-        Ok(values.map_or_else(zeros, <[_]>::to_vec))
+        Ok(InitialValues::Given(values.map_or_else(zeros, <[_]>::to_vec)))
     })
 }
 

@@ -44,11 +44,16 @@ fn draws_equal_torch_bit_for_bit() {
 
 /// Enough values for several tasks: who makes a block does not show.
 #[test]
-fn normals_do_not_depend_on_threads() {
+fn draws_do_not_depend_on_threads() {
     let draw = |threads| {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-        let mut values = vec![0.0; 3 * BLOCKS_PER_TASK * BLOCK + 5];
-        pool.install(|| TorchGenerator::new(42).normal(&mut values, 1.0));
+        let mut values = [(); 2].map(|()| vec![0.0; 3 * BLOCKS_PER_TASK * BLOCK + 5]);
+        let [normal, uniform] = &mut values;
+        pool.install(|| {
+            let mut generator = TorchGenerator::new(42);
+            generator.normal(normal, 1.0);
+            generator.uniform(uniform, -2.0, 3.0);
+        });
         values
     };
     assert_eq!(draw(1), draw(3));

@@ -101,12 +101,12 @@ pub fn search(plan: &Plan, threads: usize) -> Result<usize> {
             }
         }
         Ok(true)
-    })?;
+    });
     // The last trial may have failed, and its memory is in the pool still.
     for config in configs {
         release(config);
     }
-    found.ok_or_else(|| last.unwrap_or_else(|| Error::internal("no device batch size was tried")))
+    found?.ok_or_else(|| last.unwrap_or_else(|| Error::internal("no device batch size was tried")))
 }
 
 /// Rows of an optimizer step.

@@ -9,7 +9,7 @@ use crate::hash::Digest;
 use crate::model::bigram::Bigram;
 use crate::model::config::ModelConfig;
 use crate::model::gpt::Gpt;
-use crate::model::init::initial_values;
+use crate::model::init::InitialValues;
 use crate::model::microgpt::Microgpt;
 use crate::model::network::Network;
 use crate::model::param::ParamSpec;
@@ -46,7 +46,7 @@ pub fn check_initial_weights(config: &RunConfig) -> Result<()> {
     .map(drop)
 }
 
-/// Makes an engine whose weights start at what `values` gives for the model's parameters, a vector each.
+/// Makes an engine whose weights start at what `values` says for the model's parameters.
 ///
 /// # Errors
 /// A backend or device that is not there; memory that cannot be had; values that do not fit.
@@ -55,7 +55,7 @@ pub fn engine_from(
     optimizer: &OptimizerConfig,
     backend: &BackendChoice,
     threads: usize,
-    values: impl FnOnce(&[ParamSpec]) -> Result<Vec<Vec<f32>>>,
+    values: impl FnOnce(&[ParamSpec]) -> Result<InitialValues>,
 ) -> Result<Box<dyn Engine>> {
     match model {
         ModelConfig::Gpt(model) => on_backend(Gpt::new(model.clone())?, optimizer, backend, threads, values),
@@ -94,7 +94,7 @@ fn on_backend<M: Network + 'static>(
     optimizer: &OptimizerConfig,
     backend: &BackendChoice,
     threads: usize,
-    values: impl FnOnce(&[ParamSpec]) -> Result<Vec<Vec<f32>>>,
+    values: impl FnOnce(&[ParamSpec]) -> Result<InitialValues>,
 ) -> Result<Box<dyn Engine>> {
     let values = values(network.specs())?;
     match backend.kind {
@@ -102,7 +102,10 @@ fn on_backend<M: Network + 'static>(
             let ops = CpuBackend::new(threads).map_err(op_error)?;
             Ok(Box::new(OpsEngine::new(network, ops, optimizer, &values)?))
         }
-        BackendKind::Scalar => Ok(Box::new(ScalarEngine::new(network, optimizer, &values)?)),
+        BackendKind::Scalar => {
+            let all = values.all(network.specs());
+            Ok(Box::new(ScalarEngine::new(network, optimizer, &all)?))
+        }
         #[cfg(feature = "tch")]
         BackendKind::Tch => {
             let ops = torch(backend, threads)?;
@@ -123,9 +126,9 @@ pub fn torch(backend: &BackendChoice, threads: usize) -> Result<crate::backend::
     Ok(crate::backend::torch::TorchBackend::new(device, backend.precision, threads)?)
 }
 
-fn values(specs: &[ParamSpec], config: &RunConfig) -> Result<Vec<Vec<f32>>> {
+fn values(specs: &[ParamSpec], config: &RunConfig) -> Result<InitialValues> {
     match &config.init {
-        InitSource::Torch => Ok(initial_values(specs, config.seed)),
+        InitSource::Torch => Ok(InitialValues::Drawn { seed: config.seed }),
         InitSource::File { path, sha256 } => {
             let path = Path::new(path);
             let bytes = Files::new().read(path)?;
@@ -152,7 +155,7 @@ fn values(specs: &[ParamSpec], config: &RunConfig) -> Result<Vec<Vec<f32>>> {
             };
             let tensors = found.into_iter().map(single).collect::<Result<Vec<_>>>()?;
             let ordered = in_order(specs, &tensors).map_err(|error| error.file(path))?;
-            Ok(ordered.into_iter().map(|tensor| tensor.values.to_vec()).collect())
+            Ok(InitialValues::Given(ordered.into_iter().map(|tensor| tensor.values.to_vec()).collect()))
         }
     }
 }

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 
 use crate::error::{Error, Result};
+use crate::model::init::InitialValues;
 use crate::model::network::Network;
 use crate::model::param::{ParamSpec, Params};
 use crate::ops::{Backend, Hardware, Losses, OpError, OpResult};
@@ -24,37 +25,36 @@ pub struct OpsEngine<M: Network, B: Backend> {
     rows: usize,
 }
 
+/// Every parameter on the backend, as they come.
+fn weights<B: Backend>(ops: &B, specs: &[ParamSpec], values: &InitialValues) -> Result<Params<B::Weight>> {
+    let unfit = || Error::internal("initial values do not fit the network's parameters");
+    let mut weights: Vec<Option<B::Weight>> = specs.iter().map(|_| None).collect();
+    values.for_each(specs, |index, values| {
+        let spec = specs.get(index).filter(|spec| spec.numel() == values.len()).ok_or_else(unfit)?;
+        weights[index] = Some(weight(ops, spec, values).map_err(op_error)?);
+        Ok::<(), Error>(())
+    })?;
+    Ok(Params(weights.into_iter().collect::<Option<Vec<_>>>().ok_or_else(unfit)?))
+}
+
 /// A parameter as its group is used.
 fn weight<B: Backend>(ops: &B, spec: &ParamSpec, values: &[f32]) -> OpResult<B::Weight> {
     if spec.group.is_table() { ops.table(&spec.shape, values) } else { ops.weight(&spec.shape, values) }
 }
 
 impl<M: Network, B: Backend> OpsEngine<M, B> {
-    /// An engine whose weights start at `values`, one vector a parameter.
+    /// An engine whose weights start at `values`.
     ///
     /// # Errors
     /// Memory that cannot be had; values that do not fit the network's parameters.
-    pub fn new(network: M, ops: B, optimizer: &OptimizerConfig, values: &[Vec<f32>]) -> Result<Self> {
+    pub fn new(network: M, ops: B, optimizer: &OptimizerConfig, values: &InitialValues) -> Result<Self> {
         let specs = network.specs();
-        if values.len() != specs.len() || specs.iter().zip(values).any(|(s, v)| s.numel() != v.len()) {
-            return Err(Error::internal("initial values do not fit the network's parameters"));
-        }
-        let weights = specs.iter().zip(values).map(|(spec, values)| weight(&ops, spec, values));
-        let weights = weights.collect::<OpResult<_>>().map_err(op_error)?;
+        let weights = weights(&ops, specs, values)?;
         let grads =
             specs.iter().map(|spec| ops.grad(&spec.shape)).collect::<OpResult<_>>().map_err(op_error)?;
         let optimizer = Optimizer::new(&ops, specs, optimizer)?;
         let tables = network.tables(&ops, network.sequence_len()).map_err(op_error)?;
-        Ok(Self {
-            network,
-            tables,
-            weights: Params(weights),
-            grads: Params(grads),
-            optimizer,
-            cache: None,
-            rows: 0,
-            ops,
-        })
+        Ok(Self { network, tables, weights, grads: Params(grads), optimizer, cache: None, rows: 0, ops })
     }
 
     fn named<'a>(

@@ -6,6 +6,7 @@ use nanorun::data::Cache;
 use nanorun::generate::SplitMix64;
 use nanorun::manifest::{Manifest, Options};
 use nanorun::model::config::ModelConfig;
+use nanorun::model::init::InitialValues;
 use nanorun::model::param::{ParamGroup, ParamSpec};
 use nanorun::ops::SequenceShape;
 use nanorun::plan::plan;
@@ -33,7 +34,8 @@ pub(crate) fn config(manifest: &str) -> RunConfig {
 /// An engine on a backend, in float32 where it chooses, with these initial weights.
 pub(crate) fn engine(config: &RunConfig, kind: BackendKind, values: &[Vec<f32>]) -> Box<dyn Engine> {
     let backend = BackendChoice { kind, device: "cpu".to_owned(), precision: Precision::F32 };
-    engine_from(&config.model, &config.optimizer, &backend, 2, |_| Ok(values.to_vec())).unwrap()
+    engine_from(&config.model, &config.optimizer, &backend, 2, |_| Ok(InitialValues::Given(values.to_vec())))
+        .unwrap()
 }
 
 /// The parameters of a model.

@@ -11,7 +11,7 @@ use nanorun::files::Files;
 use nanorun::model::bigram::Bigram;
 use nanorun::model::config::ModelConfig;
 use nanorun::model::gpt::Gpt;
-use nanorun::model::init::initial_values;
+use nanorun::model::init::InitialValues;
 use nanorun::model::microgpt::Microgpt;
 use nanorun::model::network::Network;
 use nanorun::model::param::{ParamSpec, Params};
@@ -135,10 +135,13 @@ fn engine(config: &RunConfig, kind: BackendKind, leaks: bool) -> Box<dyn Engine>
 }
 
 fn on<M: Network + 'static>(model: M, config: &RunConfig, kind: BackendKind, leaks: bool) -> Box<dyn Engine> {
-    let (values, optimizer) = (initial_values(model.specs(), config.seed), &config.optimizer);
+    let (values, optimizer) = (InitialValues::Drawn { seed: config.seed }, &config.optimizer);
     let model = Leaky { model, leaks };
     match kind {
-        BackendKind::Scalar => Box::new(ScalarEngine::new(model, optimizer, &values).unwrap()),
+        BackendKind::Scalar => {
+            let all = values.all(model.specs());
+            Box::new(ScalarEngine::new(model, optimizer, &all).unwrap())
+        }
         BackendKind::Cpu => {
             let ops = nanorun::backend::cpu::CpuBackend::new(2).unwrap();
             Box::new(OpsEngine::new(model, ops, optimizer, &values).unwrap())

@@ -5,6 +5,7 @@ use std::path::Path;
 use nanorun::error::Result;
 use nanorun::model::bigram::Bigram;
 use nanorun::model::config::{BigramConfig, MicrogptConfig, ModelConfig};
+use nanorun::model::init::InitialValues;
 use nanorun::model::microgpt::Microgpt;
 use nanorun::model::network::Network;
 use nanorun::model::param::ParamGroup;
@@ -144,7 +145,10 @@ fn subject(
         }
         _ => {
             let backend = BackendChoice { kind, device: "cpu".to_owned(), precision: Precision::F32 };
-            Box::new(engine_from(model, optimizer, &backend, 2, |_| Ok(initial.to_vec())).unwrap())
+            Box::new(
+                engine_from(model, optimizer, &backend, 2, |_| Ok(InitialValues::Given(initial.to_vec())))
+                    .unwrap(),
+            )
         }
     }
 }

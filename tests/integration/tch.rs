@@ -40,6 +40,32 @@ fn a_binary_without_the_backend_says_how_to_get_it() {
     assert!(ended.stderr.contains("--features tch"), "{}", ended.stderr);
 }
 
+/// What a build would be given is looked at before anything is built or downloaded.
+#[test]
+fn an_unusable_libtorch_is_refused_with_what_to_do() {
+    let place = Place::with(TINY);
+    let torch = place.path("torch");
+    let refused = |expected: &[&str]| {
+        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/setup_libtorch");
+        let output = std::process::Command::new(script).env("LIBTORCH", &torch).output().unwrap();
+        let [out, err] = [output.stdout, output.stderr].map(|words| String::from_utf8(words).unwrap());
+        assert_eq!(output.status.code(), Some(3), "{err}");
+        // `eval "$(scripts/setup_libtorch)" && cargo build` must not go on to build.
+        assert!(out.starts_with("false #"), "{out}");
+        for part in expected.iter().chain(&[torch.to_str().unwrap(), "unset LIBTORCH"]) {
+            assert!(err.contains(part), "{part}: {err}");
+        }
+    };
+    refused(&["has no libtorch with headers"]);
+    for file in ["include/ATen/Context.h", "lib/libtorch_cpu.so"] {
+        std::fs::create_dir_all(torch.join(file).parent().unwrap()).unwrap();
+        std::fs::write(torch.join(file), "").unwrap();
+    }
+    refused(&["libtorch of unknown version, not 2.11.0"]);
+    std::fs::write(torch.join("version.py"), "__version__ = '2.9.1+cu128'\n").unwrap();
+    refused(&["libtorch 2.9.1+cu128, not 2.11.0"]);
+}
+
 #[cfg(feature = "tch")]
 mod built {
     use super::*;

@@ -1,9 +1,9 @@
 //! Causal attention within a window, with an online softmax (FlashAttention, arXiv 2205.14135).
 //!
 //! Twelve queries at a time meet the keys they see in chunks of [`CHUNK`] positions; what lies outside the window is
-//! skipped to the half panel (16 keys) for scores and to the key for sums of values. Key j always falls into the same chunk
-//! and the same lane of each sum, and masked keys add exact zeros, so a query's result depends neither on how queries
-//! are grouped nor on whether keys come from a cache.
+//! skipped to the half panel (16 keys) for scores and to the key for sums of values. Key j always falls into the same
+//! chunk and the same lane of each sum, and masked keys add exact zeros, so a query's result depends neither on how
+//! queries are grouped nor on whether keys come from a cache.
 
 use std::ops::Range;
 
@@ -168,8 +168,7 @@ impl Group {
                 let (panel, lane) = (half_panels.start / NR, half_panels.start % NR);
                 let keys = &packed.keys[panel * NR * d + lane..(panel + 1) * NR * d];
                 let to = &mut scores[half_panels.start - chunk..];
-                // SAFETY: q has the rows; the tile is inside `scores`: at most 12 rows, and columns of one
-                // panel below 256.
+                // SAFETY: q has the rows; the tile is inside `scores`: at most 12 rows, and columns below 256.
                 unsafe {
                     micro::<ANY, 1>(
                         self.rows,
@@ -228,7 +227,7 @@ struct Softmax {
 const _: () = assert!(MR <= LANES);
 
 /// Within a chunk, what one query sees, and the whole vectors that hold it.
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Copy)]
 struct Visible {
     start: usize,
     end: usize,
@@ -307,6 +306,7 @@ fn larger(x: f32, y: f32) -> f32 {
     if x > y { x } else { y }
 }
 
+/// Lane i has the largest of the elements i mod 16.
 #[inline(always)]
 fn lane_maxima(row: &[f32]) -> [f32; LANES] {
     let mut lanes = [f32::NEG_INFINITY; LANES];

@@ -3,7 +3,7 @@
 //! A task owns one sequence and key head. It walks over chunks of keys and, within them, over tiles of queries, so the
 //! gradients of its keys, values and queries are summed in one fixed order. Scores are recomputed from q and k.
 
-use super::attention::{AttentionSaved, check_attention, panels};
+use super::attention::{AttentionSaved, MAX_HEAD_DIM, check_attention, panels};
 use super::backend::CpuBackend;
 use super::gemm::{ANY, KC, MR, NR, ROW_STRIDE, Rows, Store, micro, pack, rows_near};
 use super::simd::{dot, simd_fn};
@@ -16,6 +16,9 @@ use crate::ops::{AttentionShape, OpResult};
 const KEYS: usize = KC;
 /// Queries of a tile: a numerics constant.
 const QUERIES: usize = 8 * MR;
+
+// A chunk's keys twice and its values once, and a tile.
+const _: () = assert!(3 * KEYS * MAX_HEAD_DIM + Tile::len(MAX_HEAD_DIM) <= super::workers::SCRATCH_LEN);
 
 pub(super) fn backward(
     cpu: &CpuBackend,
@@ -150,7 +153,7 @@ struct Tile<'a> {
 
 impl<'a> Tile<'a> {
     /// Scratch for one.
-    fn len(width: usize) -> usize {
+    const fn len(width: usize) -> usize {
         2 * (MR + QUERIES) * ROW_STRIDE + 2 * QUERIES * width
     }
 
@@ -193,7 +196,8 @@ impl<'a> Tile<'a> {
         (query.saturating_sub(window).max(self.low), (query + rows).min(self.high))
     }
 
-    /// Weights and gradients of scores; zero where masked, and for a panel on either side of what is seen.
+    /// Weights and gradients of scores; zero where masked, where half a panel was not computed, and for a panel on either
+    /// side of what is seen.
     unsafe fn scores(&mut self, x: &Inputs<'_>, keys_t: &[f32], values_t: &[f32]) {
         let (t, d, window, cols) = (x.shape.sequence.len, x.shape.head_dim, x.shape.window, x.q.cols);
         let scale = 1.0 / (d as f32).sqrt();
@@ -212,7 +216,7 @@ impl<'a> Tile<'a> {
             for keys in panels(first - self.low, end - self.low) {
                 let tile = i * ROW_STRIDE + keys.start;
                 let panel = keys.start / NR * NR * d + keys.start % NR;
-                // SAFETY: tiles of `rows` x 32 inside the scratch, panels inside the packed chunk.
+                // SAFETY: tiles inside the scratch, whole or half panels inside the packed chunk.
                 unsafe {
                     micro::<ANY, 1>(
                         rows,

@@ -73,11 +73,7 @@ struct Shelves {
 impl Pool {
     /// A buffer of `len` floats; whatever was in it before is still there.
     pub(super) fn take(&self, op: &'static str, len: usize) -> OpResult<Buffer> {
-        let lines = len.div_ceil(LINE);
-        let mut free = self.0.free.lock().unwrap_or_else(PoisonError::into_inner);
-        let reused = free.get_mut(&lines).and_then(Vec::pop);
-        drop(free);
-        self.buffer(op, len, reused)
+        Ok(self.buffer(op, len, self.waiting(len))?.0)
     }
 
     /// A buffer for less than an op: the smallest of those waiting that is large enough, whatever it was made for. As it
@@ -87,26 +83,39 @@ impl Pool {
         let mut free = self.0.free.lock().unwrap_or_else(PoisonError::into_inner);
         let reused = free.range_mut(lines..).find_map(|(_, shelf)| shelf.pop());
         drop(free);
-        self.buffer(op, len, reused)
+        Ok(self.buffer(op, len, reused)?.0)
     }
 
-    fn buffer(&self, op: &'static str, len: usize, reused: Option<Memory>) -> OpResult<Buffer> {
+    /// A buffer of zeros; `fill` sets those of memory that was used before. What comes from the system is zeros, and first
+    /// touched by whoever first writes there.
+    pub(super) fn zeroed(
+        &self,
+        op: &'static str,
+        len: usize,
+        fill: impl FnOnce(&mut [f32]),
+    ) -> OpResult<Buffer> {
+        let reused = self.waiting(len);
+        let (mut buffer, fresh) = self.buffer(op, len, reused)?;
+        if !fresh {
+            fill(&mut buffer);
+        }
+        Ok(buffer)
+    }
+
+    /// Returned memory of this length.
+    fn waiting(&self, len: usize) -> Option<Memory> {
+        let mut free = self.0.free.lock().unwrap_or_else(PoisonError::into_inner);
+        free.get_mut(&len.div_ceil(LINE)).and_then(Vec::pop)
+    }
+
+    /// A buffer of memory that waited or, without, of new memory; and whether it is new.
+    fn buffer(&self, op: &'static str, len: usize, reused: Option<Memory>) -> OpResult<(Buffer, bool)> {
         let fresh = reused.is_none();
         let memory = match reused {
             Some(memory) => memory,
             None => self.allocate(op, len.div_ceil(LINE))?,
         };
-        Ok(Buffer { memory, len, fresh, shelves: Some(Arc::clone(&self.0)) })
-    }
-
-    /// A buffer of zeros.
-    pub(super) fn zeroed(&self, op: &'static str, len: usize) -> OpResult<Buffer> {
-        let mut buffer = self.take(op, len)?;
-        // Whoever writes fresh memory first shall touch it first.
-        if !buffer.fresh {
-            buffer.fill(0.0);
-        }
-        Ok(buffer)
+        Ok((Buffer { memory, len, shelves: Some(Arc::clone(&self.0)) }, fresh))
     }
 
     /// How often memory was asked of the system.
@@ -148,8 +157,6 @@ impl Pool {
 pub(super) struct Buffer {
     memory: Memory,
     len: usize,
-    /// Straight from the system, so zeros until somebody writes.
-    fresh: bool,
     shelves: Option<Arc<Shelves>>,
 }
 
@@ -213,11 +220,35 @@ mod tests {
         drop(first);
         let second = pool.take("test", 110).unwrap();
         assert_eq!((second.as_ptr(), second.len(), pool.allocations()), (address, 110, 1));
-        let third = pool.zeroed("test", 112).unwrap();
+        let third = pool.zeroed("test", 112, |_| unreachable!("new memory is zeros")).unwrap();
         assert_eq!((third.iter().sum::<f32>(), pool.allocations(), pool.bytes()), (0.0, 2, 896));
         drop((second, third));
         pool.trim();
         assert_eq!(pool.bytes(), 0);
+    }
+
+    #[test]
+    fn used_memory_is_zeroed_again() {
+        let pool = Pool::default();
+        let mut first = pool.take("test", 100).unwrap();
+        let address = first.as_ptr();
+        first.fill(7.0);
+        drop(first);
+        let second = pool.zeroed("test", 100, |values| values.fill(0.0)).unwrap();
+        assert_eq!((second.as_ptr(), second.iter().sum::<f32>()), (address, 0.0));
+    }
+
+    #[test]
+    fn every_buffer_begins_at_a_line_and_is_as_long_as_asked() {
+        let pool = Pool::default();
+        for len in (1..=300).chain([1 << 20, (1 << 20) + 1]) {
+            let mut buffer = pool.zeroed("test", len, |values| values.fill(0.0)).unwrap();
+            assert_eq!((buffer.as_ptr() as usize % 64, buffer.len()), (0, len));
+            assert!(buffer.iter().all(|value| *value == 0.0), "{len}");
+            // The next of this length gets this memory.
+            buffer.fill(1.0);
+        }
+        assert!(pool.take("test", 0).unwrap().is_empty());
     }
 
     #[test]

@@ -23,7 +23,9 @@ impl TrainOps for CpuBackend {
     type State = Param;
 
     fn grad(&self, shape: &[usize]) -> OpResult<Param> {
-        Ok(Param { shape: shape.to_vec(), data: self.pool.zeroed("grad", shape.iter().product())? })
+        let len = shape.iter().product();
+        let data = self.pool.zeroed("grad", len, |values| elementwise::fill(self, values, 0.0))?;
+        Ok(Param { shape: shape.to_vec(), data })
     }
 
     fn zero_grad(&self, grad: &mut Param) -> OpResult<()> {

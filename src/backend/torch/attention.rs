@@ -1,7 +1,8 @@
 //! Causal attention within a window.
 //!
-//! On CUDA in bfloat16, flash attention with its deterministic backward, where it takes the heads' size. Elsewhere blocks of queries against the keys
-//! they see, in float32: one block's scores for some of the heads are all that is ever held.
+//! On CUDA in bfloat16, flash attention with its deterministic backward, where it takes the heads' size. Elsewhere
+//! blocks of queries against the keys they see, in float32: one block's scores for some of the heads are all that is
+//! ever held.
 
 use tch::{Device, Kind, Tensor};
 

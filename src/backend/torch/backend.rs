@@ -79,14 +79,16 @@ impl TorchBackend {
         trial: fn(Device) -> TchResult<()>,
         fallbacks: &mut Vec<String>,
     ) -> Result<bool, DeviceError> {
-        match named(what, caught(|| trial(self.tch_device()))) {
-            Ok(()) => Ok(true),
+        let Err(error) = caught(|| trial(self.tch_device())) else { return Ok(true) };
+        // In libtorch's words: what says so little as a cuBLAS that does not start may be more than its memory.
+        let words = told(&error);
+        match named(what, Err::<(), _>(error)) {
             // Full memory says nothing of what the device can do.
-            Err(error @ OpError::OutOfMemory { .. }) => {
-                Err(DeviceError::Start { message: error.to_string() })
+            Err(OpError::OutOfMemory { .. }) => {
+                Err(DeviceError::Start { message: format!("{what}: {words}") })
             }
-            Err(error) => {
-                fallbacks.push(format!("{instead}, which is slow: {error}"));
+            _ => {
+                fallbacks.push(format!("{instead}, which is slow: {what}: {words}"));
                 Ok(false)
             }
         }

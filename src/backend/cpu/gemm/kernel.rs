@@ -97,11 +97,23 @@ impl Tile {
 
 /// The definition, without special instructions.
 unsafe fn portable<const RS: usize, const KS: usize>(mr: usize, t: &Tile) {
-    let mut acc = [[0.0_f32; NR]; MR];
+    // SAFETY: the promises of `micro`.
+    unsafe {
+        if t.nr > HALF {
+            portable_columns::<NR, RS, KS>(mr, t);
+        } else {
+            portable_columns::<HALF, RS, KS>(mr, t);
+        }
+    }
+}
+
+/// `W` columns, a number that the compiler knows.
+unsafe fn portable_columns<const W: usize, const RS: usize, const KS: usize>(mr: usize, t: &Tile) {
+    let mut acc = [[0.0_f32; W]; MR];
     // SAFETY: the promises of `micro`.
     unsafe {
         for p in 0..t.k {
-            let b = std::slice::from_raw_parts(t.b.add(p * NR), t.nr);
+            let b = &*t.b.add(p * NR).cast::<[f32; W]>();
             for (i, row) in acc.iter_mut().enumerate().take(mr) {
                 let a = *t.a.add(i * t.distance::<RS>() + p * t.distance::<KS>());
                 for (sum, b) in row.iter_mut().zip(b) {
@@ -132,7 +144,7 @@ mod x86 {
 
     use super::{HALF, NR, Store, Tile, write_row};
 
-    /// Calls the kernel made for `mr` rows, whose other parameters `$rest` has.
+    /// Calls the kernel made for `mr` rows; `$rest` has its other parameters.
     macro_rules! by_rows {
         ($mr:expr, [$($m:literal)*] $most:literal, $kernel:ident $rest:tt, $tile:expr) => {
             match $mr {
@@ -198,7 +210,7 @@ mod x86 {
                     }
                 }
                 a = a.map(|a| a.wrapping_add(ks));
-                b = b.add(NR);
+                b = b.wrapping_add(NR); // past the end after the last half panel
             }
             if t.nr == 16 * W {
                 for (i, row) in sums.into_iter().enumerate() {
@@ -242,7 +254,7 @@ mod x86 {
                     hi[i] = _mm256_fmadd_ps(x, b1, hi[i]);
                 }
                 a = a.map(|a| a.wrapping_add(ks));
-                b = b.add(NR);
+                b = b.wrapping_add(NR); // past the end after the last half panel
             }
             for i in 0..M {
                 let c = t.c.add(i * t.ldc);

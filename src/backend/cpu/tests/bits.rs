@@ -180,16 +180,43 @@ fn bits_are_those_of_this_numerics_version() {
 #[test]
 fn instruction_set_changes_nothing() {
     let this = std::env::current_exe().unwrap();
-    for simd in ["portable", "avx2"] {
-        let name = "backend::cpu::tests::bits::bits_are_those_of_this_numerics_version";
+    let tests = [
+        "backend::cpu::tests::bits::bits_are_those_of_this_numerics_version",
+        "backend::cpu::gemm::tests::every_instruction_set_has_the_definition_s_bits",
+        "rng::torch::tests::draws_equal_torch_bit_for_bit",
+    ];
+    for (simd, name) in ["portable", "avx2"].into_iter().flat_map(|simd| tests.map(|name| (simd, name))) {
         let output = std::process::Command::new(&this)
             .args(["--exact", name])
             .env("CPU_SIMD_LEVEL", simd)
             .output()
             .unwrap();
         let text = String::from_utf8_lossy(&output.stdout);
-        assert!(output.status.success() && text.contains("1 passed"), "{simd}: {text}");
+        assert!(output.status.success() && text.contains("1 passed"), "{name}, {simd}: {text}");
     }
+}
+
+/// Heads whose rows lie 512 apart are copied before they are read; those 384 apart are read where they are.
+#[test]
+fn where_heads_lie_changes_nothing() {
+    let cpu = CpuBackend::new(2).unwrap();
+    let (len, d) = (70, 128);
+    let sequence = SequenceShape { batch: 1, len };
+    // The heads of a tensor of three, then of the same with one more.
+    let outputs = [3, 4].map(|heads| {
+        let row = |seed| move |n: usize| values(seed + n as u64, 4 * d)[..heads * d].to_vec();
+        let tensor =
+            |seed| cpu.tensor(len, heads * d, &(0..len).flat_map(row(seed)).collect::<Vec<_>>()).unwrap();
+        let [q, k, v, d_o] = [1000, 2000, 3000, 4000].map(tensor);
+        let s = AttentionShape { sequence, n_head: heads, n_kv_head: heads, head_dim: d, window: 17 };
+        let (o, saved) = cpu.attention(&q, &k, &v, &s).unwrap();
+        let (dq, dk, dv) = cpu.attention_backward(&q, &k, &v, &o, &saved, &s, &d_o).unwrap();
+        [o, dq, dk, dv].map(|x| -> Vec<u32> {
+            let rows = x.values().chunks_exact(heads * d);
+            rows.flat_map(|row| row[..3 * d].iter().map(|x| x.to_bits())).collect()
+        })
+    });
+    assert_eq!(outputs[0], outputs[1]);
 }
 
 #[test]
