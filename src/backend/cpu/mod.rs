@@ -29,6 +29,7 @@ mod rotary;
 mod runtime;
 mod sgd;
 mod simd;
+mod symmetric;
 mod smear;
 mod tensor;
 mod train;

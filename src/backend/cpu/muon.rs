@@ -8,9 +8,10 @@ use ndarray::ArrayView2;
 
 use super::adamw::lerp;
 use super::backend::{CpuBackend, ROW_CHUNK};
-use super::gemm::{Job, Part, Store, gemm_batch, matrix, mirror};
+use super::gemm::{Job, Part, Store, gemm_batch, matrix};
 use super::pool::Buffer;
 use super::simd::{dot, simd_fn};
+use super::symmetric::complete;
 use super::tensor::{Param, check};
 use super::workers::{Shared, piece};
 use crate::math::round_bf16;
@@ -18,7 +19,7 @@ use crate::ops::{MuonParam, MuonStep, OpResult};
 use crate::precision::Precision;
 
 /// Matrices that go through the phases together: bounds the scratch memory.
-pub(super) const BATCH: usize = 4;
+const BATCH: usize = 4;
 
 /// (a, b, c) of each iteration `X <- aX + (bA + cA^2)X`, `A = X X^T`. arXiv 2505.16932, for five iterations with a safety
 /// factor of 0.02 and cushion 2, as nanochat uses them.
@@ -238,17 +239,16 @@ fn polar(cpu: &CpuBackend, x: &mut Matrices, step: &MuonStep) -> OpResult<()> {
         products(cpu, &mut gram, Part::Upper, |i| {
             if tall { (x.get(i).reversed_axes(), x.get(i)) } else { (x.get(i), x.get(i).reversed_axes()) }
         })?;
-        if bf16 {
-            gram.for_rows(cpu, |_, _, g| round(g));
-        }
-        mirror_all(cpu, &mut gram);
+        complete(&cpu.workers, &mut gram.data, n, |_, g| {
+            if bf16 {
+                round(g);
+            }
+        });
         // As it is symmetric, its rows are packed more cheaply than its columns would be.
         products(cpu, &mut square, Part::Upper, |i| (gram.get(i), gram.get(i)))?;
-        square.for_rows(cpu, |i, first, s| {
-            let at = (i * n + first) * n;
+        complete(&cpu.workers, &mut square.data, n, |at, s| {
             combine(s, &gram.data[at..at + s.len()], b, c, bf16);
         });
-        mirror_all(cpu, &mut square);
         products(cpu, &mut next, Part::All, |i| {
             if tall { (x.get(i), square.get(i)) } else { (square.get(i), x.get(i)) }
         })?;
@@ -280,12 +280,6 @@ fn products<'a>(
         })
         .collect();
     gemm_batch(&cpu.workers, &cpu.pool, &jobs, Store::Set, part)
-}
-
-fn mirror_all(cpu: &CpuBackend, x: &mut Matrices) {
-    let n = x.rows;
-    let mut parts: Vec<&mut [f32]> = x.data.chunks_exact_mut(n * n).collect();
-    mirror(&cpu.workers, &mut parts, n);
 }
 
 simd_fn! {

@@ -71,8 +71,10 @@ const TASK_COLS: usize = 512;
 /// Rows of A so far apart (in values), or a multiple of that, compete for a few sets of the first-level cache: they are
 /// copied before they are read.
 const CROWDED: usize = 512;
+/// Rows of C in a task of a plan that packs every block of a large B once, where it is used.
+const TALL_ROWS: usize = 384;
 /// Scratch for a block of A.
-const A_SCRATCH: usize = TASK_ROWS * ROW_STRIDE;
+const A_SCRATCH: usize = TALL_ROWS * ROW_STRIDE;
 /// The largest B (in values) that is packed before the product starts.
 const PREPACK_LIMIT: usize = 8 << 20;
 
@@ -186,6 +188,11 @@ struct Plan {
 impl Plan {
     fn new(m: usize, n: usize, k: usize, jobs: usize, threads: usize) -> Self {
         let col_tasks = n.div_ceil(TASK_COLS);
+        // Of a long product with the larger side at the right, as a weight gradient may be: packed whole, that side
+        // would go through memory twice more.
+        if m <= TALL_ROWS && n >= 2 * m && k >= 4 * KC && jobs == 1 && col_tasks >= threads {
+            return Self { row_tasks: 1, col_tasks: col_tasks.next_multiple_of(threads), prepack: false };
+        }
         let groups = m.div_ceil(MR);
         let fewest = m.div_ceil(TASK_ROWS).max((4 * threads).div_ceil(col_tasks * jobs)).min(groups);
         // As many tasks for each thread: with an odd one left over, the others would wait for it.
@@ -327,27 +334,6 @@ unsafe fn tile(
         }
         store = Store::Add;
     }
-}
-
-/// Copies what is above the diagonal of an n x n matrix below it.
-pub(super) fn mirror(workers: &Workers, matrices: &mut [&mut [f32]], n: usize) {
-    const BLOCK: usize = 32;
-    let count = matrices.len();
-    let blocks = n.div_ceil(BLOCK);
-    let mut shared = [Shared::new(&mut []); super::muon::BATCH];
-    for (slot, matrix) in shared.iter_mut().zip(matrices) {
-        *slot = Shared::new(matrix);
-    }
-    workers.run(count * blocks, |task| {
-        let c = shared[task / blocks];
-        let rows = piece(n, BLOCK, task % blocks);
-        for j in 0..rows.end {
-            for i in rows.start.max(j + 1)..rows.end {
-                // SAFETY: this task alone writes these rows left of the diagonal, and nobody writes right of it.
-                unsafe { *c.ptr().add(i * n + j) = *c.ptr().add(j * n + i) };
-            }
-        }
-    });
 }
 
 #[cfg(test)]

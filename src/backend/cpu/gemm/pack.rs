@@ -97,6 +97,31 @@ unsafe fn transpose_panel(panel: &mut [f32], b: *const f32, stride: usize, cols:
     }
 }
 
+/// `dst[c * dst_stride + r] = src[r * src_stride + c]` for r below `rows` and c below `cols`; fast where both are 8.
+///
+/// # Safety
+/// Those elements are in bounds, those of `dst` are nobody else's, and no element is both.
+pub(crate) unsafe fn transpose(
+    dst: *mut f32,
+    dst_stride: usize,
+    src: *const f32,
+    src_stride: usize,
+    rows: usize,
+    cols: usize,
+) {
+    #[cfg(target_arch = "x86_64")]
+    if rows == 8 && cols == 8 && super::super::simd::level() >= super::super::simd::Level::Avx2 {
+        // SAFETY: the caller's promise; `level` found AVX2.
+        return unsafe { x86::transpose_8x8(dst, dst_stride, src, src_stride) };
+    }
+    for r in 0..rows {
+        for c in 0..cols {
+            // SAFETY: the caller's promise.
+            unsafe { *dst.add(c * dst_stride + r) = *src.add(r * src_stride + c) };
+        }
+    }
+}
+
 /// Eight columns, `k` a multiple of 8.
 unsafe fn transpose_strip(panel: &mut [f32], j: usize, b: *const f32, stride: usize, k: usize) {
     #[cfg(target_arch = "x86_64")]

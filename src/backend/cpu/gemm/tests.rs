@@ -2,6 +2,7 @@
 
 use ndarray::ArrayView2;
 
+use super::super::symmetric::complete;
 use super::*;
 use crate::backend::cpu::testing::values;
 
@@ -73,7 +74,7 @@ fn symmetric_products_need_one_triangle() {
     let mut half = vec![0.0; n * n];
     gemm_batch(&workers, &pool, &[Job::new(view, view.reversed_axes(), &mut half)], Store::Set, Part::Upper)
         .unwrap();
-    mirror(&workers, &mut [&mut half], n);
+    complete(&workers, &mut half, n, |_, _| {});
     assert_eq!(whole, half);
 }
 
