@@ -16,14 +16,15 @@ pub(crate) use attention::{attention, attention_blocks, attention_cached};
 pub(crate) use loss::{cross_entropy, cross_entropy_chunks};
 pub(crate) use optimizer::{adamw, muon, sgd};
 pub(crate) use rows::{
-    backout, embedding, linear, relu_squared, residual_mix, rms_norm, rotary_norm, smear, value_embedding,
+    backout, embedding, linear, relu_squared, relu_squared_linear, residual_mix, rms_norm, rotary_norm,
+    smear, value_embedding,
 };
 
 /// Makes one `#[test]` an op: `conformance_tests!(backend expression, tolerance)`.
 macro_rules! conformance_tests {
     ($make:expr, $tolerance:expr) => {
         $crate::backend::conformance::conformance_tests!(@each $make, $tolerance;
-            embedding rms_norm linear relu_squared residual_mix smear value_embedding rotary_norm backout attention
+            embedding rms_norm linear relu_squared relu_squared_linear residual_mix smear value_embedding rotary_norm backout attention
             attention_blocks attention_cached cross_entropy cross_entropy_chunks adamw sgd muon);
     };
     (@each $make:expr, $tolerance:expr; $($op:ident)*) => {

@@ -43,7 +43,6 @@ impl Work {
     /// What all calls of an op need, where it is made of products and has them to itself.
     pub fn of_op(&self, op: &str) -> Option<u64> {
         match op {
-            "linear_backward" => Some(self.linear_backward),
             "attention" => Some(self.attention),
             "attention_backward" => Some(self.attention_backward),
             "cross_entropy_train" => Some(self.lm_head),

@@ -88,17 +88,17 @@ impl Bench {
         (all - self.ops.iter().map(|op| op.seconds).sum::<f64>()).max(0.0)
     }
 
-    /// FLOP/s of an op. The two forward products are counted together, so both have the rate of the two.
+    /// FLOP/s of an op. The products of a phase are counted together, so all have their common rate.
     fn op_rate(&self, op: &OpTime) -> Option<f64> {
         let work = self.work?;
-        let flops = match (op.op, op.phase) {
-            ("linear" | "linear_add", Phase::Forward) => {
-                let both = self.ops.iter().filter(|o| o.phase == op.phase && o.op.starts_with("linear"));
-                return Some(work.linear as f64 / both.map(|o| o.seconds).sum::<f64>());
-            }
-            (name, _) => work.of_op(name)?,
+        let is_product = |op: &OpTime| op.op.contains("linear");
+        let products = match op.phase {
+            Phase::Forward if is_product(op) => work.linear,
+            Phase::Backward if is_product(op) => work.linear_backward,
+            _ => return Some(work.of_op(op.op)? as f64 / op.seconds),
         };
-        Some(flops as f64 / op.seconds)
+        let all = self.ops.iter().filter(|other| other.phase == op.phase && is_product(other));
+        Some(products as f64 / all.map(|op| op.seconds).sum::<f64>())
     }
 
     /// As a JSON document.

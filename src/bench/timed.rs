@@ -66,6 +66,7 @@ impl<B: Backend> ForwardOps for Timed<B> {
         fn linear_add(residual: Self::Tensor, x: &Self::Tensor, w: &Self::Weight) -> OpResult<Self::Tensor>;
         fn add(x: Self::Tensor, y: &Self::Tensor) -> OpResult<Self::Tensor>;
         fn relu_squared(x: &Self::Tensor) -> OpResult<Self::Tensor>;
+        fn relu_squared_linear_add(residual: Self::Tensor, u: &Self::Tensor, w: &Self::Weight) -> OpResult<Self::Tensor>;
         fn residual_mix(x: &Self::Tensor, x0: &Self::Tensor, resid: &Self::Weight, x0_lambdas: &Self::Weight, layer: usize) -> OpResult<Self::Tensor>;
         fn smear(x: &Self::Tensor, gate: &Self::Weight, lambda: &Self::Weight, sequence: SequenceShape, previous: Option<&Self::Tensor>) -> OpResult<(Self::Tensor, Self::SmearSaved)>;
         fn value_embedding(v: Self::Tensor, h: &Self::Tensor, table: &Self::Weight, tokens: &Self::Tokens, gate: &Self::Weight, scale: f32) -> OpResult<(Self::Tensor, Self::ValueSaved)>;
@@ -101,6 +102,7 @@ impl<B: Backend> TrainOps for Timed<B> {
         fn rms_norm_backward(y: &Self::Tensor, saved: &Self::NormSaved, dy: &Self::Tensor, dresidual: Option<Self::Tensor>) -> OpResult<Self::Tensor>;
         fn linear_backward(x: &Self::Tensor, w: &Self::Weight, dy: &Self::Tensor, dw: &mut Self::Grad, dx: Option<Self::Tensor>) -> OpResult<Self::Tensor>;
         fn relu_squared_backward(x: &Self::Tensor, dy: Self::Tensor) -> OpResult<Self::Tensor>;
+        fn relu_squared_linear_backward(u: &Self::Tensor, w: &Self::Weight, dy: &Self::Tensor, dw: &mut Self::Grad) -> OpResult<Self::Tensor>;
         fn residual_mix_backward(x: &Self::Tensor, x0: &Self::Tensor, resid: &Self::Weight, x0_lambdas: &Self::Weight, layer: usize, dy: Self::Tensor, dx0: &mut Self::Tensor, dresid: &mut Self::Grad, dx0_lambdas: &mut Self::Grad) -> OpResult<Self::Tensor>;
         fn smear_backward(x: &Self::Tensor, gate: &Self::Weight, lambda: &Self::Weight, sequence: SequenceShape, saved: &Self::SmearSaved, dy: &Self::Tensor, dgate: &mut Self::Grad, dlambda: &mut Self::Grad) -> OpResult<Self::Tensor>;
         fn value_embedding_backward(h: &Self::Tensor, table: &Self::Weight, tokens: &Self::Tokens, gate: &Self::Weight, scale: f32, saved: &Self::ValueSaved, dv: &Self::Tensor, dtable: &mut Self::Grad, dgate: &mut Self::Grad, dh: &mut Self::Tensor) -> OpResult<()>;

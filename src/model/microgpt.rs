@@ -173,7 +173,7 @@ impl Microgpt {
             x = ops.linear_add(x, &o, &weights[block.wo])?;
             let (h2, h2_norm) = ops.rms_norm(&x, eps)?;
             let u = ops.linear(&h2, &weights[block.fc1])?;
-            x = ops.linear_add(x, &ops.relu_squared(&u)?, &weights[block.fc2])?;
+            x = ops.relu_squared_linear_add(x, &u, &weights[block.fc2])?;
             keep(BlockSaved { h, h_norm, q, k, v, o, attention, h2, h2_norm, u });
         }
         Ok(Saved { positions, input, blocks: Vec::new(), x })
@@ -192,9 +192,8 @@ impl Microgpt {
     ) -> OpResult<()> {
         let shape = self.attention_shape(sequence);
         for (ids, block) in self.blocks.iter().zip(saved.blocks).rev() {
-            let a = ops.relu_squared(&block.u)?;
-            let da = ops.linear_backward(&a, &weights[ids.fc2], &dx, &mut grads[ids.fc2], None)?;
-            let du = ops.relu_squared_backward(&block.u, da)?;
+            let du =
+                ops.relu_squared_linear_backward(&block.u, &weights[ids.fc2], &dx, &mut grads[ids.fc2])?;
             let dh2 = ops.linear_backward(&block.h2, &weights[ids.fc1], &du, &mut grads[ids.fc1], None)?;
             dx = ops.rms_norm_backward(&block.h2, &block.h2_norm, &dh2, Some(dx))?;
 
@@ -321,8 +320,8 @@ impl Network for Microgpt {
             let o = ops.attention_cached(&q, keys, &shape)?;
             x = ops.linear_add(x, &o, &weights[block.wo])?;
             let (h2, _) = ops.rms_norm(&x, eps)?;
-            let a = ops.relu_squared(&ops.linear(&h2, &weights[block.fc1])?)?;
-            x = ops.linear_add(x, &a, &weights[block.fc2])?;
+            let u = ops.linear(&h2, &weights[block.fc1])?;
+            x = ops.relu_squared_linear_add(x, &u, &weights[block.fc2])?;
         }
         cache.position += ids.len();
         let last = ops.rows(&x, ids.len() - 1, 1)?;

@@ -76,6 +76,16 @@ pub trait ForwardOps {
     fn add(&self, x: Self::Tensor, y: &Self::Tensor) -> OpResult<Self::Tensor>;
     /// `max(x, 0)^2` elementwise. arXiv 2109.08668.
     fn relu_squared(&self, x: &Self::Tensor) -> OpResult<Self::Tensor>;
+    /// `residual + max(u, 0)^2 w^T`: (N, out), (N, in), (out, in) -> (N, out). With the bits of [`Self::linear_add`] of
+    /// [`Self::relu_squared`], which need not be held.
+    fn relu_squared_linear_add(
+        &self,
+        residual: Self::Tensor,
+        u: &Self::Tensor,
+        w: &Self::Weight,
+    ) -> OpResult<Self::Tensor> {
+        self.linear_add(residual, &self.relu_squared(u)?, w)
+    }
     /// `resid[layer] * x + x0_lambdas[layer] * x0`, all (N, C); the lambdas are vectors over layers.
     fn residual_mix(
         &self,

@@ -59,6 +59,20 @@ pub trait TrainOps: ForwardOps {
     ) -> OpResult<Self::Tensor>;
     /// Backward of [`ForwardOps::relu_squared`] from its input `x`: `dy * 2 max(x, 0)`.
     fn relu_squared_backward(&self, x: &Self::Tensor, dy: Self::Tensor) -> OpResult<Self::Tensor>;
+    /// Backward of [`ForwardOps::relu_squared_linear_add`] from its input `u`: `dw += dy^T max(u, 0)^2`, -> du (N, in).
+    /// What was squared is computed again rather than kept: it is the largest tensor of a block.
+    fn relu_squared_linear_backward(
+        &self,
+        u: &Self::Tensor,
+        w: &Self::Weight,
+        dy: &Self::Tensor,
+        dw: &mut Self::Grad,
+    ) -> OpResult<Self::Tensor> {
+        let a = self.relu_squared(u)?;
+        let da = self.linear_backward(&a, w, dy, dw, None)?;
+        drop(a);
+        self.relu_squared_backward(u, da)
+    }
     /// Backward of [`ForwardOps::residual_mix`]: adds `x0_lambdas[layer] * dy` to `dx0`, accumulates both lambda
     /// gradients at `layer`, -> `resid[layer] * dy`.
     #[allow(clippy::too_many_arguments)]

@@ -104,6 +104,31 @@ pub(crate) fn relu_squared<B: TrainOps>(ops: &B, tolerance: f64) {
     assert_close("dx", &ops.tensor_values(&dx).unwrap(), &want, tolerance);
 }
 
+/// Fused, a product of squares has the bits of its parts; long enough to be shared out in every way there is.
+pub(crate) fn relu_squared_linear<B: TrainOps>(ops: &B, _tolerance: f64) {
+    for (n, inputs, out) in [(5, 7, 3), (70, 300, 100), (1100, 700, 300), (40, 1024, 20)] {
+        let (u, w) = (values(n * inputs, 1), values(out * inputs, 2));
+        let x = values(n * out, 3);
+        let (u, w) = (ops.tensor(n, inputs, &u).unwrap(), ops.weight(&[out, inputs], &w).unwrap());
+        let x = || ops.tensor(n, out, &x).unwrap();
+        let a = ops.relu_squared(&u).unwrap();
+        let parts = ops.linear_add(x(), &a, &w).unwrap();
+        let fused = ops.relu_squared_linear_add(x(), &u, &w).unwrap();
+        let both = [parts, fused].map(|y| ops.tensor_values(&y).unwrap());
+        assert_eq!(both[0], both[1], "{n} {inputs} {out}");
+
+        let grad = || ops.grad(&[out, inputs]).unwrap();
+        let (mut dw_parts, mut dw_fused) = (grad(), grad());
+        let da = ops.linear_backward(&a, &w, &x(), &mut dw_parts, None).unwrap();
+        let parts = ops.relu_squared_backward(&u, da).unwrap();
+        let fused = ops.relu_squared_linear_backward(&u, &w, &x(), &mut dw_fused).unwrap();
+        let both = [parts, fused].map(|du| ops.tensor_values(&du).unwrap());
+        assert_eq!(both[0], both[1], "{n} {inputs} {out}");
+        let both = [dw_parts, dw_fused].map(|dw| ops.grad_values(&dw).unwrap().into_owned());
+        assert_eq!(both[0], both[1], "{n} {inputs} {out}");
+    }
+}
+
 pub(crate) fn residual_mix<B: TrainOps>(ops: &B, tolerance: f64) {
     let (x, x0, dy, before) = (values(N * C, 1), values(N * C, 2), values(N * C, 3), values(N * C, 4));
     // Lambdas that bfloat16 does not hold: they stay float32 in every precision.

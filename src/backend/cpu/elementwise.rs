@@ -52,11 +52,24 @@ pub(super) fn relu_squared(cpu: &CpuBackend, x: &Tensor) -> OpResult<Tensor> {
 simd_fn! {
     fn relu_squared_chunk(y: &mut [f32], x: &[f32]) {
         for (y, &x) in y.iter_mut().zip(x) {
-            // This way round lets NaN through.
-            let positive = if x < 0.0 { 0.0 } else { x };
-            *y = positive * positive;
+            *y = relu_squared_of(x);
         }
     }
+}
+
+simd_fn! {
+    pub(super) fn relu_squared_in_place(x: &mut [f32]) {
+        for x in x {
+            *x = relu_squared_of(*x);
+        }
+    }
+}
+
+#[inline(always)]
+fn relu_squared_of(x: f32) -> f32 {
+    // This way round lets NaN through.
+    let positive = if x < 0.0 { 0.0 } else { x };
+    positive * positive
 }
 
 pub(super) fn relu_squared_backward(cpu: &CpuBackend, x: &Tensor, mut dy: Tensor) -> OpResult<Tensor> {
@@ -66,7 +79,7 @@ pub(super) fn relu_squared_backward(cpu: &CpuBackend, x: &Tensor, mut dy: Tensor
 }
 
 simd_fn! {
-    fn relu_squared_backward_chunk(dy: &mut [f32], x: &[f32]) {
+    pub(super) fn relu_squared_backward_chunk(dy: &mut [f32], x: &[f32]) {
         for (dy, &x) in dy.iter_mut().zip(x) {
             let positive = if x < 0.0 { 0.0 } else { x };
             *dy *= 2.0 * positive;

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use super::attention::AttentionSaved;
 use super::backend::CpuBackend;
-use super::gemm::{Job, Store, gemm};
+use super::gemm::{Factor, Job, Store, gemm};
 use super::kv_cache::KvCache;
 use super::norm::NormSaved;
 use super::rotary::{Rotary, RotarySaved};
@@ -126,6 +126,16 @@ impl ForwardOps for CpuBackend {
 
     fn relu_squared(&self, x: &Tensor) -> OpResult<Tensor> {
         elementwise::relu_squared(self, x)
+    }
+
+    fn relu_squared_linear_add(&self, mut residual: Tensor, u: &Tensor, w: &Param) -> OpResult<Tensor> {
+        let op = "relu_squared_linear_add";
+        let out = check_linear(op, u, w)?;
+        check_shape(op, "residual", &residual, u.rows, out)?;
+        let a = Factor::mapped(u.view(), elementwise::relu_squared_in_place);
+        let job = Job::new(a, w.view().reversed_axes(), &mut residual.data);
+        gemm(&self.workers, &self.pool, job, Store::Add)?;
+        Ok(residual)
     }
 
     fn residual_mix(

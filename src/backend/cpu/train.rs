@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use super::attention::AttentionSaved;
 use super::backend::CpuBackend;
-use super::gemm::{Job, Store, gemm};
+use super::gemm::{Factor, Job, Store, gemm};
 use super::norm::NormSaved;
 use super::rotary::{Rotary, RotarySaved};
 use super::smear::SmearSaved;
@@ -17,6 +17,21 @@ use super::{
 use crate::ops::{
     AdamWStep, AttentionShape, HeadShape, MuonParam, MuonStep, OpResult, SequenceShape, SgdStep, TrainOps,
 };
+
+/// Inputs of a product whose factors and gradients fit.
+fn check_linear_backward(
+    op: &'static str,
+    x: &Tensor,
+    w: &Param,
+    dy: &Tensor,
+    dw: &Param,
+) -> OpResult<usize> {
+    let (out, inputs) = w.matrix();
+    check_shape(op, "x", x, dy.rows, inputs)?;
+    check_shape(op, "dy", dy, x.rows, out)?;
+    check(op, dw.data.len() == w.data.len(), || format!("w is {:?}, dw {:?}", w.shape, dw.shape))?;
+    Ok(inputs)
+}
 
 impl TrainOps for CpuBackend {
     type Grad = Param;
@@ -68,10 +83,7 @@ impl TrainOps for CpuBackend {
         dx: Option<Tensor>,
     ) -> OpResult<Tensor> {
         let op = "linear_backward";
-        let (out, inputs) = w.matrix();
-        check_shape(op, "x", x, dy.rows, inputs)?;
-        check_shape(op, "dy", dy, x.rows, out)?;
-        check(op, dw.data.len() == w.data.len(), || format!("w is {:?}, dw {:?}", w.shape, dw.shape))?;
+        let inputs = check_linear_backward(op, x, w, dy, dw)?;
         let dy = dy.view();
         let dw_job = Job::new(dy.reversed_axes(), x.view(), &mut dw.data);
         gemm(&self.workers, &self.pool, dw_job, Store::Add)?;
@@ -88,6 +100,27 @@ impl TrainOps for CpuBackend {
 
     fn relu_squared_backward(&self, x: &Tensor, dy: Tensor) -> OpResult<Tensor> {
         elementwise::relu_squared_backward(self, x, dy)
+    }
+
+    fn relu_squared_linear_backward(
+        &self,
+        u: &Tensor,
+        w: &Param,
+        dy: &Tensor,
+        dw: &mut Param,
+    ) -> OpResult<Tensor> {
+        let op = "relu_squared_linear_backward";
+        check_linear_backward(op, u, w, dy, dw)?;
+        let a = Factor::mapped(u.view(), elementwise::relu_squared_in_place);
+        let dw_job = Job::new(dy.view().reversed_axes(), a, &mut dw.data);
+        gemm(&self.workers, &self.pool, dw_job, Store::Add)?;
+        let mut du = self.tensor_uninit(op, u.rows, u.cols)?;
+        let finish = |at: usize, da: &mut [f32]| {
+            elementwise::relu_squared_backward_chunk(da, &u.data[at..at + da.len()]);
+        };
+        let du_job = Job::new(dy.view(), w.view(), &mut du.data).finished_by(&finish);
+        gemm(&self.workers, &self.pool, du_job, Store::Set)?;
+        Ok(du)
     }
 
     fn residual_mix_backward(

@@ -82,16 +82,12 @@ impl TorchBackend {
         let Err(error) = caught(|| trial(self.tch_device())) else { return Ok(true) };
         // In libtorch's words: what says so little as a cuBLAS that does not start may be more than its memory.
         let words = told(&error);
-        match named(what, Err::<(), _>(error)) {
-            // Full memory says nothing of what the device can do.
-            Err(OpError::OutOfMemory { .. }) => {
-                Err(DeviceError::Start { message: format!("{what}: {words}") })
-            }
-            _ => {
-                fallbacks.push(format!("{instead}, which is slow: {what}: {words}"));
-                Ok(false)
-            }
+        // Full memory says nothing of what the device can do.
+        if let Err(OpError::OutOfMemory { .. }) = named(what, Err::<(), _>(error)) {
+            return Err(DeviceError::Start { message: format!("{what}: {words}") });
         }
+        fallbacks.push(format!("{instead}, which is slow: {what}: {words}"));
+        Ok(false)
     }
 
     /// The name of the GPU it computes on.

@@ -108,8 +108,7 @@ impl Gpt {
     }
 }
 
-/// Backward of `x + c_proj(relu(c_fc(norm(x)))^2)` from the gradient of its output. The activation is computed again
-/// rather than kept: it is the largest tensor of a block.
+/// Backward of `x + c_proj(relu(c_fc(norm(x)))^2)` from the gradient of its output.
 fn mlp_backward<B: TrainOps>(
     ops: &B,
     weights: &Params<B::Weight>,
@@ -119,10 +118,7 @@ fn mlp_backward<B: TrainOps>(
     grads: &mut Params<B::Grad>,
 ) -> OpResult<B::Tensor> {
     let (c_fc, c_proj) = (block.c_fc, block.mlp_c_proj);
-    let a = ops.relu_squared(&saved.u)?;
-    let da = ops.linear_backward(&a, &weights[c_proj], &dx, &mut grads[c_proj], None)?;
-    drop(a);
-    let du = ops.relu_squared_backward(&saved.u, da)?;
+    let du = ops.relu_squared_linear_backward(&saved.u, &weights[c_proj], &dx, &mut grads[c_proj])?;
     let dh2 = ops.linear_backward(&saved.h2, &weights[c_fc], &du, &mut grads[c_fc], None)?;
     drop(du);
     ops.rms_norm_backward(&saved.h2, &saved.h2_norm, &dh2, Some(dx))

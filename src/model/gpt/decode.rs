@@ -89,8 +89,8 @@ impl Gpt {
             let o = ops.attention_cached(&q, keys, &self.attention_shape(layer, sequence))?;
             let mixed = ops.linear_add(mixed, &o, &weights[block.attn_c_proj])?;
             let (h2, _) = ops.rms_norm(&mixed, eps)?;
-            let a = ops.relu_squared(&ops.linear(&h2, &weights[block.c_fc])?)?;
-            x = ops.linear_add(mixed, &a, &weights[block.mlp_c_proj])?;
+            let u = ops.linear(&h2, &weights[block.c_fc])?;
+            x = ops.relu_squared_linear_add(mixed, &u, &weights[block.mlp_c_proj])?;
             if param.backout.is_some() && layer == self.backout_layer() {
                 kept = Some(ops.copy(&x)?);
             }

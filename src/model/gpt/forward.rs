@@ -94,7 +94,7 @@ impl Gpt {
             let mixed = ops.linear_add(mixed, &o, &weights[block.attn_c_proj])?;
             let (h2, h2_norm) = ops.rms_norm(&mixed, eps)?;
             let u = ops.linear(&h2, &weights[block.c_fc])?;
-            let output = ops.linear_add(mixed, &ops.relu_squared(&u)?, &weights[block.mlp_c_proj])?;
+            let output = ops.relu_squared_linear_add(mixed, &u, &weights[block.mlp_c_proj])?;
             keep(BlockSaved {
                 x: input,
                 h,

@@ -39,19 +39,62 @@ fn stride(x: &ArrayView2<'_, f32>, axis: usize) -> usize {
     x.strides()[axis].unsigned_abs()
 }
 
-/// One product `c = a b`, or `c += a b`.
+/// A factor: a matrix, or what a function makes of its elements.
 #[derive(Debug, Clone, Copy)]
+pub(super) struct Factor<'a> {
+    matrix: ArrayView2<'a, f32>,
+    map: Option<fn(&mut [f32])>,
+}
+
+impl<'a> Factor<'a> {
+    /// `map` applied to every element, while blocks of the matrix are packed.
+    pub(super) fn mapped(matrix: ArrayView2<'a, f32>, map: fn(&mut [f32])) -> Self {
+        Self { matrix, map: Some(map) }
+    }
+
+    fn map(&self, packed: &mut [f32]) {
+        if let Some(map) = self.map {
+            map(packed);
+        }
+    }
+}
+
+impl<'a> From<ArrayView2<'a, f32>> for Factor<'a> {
+    fn from(matrix: ArrayView2<'a, f32>) -> Self {
+        Self { matrix, map: None }
+    }
+}
+
+/// What becomes of a part of a row of C when it is done, given the index of its first element.
+type Finish<'a> = &'a (dyn Fn(usize, &mut [f32]) + Sync);
+
+/// One product `c = a b`, or `c += a b`.
+#[derive(Clone, Copy)]
 pub(super) struct Job<'a> {
-    a: ArrayView2<'a, f32>,
-    b: ArrayView2<'a, f32>,
+    a: Factor<'a>,
+    b: Factor<'a>,
     c: Shared<f32>,
+    finish: Option<Finish<'a>>,
 }
 
 impl<'a> Job<'a> {
     /// a (m, k), b (k, n), both contiguous over rows or columns; c (m, n) row-major.
-    pub(super) fn new(a: ArrayView2<'a, f32>, b: ArrayView2<'a, f32>, c: &'a mut [f32]) -> Self {
-        assert!(a.ncols() == b.nrows() && a.nrows() * b.ncols() <= c.len());
-        Self { a, b, c: Shared::new(c) }
+    pub(super) fn new(a: impl Into<Factor<'a>>, b: impl Into<Factor<'a>>, c: &'a mut [f32]) -> Self {
+        let (a, b) = (a.into(), b.into());
+        let job = Self { a, b, c: Shared::new(c), finish: None };
+        let (m, n, k) = job.sizes();
+        assert!(k == b.matrix.nrows() && m * n <= c.len());
+        job
+    }
+
+    /// Has parts of rows of C, all of which are wanted, go through `finish`.
+    pub(super) fn finished_by(self, finish: Finish<'a>) -> Self {
+        Self { finish: Some(finish), ..self }
+    }
+
+    /// (m, n, k)
+    fn sizes(&self) -> (usize, usize, usize) {
+        (self.a.matrix.nrows(), self.b.matrix.ncols(), self.a.matrix.ncols())
     }
 }
 
@@ -94,7 +137,7 @@ pub(crate) fn prepack(workers: &Workers, pool: &Pool, b: ArrayView2<'_, f32>) ->
         return Ok(None);
     }
     let mut packed = pool.take("gemm", packed_len(b.ncols(), b.nrows()))?;
-    pack_b(workers, &mut packed, &[b]);
+    pack_b(workers, &mut packed, &[b.into()]);
     Ok(Some(PackedB(packed)))
 }
 
@@ -107,9 +150,10 @@ pub(crate) fn gemm_prepacked(
     store: Store,
 ) -> OpResult<()> {
     let Some(packed) = packed else { return gemm(workers, pool, job, store) };
-    assert_eq!(packed.0.len(), packed_len(job.b.ncols(), job.b.nrows()));
-    if job.a.nrows() > 0 && job.b.ncols() > 0 {
-        let plan = Plan::new(job.a.nrows(), job.b.ncols(), job.a.ncols(), 1, workers.count());
+    let (m, n, k) = job.sizes();
+    assert_eq!(packed.0.len(), packed_len(n, k));
+    if m > 0 && n > 0 {
+        let plan = Plan::new(m, n, k, 1, workers.count());
         run(workers, &[job], &plan, Some(&packed.0), store, Part::All);
     }
     Ok(())
@@ -124,13 +168,13 @@ pub(crate) fn gemm_batch(
     part: Part,
 ) -> OpResult<()> {
     let Some(first) = jobs.first() else { return Ok(()) };
-    let (m, n, k) = (first.a.nrows(), first.b.ncols(), first.a.ncols());
+    let (m, n, k) = first.sizes();
     if m == 0 || n == 0 {
         return Ok(());
     }
     let plan = Plan::new(m, n, k, jobs.len(), workers.count());
     let packed = if plan.prepack {
-        let sides: Vec<ArrayView2<'_, f32>> = jobs.iter().map(|job| job.b).collect();
+        let sides: Vec<Factor<'_>> = jobs.iter().map(|job| job.b).collect();
         let mut packed = pool.spare("gemm", packed_len(n, k) * sides.len())?;
         pack_b(workers, &mut packed, &sides);
         Some(packed)
@@ -143,7 +187,7 @@ pub(crate) fn gemm_batch(
 
 fn run(workers: &Workers, jobs: &[Job<'_>], plan: &Plan, packed: Option<&[f32]>, store: Store, part: Part) {
     let Some(first) = jobs.first() else { return };
-    let (m, n, k) = (first.a.nrows(), first.b.ncols(), first.a.ncols());
+    let (m, n, k) = first.sizes();
     let tasks = plan.row_tasks * plan.col_tasks;
     workers.run_with_scratch(tasks * jobs.len(), |task, scratch| {
         let (job, task) = (task / tasks, task % tasks);
@@ -217,8 +261,8 @@ fn packed_len(n: usize, k: usize) -> usize {
     n.next_multiple_of(NR) * k
 }
 
-fn pack_b(workers: &Workers, packed: &mut [f32], sides: &[ArrayView2<'_, f32>]) {
-    let (k, n) = sides.first().map_or((0, 0), ArrayView2::dim);
+fn pack_b(workers: &Workers, packed: &mut [f32], sides: &[Factor<'_>]) {
+    let (k, n) = sides.first().map_or((0, 0), |side| side.matrix.dim());
     let target = Shared::new(packed);
     let (blocks, strips) = (k.div_ceil(KC), n.div_ceil(8 * NR));
     workers.run(sides.len() * blocks * strips, |task| {
@@ -234,7 +278,8 @@ fn pack_b(workers: &Workers, packed: &mut [f32], sides: &[ArrayView2<'_, f32>]) 
     });
 }
 
-unsafe fn pack_b_block(dst: &mut [f32], b: &ArrayView2<'_, f32>, p: usize, j: usize, k: usize, cols: usize) {
+unsafe fn pack_b_block(dst: &mut [f32], factor: &Factor<'_>, p: usize, j: usize, k: usize, cols: usize) {
+    let b = &factor.matrix;
     let source = at(b, p, j);
     // SAFETY: the caller has the block inside `b`.
     unsafe {
@@ -244,6 +289,7 @@ unsafe fn pack_b_block(dst: &mut [f32], b: &ArrayView2<'_, f32>, p: usize, j: us
             pack::panels_transposed(dst, source, stride(b, 1), cols, k);
         }
     }
+    factor.map(&mut dst[..cols.next_multiple_of(NR) * k]);
 }
 
 /// The block of A after the one of `rows` that starts at column `p`: of the same rows, or of those of the next task,
@@ -272,8 +318,8 @@ unsafe fn tile(
     part: Part,
     scratch: &mut [f32],
 ) {
-    let (a, b) = (&job.a, &job.b);
-    let (n, k) = (b.ncols(), a.ncols());
+    let a = &job.a.matrix;
+    let (_, n, k) = job.sizes();
     let by_rows = stride(a, 1) == 1;
     let (a_block, b_block) = scratch.split_at_mut(A_SCRATCH);
     let mut store = store;
@@ -284,7 +330,7 @@ unsafe fn tile(
         }
     }
     let apart = stride(a, usize::from(!by_rows));
-    let in_place = by_rows && !apart.is_multiple_of(CROWDED);
+    let in_place = by_rows && !apart.is_multiple_of(CROWDED) && job.a.map.is_none();
     let calls = rows.len().div_ceil(MR) * cols.len().div_ceil(NR);
     for p in (0..k).step_by(KC) {
         let kc = KC.min(k - p);
@@ -293,13 +339,17 @@ unsafe fn tile(
         unsafe {
             if !by_rows {
                 pack::columns(a_block, at(a, rows.start, p), apart, rows.len(), kc);
+                job.a.map(&mut a_block[..rows.len().next_multiple_of(MR) * kc]);
             } else if !in_place {
                 pack::rows(a_block, at(a, rows.start, p), apart, rows.len(), kc);
+                for row in a_block.chunks_mut(ROW_STRIDE).take(rows.len()) {
+                    job.a.map(&mut row[..kc]);
+                }
             }
             let panels = if let Some(packed) = packed {
                 packed.as_ptr().add(p * n.next_multiple_of(NR) + cols.start * kc)
             } else {
-                pack_b_block(b_block, b, p, cols.start, kc, cols.len());
+                pack_b_block(b_block, &job.b, p, cols.start, kc, cols.len());
                 b_block.as_ptr()
             };
             for j in (0..cols.len()).step_by(NR) {
@@ -333,6 +383,13 @@ unsafe fn tile(
             }
         }
         store = Store::Add;
+    }
+    if let Some(finish) = job.finish {
+        for i in rows.clone() {
+            let at = i * n + cols.start;
+            // SAFETY: this task's part of C.
+            finish(at, unsafe { job.c.slice_mut(at..at + cols.len()) });
+        }
     }
 }
 
