@@ -1,5 +1,5 @@
-//! Every op of the CPU backend at the shapes of depths 4, 6 and 12; "Gitem/s" is GFLOP/s, of needed operations, where an
-//! op is made of products, and 1e9 values/s elsewhere.
+//! Every op of the CPU backend at the shapes of depths 4, 6 and 12; "Gitem/s" is GFLOP/s, of needed operations, where
+//! an op is made of products, and 1e9 values/s elsewhere.
 //!
 //! `cargo bench --bench ops [FILTER]`; `BENCH_THREADS` sets the threads (2).
 #![allow(missing_docs, clippy::unwrap_used, clippy::wildcard_imports)]
@@ -51,6 +51,9 @@ const LINEAR: [(usize, usize, usize); 8] = [
     (1024, 768, 3072),
 ];
 
+/// Those that take squares.
+const SQUARED: [(usize, usize, usize); 3] = [(4096, 1024, 256), (4096, 1536, 384), (1024, 3072, 768)];
+
 #[divan::bench_group]
 mod linear {
     use super::*;
@@ -70,6 +73,24 @@ mod linear {
         bencher
             .counter(ItemsCount::new(4 * n * inputs * out))
             .bench_local(|| cpu().linear_backward(black_box(&x), &w, &dy, &mut dw, None).unwrap());
+    }
+
+    #[divan::bench(args = SQUARED)]
+    fn relu_squared_forward(bencher: Bencher<'_, '_>, (n, inputs, out): (usize, usize, usize)) {
+        let (u, w) = (tensor(n, inputs), param(out, inputs));
+        bencher
+            .counter(ItemsCount::new(2 * n * inputs * out))
+            .with_inputs(|| tensor(n, out))
+            .bench_local_values(|x| cpu().relu_squared_linear_add(x, black_box(&u), &w).unwrap());
+    }
+
+    #[divan::bench(args = SQUARED)]
+    fn relu_squared_backward(bencher: Bencher<'_, '_>, (n, inputs, out): (usize, usize, usize)) {
+        let (u, w, dy) = (tensor(n, inputs), param(out, inputs), tensor(n, out));
+        let mut dw = cpu().grad(&[out, inputs]).unwrap();
+        bencher
+            .counter(ItemsCount::new(4 * n * inputs * out))
+            .bench_local(|| cpu().relu_squared_linear_backward(black_box(&u), &w, &dy, &mut dw).unwrap());
     }
 
     /// The product of `forward` by the `matrixmultiply` crate, which has one thread here: compare with
@@ -139,7 +160,7 @@ mod attention {
 mod cross_entropy {
     use super::*;
 
-    #[divan::bench(args = [(4096, 256, 4096), (4096, 384, 4096), (1024, 768, 4096)])]
+    #[divan::bench(args = [(4096, 256, 4096), (4096, 384, 4096), (1024, 768, 4096), (1024, 768, 32768)])]
     fn train(bencher: Bencher<'_, '_>, (n, c, vocab): (usize, usize, usize)) {
         let (x, w) = (tensor(n, c), param(vocab, c));
         let mut dw = cpu().grad(&[vocab, c]).unwrap();
@@ -243,14 +264,6 @@ mod elementwise {
             .counter(ItemsCount::new(N * C))
             .with_inputs(|| tensor(N, C))
             .bench_local_values(|x| cpu().rotary_norm(x, &table, 0, s, 64, 1.2, 1e-7).unwrap());
-    }
-
-    #[divan::bench]
-    fn relu_squared(bencher: Bencher<'_, '_>) {
-        let x = tensor(N, 4 * C);
-        bencher
-            .counter(ItemsCount::new(4 * N * C))
-            .bench_local(|| cpu().relu_squared(black_box(&x)).unwrap());
     }
 
     #[divan::bench]

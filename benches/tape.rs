@@ -1,4 +1,5 @@
-//! What the tape of the scalar backend takes for each token of a small GPT: entries, edges and bytes beside the weights'.
+//! What the tape of the scalar backend takes for each token of a small GPT: entries, edges and bytes beside the
+//! weights'.
 //!
 //! `cargo bench --bench tape`. It counts and does not time: the numbers are the same on every machine.
 #![allow(missing_docs, clippy::unwrap_used, clippy::print_stdout)]

@@ -16,8 +16,8 @@ thread_local! {
     static EXPECTED: Cell<Option<Expected>> = const { Cell::new(None) };
 }
 
-/// Runs `call` and gives back a panic of this thread that is `expected`, of which nothing is printed. Any other panic goes
-/// on. What `call` left half done must not be used after a panic.
+/// Runs `call` and gives back a panic of this thread that is `expected`, of which nothing is printed. Any other panic
+/// goes on. What `call` left half done must not be used after a panic.
 ///
 /// # Errors
 /// What the panic carries.

@@ -48,8 +48,8 @@ fn detect() -> Level {
     Level::Portable
 }
 
-/// Defines a function whose body is compiled for several instruction sets, and chosen at run time: AVX2 with FMA and the
-/// baseline, and with `wide` AVX-512 too, which pays where long rows go through `exp`, and costs elsewhere.
+/// Defines a function whose body is compiled for several instruction sets, and chosen at run time: AVX2 with FMA and
+/// the baseline, and with `wide` AVX-512 too, which pays where long rows go through `exp`, and costs elsewhere.
 macro_rules! simd_fn {
     ($(#[$meta:meta])* wide $vis:vis fn $($rest:tt)*) => {
         $crate::simd::simd_fn! { @ [$(#[$meta])*] true, $vis fn $($rest)* }

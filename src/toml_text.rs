@@ -8,9 +8,9 @@ use serde::de::DeserializeOwned;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-/// Inline tables and arrays of a document that may be open at once. The parser bounds how deep they stand in each other,
-/// but loses count where a list stands in place of a key (`{ a = 1 [b] c = { ...`), and overflows the stack of a thread
-/// (2 MiB), which ends the process, at about two thousand.
+/// Inline tables and arrays of a document that may be open at once. The parser bounds how deep they stand in each
+/// other, but loses count where a list stands in place of a key (`{ a = 1 [b] c = { ...`), and overflows the stack of a
+/// thread (2 MiB), which ends the process, at about two thousand.
 const MAX_OPEN: usize = 1000;
 
 /// Why a text was not read.

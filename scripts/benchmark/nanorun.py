@@ -28,7 +28,8 @@ class Nanorun:
         self.sha256 = hashlib.sha256(binary.read_bytes()).hexdigest()
         # What the binary was built from, as far as the working tree tells.
         self.commit = commit_of(root)
-        self.modified = bool(git(root, "status", "--porcelain", "--untracked-files=no", "--", "src", "Cargo.lock"))
+        changes = ("status", "--porcelain", "--untracked-files=no", "--", "src", "Cargo.lock")
+        self.modified = bool(self.commit and git(root, *changes))
 
     def _command(self, verb: str, shape: Shape, tokenizer: Path | None, device: str, results: Path) -> list[str]:
         sets = dict(shape.overrides)

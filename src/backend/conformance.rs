@@ -24,8 +24,8 @@ pub(crate) use rows::{
 macro_rules! conformance_tests {
     ($make:expr, $tolerance:expr) => {
         $crate::backend::conformance::conformance_tests!(@each $make, $tolerance;
-            embedding rms_norm linear relu_squared relu_squared_linear residual_mix smear value_embedding rotary_norm backout attention
-            attention_blocks attention_cached cross_entropy cross_entropy_chunks adamw sgd muon);
+            embedding rms_norm linear relu_squared relu_squared_linear residual_mix smear value_embedding rotary_norm
+            backout attention attention_blocks attention_cached cross_entropy cross_entropy_chunks adamw sgd muon);
     };
     (@each $make:expr, $tolerance:expr; $($op:ident)*) => {
         $(#[test]

@@ -44,7 +44,8 @@ const LONG_STEP: f64 = 10.0;
 /// Data, memory or backend failures; class as in a run.
 pub fn bench(config: &RunConfig, rows: &dyn Rows, threads: usize, steps: u64) -> Result<Bench> {
     let profile = Arc::new(Profile::default());
-    // On a device, waiting for every op would slow the steps: they are measured first, the ops on an engine of their own.
+    // On a device, waiting for every op would slow the steps: they are measured first, the ops on an engine of their
+    // own.
     let apart = config.backend.kind == BackendKind::Tch;
     let mut engine = if apart { engine(config, threads)? } else { profiled(config, threads, &profile)? };
     let mut source = rows.train(None)?;

@@ -200,13 +200,13 @@ impl Bench {
     fn table(&self) -> String {
         let total = self.ops.iter().map(|op| op.seconds).sum::<f64>() + self.outside();
         let mut text = format!(
-            "\n{:<10} {:<26} {:>6} {:>9} {:>6} {:>8}\n",
+            "\n{:<10} {:<28} {:>6} {:>9} {:>6} {:>8}\n",
             "phase", "op", "calls", "ms", "%", "GFLOP/s"
         );
         let mut row = |phase: &str, op: &str, calls: &str, seconds: f64, rate: &str| {
             let (ms, share) = (seconds * 1e3, seconds / total * 100.0);
             // Writing to a string does not fail.
-            let _ = writeln!(text, "{phase:<10} {op:<26} {calls:>6} {ms:>9.2} {share:>6.1} {rate:>8}");
+            let _ = writeln!(text, "{phase:<10} {op:<28} {calls:>6} {ms:>9.2} {share:>6.1} {rate:>8}");
         };
         for phase in Phase::ALL {
             for op in self.ops.iter().filter(|op| op.phase == phase) {
@@ -260,7 +260,8 @@ mod tests {
                 op(Phase::Forward, "linear", 0.15),
                 op(Phase::Forward, "linear_add", 0.05),
                 op(Phase::Loss, "cross_entropy_train", 0.3),
-                op(Phase::Backward, "linear_backward", 1.0),
+                op(Phase::Backward, "linear_backward", 0.75),
+                op(Phase::Backward, "relu_squared_linear_backward", 0.25),
                 op(Phase::Optimizer, "muon", 0.25),
             ],
             scaling: vec![
@@ -286,7 +287,10 @@ mod tests {
         // 80 of 160, 20 of 20, 80 of 100.
         assert_eq!(json["share_of_sgemm"], 0.8);
         assert_eq!(json["optimizer_share"], 0.25);
-        assert_eq!(json["ops"][0]["gflops_per_second"], 50.0);
+        // Products of a phase have one rate.
+        for (op, rate) in [(0, 50.0), (1, 50.0), (3, 20.0), (4, 20.0)] {
+            assert_eq!(json["ops"][op]["gflops_per_second"], rate);
+        }
         assert_eq!(json["outside_ops_seconds"], 0.25);
     }
 

@@ -14,7 +14,8 @@ use super::output::Output;
 /// Where the project keeps its cases.
 const OWN_CASES: [&str; 2] = ["tests/fixtures/parity", "tests/fixtures/parity_shapes"];
 
-/// Exits 3 where a backend could not finish a case (the scalar oracle's tape has a limit), 5 where a number is beyond its tolerance.
+/// Exits 3 where a backend could not finish a case (the scalar oracle's tape has a limit), 5 where a number is beyond
+/// its tolerance.
 pub(super) fn parity(args: &ParityArgs) -> Result<Option<Class>> {
     let output = Output::new(false);
     let backend = backend(args)?;

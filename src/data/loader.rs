@@ -38,7 +38,8 @@ impl Loader {
     /// Starts to tokenise and pack, from `cursor` or from the beginning of the split.
     ///
     /// # Errors
-    /// A shape that holds nothing, buffered documents of another vocabulary, or no thread to be had. What goes wrong with the data comes from [`Loader::next`].
+    /// A shape that holds nothing, buffered documents of another vocabulary, or no thread to be had. What goes wrong with
+    /// the data comes from [`Loader::next`].
     pub fn start(
         source: SplitSource,
         tokenizer: Arc<Tokenizer>,

@@ -13,7 +13,7 @@ use polars::io::parquet::read::{FileMetadata, ParallelStrategy, ParquetReader};
 use polars::prelude::{DataType, SerReader};
 
 use super::cache::Cache;
-use super::content::file_digest;
+use super::file_digest::file_digest;
 use super::parquet_guard::{MAX_GROUP_BYTES, check_column, check_footer, check_groups, guarded};
 use crate::error::{Error, Result};
 use crate::hash::Digest;

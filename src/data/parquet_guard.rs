@@ -106,8 +106,8 @@ fn expansion(codec: i32) -> u64 {
     }
 }
 
-/// Runs a call into polars; an error or a panic in it comes back as its message. Nothing of ours is borrowed mutably across
-/// it.
+/// Runs a call into polars; an error or a panic in it comes back as its message. Nothing of ours is borrowed mutably
+/// across it.
 pub(super) fn guarded<T>(call: impl FnOnce() -> PolarsResult<T>) -> Result<T, String> {
     match caught(|_| true, call) {
         Ok(Ok(value)) => Ok(value),

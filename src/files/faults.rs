@@ -112,7 +112,8 @@ impl FaultAt {
     }
 
     /// From a text such as `full@17`: the fault and the number of the step. `full` is no space left, `io` an I/O error,
-    /// `short` a write that ends early, `readonly` a read-only file system, `kill` the end of the process in the middle of the step.
+    /// `short` a write that ends early, `readonly` a read-only file system, `kill` the end of the process in the middle
+    /// of the step.
     pub fn parse(text: &str) -> Option<Self> {
         let (fault, at) = text.split_once('@')?;
         let at = at.parse().ok()?;

@@ -128,8 +128,8 @@ fn a_removed_directory_is_whole_or_gone_under_every_fault() {
     );
 }
 
-/// Runs `change` with the power going at every step, and shows `look` every state the disk may then be in, recovered, with
-/// what `change` reported.
+/// Runs `change` with the power going at every step, and shows `look` every state the disk may then be in, recovered,
+/// with what `change` reported.
 fn after_every_power_cut<T>(
     prepare: impl Fn(&Path),
     change: impl Fn(&Files, &Path) -> T,
@@ -153,8 +153,8 @@ fn after_every_power_cut<T>(
     }
 }
 
-/// After every power cut it holds what it held before or what it was to hold, and the latter once the change was reported
-/// done.
+/// After every power cut it holds what it held before or what it was to hold, and the latter once the change was
+/// reported done.
 fn old_or_new_after_a_power_cut(prepare: impl Fn(&Path), change: impl Fn(&Files, &Path) -> FileResult<()>) {
     let [old, new] = old_and_new(&Files::new(), &prepare, &change);
     let mut lost = 0;

@@ -3,10 +3,10 @@
 //! `x = norm(wte[token])`, logits are `lm_head x`. The norm and a separate `lm_head` are switches.
 
 use crate::error::{Error, Result};
-use crate::ops::{ForwardOps, HeadShape, Losses, OpError, OpResult, SequenceShape, TrainOps};
+use crate::ops::{ForwardOps, HeadShape, Losses, OpError, OpResult, TrainOps};
 
 use super::config::BigramConfig;
-use super::network::Network;
+use super::network::{Inputs, Network};
 use super::param::{ParamId, ParamSpec, Params};
 use super::specs::bigram_specs;
 
@@ -83,42 +83,24 @@ impl Network for Bigram {
         Ok(())
     }
 
-    fn losses<B: ForwardOps>(
-        &self,
-        ops: &B,
-        weights: &Params<B::Weight>,
-        _tables: &(),
-        tokens: &B::Tokens,
-        targets: &B::Tokens,
-        _sequence: SequenceShape,
-    ) -> OpResult<Vec<f32>> {
-        let (x, _) = self.embed(ops, weights, tokens)?;
-        ops.cross_entropy(&x, &weights[self.lm_head], targets, &self.head())
+    fn losses<B: ForwardOps>(&self, inputs: &Inputs<'_, B, ()>, targets: &B::Tokens) -> OpResult<Vec<f32>> {
+        let (x, _) = self.embed(inputs.ops, inputs.weights, inputs.tokens)?;
+        inputs.ops.cross_entropy(&x, &inputs.weights[self.lm_head], targets, &self.head())
     }
 
-    fn logits<B: ForwardOps>(
-        &self,
-        ops: &B,
-        weights: &Params<B::Weight>,
-        _tables: &(),
-        tokens: &B::Tokens,
-        _sequence: SequenceShape,
-    ) -> OpResult<B::Tensor> {
-        let (x, _) = self.embed(ops, weights, tokens)?;
-        ops.logits(&x, &weights[self.lm_head], &self.head())
+    fn logits<B: ForwardOps>(&self, inputs: &Inputs<'_, B, ()>) -> OpResult<B::Tensor> {
+        let (x, _) = self.embed(inputs.ops, inputs.weights, inputs.tokens)?;
+        inputs.ops.logits(&x, &inputs.weights[self.lm_head], &self.head())
     }
 
     fn loss_and_grads<B: TrainOps>(
         &self,
-        ops: &B,
-        weights: &Params<B::Weight>,
-        _tables: &(),
-        tokens: &B::Tokens,
+        inputs: &Inputs<'_, B, ()>,
         targets: &B::Tokens,
-        _sequence: SequenceShape,
         grad_scale: f32,
         grads: &mut Params<B::Grad>,
     ) -> OpResult<Losses> {
+        let &Inputs { ops, weights, tokens, .. } = inputs;
         let (x, norm) = self.embed(ops, weights, tokens)?;
         let lm_head = self.lm_head;
         let dlm_head = &mut grads[lm_head];

@@ -16,20 +16,20 @@ pub enum InitialValues {
 }
 
 impl InitialValues {
-    /// Calls `set` with the index and the values of every parameter, each once: drawn ones in their draw order, and one
-    /// at a time, so that a model's weights are never in memory twice. Constants consume no draws.
+    /// Calls `set` with the index and the values of every parameter, each once, and lets go of them: drawn ones in
+    /// their draw order, so that no more than one is ever in memory. Constants consume no draws.
     ///
     /// # Errors
     /// Those of `set`.
     pub fn for_each<E>(
-        &self,
+        self,
         specs: &[ParamSpec],
         mut set: impl FnMut(usize, &[f32]) -> Result<(), E>,
     ) -> Result<(), E> {
         let seed = match self {
-            Self::Drawn { seed } => *seed,
+            Self::Drawn { seed } => seed,
             Self::Given(values) => {
-                return values.iter().enumerate().try_for_each(|(index, values)| set(index, values));
+                return values.into_iter().enumerate().try_for_each(|(index, values)| set(index, &values));
             }
         };
         let mut generator = TorchGenerator::new(seed);
@@ -37,15 +37,17 @@ impl InitialValues {
         in_draw_order.sort_by_key(|&index| specs[index].draw_order);
 
         // One buffer for all: memory is slow to come from the system.
-        let mut buffer = vec![0.0; specs.iter().map(ParamSpec::numel).max().unwrap_or(0)];
+        let made = specs.iter().filter(|spec| !matches!(spec.init, Init::Values(_)));
+        let mut buffer = vec![0.0; made.map(ParamSpec::numel).max().unwrap_or(0)];
         for index in in_draw_order {
             let spec = &specs[index];
+            if let Init::Values(given) = &spec.init {
+                set(index, given)?;
+                continue;
+            }
             let drawn = &mut buffer[..spec.numel()];
             match &spec.init {
-                Init::Values(given) => {
-                    set(index, given)?;
-                    continue;
-                }
+                Init::Values(_) => {}
                 Init::Constant(value) => drawn.fill(*value),
                 Init::Normal { std } => generator.normal(drawn, *std),
                 Init::Uniform { low, high } => generator.uniform(drawn, *low, *high),
@@ -56,7 +58,10 @@ impl InitialValues {
     }
 
     /// All of them, in the order of `specs`.
-    pub fn all(&self, specs: &[ParamSpec]) -> Vec<Vec<f32>> {
+    pub fn all(self, specs: &[ParamSpec]) -> Vec<Vec<f32>> {
+        if let Self::Given(values) = self {
+            return values;
+        }
         let mut all = vec![Vec::new(); specs.len()];
         let Ok(()) = self.for_each::<std::convert::Infallible>(specs, |index, values| {
             if let Some(slot) = all.get_mut(index) {

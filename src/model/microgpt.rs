@@ -8,7 +8,7 @@ use crate::error::{Error, Result};
 use crate::ops::{AttentionShape, ForwardOps, HeadShape, Losses, OpError, OpResult, SequenceShape, TrainOps};
 
 use super::config::MicrogptConfig;
-use super::network::Network;
+use super::network::{Inputs, Network};
 use super::param::{ParamId, ParamSpec, Params};
 use super::specs::microgpt_specs;
 
@@ -149,12 +149,10 @@ impl Microgpt {
     /// an evaluation holds those of one block only.
     fn trunk<B: ForwardOps>(
         &self,
-        ops: &B,
-        weights: &Params<B::Weight>,
-        tokens: &B::Tokens,
-        sequence: SequenceShape,
+        inputs: &Inputs<'_, B, ()>,
         mut keep: impl FnMut(BlockSaved<B>),
     ) -> OpResult<Saved<B>> {
+        let &Inputs { ops, weights, tokens, sequence, .. } = inputs;
         let eps = self.config.norm_eps;
         let shape = self.attention_shape(sequence);
         let (mut x, positions) = self.embed(ops, weights, tokens, 0, sequence)?;
@@ -182,14 +180,12 @@ impl Microgpt {
     /// From the gradient `dx` (N, C) of the last block's output down to the embeddings.
     fn backward<B: TrainOps>(
         &self,
-        ops: &B,
-        weights: &Params<B::Weight>,
-        tokens: &B::Tokens,
-        sequence: SequenceShape,
+        inputs: &Inputs<'_, B, ()>,
         saved: Saved<B>,
         mut dx: B::Tensor,
         grads: &mut Params<B::Grad>,
     ) -> OpResult<()> {
+        let &Inputs { ops, weights, tokens, sequence, .. } = inputs;
         let shape = self.attention_shape(sequence);
         for (ids, block) in self.blocks.iter().zip(saved.blocks).rev() {
             let du =
@@ -229,55 +225,36 @@ impl Network for Microgpt {
         Ok(())
     }
 
-    fn losses<B: ForwardOps>(
-        &self,
-        ops: &B,
-        weights: &Params<B::Weight>,
-        _tables: &(),
-        tokens: &B::Tokens,
-        targets: &B::Tokens,
-        sequence: SequenceShape,
-    ) -> OpResult<Vec<f32>> {
-        let x = self.trunk(ops, weights, tokens, sequence, |_| ())?.x;
-        ops.cross_entropy(&x, &weights[self.lm_head], targets, &self.head())
+    fn losses<B: ForwardOps>(&self, inputs: &Inputs<'_, B, ()>, targets: &B::Tokens) -> OpResult<Vec<f32>> {
+        let x = self.trunk(inputs, |_| ())?.x;
+        inputs.ops.cross_entropy(&x, &inputs.weights[self.lm_head], targets, &self.head())
     }
 
-    fn logits<B: ForwardOps>(
-        &self,
-        ops: &B,
-        weights: &Params<B::Weight>,
-        _tables: &(),
-        tokens: &B::Tokens,
-        sequence: SequenceShape,
-    ) -> OpResult<B::Tensor> {
-        let x = self.trunk(ops, weights, tokens, sequence, |_| ())?.x;
-        ops.logits(&x, &weights[self.lm_head], &self.head())
+    fn logits<B: ForwardOps>(&self, inputs: &Inputs<'_, B, ()>) -> OpResult<B::Tensor> {
+        let x = self.trunk(inputs, |_| ())?.x;
+        inputs.ops.logits(&x, &inputs.weights[self.lm_head], &self.head())
     }
 
     fn loss_and_grads<B: TrainOps>(
         &self,
-        ops: &B,
-        weights: &Params<B::Weight>,
-        _tables: &(),
-        tokens: &B::Tokens,
+        inputs: &Inputs<'_, B, ()>,
         targets: &B::Tokens,
-        sequence: SequenceShape,
         grad_scale: f32,
         grads: &mut Params<B::Grad>,
     ) -> OpResult<Losses> {
         let mut blocks = Vec::with_capacity(self.config.n_layer);
-        let mut saved = self.trunk(ops, weights, tokens, sequence, |block| blocks.push(block))?;
+        let mut saved = self.trunk(inputs, |block| blocks.push(block))?;
         saved.blocks = blocks;
         let lm_head = self.lm_head;
-        let (losses, dx) = ops.cross_entropy_train_unread(
+        let (losses, dx) = inputs.ops.cross_entropy_train_unread(
             &saved.x,
-            &weights[lm_head],
+            &inputs.weights[lm_head],
             targets,
             &self.head(),
             grad_scale,
             &mut grads[lm_head],
         )?;
-        self.backward(ops, weights, tokens, sequence, saved, dx, grads)?;
+        self.backward(inputs, saved, dx, grads)?;
         Ok(losses)
     }
 

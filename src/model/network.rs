@@ -4,7 +4,21 @@ use crate::ops::{ForwardOps, Losses, OpResult, SequenceShape, TrainOps};
 
 use super::param::{ParamSpec, Params};
 
-/// A model: its parameters and what is computed with them. N tokens in `sequence`, V logits each.
+/// What a forward works with and on: N tokens in `sequence`.
+pub struct Inputs<'a, B: ForwardOps, T> {
+    /// The backend.
+    pub ops: &'a B,
+    /// The parameters, in the order of [`Network::specs`].
+    pub weights: &'a Params<B::Weight>,
+    /// [`Network::tables`] for sequences at least this long.
+    pub tables: &'a T,
+    /// (N)
+    pub tokens: &'a B::Tokens,
+    /// Which of the tokens make a sequence.
+    pub sequence: SequenceShape,
+}
+
+/// A model: its parameters and what is computed with them. V logits a token.
 pub trait Network {
     /// What a forward reads besides the weights (rotary tables).
     type Tables<B: ForwardOps>;
@@ -23,33 +37,18 @@ pub trait Network {
     /// Loss of each of the N tokens in nats; 0 where the target is -1.
     fn losses<B: ForwardOps>(
         &self,
-        ops: &B,
-        weights: &Params<B::Weight>,
-        tables: &Self::Tables<B>,
-        tokens: &B::Tokens,
+        inputs: &Inputs<'_, B, Self::Tables<B>>,
         targets: &B::Tokens,
-        sequence: SequenceShape,
     ) -> OpResult<Vec<f32>>;
 
     /// Logits (N, V).
-    fn logits<B: ForwardOps>(
-        &self,
-        ops: &B,
-        weights: &Params<B::Weight>,
-        tables: &Self::Tables<B>,
-        tokens: &B::Tokens,
-        sequence: SequenceShape,
-    ) -> OpResult<B::Tensor>;
+    fn logits<B: ForwardOps>(&self, inputs: &Inputs<'_, B, Self::Tables<B>>) -> OpResult<B::Tensor>;
 
     /// Losses of the N tokens, not yet waited for; adds the gradient of `grad_scale * sum of the losses` to `grads`.
     fn loss_and_grads<B: TrainOps>(
         &self,
-        ops: &B,
-        weights: &Params<B::Weight>,
-        tables: &Self::Tables<B>,
-        tokens: &B::Tokens,
+        inputs: &Inputs<'_, B, Self::Tables<B>>,
         targets: &B::Tokens,
-        sequence: SequenceShape,
         grad_scale: f32,
         grads: &mut Params<B::Grad>,
     ) -> OpResult<Losses>;

@@ -26,7 +26,8 @@ pub trait TrainOps: ForwardOps {
     fn grad_values<'a>(&self, grad: &'a Self::Grad) -> OpResult<Cow<'a, [f32]>>;
     /// State from values.
     fn state(&self, shape: &[usize], values: &[f32]) -> OpResult<Self::State>;
-    /// State of [`Self::adamw`] on a [`ForwardOps::table`]; a backend that stores tables in fewer bits stores it likewise.
+    /// State of [`Self::adamw`] on a [`ForwardOps::table`]; a backend that stores tables in fewer bits stores it
+    /// likewise.
     fn table_state(&self, shape: &[usize], values: &[f32]) -> OpResult<Self::State> {
         self.state(shape, values)
     }
@@ -60,7 +61,7 @@ pub trait TrainOps: ForwardOps {
     /// Backward of [`ForwardOps::relu_squared`] from its input `x`: `dy * 2 max(x, 0)`.
     fn relu_squared_backward(&self, x: &Self::Tensor, dy: Self::Tensor) -> OpResult<Self::Tensor>;
     /// Backward of [`ForwardOps::relu_squared_linear_add`] from its input `u`: `dw += dy^T max(u, 0)^2`, -> du (N, in).
-    /// What was squared is computed again rather than kept: it is the largest tensor of a block.
+    /// The squares are computed again; with the bits of [`Self::linear_backward`] and [`Self::relu_squared_backward`].
     fn relu_squared_linear_backward(
         &self,
         u: &Self::Tensor,

@@ -1,8 +1,8 @@
 //! Reading a case directory: `case.json` and the tensors beside it.
 //!
 //! Only the commit, the sizes and the batch are required. A section of `case.json` promises the files it is about
-//! ([`promised`]); a list `files` in it says instead which there are. A promised file that is not there is an error; what a
-//! case does not promise is left out of the checks, and named.
+//! ([`promised`]); a list `files` in it says instead which there are. A promised file that is not there is an error;
+//! what a case does not promise is left out of the checks, and named.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

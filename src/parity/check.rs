@@ -82,8 +82,8 @@ fn excess(deviation: f64, limit: f64) -> f64 {
     if deviation == 0.0 { 0.0 } else { deviation / limit.max(f64::MIN_POSITIVE.sqrt()) }
 }
 
-/// `|found - expected| / |expected|` in the Frobenius norm; the numerator alone where `expected` is zero, infinity where
-/// lengths differ.
+/// `|found - expected| / |expected|` in the Frobenius norm; the numerator alone where `expected` is zero, infinity
+/// where lengths differ.
 pub(super) fn relative_frobenius(found: &[f32], expected: &[f32]) -> f64 {
     if found.len() != expected.len() {
         return f64::INFINITY;

@@ -28,8 +28,8 @@ use crate::error::{Class, Error, Result};
 use crate::model::specs::gpt_specs;
 use crate::precision::Precision;
 
-/// Puts `subject`, built from `config`, through every check that a case has numbers for. A deviation beyond tolerance is
-/// a failed check, not an error, and a backend that fails on the way leaves the checks made so far and its words.
+/// Puts `subject`, built from `config`, through every check that a case has numbers for. A deviation beyond tolerance
+/// is a failed check, not an error, and a backend that fails on the way leaves the checks made so far and its words.
 ///
 /// # Errors
 /// A case that does not fit the configuration, or that has nothing to compare.
@@ -56,7 +56,8 @@ fn checks(
     forward::configuration_checks(case, config, &specs, report)?;
     forward::forward_checks(case, &specs, subject, report)?;
     trajectory::warm_checks(case, config, &specs, subject, report)?;
-    // From zero projections the first update is rounding made large, and in bf16 there is more of it than of anything else.
+    // From zero projections the first update is rounding made large, and in bf16 there is more of it than of anything
+    // else.
     if subject.precision() == Precision::F32 {
         trajectory::train_checks(case, config, &specs, subject, report)?;
     } else {

@@ -14,8 +14,9 @@
 //! }
 //! ```
 //!
-//! `deviation` is the one that is largest in proportion to the tolerance at its place, null if it is not finite. `skipped` is
-//! what the case has no numbers for. `error` is why a case could not be finished; its checks are those made before.
+//! `deviation` is the one that is largest in proportion to the tolerance at its place, null if it is not finite.
+//! `skipped` is what the case has no numbers for. `error` is why a case could not be finished; its checks are those
+//! made before.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;

@@ -19,13 +19,13 @@
 //! | gradients of idle lambdas | 1e-8 | absolute, of either side |
 //! | train: first step of idle lambdas | 1.001 | learning rates, of either side |
 //!
-//! Each is two to four times what `cpu` (README) or `tch` reaches on the project's cases, so that another order of summation has
-//! room and an error has none: torch against itself on another CPU deviates by as much. Models wider than the project's
-//! 64 channels sum more terms, so losses, logits, gradients and bpb get the root of the width more, up to 2e-5, 1e-4 and
-//! 1e-5. Why `idle` lambdas are not compared: see `idle.rs`.
+//! Each is two to four times what `cpu` (README) or `tch` reaches on the project's cases, so that another order of
+//! summation has room and an error has none: torch against itself on another CPU deviates by as much. Models wider than
+//! the project's 64 channels sum more terms, so losses, logits, gradients and bpb get the root of the width more, up to
+//! 2e-5, 1e-4 and 1e-5. Why `idle` lambdas are not compared: see `idle.rs`.
 //!
-//! In bf16 (8 bits of mantissa: a value is rounded by up to 2^-9 of itself, in every product and activation), against the
-//! same float32 numbers:
+//! In bf16 (8 bits of mantissa: a value is rounded by up to 2^-9 of itself, in every product and activation), against
+//! the same float32 numbers:
 //!
 //! | check | tolerance | of |
 //! |---|---|---|
@@ -34,8 +34,8 @@
 //! | gradients, warm: parameters | 0.05 | relative, Frobenius norm, each tensor |
 //! | gradients of lambdas | 0.3 | relative, sums over everything that cancel |
 //!
-//! Upstream's own bf16 (92d63d4_d3, CPU, eager) is off its float32 by 3.6e-3 in a token's loss, 5.3e-5 in the mean loss,
-//! 1.6e-2 in a gradient and 7.5e-2 in a lambda's: the same size as what is found here.
+//! Upstream's own bf16 (92d63d4_d3, CPU, eager) is off its float32 by 3.6e-3 in a token's loss, 5.3e-5 in the mean
+//! loss, 1.6e-2 in a gradient and 7.5e-2 in a lambda's: the same size as what is found here.
 //!
 //! *Upstream's noise* is the largest move of upstream's own numbers when its starting parameters are multiplied by
 //! `1 + 1e-7 N(0, 1)`, over three draws; a case brings it along, a number for each step and tensor. At the float32-era

@@ -104,7 +104,8 @@ impl TorchGenerator {
         values.par_chunks_mut(BLOCKS_PER_TASK * BLOCK).for_each(|values| scale(values, high - low, low));
     }
 
-    /// `tensor.normal_(0, std)` on a contiguous float32 tensor: in blocks of 16, or one by one if there are fewer values.
+    /// `tensor.normal_(0, std)` on a contiguous float32 tensor: in blocks of 16, or one by one if there are fewer
+    /// values.
     pub fn normal(&mut self, values: &mut [f32], std: f64) {
         if values.len() < BLOCK {
             for value in values {

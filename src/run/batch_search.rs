@@ -1,7 +1,7 @@
 //! The device batch size of `train.device_batch_size = "auto"`: the largest that fits, found by trying.
 //!
-//! What a search finds depends on what else is in the device's memory, so it is made once: the size is written beside the
-//! results and taken from there ever after. The run key holds the size like any other.
+//! What a search finds depends on what else is in the device's memory, so it is made once: the size is written beside
+//! the results and taken from there ever after. The run key holds the size like any other.
 
 use std::collections::BTreeMap;
 
@@ -118,8 +118,8 @@ fn gcd(a: usize, b: usize) -> usize {
     if b == 0 { a } else { gcd(b, a % b) }
 }
 
-/// The largest power of two up to `cap` that divides `most` and fits, if one row does. Starts near `start`, doubles while it
-/// fits or halves until it does.
+/// The largest power of two up to `cap` that divides `most` and fits, if one row does. Starts near `start`, doubles
+/// while it fits or halves until it does.
 fn largest(
     start: usize,
     most: usize,

@@ -86,7 +86,7 @@ fn with_ops<M: Network + 'static, B: Backend + 'static>(
     ops: B,
 ) -> Result<Box<dyn Engine>> {
     let values = values(network.specs(), config)?;
-    Ok(Box::new(OpsEngine::new(network, ops, &config.optimizer, &values)?))
+    Ok(Box::new(OpsEngine::new(network, ops, &config.optimizer, values)?))
 }
 
 fn on_backend<M: Network + 'static>(
@@ -100,7 +100,7 @@ fn on_backend<M: Network + 'static>(
     match backend.kind {
         BackendKind::Cpu => {
             let ops = CpuBackend::new(threads).map_err(op_error)?;
-            Ok(Box::new(OpsEngine::new(network, ops, optimizer, &values)?))
+            Ok(Box::new(OpsEngine::new(network, ops, optimizer, values)?))
         }
         BackendKind::Scalar => {
             let all = values.all(network.specs());
@@ -109,7 +109,7 @@ fn on_backend<M: Network + 'static>(
         #[cfg(feature = "tch")]
         BackendKind::Tch => {
             let ops = torch(backend, threads)?;
-            Ok(Box::new(OpsEngine::new(network, ops, optimizer, &values)?))
+            Ok(Box::new(OpsEngine::new(network, ops, optimizer, values)?))
         }
         #[cfg(not(feature = "tch"))]
         BackendKind::Tch => Err(crate::backend::torch::device::DeviceError::NotBuilt.into()),

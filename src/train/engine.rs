@@ -31,8 +31,8 @@ impl MicroBatch<'_> {
 pub trait Engine {
     /// The model's parameters.
     fn specs(&self) -> &[ParamSpec];
-    /// Adds the gradient of `grad_scale * sum of the losses` and returns the losses of the N tokens, which the device may
-    /// still be computing.
+    /// Adds the gradient of `grad_scale * sum of the losses` and returns the losses of the N tokens, which the device
+    /// may still be computing.
     fn accumulate(&mut self, batch: &MicroBatch<'_>, grad_scale: f32) -> Result<Losses<Error>>;
     /// One optimizer step on the accumulated gradients, which it clears.
     fn update(&mut self, values: &StepValues) -> Result<()>;

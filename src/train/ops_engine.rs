@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use crate::error::{Error, Result};
 use crate::model::init::InitialValues;
-use crate::model::network::Network;
+use crate::model::network::{Inputs, Network};
 use crate::model::param::{ParamSpec, Params};
 use crate::ops::{Backend, Hardware, Losses, OpError, OpResult};
 use crate::optim::config::{OptimizerConfig, StepValues};
@@ -26,7 +26,7 @@ pub struct OpsEngine<M: Network, B: Backend> {
 }
 
 /// Every parameter on the backend, as they come.
-fn weights<B: Backend>(ops: &B, specs: &[ParamSpec], values: &InitialValues) -> Result<Params<B::Weight>> {
+fn weights<B: Backend>(ops: &B, specs: &[ParamSpec], values: InitialValues) -> Result<Params<B::Weight>> {
     let unfit = || Error::internal("initial values do not fit the network's parameters");
     let mut weights: Vec<Option<B::Weight>> = specs.iter().map(|_| None).collect();
     values.for_each(specs, |index, values| {
@@ -47,7 +47,7 @@ impl<M: Network, B: Backend> OpsEngine<M, B> {
     ///
     /// # Errors
     /// Memory that cannot be had; values that do not fit the network's parameters.
-    pub fn new(network: M, ops: B, optimizer: &OptimizerConfig, values: &InitialValues) -> Result<Self> {
+    pub fn new(network: M, ops: B, optimizer: &OptimizerConfig, values: InitialValues) -> Result<Self> {
         let specs = network.specs();
         let weights = weights(&ops, specs, values)?;
         let grads =
@@ -80,7 +80,8 @@ impl<M: Network, B: Backend> Engine for OpsEngine<M, B> {
         let Self { network, ops, tables, weights, grads, .. } = self;
         let mut run = || {
             let (tokens, targets) = (ops.tokens(batch.inputs)?, ops.tokens(batch.targets)?);
-            network.loss_and_grads(ops, weights, tables, &tokens, &targets, batch.sequence, grad_scale, grads)
+            let inputs = Inputs { ops, weights, tables, tokens: &tokens, sequence: batch.sequence };
+            network.loss_and_grads(&inputs, &targets, grad_scale, grads)
         };
         let rows = batch.sequence.batch;
         self.rows = rows;
@@ -89,7 +90,8 @@ impl<M: Network, B: Backend> Engine for OpsEngine<M, B> {
     }
 
     fn update(&mut self, values: &StepValues) -> Result<()> {
-        // What fits beside the optimizer's temporaries depends on the micro-batch no longer, but on what it left in pools.
+        // What fits beside the optimizer's temporaries depends on the micro-batch no longer, but on what it left in
+        // pools.
         let rows = self.rows;
         let updated = self.optimizer.step(&self.ops, &mut self.weights, &mut self.grads, values);
         updated.map_err(|error| batch_error(error, rows))?;
@@ -100,7 +102,8 @@ impl<M: Network, B: Backend> Engine for OpsEngine<M, B> {
         let Self { network, ops, tables, weights, .. } = self;
         let run = || {
             let (tokens, targets) = (ops.tokens(batch.inputs)?, ops.tokens(batch.targets)?);
-            network.losses(ops, weights, tables, &tokens, &targets, batch.sequence)
+            let inputs = Inputs { ops, weights, tables, tokens: &tokens, sequence: batch.sequence };
+            network.losses(&inputs, &targets)
         };
         run().map_err(|error| batch_error(error, batch.sequence.batch))
     }
@@ -109,7 +112,8 @@ impl<M: Network, B: Backend> Engine for OpsEngine<M, B> {
         let Self { network, ops, tables, weights, .. } = self;
         let run = || {
             let tokens = ops.tokens(batch.inputs)?;
-            ops.tensor_values(&network.logits(ops, weights, tables, &tokens, batch.sequence)?)
+            let inputs = Inputs { ops, weights, tables, tokens: &tokens, sequence: batch.sequence };
+            ops.tensor_values(&network.logits(&inputs)?)
         };
         run().map_err(op_error)
     }
@@ -208,8 +212,8 @@ pub fn is_out_of_memory(error: &Error) -> bool {
     error.what() == OUT_OF_MEMORY
 }
 
-/// What to try where a device batch of `rows` rows does not fit: the largest size below it that divides every batch that
-/// `rows` divides.
+/// What to try where a device batch of `rows` rows does not fit: the largest size below it that divides every batch
+/// that `rows` divides.
 pub fn smaller_batch(rows: usize) -> String {
     match (2..=rows).find(|factor| rows.is_multiple_of(*factor)) {
         Some(factor) => format!(

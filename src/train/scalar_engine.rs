@@ -3,7 +3,7 @@
 use crate::backend::scalar::optim::ParamState;
 use crate::backend::scalar::{Gradients, ScalarBackend, TapeCost, Weight};
 use crate::error::{Error, Result};
-use crate::model::network::Network;
+use crate::model::network::{Inputs, Network};
 use crate::model::param::{ParamSpec, Params};
 use crate::ops::{ForwardOps, Losses, OpResult};
 use crate::optim::config::{GroupConfig, OptimizerConfig, StepValues};
@@ -79,7 +79,8 @@ impl<M: Network> ScalarEngine<M> {
         let Self { network, ops, tables, weights, .. } = self;
         let differentiated = ops.differentiate(grad_scale, |ops| {
             let (tokens, targets) = (ops.tokens(batch.inputs)?, ops.tokens(batch.targets)?);
-            network.losses(ops, weights, tables, &tokens, &targets, batch.sequence).map(drop)
+            let inputs = Inputs { ops, weights, tables, tokens: &tokens, sequence: batch.sequence };
+            network.losses(&inputs, &targets).map(drop)
         });
         let differentiated = differentiated.map_err(op_error)?;
         self.gradients.accumulate(&differentiated.gradients);
@@ -137,7 +138,8 @@ impl<M: Network> Engine for ScalarEngine<M> {
         let Self { network, ops, tables, weights, .. } = self;
         let run = || {
             let (tokens, targets) = (ops.tokens(batch.inputs)?, ops.tokens(batch.targets)?);
-            network.losses(ops, weights, tables, &tokens, &targets, batch.sequence)
+            let inputs = Inputs { ops, weights, tables, tokens: &tokens, sequence: batch.sequence };
+            network.losses(&inputs, &targets)
         };
         run().map_err(op_error)
     }
@@ -146,7 +148,8 @@ impl<M: Network> Engine for ScalarEngine<M> {
         let Self { network, ops, tables, weights, .. } = self;
         let run = || {
             let tokens = ops.tokens(batch.inputs)?;
-            ops.tensor_values(&network.logits(ops, weights, tables, &tokens, batch.sequence)?)
+            let inputs = Inputs { ops, weights, tables, tokens: &tokens, sequence: batch.sequence };
+            ops.tensor_values(&network.logits(&inputs)?)
         };
         run().map_err(op_error)
     }

@@ -13,12 +13,14 @@ use nanorun::model::config::ModelConfig;
 use nanorun::model::gpt::Gpt;
 use nanorun::model::init::InitialValues;
 use nanorun::model::microgpt::Microgpt;
-use nanorun::model::network::Network;
+use nanorun::model::network::{Inputs, Network};
 use nanorun::model::param::{ParamSpec, Params};
-use nanorun::ops::{ForwardOps, Losses, OpResult, SequenceShape, TrainOps};
+use nanorun::ops::{ForwardOps, Losses, OpResult, TrainOps};
 use nanorun::optim::config::StepValues;
 use nanorun::plan::key::KeyChain;
-use nanorun::plan::run_config::{BackendKind, RunConfig};
+use nanorun::plan::run_config::{BackendChoice, BackendKind, RunConfig};
+use nanorun::precision::Precision;
+use nanorun::run::engine::engine_from;
 use nanorun::run::library::Library;
 use nanorun::train::checkpoint::CheckpointStore;
 use nanorun::train::engine::{Engine, MicroBatch, NamedTensor};
@@ -77,40 +79,25 @@ impl<M: Network> Network for Leaky<M> {
     }
     fn losses<B: ForwardOps>(
         &self,
-        ops: &B,
-        weights: &Params<B::Weight>,
-        tables: &Self::Tables<B>,
-        tokens: &B::Tokens,
+        inputs: &Inputs<'_, B, Self::Tables<B>>,
         targets: &B::Tokens,
-        sequence: SequenceShape,
     ) -> OpResult<Vec<f32>> {
         if self.leaks {
-            std::mem::forget(ops.zeros(64, LEAKED / 64)?);
+            std::mem::forget(inputs.ops.zeros(64, LEAKED / 64)?);
         }
-        self.model.losses(ops, weights, tables, tokens, targets, sequence)
+        self.model.losses(inputs, targets)
     }
-    fn logits<B: ForwardOps>(
-        &self,
-        ops: &B,
-        weights: &Params<B::Weight>,
-        tables: &Self::Tables<B>,
-        tokens: &B::Tokens,
-        sequence: SequenceShape,
-    ) -> OpResult<B::Tensor> {
-        self.model.logits(ops, weights, tables, tokens, sequence)
+    fn logits<B: ForwardOps>(&self, inputs: &Inputs<'_, B, Self::Tables<B>>) -> OpResult<B::Tensor> {
+        self.model.logits(inputs)
     }
     fn loss_and_grads<B: TrainOps>(
         &self,
-        ops: &B,
-        weights: &Params<B::Weight>,
-        tables: &Self::Tables<B>,
-        tokens: &B::Tokens,
+        inputs: &Inputs<'_, B, Self::Tables<B>>,
         targets: &B::Tokens,
-        sequence: SequenceShape,
         grad_scale: f32,
         grads: &mut Params<B::Grad>,
     ) -> OpResult<Losses> {
-        self.model.loss_and_grads(ops, weights, tables, tokens, targets, sequence, grad_scale, grads)
+        self.model.loss_and_grads(inputs, targets, grad_scale, grads)
     }
     fn cache<B: ForwardOps>(&self, ops: &B, capacity: usize) -> OpResult<Self::Cache<B>> {
         self.model.cache(ops, capacity)
@@ -144,13 +131,13 @@ fn on<M: Network + 'static>(model: M, config: &RunConfig, kind: BackendKind, lea
         }
         BackendKind::Cpu => {
             let ops = nanorun::backend::cpu::CpuBackend::new(2).unwrap();
-            Box::new(OpsEngine::new(model, ops, optimizer, &values).unwrap())
+            Box::new(OpsEngine::new(model, ops, optimizer, values).unwrap())
         }
         #[cfg(feature = "tch")]
         BackendKind::Tch => {
             use nanorun::backend::torch::{TorchBackend, device::TorchDevice};
             let ops = TorchBackend::new(TorchDevice::Cpu, nanorun::precision::Precision::F32, 2).unwrap();
-            Box::new(OpsEngine::new(model, ops, optimizer, &values).unwrap())
+            Box::new(OpsEngine::new(model, ops, optimizer, values).unwrap())
         }
         #[cfg(not(feature = "tch"))]
         BackendKind::Tch => unreachable!("not built"),
@@ -367,5 +354,28 @@ fn every_evaluation_is_guarded_on_every_backend() {
             let (ending, ..) = run(&roomy, engine(&roomy, backend, true), &dir("roomy"), &dir("roomy"));
             assert!(matches!(ending, Ok(Ending::Finished(_))), "{what}: {ending:?}");
         }
+    }
+}
+
+/// Weights of another model are refused before anything is trained.
+#[test]
+fn weights_that_do_not_fit_are_refused() {
+    let config = manifest("bigram");
+    let fitting = InitialValues::Drawn { seed: 1 }.all(&crate::backends::specs(&config.model));
+    let (mut few, mut many, mut short) = (fitting.clone(), fitting.clone(), fitting.clone());
+    few.pop();
+    many.push(vec![0.0; 4]);
+    short[0].pop();
+    for &kind in BACKENDS {
+        let backend = BackendChoice { kind, device: "cpu".to_owned(), precision: Precision::F32 };
+        let made = |values: &[Vec<f32>]| {
+            let values = InitialValues::Given(values.to_vec());
+            engine_from(&config.model, &config.optimizer, &backend, 1, |_| Ok(values)).err()
+        };
+        for values in [&few, &many, &short] {
+            let error = made(values).unwrap().to_string();
+            assert!(error.contains("do not fit the network's parameters"), "{kind:?}: {error}");
+        }
+        assert!(made(&fitting).is_none());
     }
 }

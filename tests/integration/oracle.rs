@@ -121,9 +121,9 @@ fn follows_the_oracle(what: &str, config: &RunConfig, tolerance: Distance) {
     }
 }
 
-/// A commit's recipe at a tiny size: three heads that share one key head, 36 channels, a context that is no power of two.
-/// The early commits' laws would make the weight decay of so small a model 3.2; decay is applied where update and weight
-/// agree in sign, a jump that magnifies rounding, so it stays what the recipe has at depth 12.
+/// A commit's recipe at a tiny size: three heads that share one key head, 36 channels, a context that is no power of
+/// two. The early commits' laws would make the weight decay of so small a model 3.2; decay is applied where update and
+/// weight agree in sign, a jump that magnifies rounding, so it stays what the recipe has at depth 12.
 fn gpt(commit: &str) -> RunConfig {
     let mut config = config(&format!(
         "name = \"oracle\"\nupstream.commit = \"{commit}\"\nrun = {{ seed = 1, backend = \"scalar\" }}\n\

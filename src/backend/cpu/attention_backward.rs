@@ -196,8 +196,8 @@ impl<'a> Tile<'a> {
         (query.saturating_sub(window).max(self.low), (query + rows).min(self.high))
     }
 
-    /// Weights and gradients of scores; zero where masked, where half a panel was not computed, and for a panel on either
-    /// side of what is seen.
+    /// Weights and gradients of scores; zero where masked, where half a panel was not computed, and for a panel on
+    /// either side of what is seen.
     unsafe fn scores(&mut self, x: &Inputs<'_>, keys_t: &[f32], values_t: &[f32]) {
         let (t, d, window, cols) = (x.shape.sequence.len, x.shape.head_dim, x.shape.window, x.q.cols);
         let scale = 1.0 / (d as f32).sqrt();

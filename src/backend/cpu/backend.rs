@@ -69,7 +69,7 @@ impl CpuBackend {
         f: impl Fn(Range<usize>, &mut [f32]) + Send + Sync,
     ) -> OpResult<Vec<f64>> {
         let chunks = rows.div_ceil(ROW_CHUNK);
-        let mut partial = self.pool.zeroed("sum", chunks * width, |sums| sums.fill(0.0))?;
+        let mut partial = self.pool.zeroed("sum", chunks * width)?;
         let shared = Shared::new(&mut partial);
         self.workers.run(chunks, |task| {
             // SAFETY: every task has its own sums.

@@ -63,8 +63,8 @@ impl Packed {
         let heads = cache.cols / d;
         let (key_len, value_len) = packed_len(cache.capacity, d);
         if self.head_dim != d {
-            self.keys = cpu.pool.zeroed(op, heads * key_len, |keys| keys.fill(0.0))?;
-            self.values = cpu.pool.zeroed(op, heads * value_len, |values| values.fill(0.0))?;
+            self.keys = cpu.pool.zeroed(op, heads * key_len)?;
+            self.values = cpu.pool.zeroed(op, heads * value_len)?;
             (self.head_dim, self.len) = (d, 0);
         }
         for position in self.len..cache.len {

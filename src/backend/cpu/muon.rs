@@ -21,8 +21,8 @@ use crate::precision::Precision;
 /// Matrices that go through the phases together: bounds the scratch memory.
 const BATCH: usize = 4;
 
-/// (a, b, c) of each iteration `X <- aX + (bA + cA^2)X`, `A = X X^T`. arXiv 2505.16932, for five iterations with a safety
-/// factor of 0.02 and cushion 2, as nanochat uses them.
+/// (a, b, c) of each iteration `X <- aX + (bA + cA^2)X`, `A = X X^T`. arXiv 2505.16932, for five iterations with a
+/// safety factor of 0.02 and cushion 2, as nanochat uses them.
 #[allow(clippy::excessive_precision)]
 const POLAR_EXPRESS: [(f32, f32, f32); 5] = [
     (8.156_554_524_902_461, -22.483_292_925_577_95, 15.878_769_915_207_462),

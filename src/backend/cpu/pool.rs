@@ -26,8 +26,8 @@ struct Quarter([f32; LINE / 4]);
 struct Memory(Vec<Quarter>);
 
 impl Memory {
-    /// Zeroed memory, or none where it is refused. The system hands it over page by page when it is first touched, so by
-    /// all threads at once.
+    /// Zeroed memory, or none where it is refused. The system hands it over page by page when it is first touched, so
+    /// by all threads at once.
     fn zeroed(lines: usize) -> Option<Self> {
         if lines == 0 {
             return Some(Self::default());
@@ -76,8 +76,8 @@ impl Pool {
         Ok(self.buffer(op, len, self.waiting(len))?.0)
     }
 
-    /// A buffer for less than an op: the smallest of those waiting that is large enough, whatever it was made for. As it
-    /// comes back before anybody misses it, it adds to the peak only where nothing fits.
+    /// A buffer for less than an op: the smallest of those waiting that is large enough, whatever it was made for. As
+    /// it comes back before anybody misses it, it adds to the peak only where nothing fits.
     pub(super) fn spare(&self, op: &'static str, len: usize) -> OpResult<Buffer> {
         let lines = len.div_ceil(LINE);
         let mut free = self.0.free.lock().unwrap_or_else(PoisonError::into_inner);
@@ -86,16 +86,19 @@ impl Pool {
         Ok(self.buffer(op, len, reused)?.0)
     }
 
-    /// A buffer of zeros; `fill` sets those of memory that was used before. What comes from the system is zeros, and first
-    /// touched by whoever first writes there.
-    pub(super) fn zeroed(
+    /// A buffer of zeros. What comes from the system is zeros, and first touched by whoever first writes there.
+    pub(super) fn zeroed(&self, op: &'static str, len: usize) -> OpResult<Buffer> {
+        self.zeroed_by(op, len, |values| values.fill(0.0))
+    }
+
+    /// A buffer of zeros, which `fill` writes where the memory was used before.
+    pub(super) fn zeroed_by(
         &self,
         op: &'static str,
         len: usize,
         fill: impl FnOnce(&mut [f32]),
     ) -> OpResult<Buffer> {
-        let reused = self.waiting(len);
-        let (mut buffer, fresh) = self.buffer(op, len, reused)?;
+        let (mut buffer, fresh) = self.buffer(op, len, self.waiting(len))?;
         if !fresh {
             fill(&mut buffer);
         }
@@ -220,7 +223,7 @@ mod tests {
         drop(first);
         let second = pool.take("test", 110).unwrap();
         assert_eq!((second.as_ptr(), second.len(), pool.allocations()), (address, 110, 1));
-        let third = pool.zeroed("test", 112, |_| unreachable!("new memory is zeros")).unwrap();
+        let third = pool.zeroed_by("test", 112, |_| unreachable!("new memory is zeros")).unwrap();
         assert_eq!((third.iter().sum::<f32>(), pool.allocations(), pool.bytes()), (0.0, 2, 896));
         drop((second, third));
         pool.trim();
@@ -234,7 +237,7 @@ mod tests {
         let address = first.as_ptr();
         first.fill(7.0);
         drop(first);
-        let second = pool.zeroed("test", 100, |values| values.fill(0.0)).unwrap();
+        let second = pool.zeroed("test", 100).unwrap();
         assert_eq!((second.as_ptr(), second.iter().sum::<f32>()), (address, 0.0));
     }
 
@@ -242,7 +245,7 @@ mod tests {
     fn every_buffer_begins_at_a_line_and_is_as_long_as_asked() {
         let pool = Pool::default();
         for len in (1..=300).chain([1 << 20, (1 << 20) + 1]) {
-            let mut buffer = pool.zeroed("test", len, |values| values.fill(0.0)).unwrap();
+            let mut buffer = pool.zeroed("test", len).unwrap();
             assert_eq!((buffer.as_ptr() as usize % 64, buffer.len()), (0, len));
             assert!(buffer.iter().all(|value| *value == 0.0), "{len}");
             // The next of this length gets this memory.

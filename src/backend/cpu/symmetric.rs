@@ -8,8 +8,8 @@ const BLOCK: usize = 32;
 /// The side of what is transposed at once.
 const STRIP: usize = 8;
 
-/// Completes n x n matrices, one after another in `data`. Before that `finish(at, values)` may change what every row has
-/// on and above the diagonal: those values begin at element `at` of `data`.
+/// Completes n x n matrices, one after another in `data`. Before that `finish(at, values)` may change what every row
+/// has on and above the diagonal: those values begin at element `at` of `data`.
 pub(super) fn complete(
     workers: &Workers,
     data: &mut [f32],

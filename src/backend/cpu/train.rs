@@ -39,7 +39,7 @@ impl TrainOps for CpuBackend {
 
     fn grad(&self, shape: &[usize]) -> OpResult<Param> {
         let len = shape.iter().product();
-        let data = self.pool.zeroed("grad", len, |values| elementwise::fill(self, values, 0.0))?;
+        let data = self.pool.zeroed_by("grad", len, |values| elementwise::fill(self, values, 0.0))?;
         Ok(Param { shape: shape.to_vec(), data })
     }
 

@@ -30,7 +30,7 @@ impl Workers {
             .build()
             .map_err(|e| OpError::Backend { op: "threads", message: e.to_string() })?;
         let memory = threads.broadcast(|_| -> OpResult<()> {
-            let buffer = pool.zeroed("scratch", SCRATCH_LEN, |values| values.fill(0.0))?;
+            let buffer = pool.zeroed("scratch", SCRATCH_LEN)?;
             SCRATCH.with_borrow_mut(|slot| *slot = Some(buffer));
             Ok(())
         });

@@ -1,7 +1,7 @@
 //! Hand-written gradients of a backend beside the oracle's.
 
 use super::ScalarBackend;
-use crate::model::network::Network;
+use crate::model::network::{Inputs, Network};
 use crate::model::param::Params;
 use crate::ops::{ForwardOps, OpResult, SequenceShape, TrainOps};
 
@@ -43,7 +43,8 @@ pub fn compare_gradients<M: Network, B: TrainOps>(
     let tables = network.tables(&oracle, sequence.len)?;
     let expected = oracle.differentiate(f64::from(grad_scale), |ops| {
         let (tokens, targets) = (ops.tokens(inputs)?, ops.tokens(targets)?);
-        network.losses(ops, &weights, &tables, &tokens, &targets, sequence).map(drop)
+        let inputs = Inputs { ops, weights: &weights, tables: &tables, tokens: &tokens, sequence };
+        network.losses(&inputs, &targets).map(drop)
     })?;
     let expected_gradients: Vec<Vec<f64>> =
         weights.0.iter().map(|weight| expected.gradients.weight_gradient(weight)).collect();
@@ -52,9 +53,8 @@ pub fn compare_gradients<M: Network, B: TrainOps>(
     let tables = network.tables(ops, sequence.len)?;
     let mut grads = Params(specs.iter().map(|spec| ops.grad(&spec.shape)).collect::<OpResult<Vec<_>>>()?);
     let (tokens, targets) = (ops.tokens(inputs)?, ops.tokens(targets)?);
-    let losses = network
-        .loss_and_grads(ops, &weights, &tables, &tokens, &targets, sequence, grad_scale, &mut grads)?
-        .read()?;
+    let inputs = Inputs { ops, weights: &weights, tables: &tables, tokens: &tokens, sequence };
+    let losses = network.loss_and_grads(&inputs, &targets, grad_scale, &mut grads)?.read()?;
 
     let difference =
         |(found, expected): (&f32, &f64)| (f64::from(*found) - expected).abs() / expected.abs().max(1.0);

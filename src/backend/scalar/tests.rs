@@ -12,7 +12,7 @@ use crate::model::bigram::Bigram;
 use crate::model::config::{BigramConfig, GptConfig, GptInit, LayerRamp, MicrogptConfig, ValueEmbedConfig};
 use crate::model::gpt::Gpt;
 use crate::model::microgpt::Microgpt;
-use crate::model::network::Network;
+use crate::model::network::{Inputs, Network};
 use crate::model::param::Params;
 use crate::ops::SequenceShape;
 use crate::precision::Precision;
@@ -154,7 +154,9 @@ fn differentiate<M: Network>(
     let tables = network.tables(ops, sequence.len).unwrap();
     ops.differentiate(grad_scale, |ops| {
         let (tokens, targets) = (ops.tokens(inputs)?, ops.tokens(targets)?);
-        network.losses(ops, weights, &tables, &tokens, &targets, sequence).map(drop)
+        network
+            .losses(&Inputs { ops, weights, tables: &tables, tokens: &tokens, sequence }, &targets)
+            .map(drop)
     })
     .unwrap()
 }
@@ -223,7 +225,9 @@ proptest! {
         let ids: Vec<i32> = (0..6).map(|_| (rng.next_u64() % 7) as i32).collect();
         let tables = network.tables(&ops, 6).unwrap();
         let sequence = SequenceShape { batch: 1, len: 6 };
-        let full = network.logits(&ops, &weights, &tables, &ops.tokens(&ids).unwrap(), sequence).unwrap();
+        let tokens = ops.tokens(&ids).unwrap();
+        let inputs = Inputs { ops: &ops, weights: &weights, tables: &tables, tokens: &tokens, sequence };
+        let full = network.logits(&inputs).unwrap();
         let mut cache = network.cache(&ops, 6).unwrap();
         for (fed, upto) in [(0, 2), (2, 3), (3, 6)] {
             let last = network.decode(&ops, &weights, &mut cache, &ids[fed..upto]).unwrap();

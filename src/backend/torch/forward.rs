@@ -1,14 +1,15 @@
 //! [`ForwardOps`] on libtorch.
 
 use std::borrow::Cow;
-use std::cell::OnceCell;
 
 use tch::{Device, Kind, Tensor};
 
-use super::backend::{Tokens, TorchBackend, Weight};
+use super::backend::TorchBackend;
 use super::fault::{TchResult, shape_error};
 use super::linear::linear;
 use super::rotary::Rotary;
+use super::tokens::Tokens;
+use super::weight::Weight;
 use super::{attention, embedding, gate, loss, norm, residual, rotary};
 use crate::ops::{AttentionShape, ForwardOps, HeadShape, OpResult, SequenceShape};
 use crate::precision::Precision;
@@ -81,9 +82,7 @@ impl ForwardOps for TorchBackend {
     }
 
     fn tokens(&self, ids: &[i32]) -> OpResult<Tokens> {
-        self.run("tokens", || {
-            Ok(Tokens { host: ids.to_vec(), ids: self.upload_ids(ids)?, plan: OnceCell::new() })
-        })
+        self.run("tokens", || Tokens::new(ids, self))
     }
 
     fn tensor_values(&self, tensor: &Tensor) -> OpResult<Vec<f32>> {

@@ -2,12 +2,13 @@
 
 use tch::{Kind, Tensor};
 
-use super::backend::{Tokens, TorchBackend};
+use super::backend::TorchBackend;
 use super::embedding;
 use super::fault::TchResult;
 use super::forward::copy;
 use super::linear::float;
 use super::residual::dot;
+use super::tokens::Tokens;
 use crate::ops::SequenceShape;
 
 /// The first c channels of x, where gate is (heads, c), in float32.

@@ -2,10 +2,10 @@
 
 use tch::{Kind, Tensor};
 
-use super::backend::Tokens;
 use super::chunks;
 use super::fault::{TchResult, shape_error};
 use super::linear::{self, float};
+use super::tokens::Tokens;
 use crate::ops::HeadShape;
 
 /// Up to this softcap `exp(logit)` cannot overflow float32, so the largest logit need not be found.

@@ -9,7 +9,8 @@ use super::{chunks, flash};
 /// Bytes that CUDA's context, cuBLAS and the allocator's rounding take beside tensors.
 const CUDA_OVERHEAD: u64 = 1 << 30;
 
-/// What a training run needs at once, in bytes: counted tensor by tensor, tested on the CPU device against what was taken.
+/// What a training run needs at once, in bytes: counted tensor by tensor, tested on the CPU device against what was
+/// taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
 pub struct MemoryEstimate {
     /// Master weights, compute copies, gradients and optimizer state.
@@ -141,8 +142,8 @@ impl<'a> Sizes<'a> {
         2 * FLOAT * (each * chunks::heads(self.device, each, self.rows * config.n_kv_head)) as u64
     }
 
-    /// Bytes beside what is kept when the loss is computed: y, what the backout kept, dx, and three float32 a logit of a
-    /// chunk: its softcap, its probability and its gradient.
+    /// Bytes beside what is kept when the loss is computed: y, what the backout kept, dx, and three float32 a logit of
+    /// a chunk: its softcap, its probability and its gradient.
     fn loss(&self) -> u64 {
         let logits = (chunks::logits(self.device) as u64).min(self.tokens * self.config.vocab_size as u64);
         let streams = 2 + u64::from(self.config.backout);
@@ -212,8 +213,8 @@ pub fn allocations(device: TorchDevice) -> Option<u64> {
 /// The variable that limits the CPU device's memory, in bytes.
 pub const CPU_LIMIT: &str = "NANORUN_TCH_CPU_BYTES";
 
-/// Limits what tensors of the CPU device may take, for the process: more is out of memory, as on a GPU, and not an end by
-/// the system's hand. To what [`CPU_LIMIT`] says, without it to the machine's memory.
+/// Limits what tensors of the CPU device may take, for the process: more is out of memory, as on a GPU, and not an end
+/// by the system's hand. To what [`CPU_LIMIT`] says, without it to the machine's memory.
 #[cfg(feature = "tch")]
 pub(super) fn limit_cpu() {
     let told = std::env::var(CPU_LIMIT).ok().and_then(|text| text.parse().ok());

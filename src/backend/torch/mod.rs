@@ -46,10 +46,18 @@ mod rotary;
 #[cfg(feature = "tch")]
 mod shim;
 #[cfg(feature = "tch")]
+mod tokens;
+#[cfg(feature = "tch")]
 mod train;
+#[cfg(feature = "tch")]
+mod weight;
 
 #[cfg(feature = "tch")]
-pub use backend::{Grad, State, Tokens, TorchBackend, Weight};
+pub use backend::TorchBackend;
+#[cfg(feature = "tch")]
+pub use tokens::Tokens;
+#[cfg(feature = "tch")]
+pub use weight::{Grad, State, Weight};
 
 #[cfg(all(test, feature = "tch"))]
 mod oracle;

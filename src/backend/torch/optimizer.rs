@@ -2,10 +2,10 @@
 
 use tch::{Kind, Tensor};
 
-use super::backend::{Grad, State, Weight};
 use super::chunks;
 use super::fault::{TchResult, shape_error};
 use super::linear::float;
+use super::weight::{Grad, State, Weight};
 use crate::ops::{AdamWStep, MuonParam, MuonStep, SgdStep};
 use crate::precision::Precision;
 

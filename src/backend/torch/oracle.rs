@@ -12,7 +12,7 @@ use super::TorchBackend;
 use super::device::TorchDevice;
 use crate::model::config::{GptConfig, GptInit, LayerRamp, ValueEmbedConfig};
 use crate::model::gpt::Gpt;
-use crate::model::network::Network;
+use crate::model::network::{Inputs, Network};
 use crate::model::param::Params;
 use crate::ops::{ForwardOps, Losses, SequenceShape, TrainOps};
 use crate::precision::Precision;
@@ -160,10 +160,9 @@ fn check(switches: usize, precision: Precision, tolerance: f64) {
     let tables = network.tables(&ops, config.sequence_len).unwrap();
     let sequence = SequenceShape { batch: BATCH, len: config.sequence_len };
     let (tokens, wanted) = (ops.tokens(&ids).unwrap(), ops.tokens(&targets).unwrap());
-    let ours = network
-        .loss_and_grads(&ops, &Params(weights), &tables, &tokens, &wanted, sequence, 0.1, &mut grads)
-        .and_then(Losses::read)
-        .unwrap();
+    let weights = Params(weights);
+    let inputs = Inputs { ops: &ops, weights: &weights, tables: &tables, tokens: &tokens, sequence };
+    let ours = network.loss_and_grads(&inputs, &wanted, 0.1, &mut grads).and_then(Losses::read).unwrap();
 
     let params: BTreeMap<_, _> = specs
         .iter()

@@ -40,8 +40,8 @@ const PEAKS: [Peak; 27] = [
     Peak { name: "T4", bf16: None, f32: 8.1 },
 ];
 
-/// Peak FLOP/s of the GPU of this name; none where the table has no such GPU or it lacks the precision, and for a slice of
-/// one, whose name does not tell how large it is.
+/// Peak FLOP/s of the GPU of this name; none where the table has no such GPU or it lacks the precision, and for a slice
+/// of one, whose name does not tell how large it is.
 pub fn peak_flops(name: &str, precision: Precision) -> Option<f64> {
     if name.split_whitespace().any(|word| word == "MIG") {
         return None;

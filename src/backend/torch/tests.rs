@@ -27,6 +27,7 @@ mod bf16 {
 /// The CPU has no flash attention; where CUDA lacks it, the same happens.
 #[test]
 fn a_failed_trial_is_told_and_the_slow_way_taken() {
+    const UNREADY: &str = "CUDA error: CUBLAS_STATUS_NOT_INITIALIZED when calling `cublasCreate(handle)`";
     let ops = cpu(Precision::Bf16);
     let names = ("flash attention", "attention goes in blocks of scores");
     let mut fallbacks = Vec::new();
@@ -37,8 +38,13 @@ fn a_failed_trial_is_told_and_the_slow_way_taken() {
     assert!(fallbacks.len() == 1 && fallbacks[0].starts_with(told), "{fallbacks:?}");
     assert!(!fallbacks[0].contains("Exception raised"), "{fallbacks:?}");
     let full = |_| Err(tch::TchError::Torch("CUDA out of memory. Tried to allocate 2.00 GiB.".to_owned()));
-    let error = ops.tried(names, full, &mut fallbacks).unwrap_err();
-    assert!(error.to_string().contains("out of memory"), "{error}");
+    let error = ops.tried(names, full, &mut fallbacks).unwrap_err().to_string();
+    assert!(error.contains("flash attention: CUDA out of memory"), "{error}");
+    // Which may be more than memory: its words are kept.
+    let unready = |_| Err(tch::TchError::Torch(UNREADY.to_owned()));
+    let error = ops.tried(names, unready, &mut fallbacks).unwrap_err();
+    assert!(error.to_string().contains(UNREADY), "{error}");
+    assert_eq!(fallbacks.len(), 1);
 }
 
 #[test]

@@ -5,10 +5,12 @@ use std::borrow::Cow;
 use tch::{Kind, Tensor};
 
 use super::attention::Saved;
-use super::backend::{Grad, State, Tokens, TorchBackend, Weight};
+use super::backend::TorchBackend;
 use super::fault::{caught, named};
 use super::forward::{dims, fits, values};
 use super::rotary::Rotary;
+use super::tokens::Tokens;
+use super::weight::{Grad, State, Weight};
 use super::{attention, embedding, gate, linear, loss, norm, optimizer, residual, rotary};
 use crate::ops::{
     AdamWStep, AttentionShape, HeadShape, Losses, MuonParam, MuonStep, OpResult, SequenceShape, SgdStep,

@@ -1,8 +1,9 @@
 //! The hand-written backward, in the reverse order of the forward.
 
 use crate::error::Error;
+use crate::model::network::Inputs;
 use crate::model::param::{ParamId, Params};
-use crate::ops::{OpError, OpResult, SequenceShape, TrainOps};
+use crate::ops::{OpError, OpResult, TrainOps};
 
 use super::forward::{BlockSaved, TrunkSaved};
 use super::{BlockIds, Gpt};
@@ -11,15 +12,12 @@ impl Gpt {
     /// From the gradient `dy` (N, C) of the final norm's output down to the embedding.
     pub(super) fn backward<B: TrainOps>(
         &self,
-        ops: &B,
-        weights: &Params<B::Weight>,
-        rotary: &B::Rotary,
-        tokens: &B::Tokens,
-        sequence: SequenceShape,
+        inputs: &Inputs<'_, B, B::Rotary>,
         saved: TrunkSaved<B>,
         dy: &B::Tensor,
         grads: &mut Params<B::Grad>,
     ) -> OpResult<()> {
+        let &Inputs { ops, weights, tokens, sequence, .. } = inputs;
         let ids = &self.ids;
         let TrunkSaved { smear, embedding_norm, x0, mut blocks, kept, y, y_norm } = saved;
         let mut dx = ops.rms_norm_backward(&y, &y_norm, dy, None)?;
@@ -39,9 +37,7 @@ impl Gpt {
                 dx = ops.add(dx, &dkept)?;
             }
             dx = mlp_backward(ops, weights, block, &saved, dx, grads)?;
-            dx = self.attention_backward(
-                ops, weights, block, layer, rotary, tokens, sequence, &saved, dx, grads,
-            )?;
+            dx = self.attention_backward(inputs, block, layer, &saved, dx, grads)?;
             let (dresid, dx0_lambdas) = pair(grads, ids.resid, ids.x0)?;
             let x = saved.x.as_ref().unwrap_or(&x0);
             let (resid, x0_lambdas) = (&weights[ids.resid], &weights[ids.x0]);
@@ -75,17 +71,14 @@ impl Gpt {
     /// Backward of `x + c_proj(attention(norm(x)))` from the gradient of its output.
     fn attention_backward<B: TrainOps>(
         &self,
-        ops: &B,
-        weights: &Params<B::Weight>,
+        inputs: &Inputs<'_, B, B::Rotary>,
         block: &BlockIds,
         layer: usize,
-        rotary: &B::Rotary,
-        tokens: &B::Tokens,
-        sequence: SequenceShape,
         saved: &BlockSaved<B>,
         dx: B::Tensor,
         grads: &mut Params<B::Grad>,
     ) -> OpResult<B::Tensor> {
+        let &Inputs { ops, weights, tables: rotary, tokens, sequence } = inputs;
         let config = &self.config;
         let (head_dim, scale) = (config.head_dim(), config.qk_scale);
         let BlockSaved { h, q, k, v, o, .. } = saved;
@@ -108,7 +101,8 @@ impl Gpt {
     }
 }
 
-/// Backward of `x + c_proj(relu(c_fc(norm(x)))^2)` from the gradient of its output.
+/// Backward of `x + c_proj(relu(c_fc(norm(x)))^2)` from the gradient of its output. The squares are made again rather
+/// than kept: they are the largest tensor of a block.
 fn mlp_backward<B: TrainOps>(
     ops: &B,
     weights: &Params<B::Weight>,

@@ -1,6 +1,6 @@
 //! Decoding with cached keys and values: the same blocks on one sequence that grows.
 
-use crate::model::network::Network;
+use crate::model::network::{Inputs, Network};
 use crate::model::param::Params;
 use crate::ops::{ForwardOps, OpError, OpResult, SequenceShape};
 
@@ -77,13 +77,13 @@ impl Gpt {
             }
             None => embedding,
         };
+        let inputs = Inputs { ops, weights, tables: &cache.rotary, tokens: &tokens, sequence };
         let mut x = ops.copy(&x0)?;
         let mut kept = None;
         for (layer, block) in param.blocks.iter().enumerate() {
             let mixed = ops.residual_mix(&x, &x0, &weights[param.resid], &weights[param.x0], layer)?;
             let (h, _) = ops.rms_norm(&mixed, eps)?;
-            let Qkv { q, k, v, .. } =
-                self.qkv(ops, weights, block, &cache.rotary, cache.position, &h, &tokens, sequence)?;
+            let Qkv { q, k, v, .. } = self.qkv(&inputs, block, cache.position, &h)?;
             let keys = &mut cache.layers[layer];
             ops.kv_append(keys, &k, &v)?;
             let o = ops.attention_cached(&q, keys, &self.attention_shape(layer, sequence))?;

@@ -1,7 +1,7 @@
 //! The forward pass, which hands out what the backward needs block by block.
 
-use crate::model::param::Params;
-use crate::ops::{ForwardOps, OpResult, SequenceShape};
+use crate::model::network::Inputs;
+use crate::ops::{ForwardOps, OpResult};
 
 use super::{BlockIds, Gpt};
 
@@ -59,13 +59,10 @@ impl Gpt {
     /// that an evaluation holds those of one block only.
     pub(super) fn trunk<B: ForwardOps>(
         &self,
-        ops: &B,
-        weights: &Params<B::Weight>,
-        rotary: &B::Rotary,
-        tokens: &B::Tokens,
-        sequence: SequenceShape,
+        inputs: &Inputs<'_, B, B::Rotary>,
         mut keep: impl FnMut(BlockSaved<B>),
     ) -> OpResult<TrunkSaved<B>> {
+        let &Inputs { ops, weights, tokens, sequence, .. } = inputs;
         let (ids, eps) = (&self.ids, self.config.norm_eps);
         let (embedding, embedding_norm) = ops.rms_norm(&ops.embedding(&weights[ids.wte], tokens)?, eps)?;
         let (x0, smear) = match ids.smear {
@@ -88,8 +85,7 @@ impl Gpt {
                 layer,
             )?;
             let (h, h_norm) = ops.rms_norm(&mixed, eps)?;
-            let Qkv { q, k, v, q_rotary, k_rotary, value } =
-                self.qkv(ops, weights, block, rotary, 0, &h, tokens, sequence)?;
+            let Qkv { q, k, v, q_rotary, k_rotary, value } = self.qkv(inputs, block, 0, &h)?;
             let (o, attention) = ops.attention(&q, &k, &v, &self.attention_shape(layer, sequence))?;
             let mixed = ops.linear_add(mixed, &o, &weights[block.attn_c_proj])?;
             let (h2, h2_norm) = ops.rms_norm(&mixed, eps)?;
@@ -130,15 +126,12 @@ impl Gpt {
     /// Queries, keys and values of one block from its normed input `h` (N, C), whose first row has position `start`.
     pub(super) fn qkv<B: ForwardOps>(
         &self,
-        ops: &B,
-        weights: &Params<B::Weight>,
+        inputs: &Inputs<'_, B, B::Rotary>,
         block: &BlockIds,
-        rotary: &B::Rotary,
         start: usize,
         h: &B::Tensor,
-        tokens: &B::Tokens,
-        sequence: SequenceShape,
     ) -> OpResult<Qkv<B>> {
+        let &Inputs { ops, weights, tables: rotary, tokens, sequence } = inputs;
         let config = &self.config;
         let (head_dim, scale, eps) = (config.head_dim(), config.qk_scale, config.norm_eps);
         let q = ops.linear(h, &weights[block.c_q])?;

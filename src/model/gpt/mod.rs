@@ -11,7 +11,7 @@ use crate::error::{Error, Result};
 use crate::ops::{AttentionShape, ForwardOps, HeadShape, Losses, OpResult, SequenceShape, TrainOps};
 
 use super::config::GptConfig;
-use super::network::Network;
+use super::network::{Inputs, Network};
 use super::param::{ParamId, ParamSpec, Params};
 use super::specs::gpt_specs;
 
@@ -114,53 +114,38 @@ impl Network for Gpt {
 
     fn losses<B: ForwardOps>(
         &self,
-        ops: &B,
-        weights: &Params<B::Weight>,
-        rotary: &B::Rotary,
-        tokens: &B::Tokens,
+        inputs: &Inputs<'_, B, B::Rotary>,
         targets: &B::Tokens,
-        sequence: SequenceShape,
     ) -> OpResult<Vec<f32>> {
-        let y = self.trunk(ops, weights, rotary, tokens, sequence, |_| ())?.y;
-        ops.cross_entropy(&y, &weights[self.ids.lm_head], targets, &self.head())
+        let y = self.trunk(inputs, |_| ())?.y;
+        inputs.ops.cross_entropy(&y, &inputs.weights[self.ids.lm_head], targets, &self.head())
     }
 
-    fn logits<B: ForwardOps>(
-        &self,
-        ops: &B,
-        weights: &Params<B::Weight>,
-        rotary: &B::Rotary,
-        tokens: &B::Tokens,
-        sequence: SequenceShape,
-    ) -> OpResult<B::Tensor> {
-        let y = self.trunk(ops, weights, rotary, tokens, sequence, |_| ())?.y;
-        ops.logits(&y, &weights[self.ids.lm_head], &self.head())
+    fn logits<B: ForwardOps>(&self, inputs: &Inputs<'_, B, B::Rotary>) -> OpResult<B::Tensor> {
+        let y = self.trunk(inputs, |_| ())?.y;
+        inputs.ops.logits(&y, &inputs.weights[self.ids.lm_head], &self.head())
     }
 
     fn loss_and_grads<B: TrainOps>(
         &self,
-        ops: &B,
-        weights: &Params<B::Weight>,
-        rotary: &B::Rotary,
-        tokens: &B::Tokens,
+        inputs: &Inputs<'_, B, B::Rotary>,
         targets: &B::Tokens,
-        sequence: SequenceShape,
         grad_scale: f32,
         grads: &mut Params<B::Grad>,
     ) -> OpResult<Losses> {
         let mut blocks = Vec::with_capacity(self.config.n_layer);
-        let mut saved = self.trunk(ops, weights, rotary, tokens, sequence, |block| blocks.push(block))?;
+        let mut saved = self.trunk(inputs, |block| blocks.push(block))?;
         saved.blocks = blocks;
         let lm_head = self.ids.lm_head;
-        let (losses, dy) = ops.cross_entropy_train_unread(
+        let (losses, dy) = inputs.ops.cross_entropy_train_unread(
             &saved.y,
-            &weights[lm_head],
+            &inputs.weights[lm_head],
             targets,
             &self.head(),
             grad_scale,
             &mut grads[lm_head],
         )?;
-        self.backward(ops, weights, rotary, tokens, sequence, saved, &dy, grads)?;
+        self.backward(inputs, saved, &dy, grads)?;
         Ok(losses)
     }
 

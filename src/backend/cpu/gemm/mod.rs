@@ -47,7 +47,8 @@ pub(super) struct Factor<'a> {
 }
 
 impl<'a> Factor<'a> {
-    /// `map` applied to every element, while blocks of the matrix are packed.
+    /// `map` applied to every element, while blocks of the matrix are packed. It is called on parts of them with some
+    /// padding, any number of times for an element, so it must be elementwise; and it must not spawn.
     pub(super) fn mapped(matrix: ArrayView2<'a, f32>, map: fn(&mut [f32])) -> Self {
         Self { matrix, map: Some(map) }
     }
@@ -65,7 +66,7 @@ impl<'a> From<ArrayView2<'a, f32>> for Factor<'a> {
     }
 }
 
-/// What becomes of a part of a row of C when it is done, given the index of its first element.
+/// What becomes of a part of a row of C when it is done, given the index of its first element. It must not spawn.
 type Finish<'a> = &'a (dyn Fn(usize, &mut [f32]) + Sync);
 
 /// One product `c = a b`, or `c += a b`.
@@ -107,14 +108,14 @@ pub(super) enum Part {
     Upper,
 }
 
-/// Rows of C in a task, at most.
+/// Rows of C in a task, at most, where B is packed before the product starts.
 const TASK_ROWS: usize = 96;
 /// Columns of C in a task, at most.
 const TASK_COLS: usize = 512;
 /// Rows of A so far apart (in values), or a multiple of that, compete for a few sets of the first-level cache: they are
 /// copied before they are read.
 const CROWDED: usize = 512;
-/// Rows of C in a task of a plan that packs every block of a large B once, where it is used.
+/// Rows of C in a task, at most, where every task packs its blocks of B itself.
 const TALL_ROWS: usize = 384;
 /// Scratch for a block of A.
 const A_SCRATCH: usize = TALL_ROWS * ROW_STRIDE;
@@ -122,6 +123,10 @@ const A_SCRATCH: usize = TALL_ROWS * ROW_STRIDE;
 const PREPACK_LIMIT: usize = 8 << 20;
 
 const _: () = assert!(A_SCRATCH + KC * TASK_COLS <= super::workers::SCRATCH_LEN);
+// `share` gives whole tiles.
+const _: () = assert!(TASK_ROWS <= TALL_ROWS);
+const _: () =
+    assert!(TASK_ROWS.is_multiple_of(MR) && TALL_ROWS.is_multiple_of(MR) && TASK_COLS.is_multiple_of(NR));
 
 /// One product.
 pub(crate) fn gemm(workers: &Workers, pool: &Pool, job: Job<'_>, store: Store) -> OpResult<()> {
@@ -172,6 +177,7 @@ pub(crate) fn gemm_batch(
     if m == 0 || n == 0 {
         return Ok(());
     }
+    assert!(part == Part::All || jobs.iter().all(|job| job.finish.is_none()));
     let plan = Plan::new(m, n, k, jobs.len(), workers.count());
     let packed = if plan.prepack {
         let sides: Vec<Factor<'_>> = jobs.iter().map(|job| job.b).collect();
@@ -232,19 +238,22 @@ struct Plan {
 impl Plan {
     fn new(m: usize, n: usize, k: usize, jobs: usize, threads: usize) -> Self {
         let col_tasks = n.div_ceil(TASK_COLS);
-        // Of a long product with the larger side at the right, as a weight gradient may be: packed whole, that side
-        // would go through memory twice more.
-        if m <= TALL_ROWS && n >= 2 * m && k >= 4 * KC && jobs == 1 && col_tasks >= threads {
-            return Self { row_tasks: 1, col_tasks: col_tasks.next_multiple_of(threads), prepack: false };
-        }
         let groups = m.div_ceil(MR);
-        let fewest = m.div_ceil(TASK_ROWS).max((4 * threads).div_ceil(col_tasks * jobs)).min(groups);
+        // Where a long product has the larger side at the right, as a weight gradient may: packed whole, that side
+        // would go through memory twice more, while the left one, packed by every task, stays the smaller.
+        let even = col_tasks.next_multiple_of(threads).min(n.div_ceil(NR));
+        if m <= TALL_ROWS && m * even <= n && k >= 4 * KC && jobs == 1 {
+            return Self { row_tasks: 1, col_tasks: even, prepack: false };
+        }
+        let fits = n * k * jobs <= PREPACK_LIMIT;
+        let rows = if fits { TASK_ROWS } else { TALL_ROWS };
+        let fewest = m.div_ceil(rows).max((4 * threads).div_ceil(col_tasks * jobs)).min(groups);
         // As many tasks for each thread: with an odd one left over, the others would wait for it.
         let row_tasks = (fewest..fewest + threads)
             .find(|rows| (rows * col_tasks * jobs).is_multiple_of(threads))
             .unwrap_or(fewest)
             .min(groups);
-        let prepack = row_tasks > 2 && n * k * jobs <= PREPACK_LIMIT;
+        let prepack = row_tasks > 2 && fits;
         Self { row_tasks, col_tasks, prepack }
     }
 }
@@ -293,9 +302,9 @@ unsafe fn pack_b_block(dst: &mut [f32], factor: &Factor<'_>, p: usize, j: usize,
 }
 
 /// The block of A after the one of `rows` that starts at column `p`: of the same rows, or of those of the next task,
-/// which the same thread most likely does next.
+/// which the same thread most likely does next; after the last rows come the first, for other columns.
 fn next_block(a: &ArrayView2<'_, f32>, rows: &Range<usize>, p: usize) -> Option<prefetch::Block> {
-    let (start, p) = if p + KC < a.ncols() { (rows.start, p + KC) } else { (rows.end, 0) };
+    let (start, p) = if p + KC < a.ncols() { (rows.start, p + KC) } else { (rows.end % a.nrows(), 0) };
     let (count, kc) = (rows.len().min(a.nrows() - start), KC.min(a.ncols() - p));
     if count == 0 {
         return None;
@@ -341,8 +350,8 @@ unsafe fn tile(
                 pack::columns(a_block, at(a, rows.start, p), apart, rows.len(), kc);
                 job.a.map(&mut a_block[..rows.len().next_multiple_of(MR) * kc]);
             } else if !in_place {
-                pack::rows(a_block, at(a, rows.start, p), apart, rows.len(), kc);
-                for row in a_block.chunks_mut(ROW_STRIDE).take(rows.len()) {
+                for (i, row) in a_block.chunks_mut(ROW_STRIDE).take(rows.len()).enumerate() {
+                    pack::rows(row, at(a, rows.start + i, p), apart, 1, kc);
                     job.a.map(&mut row[..kc]);
                 }
             }

@@ -1,4 +1,4 @@
-//! Packing of operands into the order in which the micro-kernel reads them.
+//! Packing of operands into the order in which the micro-kernel reads them, and the transposes that takes.
 
 use super::kernel::{MR, NR, ROW_STRIDE};
 use super::prefetch;

@@ -23,7 +23,17 @@ fn product(
 #[test]
 fn products_match_f64_in_every_layout() {
     for (m, n, k) in
-        [(1, 1, 1), (12, 32, 8), (13, 33, 9), (5, 70, 300), (100, 40, 257), (97, 600, 16), (3, 5, 0)]
+        // The last but one is shared out by columns alone.
+        [
+            (1, 1, 1),
+            (12, 32, 8),
+            (13, 33, 9),
+            (5, 70, 300),
+            (100, 40, 257),
+            (97, 600, 16),
+            (50, 600, 1030),
+            (3, 5, 0),
+        ]
     {
         let (a, b, c) = (values(1, m * k), values(2, k * n), values(3, m * n));
         for layout in 0..4 {
@@ -51,16 +61,54 @@ fn products_match_f64_in_every_layout() {
 
 #[test]
 fn bits_do_not_depend_on_threads_or_on_other_rows() {
-    let (m, n, k) = (301, 130, 600);
-    let (a, b) = (values(1, m * k), values(2, k * n));
-    let c = vec![0.0; m * n];
-    let one = product(1, matrix(&a, m, k), matrix(&b, k, n), &c, Store::Set);
-    for threads in [2, 3, 5, 8] {
-        assert_eq!(one, product(threads, matrix(&a, m, k), matrix(&b, k, n), &c, Store::Set));
+    // The second is shared out by columns alone where threads are few, by rows too where they are many.
+    for (m, n, k) in [(301, 130, 600), (300, 700, 1100)] {
+        let (a, b) = (values(1, m * k), values(2, k * n));
+        let c = vec![0.0; m * n];
+        for a_view in [matrix(&a, m, k), matrix(&a, k, m).reversed_axes()] {
+            let one = product(1, a_view, matrix(&b, k, n), &c, Store::Set);
+            for threads in [2, 3, 5, 8] {
+                assert_eq!(one, product(threads, a_view, matrix(&b, k, n), &c, Store::Set));
+            }
+        }
+        let one = product(1, matrix(&a, m, k), matrix(&b, k, n), &c, Store::Set);
+        let row = 77;
+        let alone = product(1, matrix(&a[row * k..][..k], 1, k), matrix(&b, k, n), &c[..n], Store::Set);
+        assert_eq!(alone, one[row * n..][..n]);
     }
-    let row = 77;
-    let alone = product(1, matrix(&a[row * k..][..k], 1, k), matrix(&b, k, n), &c[..n], Store::Set);
-    assert_eq!(alone, one[row * n..][..n]);
+}
+
+/// A factor that is mapped, and a product that is finished, have the bits of doing so before and after.
+#[test]
+fn maps_and_finishes_are_those_of_whole_matrices() {
+    fn map(x: &mut [f32]) {
+        for x in x {
+            *x = *x * *x + 0.5;
+        }
+    }
+    let pool = Pool::default();
+    let workers = Workers::new(2, &pool).unwrap();
+    for (m, n, k) in [(13, 33, 9), (100, 40, 257), (300, 1200, 1030), (30, 70, 0)] {
+        let (a, b, c) = (values(1, m * k), values(2, k * n), values(3, m * n));
+        let (mut mapped_a, mut mapped_b) = (a.clone(), b.clone());
+        map(&mut mapped_a);
+        map(&mut mapped_b);
+        let finish = |at: usize, row: &mut [f32]| {
+            row.iter_mut().zip(&c[at..]).for_each(|(x, c)| *x = *x * 2.0 - c);
+        };
+        for layout in 0..4 {
+            let view_a = |a| if layout & 1 == 0 { matrix(a, m, k) } else { matrix(a, k, m).reversed_axes() };
+            let view_b = |b| if layout & 2 == 0 { matrix(b, k, n) } else { matrix(b, n, k).reversed_axes() };
+            for store in [Store::Set, Store::Add] {
+                let mut expected = product(2, view_a(&mapped_a), view_b(&mapped_b), &c, store);
+                finish(0, &mut expected);
+                let mut found = c.clone();
+                let (a, b) = (Factor::mapped(view_a(&a), map), Factor::mapped(view_b(&b), map));
+                gemm(&workers, &pool, Job::new(a, b, &mut found).finished_by(&finish), store).unwrap();
+                assert_eq!(found, expected, "{m} {n} {k} {layout} {store:?}");
+            }
+        }
+    }
 }
 
 #[test]

@@ -182,6 +182,7 @@ fn instruction_set_changes_nothing() {
     let this = std::env::current_exe().unwrap();
     let tests = [
         "backend::cpu::tests::bits::bits_are_those_of_this_numerics_version",
+        "backend::cpu::tests::bits::fused_products_have_the_bits_of_their_parts",
         "backend::cpu::gemm::tests::every_instruction_set_has_the_definition_s_bits",
         "rng::torch::tests::draws_equal_torch_bit_for_bit",
     ];
@@ -193,6 +194,13 @@ fn instruction_set_changes_nothing() {
             .unwrap();
         let text = String::from_utf8_lossy(&output.stdout);
         assert!(output.status.success() && text.contains("1 passed"), "{name}, {simd}: {text}");
+    }
+}
+
+#[test]
+fn fused_products_have_the_bits_of_their_parts() {
+    for threads in [1, 2, 3, 5, 8] {
+        crate::backend::conformance::relu_squared_linear(&CpuBackend::new(threads).unwrap(), 0.0);
     }
 }
 

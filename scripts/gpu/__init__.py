@@ -1,0 +1,1 @@
+"""The GPU session: its stages, how they run, and what they leave."""
