@@ -37,17 +37,15 @@ impl InitialValues {
         in_draw_order.sort_by_key(|&index| specs[index].draw_order);
 
         // One buffer for all: memory is slow to come from the system.
-        let made = specs.iter().filter(|spec| !matches!(spec.init, Init::Values(_)));
-        let mut buffer = vec![0.0; made.map(ParamSpec::numel).max().unwrap_or(0)];
+        let mut buffer = vec![0.0; specs.iter().map(ParamSpec::numel).max().unwrap_or(0)];
         for index in in_draw_order {
             let spec = &specs[index];
-            if let Init::Values(given) = &spec.init {
-                set(index, given)?;
-                continue;
-            }
             let drawn = &mut buffer[..spec.numel()];
             match &spec.init {
-                Init::Values(_) => {}
+                Init::Values(given) => {
+                    set(index, given)?;
+                    continue;
+                }
                 Init::Constant(value) => drawn.fill(*value),
                 Init::Normal { std } => generator.normal(drawn, *std),
                 Init::Uniform { low, high } => generator.uniform(drawn, *low, *high),

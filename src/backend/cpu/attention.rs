@@ -10,7 +10,7 @@ use std::ops::Range;
 use super::backend::CpuBackend;
 use super::gemm::{ANY, HALF, MR, NR, ROW_STRIDE, Rows, Store, micro, pack, rows_near};
 use super::pool::Buffer;
-use super::simd::{LANES, simd_fn, tree_sum};
+use super::simd::{LANES, lane_maxima, larger, simd_fn, tree_max, tree_sum};
 use super::tensor::{Tensor, check, check_shape};
 use super::workers::{Shared, piece};
 use crate::math::{exp, log};
@@ -298,35 +298,6 @@ simd_fn! {
             }
         }
     }
-}
-
-/// The larger, the second where `x` is NaN.
-#[inline(always)]
-fn larger(x: f32, y: f32) -> f32 {
-    if x > y { x } else { y }
-}
-
-/// Lane i has the largest of the elements i mod 16.
-#[inline(always)]
-fn lane_maxima(row: &[f32]) -> [f32; LANES] {
-    let mut lanes = [f32::NEG_INFINITY; LANES];
-    for group in row.as_chunks::<LANES>().0 {
-        for i in 0..LANES {
-            lanes[i] = larger(group[i], lanes[i]);
-        }
-    }
-    lanes
-}
-
-/// The largest lane.
-#[inline(always)]
-fn tree_max(mut lanes: [f32; LANES]) -> f32 {
-    for half in [8, 4, 2, 1] {
-        for i in 0..half {
-            lanes[i] = larger(lanes[i + half], lanes[i]);
-        }
-    }
-    lanes[0]
 }
 
 /// Scores become `exp(scale * score + offset)`; -> their sums by lane.

@@ -6,7 +6,7 @@ use super::backend::CpuBackend;
 use super::elementwise::for_chunks;
 use super::gemm::{Job, PackedB, Store, gemm, gemm_prepacked, matrix, prepack};
 use super::pool::Buffer;
-use super::simd::{LANES, simd_fn, tree_sum};
+use super::simd::{LANES, lane_maxima, larger, simd_fn, tree_sum};
 use super::tensor::{Param, Tensor, Tokens, check};
 use super::workers::Shared;
 use crate::math::{exp, log, tanh};
@@ -225,18 +225,8 @@ simd_fn! {
 
 #[inline(always)]
 fn max_of(row: &[f32]) -> f32 {
-    let mut lanes = [f32::NEG_INFINITY; LANES];
-    let (groups, rest) = row.as_chunks::<LANES>();
-    for group in groups {
-        for i in 0..LANES {
-            lanes[i] = if group[i] > lanes[i] { group[i] } else { lanes[i] };
-        }
-    }
-    let mut max = f32::NEG_INFINITY;
-    for &x in lanes.iter().chain(rest) {
-        max = if x > max { x } else { max };
-    }
-    max
+    let rest = row.as_chunks::<LANES>().1;
+    lane_maxima(row).iter().chain(rest).fold(f32::NEG_INFINITY, |max, &x| larger(x, max))
 }
 
 /// Sum of exp(factor * x - shift).

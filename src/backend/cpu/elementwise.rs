@@ -66,10 +66,14 @@ simd_fn! {
 }
 
 #[inline(always)]
-fn relu_squared_of(x: f32) -> f32 {
+fn relu(x: f32) -> f32 {
     // This way round lets NaN through.
-    let positive = if x < 0.0 { 0.0 } else { x };
-    positive * positive
+    if x < 0.0 { 0.0 } else { x }
+}
+
+#[inline(always)]
+fn relu_squared_of(x: f32) -> f32 {
+    relu(x) * relu(x)
 }
 
 pub(super) fn relu_squared_backward(cpu: &CpuBackend, x: &Tensor, mut dy: Tensor) -> OpResult<Tensor> {
@@ -81,8 +85,7 @@ pub(super) fn relu_squared_backward(cpu: &CpuBackend, x: &Tensor, mut dy: Tensor
 simd_fn! {
     pub(super) fn relu_squared_backward_chunk(dy: &mut [f32], x: &[f32]) {
         for (dy, &x) in dy.iter_mut().zip(x) {
-            let positive = if x < 0.0 { 0.0 } else { x };
-            *dy *= 2.0 * positive;
+            *dy *= 2.0 * relu(x);
         }
     }
 }

@@ -18,6 +18,35 @@ pub(super) fn tree_sum(lanes: [f32; LANES]) -> f32 {
     v[0]
 }
 
+/// The larger, the second where `x` is NaN.
+#[inline(always)]
+pub(super) fn larger(x: f32, y: f32) -> f32 {
+    if x > y { x } else { y }
+}
+
+/// Lane i has the largest of the elements i mod 16 of the whole groups of 16.
+#[inline(always)]
+pub(super) fn lane_maxima(row: &[f32]) -> [f32; LANES] {
+    let mut lanes = [f32::NEG_INFINITY; LANES];
+    for group in row.as_chunks::<LANES>().0 {
+        for i in 0..LANES {
+            lanes[i] = larger(group[i], lanes[i]);
+        }
+    }
+    lanes
+}
+
+/// The largest lane.
+#[inline(always)]
+pub(super) fn tree_max(mut lanes: [f32; LANES]) -> f32 {
+    for half in [8, 4, 2, 1] {
+        for i in 0..half {
+            lanes[i] = larger(lanes[i + half], lanes[i]);
+        }
+    }
+    lanes[0]
+}
+
 /// Sum of `x[i] * y[i]`: element i goes to lane i mod 16, lanes are summed as a tree.
 #[inline(always)]
 pub(super) fn dot(x: &[f32], y: &[f32]) -> f32 {
