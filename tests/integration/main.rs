@@ -10,6 +10,7 @@ mod diverge;
 mod faults;
 mod guards;
 mod gate;
+mod golden;
 mod help;
 mod interrupt;
 mod layering;
