@@ -92,7 +92,7 @@ fn threads(common: &Common, experiment: &Experiment) -> usize {
     asked.or(experiment.plan.threads).unwrap_or_else(all_threads)
 }
 
-/// As many threads as there are cores.
+/// As many threads as this process may use CPUs.
 fn all_threads() -> usize {
-    std::thread::available_parallelism().map_or(1, usize::from)
+    crate::host::usable_cpus()
 }

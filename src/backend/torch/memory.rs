@@ -214,11 +214,12 @@ pub fn allocations(device: TorchDevice) -> Option<u64> {
 pub const CPU_LIMIT: &str = "NANORUN_TCH_CPU_BYTES";
 
 /// Limits what tensors of the CPU device may take, for the process: more is out of memory, as on a GPU, and not an end
-/// by the system's hand. To what [`CPU_LIMIT`] says, without it to the machine's memory.
+/// by the system's hand. To what [`CPU_LIMIT`] says, without it to what the process may hold.
 #[cfg(feature = "tch")]
 pub(super) fn limit_cpu() {
     let told = std::env::var(CPU_LIMIT).ok().and_then(|text| text.parse().ok());
-    super::shim::cpu_limit(told.or_else(crate::host::memory_bytes).unwrap_or(u64::MAX));
+    let may_hold = crate::host::memory_limit().map(|limit| limit.bytes);
+    super::shim::cpu_limit(told.or(may_hold).unwrap_or(u64::MAX));
 }
 
 /// Starts counting the peak anew.

@@ -1,9 +1,13 @@
 //! This machine and this process: facts of machine and build, memory held, age. The only place that asks the system
 //! for them.
 
+mod limits;
+
 use std::fs;
 
 use serde::{Deserialize, Serialize};
+
+pub use limits::{LimitFrom, MemoryLimit, memory_limit, usable_cpus};
 
 /// Facts about machine and build, recorded beside the results and never hashed.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -20,11 +24,11 @@ pub struct HostFacts {
     pub cpu_model: String,
     /// Its instruction set extensions that the kernels choose by.
     pub cpu_features: Vec<String>,
-    /// Logical CPUs that this process may use.
+    /// Logical CPUs that this process may use, see [`usable_cpus`].
     pub logical_cpus: usize,
     /// Threads that the run used.
     pub threads: usize,
-    /// Main memory, bytes.
+    /// Main memory of the machine, bytes; [`memory_limit`] is what a process may have of it.
     pub memory_bytes: Option<u64>,
     /// libtorch's version, where it is used.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -45,7 +49,7 @@ impl HostFacts {
             arch: std::env::consts::ARCH.to_owned(),
             cpu_model: cpu_model(),
             cpu_features: cpu_features(),
-            logical_cpus: std::thread::available_parallelism().map_or(1, usize::from),
+            logical_cpus: usable_cpus(),
             threads,
             memory_bytes: memory_bytes(),
             libtorch: None,
@@ -55,7 +59,7 @@ impl HostFacts {
     }
 }
 
-/// Main memory, bytes; none where the system does not tell.
+/// Main memory of the machine, bytes; none where the system does not tell.
 pub fn memory_bytes() -> Option<u64> {
     proc_kilobytes("/proc/meminfo", "MemTotal:")
 }
@@ -130,9 +134,7 @@ fn cpu_features() -> Vec<String> {
 
 /// A value in kB of one of Linux's tables, in bytes.
 fn proc_kilobytes(path: &str, label: &str) -> Option<u64> {
-    let text = fs::read_to_string(path).ok()?;
-    let line = text.lines().find_map(|line| line.strip_prefix(label))?;
-    line.split_whitespace().next()?.parse::<u64>().ok().map(|kilobytes| kilobytes * 1024)
+    limits::table_kilobytes(&fs::read_to_string(path).ok()?, label)
 }
 
 #[cfg(test)]
