@@ -9,12 +9,19 @@
 //!
 //! This module knows nothing of what the files mean.
 
+mod append;
 mod atomic;
 mod bits;
 mod clock;
+mod directories;
 mod error;
 mod faults;
 mod lock;
+mod names;
+mod raw;
+mod reading;
+mod recovery;
+mod seam;
 mod staged;
 
 #[cfg(test)]
@@ -22,7 +29,7 @@ pub(crate) mod power;
 #[cfg(test)]
 mod tests;
 
-pub use atomic::{AtomicFile, Files};
+pub use atomic::AtomicFile;
 pub use bits::{ExactF32, ExactF64};
 pub use clock::{now, utc, utc_now};
 pub use error::{FileError, FileResult};
@@ -30,4 +37,5 @@ pub use error::{FileError, FileResult};
 pub(crate) use faults::Unsynced;
 pub use faults::{Fault, FaultAt, Faults, Step};
 pub use lock::{DirLock, LockError, LockHolder};
+pub use seam::Files;
 pub use staged::{StagedDir, StagedFile};

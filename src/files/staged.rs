@@ -3,9 +3,18 @@
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
-use super::atomic::{Files, RawFile, temporary_name};
 use super::error::{FileError, FileResult};
 use super::faults::Step;
+use super::names::temporary_name;
+use super::raw::RawFile;
+use super::seam::Files;
+
+impl Files {
+    /// Starts a directory that will appear at `path` as a whole. The parent must exist.
+    pub fn stage_dir(&self, path: &Path) -> FileResult<StagedDir> {
+        StagedDir::new(self.clone(), path)
+    }
+}
 
 /// A directory under a temporary name. Dropped without [`StagedDir::commit`], it leaves nothing.
 #[derive(Debug)]

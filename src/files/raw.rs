@@ -1,0 +1,54 @@
+//! An open file whose every step asks the fault layer first.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use super::error::{FileError, FileResult};
+use super::faults::{Fault, Step};
+use super::seam::Files;
+
+impl Files {
+    pub(super) fn create_raw(&self, path: &Path) -> FileResult<RawFile> {
+        let file = self
+            .check(Step::Create, path)
+            .and_then(|()| OpenOptions::new().write(true).create_new(true).open(path))
+            .map_err(|error| FileError::new("create", path, error))?;
+        Ok(RawFile { files: self.clone(), file, path: path.to_owned() })
+    }
+}
+
+/// An open file whose writes and syncs can be made to fail.
+#[derive(Debug)]
+pub(super) struct RawFile {
+    pub(super) files: Files,
+    pub(super) file: File,
+    pub(super) path: PathBuf,
+}
+
+impl RawFile {
+    pub(super) fn sync(&self) -> io::Result<()> {
+        self.files.check_sync(Step::Sync, &self.path, || self.file.sync_all())
+    }
+}
+
+impl Write for RawFile {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self.files.fault(Step::Write(bytes), &self.path) {
+            None => {
+                self.file.write_all(bytes)?;
+                Ok(bytes.len())
+            }
+            Some(fault) => {
+                if let Fault::Short(count, _) | Fault::Abort(count) = fault {
+                    self.file.write_all(&bytes[..count.min(bytes.len())])?;
+                }
+                Err(fault.error())
+            }
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
+}

@@ -1,0 +1,110 @@
+//! What every write passes: the file system, and before it the fault layer.
+
+use std::fs::{self, File};
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+
+use super::error::{FileError, FileResult};
+use super::faults::{Fault, FaultAt, Faults, Step};
+use crate::error::{Error, Result};
+
+/// Writes files. Cheap to clone; every writer of a process uses clones of one value.
+#[derive(Clone, Default)]
+pub struct Files {
+    faults: Option<Arc<dyn Faults>>,
+}
+
+impl std::fmt::Debug for Files {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Files").field("faults", &self.faults.is_some()).finish()
+    }
+}
+
+impl Files {
+    /// Writes to the file system as it is.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Writes to the file system as it is, unless `WRITE_FAULT` says which step is to fail (see [`FaultAt::parse`]):
+    /// how tests reach into a whole process. Steps are counted over the clones of this value.
+    ///
+    /// # Errors
+    /// A `WRITE_FAULT` that says nothing.
+    pub fn from_env() -> Result<Self> {
+        let Some(text) = std::env::var_os("WRITE_FAULT") else { return Ok(Self::new()) };
+        let fault = text.to_str().and_then(FaultAt::parse).ok_or_else(|| {
+            Error::input(format!("WRITE_FAULT is {}", text.display())).expected(
+                "nothing, or FAULT@STEP with a fault of full, io, short, readonly, kill, as tests set it",
+            )
+        })?;
+        Ok(Self::with_faults(Arc::new(fault)))
+    }
+
+    /// Writes without syncing: for tests of other things.
+    #[cfg(test)]
+    pub(crate) fn unsynced() -> Self {
+        Self::with_faults(Arc::new(super::faults::Unsynced(())))
+    }
+
+    /// Asks `faults` before every step.
+    pub fn with_faults(faults: Arc<dyn Faults>) -> Self {
+        Self { faults: Some(faults) }
+    }
+
+    pub(super) fn check(&self, step: Step<'_>, path: &Path) -> io::Result<()> {
+        match self.fault(step, path) {
+            #[cfg(test)]
+            Some(Fault::Unsynced) => Ok(()),
+            Some(fault) => Err(fault.error()),
+            None => Ok(()),
+        }
+    }
+
+    /// Syncs through `sync`.
+    pub(super) fn check_sync(
+        &self,
+        step: Step<'_>,
+        path: &Path,
+        sync: impl FnOnce() -> io::Result<()>,
+    ) -> io::Result<()> {
+        match self.fault(step, path) {
+            #[cfg(test)]
+            Some(Fault::Unsynced) => Ok(()),
+            Some(fault) => Err(fault.error()),
+            None => sync(),
+        }
+    }
+
+    pub(super) fn fault(&self, step: Step<'_>, path: &Path) -> Option<Fault> {
+        self.faults.as_ref().and_then(|faults| faults.before(step, path))
+    }
+
+    pub(super) fn rename(&self, from: &Path, to: &Path) -> FileResult<()> {
+        self.check(Step::Rename { from }, to)
+            .and_then(|()| fs::rename(from, to))
+            .map_err(|error| FileError::new("write", to, error))
+    }
+
+    pub(super) fn remove_tree(&self, path: &Path) -> FileResult<()> {
+        self.check(Step::Remove, path)
+            .and_then(|()| fs::remove_dir_all(path))
+            .map_err(|error| FileError::new("remove", path, error))
+    }
+
+    pub(super) fn sync_dir(&self, dir: &Path) -> FileResult<()> {
+        // Only Unix lets a directory be opened and synced; elsewhere the rename has to do.
+        let sync = || if cfg!(unix) { File::open(dir)?.sync_all() } else { Ok(()) };
+        self.check_sync(Step::SyncDir, dir, sync)
+            .map_err(|error| FileError::new("sync the directory", dir, error))
+    }
+
+    pub(super) fn sync_parent(&self, path: &Path) -> FileResult<()> {
+        match path.parent() {
+            Some(parent) if parent.as_os_str().is_empty() => self.sync_dir(Path::new(".")),
+            Some(parent) => self.sync_dir(parent),
+            None => Ok(()),
+        }
+    }
+}
