@@ -5,6 +5,7 @@
 //! uses what stands above it, never what stands below.
 
 pub mod error;
+pub mod text;
 pub mod caught_panics;
 pub mod hash;
 pub mod precision;

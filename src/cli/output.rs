@@ -2,7 +2,9 @@
 
 use std::io::{self, IsTerminal, Write};
 
-/// The command's two streams.
+use crate::text::printable;
+
+/// The command's two streams. What others wrote into labels, files or samples is printed without effect on the terminal.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Output {
     quiet: bool,
@@ -19,7 +21,7 @@ impl Output {
     pub(super) fn result(self, text: &str) {
         let mut stdout = io::stdout().lock();
         // A reader that went away (`| head`) wants no more; what was done stays done.
-        let _ = writeln!(stdout, "{}", text.trim_end_matches('\n')).and_then(|()| stdout.flush());
+        let _ = writeln!(stdout, "{}", printable(text.trim_end_matches('\n'))).and_then(|()| stdout.flush());
     }
 
     /// Writes a note and a line end to stderr.
@@ -31,7 +33,7 @@ impl Output {
 
     /// Writes to stderr even when quiet.
     pub(super) fn warn(self, text: &str) {
-        let _ = writeln!(io::stderr().lock(), "{}", text.trim_end_matches('\n'));
+        let _ = writeln!(io::stderr().lock(), "{}", printable(text.trim_end_matches('\n')));
     }
 
     /// Whether bars and colours may be drawn: stderr is a terminal and nobody asked otherwise.

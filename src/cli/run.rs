@@ -28,6 +28,9 @@ pub(super) fn carry_out(experiment: &mut Experiment, args: &RunArgs) -> Result<R
         (false, true) => Display::bars(),
         (false, false) => Display::lines(),
     };
+    for warning in &experiment.plan.warnings {
+        display.line(&format!("warning: {warning}"));
+    }
     experiment.search_batch(threads(&args.common, experiment), &display)?;
     let stop = StopFlag::on_signals()?;
     experiment.run(&HowToRun {

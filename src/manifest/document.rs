@@ -63,8 +63,11 @@ pub(crate) fn parse(file: &std::path::Path, text: &str) -> Result<Node> {
     let table = toml_text::document(text).map_err(|error| match error {
         TomlError::Toml(error) => {
             let located = Error::input(format!("not valid TOML: {}", error.message())).file(file);
-            match error.span() {
-                Some(span) => located.line(lines.at(span.start)),
+            let Some(span) = error.span() else { return located };
+            let line = lines.at(span.start);
+            let located = located.line(line);
+            match text.lines().nth(line.saturating_sub(1)).and_then(as_toml_has_it) {
+                Some(value) => located.help(format!("write {value}")),
                 None => located,
             }
         }
@@ -73,6 +76,14 @@ pub(crate) fn parse(file: &std::path::Path, text: &str) -> Result<Node> {
             .expected("a manifest; tables can be written as [sections] and [[lists]] of them"),
     })?;
     Ok(Node { line: 1, kind: NodeKind::Table(entries(table.get_ref(), &lines, file)?) })
+}
+
+/// What the value on this line, `key = value`, is in TOML, if it is a number or truth value in another program's form.
+fn as_toml_has_it(line: &str) -> Option<Value> {
+    let (_, value) = line.split_once('=')?;
+    let value = value.split_once('#').map_or(value, |(value, _)| value).trim();
+    // What TOML does take is not what is wrong with the line.
+    if toml_text::value(value).is_ok() { None } else { super::spelling::as_people_write(value) }
 }
 
 /// Parses a single value as it stands after `=` on a command line or in an environment variable: TOML where that

@@ -178,15 +178,16 @@ impl Kind {
         }
     }
 
-    /// The value as the field keeps it (integers become floats where floats are meant, patterns upper case), or
-    /// nothing where it does not fit.
+    /// The value as the field keeps it (integers become floats where floats are meant and `1e3` an integer where one is,
+    /// patterns upper case), or nothing where it does not fit.
     pub fn accept(self, value: &Value) -> Option<Value> {
         match (self, value) {
             (Self::Bool, Value::Boolean(_)) | (Self::FloatOrFalse(..), Value::Boolean(false)) => {
                 Some(value.clone())
             }
-            (Self::Int(low, high) | Self::IntOr(low, high, _), Value::Integer(number)) => {
-                (low..=high).contains(number).then(|| value.clone())
+            (Self::Int(low, high) | Self::IntOr(low, high, _), Value::Integer(_) | Value::Float(_)) => {
+                let number = as_integer(value)?;
+                (low..=high).contains(&number).then_some(Value::Integer(number))
             }
             (Self::IntOr(_, _, word), Value::String(text)) => (text == word).then(|| value.clone()),
             (Self::Float(low, high) | Self::FloatOrFalse(low, high), _) => {
@@ -249,6 +250,16 @@ impl Kind {
             self,
             Self::Text | Self::Texts | Self::WindowPattern | Self::Commit | Self::Device | Self::Name
         )
+    }
+}
+
+/// An integer, also one that is written as `1e3` or `4.0`: as far as floats are exact.
+fn as_integer(value: &Value) -> Option<i64> {
+    const EXACT: f64 = (1_u64 << 53) as f64;
+    match value {
+        Value::Integer(number) => Some(*number),
+        Value::Float(number) => (number.fract() == 0.0 && number.abs() <= EXACT).then_some(*number as i64),
+        _ => None,
     }
 }
 

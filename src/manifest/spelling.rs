@@ -67,9 +67,8 @@ pub(crate) fn nearest_value(kind: Kind, value: &Value) -> Option<String> {
             Some(format!("the nearest is {}", number.clamp(&low, &high)))
         }
         (Kind::Int(low, high) | Kind::IntOr(low, high, _), Value::Float(number)) => {
-            let whole = number.round();
-            (whole == *number && (low as f64..=high as f64).contains(&whole))
-                .then(|| format!("write it without a fraction: {whole:.0}"))
+            let nearest = number.round().clamp(low as f64, high as f64);
+            number.is_finite().then(|| format!("the nearest is {nearest:.0}"))
         }
         (
             Kind::Int(..) | Kind::IntOr(..) | Kind::Float(..) | Kind::FloatOrFalse(..) | Kind::Bool,
@@ -77,11 +76,54 @@ pub(crate) fn nearest_value(kind: Kind, value: &Value) -> Option<String> {
         ) => {
             // What would be right without its quotes.
             let bare = super::document::parse_value(text).value();
-            (!bare.is_str() && kind.accept(&bare).is_some())
-                .then(|| format!("write it without quotes: {text}"))
+            if !bare.is_str() && kind.accept(&bare).is_some() {
+                return Some(format!("write it without quotes: {text}"));
+            }
+            // A comma may separate thousands or be the decimal one: whichever gives a value that is taken.
+            let meant = [as_people_write(text), with_a_unit(text), as_people_write(&text.replace(',', "."))];
+            let value = meant.iter().flatten().find_map(|value| kind.accept(value))?;
+            Some(format!("write {value}"))
         }
         _ => None,
     }
+}
+
+/// A number or a truth value in a form that TOML does not take and other programs do: `.02`, `2.`, `1E3`, `+5`, `True`;
+/// lists of them too.
+pub(crate) fn as_people_write(text: &str) -> Option<Value> {
+    if let Some(inner) = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')) {
+        return inner.split(',').map(|item| scalar(item.trim())).collect::<Option<_>>().map(Value::Array);
+    }
+    scalar(text)
+}
+
+fn scalar(text: &str) -> Option<Value> {
+    match text.to_ascii_lowercase().as_str() {
+        "true" => return Some(Value::Boolean(true)),
+        "false" => return Some(Value::Boolean(false)),
+        _ => {}
+    }
+    // `inf` and `nan` are numbers to Rust and none that a field takes; an underscore separates thousands as in TOML.
+    if !text.bytes().all(|byte| byte.is_ascii_digit() || b"+-.eE_".contains(&byte)) {
+        return None;
+    }
+    let digits = text.replace('_', "");
+    digits.parse().map(Value::Integer).or_else(|_| digits.parse().map(Value::Float)).ok()
+}
+
+/// A number with thousands' commas or a unit, `1,000` or `40M`. These are only suggested: a comma may be a decimal one,
+/// and an `M` a million or 2^20.
+fn with_a_unit(text: &str) -> Option<Value> {
+    let last = text.chars().last()?;
+    let (digits, unit) = match last.to_ascii_lowercase() {
+        'k' => (text.strip_suffix(last)?, 1e3),
+        'm' => (text.strip_suffix(last)?, 1e6),
+        'g' | 'b' => (text.strip_suffix(last)?, 1e9),
+        't' => (text.strip_suffix(last)?, 1e12),
+        _ => (text, 1.0),
+    };
+    let number: f64 = digits.trim().replace(',', "").parse().ok()?;
+    number.is_finite().then_some(Value::Float(number * unit))
 }
 
 #[cfg(test)]
@@ -93,8 +135,12 @@ mod tests {
         let near = |kind, value: Value| nearest_value(kind, &value);
         let depth = Kind::Int(1, 1000);
         assert_eq!(near(depth, 0.into()).as_deref(), Some("the nearest is 1"));
-        assert_eq!(near(depth, 4.0.into()).as_deref(), Some("write it without a fraction: 4"));
-        assert_eq!(near(depth, 4.5.into()), None);
+        assert_eq!(near(depth, 4.5.into()).as_deref(), Some("the nearest is 5"));
+        assert_eq!(near(depth, 1e9.into()).as_deref(), Some("the nearest is 1000"));
+        assert_eq!(near(depth, f64::NAN.into()), None);
+        assert_eq!(near(depth, "1,000".into()).as_deref(), Some("write 1000"));
+        assert_eq!(near(Kind::Int(1, 1 << 40), "40M".into()).as_deref(), Some("write 40000000"));
+        assert_eq!(near(Kind::Bool, "True".into()).as_deref(), Some("write true"));
         assert_eq!(near(depth, "8".into()).as_deref(), Some("write it without quotes: 8"));
         assert_eq!(near(depth, "eight".into()), None);
         assert_eq!(near(Kind::Bool, "true".into()).as_deref(), Some("write it without quotes: true"));

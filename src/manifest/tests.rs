@@ -492,3 +492,40 @@ fn inline_tables_without_end_do_not_overflow_the_stack() {
     let error = super::document::parse("m.toml".as_ref(), &text).unwrap_err();
     assert!(error.to_string().contains("more than 1000 inline tables"), "{error}");
 }
+
+/// The row "numbers as people write them": read on a command line and in the environment, where TOML's own forms are
+/// not to be expected, and hinted at where a file has to be TOML.
+#[test]
+fn numbers_as_people_write_them() {
+    let settings = |sets: &[&str], env: &[(&str, &str)]| {
+        settle_with(BASE, None, sets, env).unwrap_or_else(|error| panic!("{error}")).cells[0].settings.clone()
+    };
+    let steps = |text: &str| settings(&[&format!("budget.steps={text}")], &[]).budget;
+    for text in ["1e3", "1E3", "1000.0", "1000.", "+1000", "1_000"] {
+        assert_eq!(steps(text), steps("1000"), "{text}");
+    }
+    assert_eq!(settings(&["schedule.final_lr_frac=.02"], &[]).schedule.final_lr_frac, 0.02);
+    assert_eq!(settings(&[], &[("NANORUN_SCHEDULE__FINAL_LR_FRAC", "2.e-2")]).schedule.final_lr_frac, 0.02);
+    assert!(!settings(&["model.smear=False"], &[]).model.smear);
+    let betas =
+        |text: &str| settings(&[&format!("optimizer.embedding_betas={text}")], &[]).optimizer.embedding_betas;
+    assert_eq!(betas("[.9, .95]"), betas("[0.9, 0.95]"));
+    // In a file an integer may be written as `1e3` too: TOML has that form, for floats.
+    let written = settle_text(&BASE.replace("steps = 10", "steps = 1e1")).unwrap();
+    assert_eq!(written.cells[0].settings.budget, settle_text(BASE).unwrap().cells[0].settings.budget);
+
+    let refused = |set: &str| settle_with(BASE, None, &[set], &[]).unwrap_err().to_string();
+    insta::assert_snapshot!(
+        [
+            refused("budget.steps=1.5"),
+            refused("budget.steps=10k"),
+            refused("budget.steps=1,000"),
+            refused("budget.steps=inf"),
+            refused("schedule.final_lr_frac=0,02"),
+            message(&BASE.replace("steps = 10", "steps = .1e2  # ten")),
+            message(&BASE.replace("depth = 2", "smear = True")),
+            message(&BASE.replace("depth = 2", "depth = 2\ndepth = 2")),
+        ]
+        .join("\n")
+    );
+}

@@ -33,9 +33,16 @@ pub(super) fn sizes(run: &PlannedRun) -> String {
 pub(super) fn schedule(run: &PlannedRun) -> String {
     let schedule = &run.config.schedule;
     let steps = schedule.num_iterations;
+    let up = schedule.warmup_steps;
+    if up > steps {
+        return format!(
+            "rates up over all {steps} steps to {} of their peak",
+            number(steps as f64 / up as f64)
+        );
+    }
     let mut parts = Vec::new();
-    if schedule.warmup_steps > 0 {
-        parts.push(format!("rates up over {} steps", schedule.warmup_steps));
+    if up > 0 {
+        parts.push(format!("rates up over {up} steps"));
     }
     let shape = match schedule.warmdown {
         Warmdown::Linear => Some("linear"),
@@ -47,7 +54,7 @@ pub(super) fn schedule(run: &PlannedRun) -> String {
         Some(shape) if schedule.warmdown_steps > 0 => format!(
             "{shape} down to {} over the last {} of {steps}",
             number(schedule.final_lr_frac),
-            schedule.warmdown_steps
+            schedule.warmdown_steps.min(steps - up)
         ),
         _ => format!("constant over {steps} steps"),
     });

@@ -10,6 +10,7 @@ pub mod prefix;
 pub mod render;
 pub mod run_config;
 mod usual_speed;
+mod warnings;
 
 #[cfg(test)]
 mod tests;
@@ -83,6 +84,8 @@ pub struct Plan {
     pub runs: Vec<PlannedRun>,
     /// Which runs share which steps.
     pub prefixes: PrefixForest,
+    /// What is legal and most likely not meant, a sentence each.
+    pub warnings: Vec<String>,
 }
 
 /// One run.
@@ -136,6 +139,7 @@ pub fn plan(manifest: &Manifest, facts: &dyn Facts) -> Result<Plan> {
     }
     check_evaluations(manifest, &arms, &runs)?;
     let prefixes = PrefixForest::of(&runs.iter().map(|run| &run.config).collect::<Vec<_>>());
+    let warnings = warnings::warnings(&manifest.cells, &arms, &runs);
     Ok(Plan {
         name: manifest.head.name.clone(),
         results_name: manifest.results_name(),
@@ -145,6 +149,7 @@ pub fn plan(manifest: &Manifest, facts: &dyn Facts) -> Result<Plan> {
         arms,
         runs,
         prefixes,
+        warnings,
     })
 }
 

@@ -5,6 +5,10 @@ use std::fmt::Write as _;
 use serde::Serialize;
 
 use super::{Plan, PlannedRun, details};
+use crate::text::{Table, shortened};
+
+/// Columns that the table has for an arm's label.
+const ROOM: usize = 40;
 
 /// Whether a run is going to be trained, and why or why not.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -88,6 +92,7 @@ struct JsonPlan<'a> {
     arms: &'a [super::Arm],
     runs: Vec<JsonRun<'a>>,
     prefixes: &'a super::PrefixForest,
+    warnings: &'a [String],
     total: Totals,
     speed: Option<&'a Speed>,
 }
@@ -138,6 +143,7 @@ impl View<'_> {
             arms: &plan.arms,
             runs: runs.collect(),
             prefixes: &plan.prefixes,
+            warnings: &plan.warnings,
             total: Totals {
                 tokens: plan.runs.iter().map(|run| run.sizes.tokens).sum(),
                 flops: plan.runs.iter().map(|run| run.sizes.flops).sum(),
@@ -156,18 +162,16 @@ impl View<'_> {
             let _ = writeln!(text, "{question}");
         }
         text.push('\n');
-        let mut rows = vec![
-            ["run", "arm", "seed", "params", "tokens", "steps", "FLOPs", "time", "key", "state"]
-                .map(str::to_owned)
-                .to_vec(),
-        ];
+        let mut table = Table::new([
+            ">run", "arm", ">seed", ">params", ">tokens", ">steps", ">FLOPs", ">time", "key", "state",
+        ]);
         for (index, run) in plan.runs.iter().enumerate() {
             let arm = plan.arms.get(run.arm).map_or("", |arm| &arm.label);
             let time = self.seconds(run.sizes.flops).map_or_else(|| "?".to_owned(), duration);
             let key = if run.key.pending { "pending".to_owned() } else { run.key.short() };
-            rows.push(vec![
+            table.push(vec![
                 (index + 1).to_string(),
-                shortened(arm),
+                shortened(arm, ROOM).into_owned(),
                 run.config.seed.to_string(),
                 quantity(run.sizes.params.total as f64),
                 quantity(run.sizes.tokens as f64),
@@ -178,10 +182,9 @@ impl View<'_> {
                 self.status(index).text(),
             ]);
         }
-        table(&mut text, &rows, &[0, 2, 3, 4, 5, 6, 7]);
-        text.push('\n');
-        for arm in plan.arms.iter().filter(|arm| shortened(&arm.label) != arm.label) {
-            let _ = writeln!(text, "arm {} is {}", shortened(&arm.label), arm.label);
+        let _ = writeln!(text, "{table}");
+        for arm in plan.arms.iter().filter(|arm| shortened(&arm.label, ROOM) != arm.label) {
+            let _ = writeln!(text, "arm {} is {}", shortened(&arm.label, ROOM), arm.label);
         }
         let controls: Vec<&str> = plan
             .arms
@@ -215,6 +218,9 @@ impl View<'_> {
         self.distinct(&mut text, "schedule", details::schedule);
         self.distinct(&mut text, "rates", details::rates);
         self.distinct(&mut text, "Muon", details::muon);
+        for warning in &plan.warnings {
+            let _ = writeln!(text, "warning: {warning}");
+        }
         text
     }
 
@@ -230,33 +236,6 @@ impl View<'_> {
             }
         }
     }
-}
-
-/// Aligns columns; those in `right` to the right.
-fn table(text: &mut String, rows: &[Vec<String>], right: &[usize]) {
-    let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
-    let width = |column: usize| {
-        rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max().unwrap_or(0)
-    };
-    let widths: Vec<usize> = (0..columns).map(width).collect();
-    for row in rows {
-        let mut line = String::new();
-        for (column, (cell, width)) in row.iter().zip(&widths).enumerate() {
-            let space = " ".repeat(width - cell.chars().count());
-            let (before, after) = if right.contains(&column) { (&*space, "") } else { ("", &*space) };
-            let _ = write!(line, "{before}{cell}{after}  ");
-        }
-        let _ = writeln!(text, "{}", line.trim_end());
-    }
-}
-
-/// A label as the table has room for it.
-fn shortened(label: &str) -> String {
-    const ROOM: usize = 40;
-    if label.chars().count() <= ROOM {
-        return label.to_owned();
-    }
-    format!("{}...", label.chars().take(ROOM - 3).collect::<String>())
 }
 
 /// `110.1M`.

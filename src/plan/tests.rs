@@ -482,3 +482,47 @@ proptest! {
         prop_assert_ne!(both.run, key(&[SCHEDULES[b], IDLE[c]]).run);
     }
 }
+
+fn warnings(lines: &str, sets: &[&str]) -> Vec<String> {
+    let text = format!("{BASE}\n{lines}");
+    let manifest = Manifest::parse(Path::new("t.toml"), &text, &options(None, sets)).unwrap();
+    plan(&manifest, &NoData).unwrap().warnings
+}
+
+/// The row "schedules that make no sense": a phase that never comes is told, and the schedule line says what happens.
+#[test]
+fn schedules_that_make_no_sense() {
+    let of = |sets: &[&str]| warnings("", &[&["budget.steps=12"], sets].concat());
+    assert_eq!(of(&["schedule.warmup_steps=4", "schedule.warmdown_ratio=0.5"]), [""; 0]);
+    insta::assert_snapshot!(
+        [
+            of(&["schedule.warmup_steps=1000"]),
+            of(&["schedule.warmup_steps=1000", "schedule.warmdown=\"constant\""]),
+            of(&["schedule.warmup_steps=9", "schedule.warmdown_ratio=0.5"]),
+            of(&["schedule.momentum_warmup_steps=13", "eval.every=50", "checkpoint.every=13"]),
+        ]
+        .concat()
+        .join("\n")
+    );
+    let line = |sets: &[&str]| details::schedule(&run(&[&["budget.steps=12"], sets].concat()));
+    assert_eq!(line(&["schedule.warmup_steps=1000"]), "rates up over all 12 steps to 0.012 of their peak");
+    let cut = line(&["schedule.warmup_steps=9", "schedule.warmdown_ratio=0.5", "schedule.final_lr_frac=0"]);
+    assert_eq!(cut, "rates up over 9 steps; linear down to 0 over the last 3 of 12");
+}
+
+/// The rows "arms that are one run" and "seeds that decide nothing", found before anything is trained.
+#[test]
+fn arms_and_seeds_that_are_one_run() {
+    let matrix = |lines: &str| warnings(&format!("[matrix]\n{lines}\n"), &["schedule.warmdown=\"constant\""]);
+    let apart = matrix("'model.depth' = [4, 6]\n'run.seed' = [1, 2]");
+    assert_eq!(apart, [""; 0]);
+    insta::assert_snapshot!(
+        [
+            matrix("'schedule.final_lr_frac' = [0.0, 0.1]\n'run.seed' = [1, 2]"),
+            matrix("'eval.every' = [2, 4]"),
+            matrix("'run.seed' = [1, 4294967297, 2]"),
+        ]
+        .concat()
+        .join("\n")
+    );
+}

@@ -9,6 +9,7 @@ use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use crate::files::now;
 use crate::host::process_age_seconds;
 use crate::plan::render::duration;
+use crate::text::printable;
 use crate::train::observer::{Event, Observer, Origin};
 
 /// How often a line reports steps where there are no bars.
@@ -57,6 +58,7 @@ impl Display {
 
     /// A line above the bars.
     pub fn line(&self, text: &str) {
+        let text = &*printable(text);
         match &self.kind {
             Kind::Bars(bars) => {
                 let _ = bars.println(text);
@@ -79,7 +81,7 @@ impl Display {
                 if let Ok(style) = ProgressStyle::with_template(style) {
                     bar.set_style(style.progress_chars("=> "));
                 }
-                bar.set_prefix(label.to_owned());
+                bar.set_prefix(printable(label).into_owned());
                 bar.enable_steady_tick(Duration::from_millis(500));
                 Some(bar)
             }

@@ -19,23 +19,38 @@ impl Quality {
     /// Judges `arm` by the differences to `control` over runs of equal seed: it passes when the whole interval of
     /// the mean difference is at most the margin, fails when the whole interval is above it, and is undecided
     /// otherwise and with fewer than two pairs. An arm with a run that has no value never passes: the runs that
-    /// failed may be those that went badly.
+    /// failed may be those that went badly. Seeds whose runs are equal bit by bit count once, and differences without
+    /// any spread are never a pass.
     pub(super) fn judge(&self, arm: Arm<'_>, control: Arm<'_>) -> Verdict {
         let value =
             |run: &RunSummary| run.metrics.get(&self.metric).copied().filter(|value| value.is_finite());
-        let pairs: Vec<(f64, f64)> = arm
-            .runs
-            .iter()
-            .filter_map(|run| {
-                let partner = control.runs.iter().find(|other| other.seed == run.seed)?;
-                Some((value(run)?, value(partner)?))
-            })
-            .collect();
+        let mut pairs: Vec<(f64, f64)> = Vec::new();
+        let mut counted = Vec::new();
+        let mut repeated = Vec::new();
+        for run in arm.runs {
+            let Some(partner) = control.runs.iter().find(|other| other.seed == run.seed) else { continue };
+            let Some(pair) = value(run).zip(value(partner)) else { continue };
+            // Seeds that led to the same bits are one run: counting it twice would halve the interval for nothing.
+            let bits = (run.result_hash, partner.result_hash);
+            if counted.contains(&bits) {
+                repeated.push(run.seed);
+            } else {
+                counted.push(bits);
+                pairs.push(pair);
+            }
+        }
         let (ours, theirs): (Vec<_>, Vec<_>) = pairs.iter().copied().unzip();
         let differences: Vec<_> = pairs.iter().map(|(a, b)| a - b).collect();
         let interval = t_interval(&differences, self.confidence);
+        // What is left of a spread of 0 after subtracting and averaging.
+        let rounding = 1e-12 * ours.iter().chain(&theirs).fold(0.0_f64, |most, value| most.max(value.abs()));
         let lost = arm.runs.iter().filter(|run| value(run).is_none()).count();
         let (outcome, detail) = match interval {
+            // Real seeds scatter. Where they do not, whatever made them equal makes the interval worthless.
+            Some(i) if i.upper - i.lower <= rounding => (
+                Outcome::Undecided,
+                "the differences of all seeds are equal, so they say nothing of their spread".to_owned(),
+            ),
             Some(i) if i.upper <= self.margin && lost > 0 => {
                 (Outcome::Undecided, format!("{lost} of {} runs have no result", arm.runs.len()))
             }
@@ -45,6 +60,16 @@ impl Quality {
             }
             Some(i) if i.lower > self.margin => (Outcome::Fail, "worse than the margin allows".to_owned()),
             Some(_) => (Outcome::Undecided, "the interval reaches across the margin".to_owned()),
+        };
+        let detail = match repeated.as_slice() {
+            [] => detail,
+            [seed] => {
+                format!("{detail}; seed {seed} repeats another one's run bit by bit and counts with it")
+            }
+            seeds => format!(
+                "{detail}; {} seeds repeat another one's run bit by bit and count with it",
+                seeds.len()
+            ),
         };
         let mut verdict = Verdict::new(VerdictKind::Quality, outcome, arm.name, &self.metric, detail);
         verdict.control = Some(control.name.to_owned());

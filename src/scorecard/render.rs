@@ -5,6 +5,7 @@ use std::fmt;
 use super::judge::{ArmSummary, RunSummary, Scorecard};
 use super::verdict::{Verdict, VerdictKind};
 use crate::hash::Digest;
+use crate::text::{Table, printable};
 
 /// Metrics that have a column of their own, in this order; the rest follow by name.
 const FIRST: [&str; 2] = ["val_bpb", "train_loss"];
@@ -12,28 +13,27 @@ const FIRST: [&str; 2] = ["val_bpb", "train_loss"];
 impl fmt::Display for Scorecard {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.question {
-            Some(question) => writeln!(f, "{}: {question}\n", self.name)?,
+            Some(question) => writeln!(f, "{}: {}\n", self.name, printable(question))?,
             None => writeln!(f, "{}\n", self.name)?,
         }
         let mut metrics: Vec<&String> = self.arms.iter().flat_map(|arm| arm.metrics.keys()).collect();
         let place = |name: &str| FIRST.iter().position(|first| *first == name).unwrap_or(FIRST.len());
         metrics.sort_by_key(|name| (place(name), *name));
         metrics.dedup();
-        write_table(f, arm_table(&self.arms, &metrics))?;
-        writeln!(f)?;
-        write_table(f, run_table(&self.runs, &metrics))?;
+        writeln!(f, "{}", arm_table(&self.arms, &metrics))?;
+        write!(f, "{}", run_table(&self.runs, &metrics))?;
         if !self.verdicts.is_empty() {
-            writeln!(f)?;
-            write_table(f, verdict_table(&self.verdicts))?;
+            write!(f, "\n{}", verdict_table(&self.verdicts))?;
         }
         Ok(())
     }
 }
 
-fn arm_table(arms: &[ArmSummary], metrics: &[&String]) -> Vec<Vec<String>> {
-    let mut table = vec![vec!["arm".to_owned(), ">runs".to_owned()]];
-    table[0].extend(metrics.iter().map(|metric| format!(">{metric}")));
-    table[0].push(">tokens/s".to_owned());
+fn arm_table(arms: &[ArmSummary], metrics: &[&String]) -> Table {
+    let mut headings = vec!["arm".to_owned(), ">runs".to_owned()];
+    headings.extend(metrics.iter().map(|metric| format!(">{metric}")));
+    headings.push(">tokens/s".to_owned());
+    let mut table = Table::new(headings);
     for arm in arms {
         let mark = if arm.control { " (control)" } else { "" };
         let runs = if arm.finished == arm.runs {
@@ -53,10 +53,11 @@ fn arm_table(arms: &[ArmSummary], metrics: &[&String]) -> Vec<Vec<String>> {
     table
 }
 
-fn run_table(runs: &[RunSummary], metrics: &[&String]) -> Vec<Vec<String>> {
-    let mut table = vec![vec!["run".to_owned(), ">seed".to_owned()]];
-    table[0].extend(metrics.iter().map(|metric| format!(">{metric}")));
-    table[0].extend([">tokens/s".to_owned(), "result hash".to_owned()]);
+fn run_table(runs: &[RunSummary], metrics: &[&String]) -> Table {
+    let mut headings = vec!["run".to_owned(), ">seed".to_owned()];
+    headings.extend(metrics.iter().map(|metric| format!(">{metric}")));
+    headings.extend([">tokens/s".to_owned(), "result hash".to_owned()]);
+    let mut table = Table::new(headings);
     for run in runs {
         let mut row = vec![shown(&run.arm).to_owned(), run.seed.to_string()];
         row.extend(
@@ -71,8 +72,8 @@ fn run_table(runs: &[RunSummary], metrics: &[&String]) -> Vec<Vec<String>> {
     table
 }
 
-fn verdict_table(verdicts: &[Verdict]) -> Vec<Vec<String>> {
-    let mut table = vec![vec!["verdict".to_owned(), String::new(), "arm".to_owned(), String::new()]];
+fn verdict_table(verdicts: &[Verdict]) -> Table {
+    let mut table = Table::new(["verdict", "", "arm", ""]);
     // With one control, the table of arms says which it is.
     let mut controls = verdicts.iter().filter_map(|verdict| verdict.control.as_deref());
     let first = controls.next();
@@ -119,29 +120,4 @@ fn rate(tokens_per_second: Option<f64>) -> String {
 /// An experiment without a matrix has one arm, which has no name.
 fn shown(arm: &str) -> &str {
     if arm.is_empty() { "(all)" } else { arm }
-}
-
-/// Writes columns two spaces apart; a heading that starts with `>` sets its column to the right.
-fn write_table(f: &mut fmt::Formatter<'_>, mut table: Vec<Vec<String>>) -> fmt::Result {
-    let right: Vec<bool> =
-        table.first().into_iter().flatten().map(|heading| heading.starts_with('>')).collect();
-    for heading in table.first_mut().into_iter().flatten() {
-        if let Some(plain) = heading.strip_prefix('>') {
-            *heading = plain.to_owned();
-        }
-    }
-    let width = |column: usize| {
-        table.iter().filter_map(|row| row.get(column)).map(|field| field.chars().count()).max().unwrap_or(0)
-    };
-    let widths: Vec<_> = (0..right.len()).map(width).collect();
-    for row in &table {
-        let mut line = String::new();
-        for ((field, &width), &right) in row.iter().zip(&widths).zip(&right) {
-            let field = if right { format!("{field:>width$}") } else { format!("{field:<width$}") };
-            line.push_str(&field);
-            line.push_str("  ");
-        }
-        writeln!(f, "{}", line.trim_end())?;
-    }
-    Ok(())
 }

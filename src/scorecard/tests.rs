@@ -53,7 +53,7 @@ fn quality_is_decided_by_the_ends_of_the_interval() {
         (&[-0.01, 0.01, 0.001], Outcome::Undecided),
         (&[-0.1], Outcome::Undecided),
         (&[0.1], Outcome::Undecided),
-        (&[0.0, 0.0], Outcome::Pass),
+        (&[0.0, 0.0], Outcome::Undecided),
     ] {
         let card = card(pairs(differences));
         assert_eq!(outcome(&card, VerdictKind::Quality), expected, "{differences:?}");
@@ -140,7 +140,8 @@ fn scorecards_look_like_this() {
 /// In a matrix of two axes every arm has the control of its own value on the other axis.
 #[test]
 fn each_arm_is_compared_with_its_own_control() {
-    let arm = |name: &str, bpb: f64| [run(name, 1, bpb), run(name, 2, bpb + 0.001)];
+    // Seeds scatter a little, and not alike in both arms.
+    let arm = |name: &str, bpb: f64| [run(name, 1, bpb), run(name, 2, bpb + 0.001 + bpb * 1e-6)];
     let runs: Vec<_> = [("d2 linear", 3.0), ("d2 sqrt", 3.0005), ("d4 linear", 2.5), ("d4 sqrt", 2.75)]
         .into_iter()
         .flat_map(|(name, bpb)| arm(name, bpb))
@@ -177,4 +178,41 @@ fn verdicts_become_rows() {
     );
     assert!(rows[0].lower.unwrap() < rows[0].difference.unwrap());
     assert_eq!(rows[2].outcome, "no baseline");
+}
+
+/// The row "seeds that decide nothing": two seeds whose runs are one count as one, and a spread of exactly 0 is never
+/// a pass, however the numbers came to be equal.
+#[test]
+fn seeds_that_decide_nothing() {
+    let mut runs = pairs(&[-0.003, -0.003, -0.0031]);
+    for run in runs.iter_mut().filter(|run| run.seed == 1) {
+        run.result_hash = Some(Digest::of(format!("{}0", run.arm).as_bytes()));
+    }
+    let quality = |runs| card(runs).verdicts[0].clone();
+    let verdict = quality(runs.clone());
+    assert_eq!((verdict.pairs, verdict.outcome), (2, Outcome::Pass), "{}", verdict.detail);
+    assert!(verdict.detail.contains("seed 1 repeats"), "{}", verdict.detail);
+    runs.retain(|run| run.seed != 2);
+    let verdict = quality(runs);
+    assert_eq!((verdict.pairs, verdict.outcome, verdict.interval), (1, Outcome::Undecided, None));
+    for equal in [0.0, -0.5, 0.5, -0.003] {
+        let verdict = quality(pairs(&[equal, equal, equal]));
+        assert_eq!(verdict.outcome, Outcome::Undecided, "{equal}: {}", verdict.detail);
+        assert!(verdict.detail.contains("are equal"), "{}", verdict.detail);
+    }
+}
+
+/// The row "arms that are one run": no verdict compares them, not even of speed.
+#[test]
+fn arms_that_are_one_run() {
+    let mut runs = pairs(&[0.0, 0.0]);
+    for run in runs.iter_mut().filter(|run| run.arm == SQRT) {
+        run.result_hash = Some(Digest::of(format!("{LINEAR}{}", run.seed).as_bytes()));
+    }
+    let card = card(runs);
+    for kind in [VerdictKind::Quality, VerdictKind::Speed] {
+        let verdict = card.verdicts.iter().find(|verdict| verdict.kind == kind).unwrap();
+        assert_eq!(verdict.outcome, Outcome::NotJudged);
+        assert!(verdict.detail.contains("no effect here"), "{}", verdict.detail);
+    }
 }
