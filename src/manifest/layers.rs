@@ -256,11 +256,10 @@ fn assign(path: &str, text: &str, origin: &Origin, layer: &mut Layer) -> Result<
     // `--set name=12` means the text.
     let is_text = fields::find(path).is_some_and(|field| field.kind.is_text());
     let value = match node.value() {
-        value @ Value::Array(_) => value,
         Value::String(text) if !is_text => {
             super::spelling::as_people_write(&text).unwrap_or(Value::String(text))
         }
-        value @ Value::String(_) => value,
+        value @ (Value::Array(_) | Value::String(_)) => value,
         _ if is_text => Value::String(text.to_owned()),
         value => value,
     };
