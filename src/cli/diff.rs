@@ -37,10 +37,14 @@ pub(super) fn diff(args: &DiffArgs) -> Result<Option<Class>> {
     let reference = args.a.display().to_string();
     let mut comparison = compare(&b.experiment, &b.candidates, &reference, &expected, Tolerance::default());
     comparison.notes.extend(notes);
-    Output::new(false).result(&if args.json {
+    let output = Output::new(false);
+    let damaged = [a.damaged, b.damaged].concat();
+    damaged.iter().for_each(|what| output.warn(what));
+    output.result(&if args.json {
         json(&comparison).to_string()
     } else {
         comparison.to_string()
     });
-    Ok(comparison.failure())
+    // What cannot be read decides nothing, whatever the rest says.
+    Ok(if damaged.is_empty() { comparison.failure() } else { Some(Class::Input) })
 }

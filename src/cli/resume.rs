@@ -7,7 +7,7 @@ use crate::experiment::Experiment;
 use crate::files::Files;
 use crate::manifest::Options;
 use crate::record::{ExperimentDir, PlanRecord};
-use crate::run::status::Status;
+use crate::run::state::Standing;
 
 use super::args::{Common, ResumeArgs, RunArgs};
 use super::output::Output;
@@ -44,8 +44,8 @@ pub(super) fn resume(args: &ResumeArgs) -> Result<Option<Class>> {
             .expected("the same runs as in plan.toml")
             .help(format!("run it as it is now: nanorun {}", record.manifest)));
     }
-    let done = |status: &Option<Status>| matches!(status, Some(Status::Finished(_)));
-    if experiment.statuses()?.iter().all(done) {
+    let ended = |standing: &Option<Standing>| standing.as_ref().is_some_and(Standing::has_ended);
+    if experiment.standings()?.iter().all(ended) {
         return Err(nothing(dir, "there is nothing to resume: every run is finished")
             .help(format!("nanorun report {} shows the scorecard", record.manifest)));
     }

@@ -45,8 +45,13 @@ pub(super) fn verify(args: &VerifyArgs) -> Result<Option<Class>> {
         output.warn("interrupted: the same command carries on from here");
         return Ok(Some(Class::Interrupted));
     }
-    if args.bless {
+    // What cannot be read is no result to be blessed or compared.
+    let damaged = report.failures.iter().map(|(_, error)| error.class()).find(|class| *class == Class::Input);
+    if args.bless && damaged.is_none() {
         return bless(&experiment, &report, &baseline, output, args.common.json);
+    }
+    if args.bless {
+        return Ok(damaged);
     }
     let comparison = experiment.compare(&baseline)?;
     if let Some(path) = &args.junit {

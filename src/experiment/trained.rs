@@ -5,6 +5,7 @@ use std::sync::Arc;
 use crate::data::Tokenizer;
 use crate::error::{Error, Result};
 use crate::plan::PlannedRun;
+use crate::record::AttemptDir;
 use crate::run::engine::engine;
 use crate::train::checkpoint::CheckpointStore;
 use crate::train::engine::Engine;
@@ -41,10 +42,17 @@ impl Experiment {
         };
         let mut damaged = None;
         for run in candidates {
-            let store = CheckpointStore::new(self.files.clone(), self.dir.run(&run.key.run).checkpoints());
-            let newest = store.latest_valid()?;
-            damaged = damaged.or_else(|| newest.skipped.into_iter().next());
-            let Some(checkpoint) = newest.checkpoint else { continue };
+            let mut found = None;
+            for attempt in self.attempts_by_weight(run)? {
+                let store = CheckpointStore::new(self.files.clone(), attempt.checkpoints());
+                let newest = store.latest_valid()?;
+                damaged = damaged.or_else(|| newest.skipped.into_iter().next());
+                found = newest.checkpoint;
+                if found.is_some() {
+                    break;
+                }
+            }
+            let Some(checkpoint) = found else { continue };
             let mut engine = engine(&run.config, threads)?;
             // Weights alone: sampling needs no optimizer, so that of no step is taken up.
             engine.restore(0, &plain(&checkpoint.params)?, &[])?;
@@ -64,6 +72,13 @@ impl Experiment {
             .file(self.dir.path())
             .expected("a checkpoint of a run that was at least begun")
             .help(format!("train it first: nanorun {}", self.manifest.file.display())))
+    }
+
+    /// The attempts at a run: the one that speaks for it, then the others, the last of them first.
+    fn attempts_by_weight(&self, run: &PlannedRun) -> Result<Vec<AttemptDir>> {
+        let speaks = self.standing(run)?.attempt;
+        let others = self.dir.run(&run.key.run).attempts()?.into_iter().rev();
+        Ok(speaks.clone().into_iter().chain(others.filter(|other| Some(other) != speaks.as_ref())).collect())
     }
 
     fn run_by_key(&self, key: &str) -> Result<&PlannedRun> {

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use super::engine::engine;
 use super::library::Library;
 use super::single::{Donor, Outcome, Setting, train};
+use super::state::Start;
 use super::task::Task;
 use crate::data::Cache;
 use crate::error::Result;
@@ -79,6 +80,8 @@ impl Lab {
         let setting = Setting {
             files: &attempt.files,
             dir: &dir,
+            start: &Start { attempt: dir.attempt(1), from: None },
+            rerun: false,
             rows: rows.as_ref(),
             threads: attempt.threads,
             donors: attempt.donors,
@@ -140,7 +143,7 @@ impl Attempt<'_> {
     }
 
     fn store(&self) -> CheckpointStore {
-        CheckpointStore::new(Files::new(), RunDir::at(&self.dir).checkpoints())
+        CheckpointStore::new(Files::new(), RunDir::at(&self.dir).attempt(1).checkpoints())
     }
 }
 
