@@ -39,12 +39,10 @@ pub(super) fn diff(args: &DiffArgs) -> Result<Option<Class>> {
     comparison.notes.extend(notes);
     let output = Output::new(false);
     let damaged = [a.damaged, b.damaged].concat();
-    damaged.iter().for_each(|what| output.warn(what));
-    output.result(&if args.json {
-        json(&comparison).to_string()
-    } else {
-        comparison.to_string()
-    });
+    for what in &damaged {
+        output.warn(what);
+    }
+    output.result(&if args.json { json(&comparison).to_string() } else { comparison.to_string() });
     // What cannot be read decides nothing, whatever the rest says.
     Ok(if damaged.is_empty() { comparison.failure() } else { Some(Class::Input) })
 }

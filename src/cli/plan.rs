@@ -18,6 +18,14 @@ pub(super) fn plan(args: &PlanArgs) -> Result<Option<Class>> {
     let standings = experiment.standings()?;
     let threads = threads(&args.common, &experiment);
     let speed = speed(&experiment, &standings, threads);
+    let output = Output::new(args.common.quiet);
+    let mut class = None;
+    for (run, standing) in experiment.plan.runs.iter().zip(&standings) {
+        if let Some(Status::Damaged(error)) = standing.as_ref().map(|standing| &standing.status) {
+            output.warn(&format!("{}: {error}", experiment.label(run)));
+            class = Some(Class::Input);
+        }
+    }
     let statuses: Vec<RunStatus> = experiment
         .plan
         .runs
@@ -29,7 +37,6 @@ pub(super) fn plan(args: &PlanArgs) -> Result<Option<Class>> {
     let jobs = experiment.jobs(threads, &pending, true);
     let view = View { plan: &experiment.plan, statuses: &statuses, speed: speed.as_ref() };
     let memory = experiment.preflight();
-    let output = Output::new(args.common.quiet);
     // Nothing is wrong with a plan without its data, so the error of running without them is only quoted.
     let required = experiment.require_present();
     if args.common.json {
@@ -68,7 +75,7 @@ pub(super) fn plan(args: &PlanArgs) -> Result<Option<Class>> {
         }
         output.result(&text);
     }
-    Ok(None)
+    Ok(class)
 }
 
 fn run_status(standing: Option<&Standing>, failure: Option<(u64, String)>) -> RunStatus {

@@ -80,7 +80,8 @@ impl Experiment {
         })?;
         ends.runs = runs.into_inner().unwrap_or_else(PoisonError::into_inner);
         // Stopped before some of them were taken, or in the middle of one.
-        let untaken = |(start, outcome): (&Option<Start>, &Option<Outcome>)| start.is_some() && outcome.is_none();
+        let untaken =
+            |(start, outcome): (&Option<Start>, &Option<Outcome>)| start.is_some() && outcome.is_none();
         let mut interrupted = how.stop.is_raised() && starts.iter().zip(&outcomes).any(untaken);
         for (index, outcome) in outcomes.into_iter().enumerate() {
             let label = &tasks[index].label;
@@ -104,17 +105,12 @@ impl Experiment {
         self.files.create_dir_all(self.dir.path()).map_err(|error| self.not_writable(&error))?;
         let holder = LockHolder::this_process(&host_name());
         let mut told = false;
-        let lock = DirLock::acquire_waiting(
-            self.dir.path(),
-            &holder,
-            Duration::from_millis(500),
-            |held| {
-                if !std::mem::replace(&mut told, true) {
-                    how.display.line(&format!("waiting: {held}"));
-                }
-                !how.stop.is_raised()
-            },
-        );
+        let lock = DirLock::acquire_waiting(self.dir.path(), &holder, Duration::from_millis(500), |held| {
+            if !std::mem::replace(&mut told, true) {
+                how.display.line(&format!("waiting: {held}"));
+            }
+            !how.stop.is_raised()
+        });
         let lock = match lock {
             Err(LockError::Held { .. }) if how.stop.is_raised() => {
                 return Err(Error::new(Class::Interrupted, "stopped while waiting for another nanorun"));

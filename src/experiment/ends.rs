@@ -73,7 +73,9 @@ impl Ends {
             Status::Diverged(divergence) => (RunEnd::Diverged(divergence), None),
             Status::Begun { step } => (RunEnd::Open("planned", None, step), None),
             Status::Fresh => (RunEnd::Open("planned", None, 0), None),
-            Status::Damaged(error) => (RunEnd::Open("damaged", Some(error.what().to_owned()), 0), Some(error)),
+            Status::Damaged(error) => {
+                (RunEnd::Open("damaged", Some(error.what().to_owned()), 0), Some(error))
+            }
         };
         self.runs.push(end);
         damaged

@@ -73,7 +73,7 @@ pub(super) fn summary(run: &Recorded<'_>) -> RunSummary {
     summary.alone = result.timings.alone;
     summary.shared_steps = result.timings.shared_steps;
     let device = result.host.accelerator.as_ref().unwrap_or(&result.host.cpu_model);
-    summary.machines = result.timings.machines.clone();
+    summary.machines.clone_from(&result.timings.machines);
     if summary.machines.is_empty() {
         // An older version knows the process that finished it.
         summary.machines.push(format!("{device}, {} threads", result.host.threads));

@@ -74,6 +74,8 @@ impl Life {
 pub struct History {
     /// They. The first one started, forked or took up; all others resumed.
     pub lives: Vec<Life>,
+    /// When the first process began on it, also where nothing of that one is left; none where nothing is known of any.
+    pub begun: Option<String>,
     /// Whether lines of a journal are damaged, so that lives may be missing.
     pub damaged: bool,
 }
@@ -96,6 +98,7 @@ impl History {
             let from = history.lives.first().map(|life| life.from);
             before.lives.iter_mut().for_each(|life| life.kept_to = earliest(life.kept_to, from));
             before.lives.append(&mut history.lives);
+            before.begun = before.begun.or(history.begun);
             before.damaged |= history.damaged;
             return Ok(before);
         }
@@ -105,6 +108,7 @@ impl History {
     /// Of the entries of one journal.
     pub fn fold(entries: &[Entry]) -> Self {
         let mut lives: Vec<Life> = Vec::new();
+        let mut begun_at: Option<String> = None;
         for Entry { at, event } in entries {
             let begins = |beginning, from, host: Option<&String>, conditions: &Option<Conditions>| Life {
                 beginning,
@@ -117,6 +121,11 @@ impl History {
                 checkpoint_seconds: 0.0,
                 ended: Ended::Unknown,
             };
+            // In layout 1 another attempt went on in the journal of the finished one.
+            let starts_over = matches!(event, Event::Started { .. } | Event::Forked { .. });
+            if starts_over && lives.last().is_some_and(|life| life.ended == Ended::Finished) {
+                begun_at = None;
+            }
             // What starts over has nothing of the lives before.
             let begun = match event {
                 Event::Started { host, conditions, .. } => {
@@ -144,9 +153,10 @@ impl History {
             for life in &mut lives {
                 life.kept_to = earliest(life.kept_to, Some(begun.from));
             }
+            begun_at.get_or_insert_with(|| at.clone());
             lives.push(begun);
         }
-        Self { lives, damaged: false }
+        Self { lives, begun: begun_at, damaged: false }
     }
 
     /// The same of a run that has come to `steps`: what a life did beyond is no step of it, such as an evaluation alone.
@@ -164,11 +174,6 @@ impl History {
     /// How often it was resumed.
     pub fn resumes(&self) -> u64 {
         self.lives.iter().filter(|life| life.beginning == Beginning::Resumed).count() as u64
-    }
-
-    /// When the first of the lives began; none where nothing is known of any.
-    pub fn started(&self) -> Option<&str> {
-        self.lives.first().map(|life| life.since.as_str())
     }
 
     /// Wall seconds in evaluations, as far as they are known.
@@ -221,9 +226,9 @@ mod tests {
     use super::*;
     use crate::hash::Digest;
 
-    fn conditions(alone: bool, threads: usize) -> Option<Conditions> {
+    fn taken(alone: bool, threads: usize) -> Conditions {
         let (environment_class, machine) = ("cpu".to_owned(), "Some CPU".to_owned());
-        Some(Conditions { environment_class, machine, threads, alone })
+        Conditions { environment_class, machine, threads, alone }
     }
 
     fn fold(events: Vec<Event>) -> History {
@@ -240,7 +245,7 @@ mod tests {
     }
 
     fn forked(step: u64) -> Event {
-        Event::Forked { from: Digest::of(b"other"), step, host: None, conditions: conditions(true, 2) }
+        Event::Forked { from: Digest::of(b"other"), step, host: None, conditions: Some(taken(true, 2)) }
     }
 
     fn resumed(step: u64, conditions: Option<Conditions>) -> Event {
@@ -249,17 +254,21 @@ mod tests {
 
     #[test]
     fn a_life_in_company_counts_as_far_as_its_steps_are_kept() {
-        let company = || started(conditions(false, 1));
-        let history = fold(vec![company(), resumed(4, conditions(true, 2))]);
+        let company = || started(Some(taken(false, 1)));
+        let history = fold(vec![company(), resumed(4, Some(taken(true, 2)))]);
         assert_eq!(history.lives.iter().map(|life| life.kept_to).collect::<Vec<_>>(), [Some(4), None]);
         assert!(!history.alone());
         assert_eq!(history.machines(), ["Some CPU, 1 threads", "Some CPU, 2 threads"]);
         // Killed before its first step was on disk: nothing of it is left.
-        let history = fold(vec![company(), resumed(0, conditions(true, 2))]);
+        let history = fold(vec![company(), resumed(0, Some(taken(true, 2)))]);
         assert!(history.alone());
         assert_eq!((history.machines(), history.resumes()), (vec!["Some CPU, 2 threads".to_owned()], 1));
         // Gone back beyond a life, as where its checkpoints were damaged.
-        let lives = vec![started(conditions(true, 2)), resumed(5, conditions(false, 2)), resumed(3, conditions(true, 2))];
+        let lives = vec![
+            started(Some(taken(true, 2))),
+            resumed(5, Some(taken(false, 2))),
+            resumed(3, Some(taken(true, 2))),
+        ];
         let history = fold(lives);
         assert_eq!(history.lives.iter().map(Life::counts).collect::<Vec<_>>(), [true, false, true]);
         assert!(history.alone());
@@ -271,26 +280,29 @@ mod tests {
         let before = vec![
             forked(3),
             Event::Checkpoint { step: 5, seconds },
-            resumed(5, conditions(false, 2)),
+            resumed(5, Some(taken(false, 2))),
             Event::Finished { result_hash: Digest::of(b"result") },
         ];
         let history = fold(before.clone());
         assert_eq!((history.shared_steps(), history.resumes(), history.checkpoint_seconds()), (3, 1, 2.0));
         assert_eq!(history.lives.last().map(|life| life.ended), Some(Ended::Finished));
-        let history = fold([before, vec![started(conditions(true, 2))]].concat());
+        let history = fold([before, vec![started(Some(taken(true, 2)))]].concat());
         assert_eq!((history.shared_steps(), history.resumes(), history.checkpoint_seconds()), (0, 0, 0.0));
-        assert_eq!(history.started(), Some("2026-01-31T00:00:04Z"));
+        assert_eq!(history.begun.as_deref(), Some("2026-01-31T00:00:04Z"));
+        // A start of which nothing is left was the attempt's beginning all the same.
+        let history = fold(vec![started(None), started(None)]);
+        assert_eq!((history.lives.len(), history.begun.as_deref()), (1, Some("2026-01-31T00:00:00Z")));
         assert!(history.alone());
     }
 
     #[test]
     fn what_a_journal_does_not_say_is_not_known() {
-        let history = fold(vec![started(None), resumed(4, conditions(true, 2))]);
+        let history = fold(vec![started(None), resumed(4, Some(taken(true, 2)))]);
         assert!(!history.alone());
         assert_eq!(history.machines(), ["Some CPU, 2 threads"]);
         // Of steps that are done again nothing needs to be known.
-        assert!(fold(vec![started(None), resumed(0, conditions(true, 2))]).alone());
-        let damaged = History { damaged: true, ..fold(vec![started(conditions(true, 2))]) };
+        assert!(fold(vec![started(None), resumed(0, Some(taken(true, 2)))]).alone());
+        let damaged = History { damaged: true, ..fold(vec![started(Some(taken(true, 2)))]) };
         assert!(!damaged.alone());
     }
 
@@ -304,11 +316,13 @@ mod tests {
             run.make(&files, &attempt).unwrap();
             let journal = Journal::new(files.clone(), attempt.journal());
             if number == 1 {
-                journal.add(started(conditions(false, 2))).unwrap();
-                journal.add(resumed(4, conditions(true, 2))).unwrap();
+                journal.add(started(Some(taken(false, 2)))).unwrap();
+                journal.add(resumed(4, Some(taken(true, 2)))).unwrap();
             } else {
                 let host = "here".to_owned();
-                journal.add(Event::TakenUp { attempt: 1, step: 8, host, conditions: conditions(true, 2) }).unwrap();
+                journal
+                    .add(Event::TakenUp { attempt: 1, step: 8, host, conditions: Some(taken(true, 2)) })
+                    .unwrap();
             }
         }
         let history = History::read(&files, &run, &run.attempt(2)).unwrap();

@@ -76,9 +76,10 @@ impl Attempts {
     pub fn contradiction(&self) -> Option<(&RunResult, &RunResult)> {
         let results: Vec<&RunResult> =
             self.put_aside.iter().chain(self.finished().map(|(_, result)| result)).collect();
-        let pairs = results.iter().enumerate().flat_map(|(at, later)| {
-            results.iter().take(at).map(move |earlier| (*earlier, *later))
-        });
+        let pairs = results
+            .iter()
+            .enumerate()
+            .flat_map(|(at, later)| results.iter().take(at).map(move |earlier| (*earlier, *later)));
         pairs.into_iter().find(|(earlier, later)| later.contradicts(earlier))
     }
 

@@ -93,7 +93,8 @@ impl PlanRecord {
         let bytes = files.read(&path)?;
         let malformed = |what: String| RecordError::Malformed { path: path.clone(), what };
         // The version first: the rest may look otherwise in a later one.
-        let table: toml::Table = toml_text::from_slice(&bytes).map_err(|error| malformed(error.to_string()))?;
+        let table: toml::Table =
+            toml_text::from_slice(&bytes).map_err(|error| malformed(error.to_string()))?;
         refuse_later_layout(dir, &table)?;
         toml_text::from_slice(&bytes).map_err(|error| malformed(error.to_string()))
     }

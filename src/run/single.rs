@@ -107,13 +107,8 @@ pub fn train(
     let start = start.map_err(Error::from)?;
     let Place { attempt, journal, store } = place;
     let unjournalled = Cell::new(false);
-    let mut watch = Watch {
-        observer,
-        journal: &journal,
-        since_save: None,
-        lost: None,
-        unjournalled: &unjournalled,
-    };
+    let mut watch =
+        Watch { observer, journal: &journal, since_save: None, lost: None, unjournalled: &unjournalled };
     let mut session = Session {
         config: &task.config,
         keys: &task.keys,
@@ -257,7 +252,8 @@ impl Place {
                 let reason = skipped.reason.to_string();
                 let onward =
                     onward.map_or_else(|| "from the start".to_owned(), |step| format!("after step {step}"));
-                observer.event(&Event::Note(&format!("passing over {checkpoint}, going on {onward}: {reason}")));
+                observer
+                    .event(&Event::Note(&format!("passing over {checkpoint}, going on {onward}: {reason}")));
                 journal.add(JournalEvent::CheckpointSkipped { checkpoint, reason })?;
             }
             let Some(checkpoint) = found.checkpoint else { continue };
@@ -360,7 +356,7 @@ fn timings(
         machines: history.machines(),
         peak_rss_bytes: peak_rss_bytes(),
         peak_device_bytes,
-        started: history.started().map_or_else(utc_now, str::to_owned),
+        started: history.begun.unwrap_or_else(utc_now),
         finished: utc_now(),
     })
 }

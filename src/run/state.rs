@@ -110,7 +110,8 @@ impl Standing {
         if let Some((dir, result)) = attempts.result(run_key, Some(&evaluation)) {
             standing.status = Status::Finished(Box::new(result.clone()));
             standing.attempt = Some(dir.clone());
-            standing.notes = attempts.all.into_iter().filter_map(|a| Some(a.result.err()?.to_string())).collect();
+            standing.notes =
+                attempts.all.into_iter().filter_map(|a| Some(a.result.err()?.to_string())).collect();
             return Ok(standing);
         }
         if let Some(start) = standing.carry_on() {
@@ -138,7 +139,9 @@ impl Standing {
     pub fn next(&self, rerun: bool) -> Option<Start> {
         match (&self.status, rerun) {
             (Status::Finished(_) | Status::Diverged(_) | Status::Damaged(_), false) => None,
-            (Status::Fresh | Status::Begun { .. }, false) => Some(self.carry_on().unwrap_or_else(|| self.anew())),
+            (Status::Fresh | Status::Begun { .. }, false) => {
+                Some(self.carry_on().unwrap_or_else(|| self.anew()))
+            }
             // A rerun that was stopped goes on; one that takes up what another attempt trained is no rerun.
             (_, true) => {
                 let own = self.last.as_ref().filter(|last| !last.set_aside && last.taken_up.is_none());
@@ -189,16 +192,27 @@ pub(super) fn begin(files: &Files, run: &RunDir, attempt: &AttemptDir) -> Result
 }
 
 /// Gives up an attempt that cannot be carried on here. Everything of it stays; the one after it stands for the run.
-pub(super) fn set_aside(files: &Files, run: &RunDir, attempt: &AttemptDir, reason: &str) -> Result<AttemptDir> {
+pub(super) fn set_aside(
+    files: &Files,
+    run: &RunDir,
+    attempt: &AttemptDir,
+    reason: &str,
+) -> Result<AttemptDir> {
     Journal::new(files.clone(), attempt.journal()).add(Event::SetAside { reason: reason.to_owned() })?;
     Ok(run.attempt(attempt.number() + 1))
 }
 
 /// Ends an attempt with its result.
-pub(super) fn finish(files: &Files, attempt: &AttemptDir, config: &RunConfig, result: &RunResult) -> Result<()> {
+pub(super) fn finish(
+    files: &Files,
+    attempt: &AttemptDir,
+    config: &RunConfig,
+    result: &RunResult,
+) -> Result<()> {
     write_steps(files, attempt, config, &result.step_losses, &result.timings.step_seconds)?;
     result.write(files, &attempt.result())?;
-    Ok(Journal::new(files.clone(), attempt.journal()).add(Event::Finished { result_hash: result.result_hash })?)
+    Ok(Journal::new(files.clone(), attempt.journal())
+        .add(Event::Finished { result_hash: result.result_hash })?)
 }
 
 /// Ends an attempt whose numbers were no longer finite.
@@ -228,9 +242,18 @@ fn write_steps(
     let rows: Vec<OwnStepRow> = (0..)
         .zip(losses.iter().zip(seconds))
         .map(|(step, (loss, seconds))| {
-            let StepValues { lr_multiplier, muon_momentum, muon_weight_decay } = config.schedule.step_values(step);
+            let StepValues { lr_multiplier, muon_momentum, muon_weight_decay } =
+                config.schedule.step_values(step);
             let tokens = (step + 1) * batch;
-            OwnStepRow { step, loss: loss.0, lr_multiplier, muon_momentum, muon_weight_decay, tokens, seconds }
+            OwnStepRow {
+                step,
+                loss: loss.0,
+                lr_multiplier,
+                muon_momentum,
+                muon_weight_decay,
+                tokens,
+                seconds,
+            }
         })
         .collect();
     Ok(write_table(files, &attempt.steps(), &rows)?)

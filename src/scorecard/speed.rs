@@ -19,7 +19,9 @@ impl Speed {
             let mut machines = ours.iter().chain(&theirs).flat_map(|run| &run.machines);
             let first = machines.next();
             match machines.find(|machine| Some(*machine) != first) {
-                Some(other) => Err(format!("trained on `{}` and `{other}`", first.map_or("", String::as_str))),
+                Some(other) => {
+                    Err(format!("trained on `{}` and `{other}`", first.map_or("", String::as_str)))
+                }
                 None => Ok((rate(&ours), rate(&theirs))),
             }
         });

@@ -153,7 +153,7 @@ fn a_damaged_journal_is_told_and_leaves_the_speed_unjudged() {
     let task = lab.gpt(4, &["eval.max_drift_bytes=1000000000000"]);
     let expected = lab.undisturbed(&task);
     let begun = tempfile::tempdir().unwrap();
-    let stopped = lab.train(&task, &Attempt { stop_at: Some(6), ..Attempt::at(begun.path()) });
+    let stopped = lab.train(&task, &Attempt { stop_at: Some(6), alone: true, ..Attempt::at(begun.path()) });
     assert!(matches!(stopped.0, Ok(Outcome::Interrupted { .. })), "{stopped:?}");
     let whole = fs::read(RunDir::at(begun.path()).attempt(1).journal()).unwrap();
     let torn = [&whole[..], b"{\"at\": \"20"].concat();

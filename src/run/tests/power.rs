@@ -88,7 +88,8 @@ fn a_run_survives_a_power_cut_at_any_step_of_its_writing() {
             let journal = Journal::new(Files::new(), RunDir::at(&dir).attempt(1).journal()).read().unwrap();
             assert!(journal.damaged.is_empty(), "{what}");
             let known = |step| {
-                let told = |event: &Event| matches!(event, Event::Checkpoint { step: told, .. } if *told == step);
+                let told =
+                    |event: &Event| matches!(event, Event::Checkpoint { step: told, .. } if *told == step);
                 journal.entries.iter().any(|entry| told(&entry.event))
             };
             let told = seen.saved.split_last().map_or(&[][..], |(_, earlier)| earlier);
