@@ -81,7 +81,7 @@ impl Lab {
             files: &attempt.files,
             dir: &dir,
             start: &Start { attempt: dir.attempt(1), from: None },
-            rerun: false,
+            rerun: attempt.rerun,
             rows: rows.as_ref(),
             threads: attempt.threads,
             donors: attempt.donors,
@@ -126,6 +126,8 @@ struct Attempt<'a> {
     stop_at: Option<usize>,
     /// Whether its memory is the process's: that of other tests is then in it.
     alone: bool,
+    /// Whether it was asked to train again.
+    rerun: bool,
 }
 
 impl Attempt<'_> {
@@ -139,6 +141,7 @@ impl Attempt<'_> {
             forks: &[],
             stop_at: None,
             alone: false,
+            rerun: false,
         }
     }
 

@@ -152,5 +152,13 @@ fn another_class_does_not_carry_on() {
     assert_eq!(error.class().exit_code(), 2);
     assert!(error.what().contains("was made on `cpu/elsewhere`"), "{error}");
     assert_eq!(attempt.store().steps().unwrap().last(), Some(&step), "nothing was trained");
+    // What it advises helps: another attempt is begun, and what there was stays.
+    assert!(error.help_text().unwrap().contains("--rerun"), "{error}");
+    let (again, seen) = lab.finish(&task, &Attempt { rerun: true, ..Attempt::at(place.path()) });
+    assert_same(&again, &lab.undisturbed(&task), "begun again");
+    assert_eq!(seen.started, Some((0, Origin::Scratch)));
+    assert!(seen.notes.iter().any(|note| note.starts_with("another attempt is begun: ")), "{:?}", seen.notes);
+    assert!(place.path().join("attempt/2/result.json").exists());
+    assert_eq!(attempt.store().steps().unwrap().last(), Some(&step));
     assert!(Files::new().read_if_there(&place.path().join("attempt/1/result.json")).unwrap().is_none());
 }
