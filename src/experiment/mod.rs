@@ -7,6 +7,7 @@ mod judge;
 mod missing;
 mod pins;
 mod preflight;
+mod recorded;
 mod speed;
 mod tables;
 mod trained;
@@ -21,7 +22,7 @@ use crate::hash::Digest;
 use crate::manifest::{Manifest, Options};
 use crate::plan::run_config::BackendKind;
 use crate::plan::{Plan, PlannedRun, plan};
-use crate::record::{Event, ExperimentDir, Journal, PlanRecord, RunResult};
+use crate::record::{Event, ExperimentDir, Journal, PlanRecord, RunResult, key_of};
 use crate::run::batch_search;
 use crate::run::library::Library;
 use crate::run::progress::Display;
@@ -30,10 +31,12 @@ use crate::run::stop::StopFlag;
 use crate::scorecard::Scorecard;
 
 use ends::{Ends, RunEnd};
+use recorded::{RecordedFacts, RecordedFirst};
 
 pub use jobs::Jobs;
 pub(crate) use pins::TOKENIZER_PIN;
 pub use preflight::Preflight;
+pub use recorded::FromResults;
 pub use speed::ResultsOnDisk;
 pub use tables::{Recorded, mfu, tokens_per_second};
 pub use trained::Trained;
@@ -49,6 +52,8 @@ pub struct Experiment {
     /// Its data.
     pub library: Library,
     files: Files,
+    /// What results know of the data, where that is what the plan was made by.
+    facts: Option<RecordedFacts>,
     /// The search that `train.device_batch_size = "auto"` still asks for.
     search: Option<Digest>,
 }
@@ -102,21 +107,14 @@ impl Experiment {
     pub fn load(manifest: &Path, options: &Options, results: &Path) -> Result<Self> {
         let manifest = Manifest::load(manifest, options)?;
         let dir = ExperimentDir::at(results.join(manifest.results_name()));
-        Self::plan_in(dir, manifest)
+        Self::plan_in(dir, manifest, None)
     }
 
-    /// The same with its results in `dir`, whatever the directory is called.
-    ///
-    /// # Errors
-    /// As [`Self::load`].
-    pub fn load_in(dir: &Path, manifest: &Path, options: &Options) -> Result<Self> {
-        Self::plan_in(ExperimentDir::at(dir), Manifest::load(manifest, options)?)
-    }
-
-    fn plan_in(dir: ExperimentDir, manifest: Manifest) -> Result<Self> {
+    fn plan_in(dir: ExperimentDir, manifest: Manifest, facts: Option<RecordedFacts>) -> Result<Self> {
         let library = Library::new(Cache::from_env());
-        let plan = plan(&manifest, &library)?;
-        let mut experiment = Self { manifest, plan, dir, library, files: Files::from_env()?, search: None };
+        let plan = planned(&manifest, &library, facts.as_ref())?;
+        let files = Files::from_env()?;
+        let mut experiment = Self { manifest, plan, dir, library, files, facts, search: None };
         if experiment.manifest.asks_for_batch_search() {
             let question = batch_search::question(&experiment.plan);
             match batch_search::recorded(&experiment.files, &experiment.dir, &question)? {
@@ -129,7 +127,7 @@ impl Experiment {
 
     fn settle_batch(&mut self, rows: usize) -> Result<()> {
         self.manifest.settle_device_batch(rows);
-        self.plan = plan(&self.manifest, &self.library)?;
+        self.plan = planned(&self.manifest, &self.library, self.facts.as_ref())?;
         self.search = None;
         Ok(())
     }
@@ -151,6 +149,15 @@ impl Experiment {
         batch_search::record(&self.files, &self.dir, &question, rows)?;
         display.line(&format!("device batch size: {rows} rows"));
         self.settle_batch(rows)
+    }
+
+    /// The key that begins with these digits.
+    ///
+    /// # Errors
+    /// None or several; class `Input`.
+    pub(super) fn key_of(&self, digits: &str) -> Result<Digest> {
+        let keys: Vec<_> = self.plan.runs.iter().map(|run| (run.key.run, self.label(run))).collect();
+        key_of(digits, &keys)
     }
 
     /// What a run is called.
@@ -199,9 +206,13 @@ impl Experiment {
     /// # Errors
     /// What keeps the experiment from being read at all. A run whose result is damaged is in the report.
     pub fn read(&self) -> Result<Report> {
-        self.require_data()?;
+        let standings = self.standings()?;
+        // Of runs that were never planned with their data, nothing can be there.
+        if standings.iter().all(Option::is_none) {
+            self.require_data()?;
+        }
         let mut ends = Ends::default();
-        for (run, standing) in self.plan.runs.iter().zip(self.standings()?) {
+        for (run, standing) in self.plan.runs.iter().zip(standings) {
             ends.push(&self.label(run), standing);
         }
         let scorecard = self.judge(&ends.runs)?;
@@ -246,5 +257,12 @@ impl Experiment {
     fn judge(&self, ends: &[RunEnd]) -> Result<Scorecard> {
         let runs = self.recorded(ends).iter().map(tables::summary).collect();
         judge::scorecard(&self.files, self, runs)
+    }
+}
+
+fn planned(manifest: &Manifest, library: &Library, recorded: Option<&RecordedFacts>) -> Result<Plan> {
+    match recorded {
+        Some(recorded) => plan(manifest, &RecordedFirst { recorded, library }),
+        None => plan(manifest, library),
     }
 }

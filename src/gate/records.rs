@@ -86,6 +86,14 @@ impl RunRecord {
 }
 
 impl Candidate {
+    /// Makes it a run of another cell, for a comparison with that one.
+    pub fn call(&mut self, arm: &str, seed: u64) {
+        (self.arm, self.seed) = (arm.to_owned(), seed);
+        if let Some(record) = &mut self.record {
+            (record.arm, record.seed) = (arm.to_owned(), seed);
+        }
+    }
+
     /// The cell in words.
     pub fn name(&self) -> String {
         cell_name(&self.arm, self.seed)

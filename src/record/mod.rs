@@ -9,6 +9,7 @@ pub mod column;
 mod divergence;
 pub mod journal;
 pub mod layout;
+mod naming;
 pub mod plan_record;
 pub mod result;
 mod seal;
@@ -23,6 +24,7 @@ pub use column::{Column, Row, TableError, read_table, schemas_markdown, write_ta
 pub use divergence::Divergence;
 pub use journal::{Conditions, Entry, Event, Journal, JournalText};
 pub use layout::{AttemptDir, ExperimentDir, LAYOUT, RunDir};
+pub use naming::{Named, key_of};
 pub use plan_record::{PlanRecord, PlannedRun};
 pub use result::{RecordError, RunResult, Timings};
 pub use tables::{EvalRow, OwnStepRow, RunRow, ScorecardRow, StepRow};

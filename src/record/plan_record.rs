@@ -10,7 +10,7 @@ use crate::files::Files;
 use crate::hash::Digest;
 use crate::toml_text;
 
-const NAME: &str = "plan.toml";
+pub(super) const NAME: &str = "plan.toml";
 
 /// The plan as it was carried out.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

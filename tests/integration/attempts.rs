@@ -9,7 +9,7 @@ use nanorun::record::{Divergence, RunResult, RunRow, StepRow, read_table};
 
 use crate::support::{Place, TINY};
 
-fn copy(from: &Path, to: &Path) {
+pub(crate) fn copy(from: &Path, to: &Path) {
     std::fs::create_dir_all(to).unwrap();
     for entry in std::fs::read_dir(from).unwrap() {
         let path = entry.unwrap().path();

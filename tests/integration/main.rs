@@ -16,6 +16,7 @@ mod help;
 mod interrupt;
 mod layering;
 mod misfits;
+mod naming;
 mod parity;
 mod oracle;
 mod readme;
