@@ -107,6 +107,13 @@ impl Error {
         Self::new(Class::Internal, what)
     }
 
+    /// The same of another class.
+    #[must_use]
+    pub fn of_class(mut self, class: Class) -> Self {
+        self.0.class = class;
+        self
+    }
+
     /// Names the file it is about.
     #[must_use]
     pub fn file(mut self, path: impl Into<PathBuf>) -> Self {

@@ -31,6 +31,7 @@ pub mod train;
 pub mod generate;
 pub mod interop;
 pub mod record;
+pub mod history;
 pub mod run;
 pub mod parity;
 pub mod bench;

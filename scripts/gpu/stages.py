@@ -121,7 +121,7 @@ def resume(session, precision):
         raise Failed("there are no hashes to compare with")
     results = session.scratch / f"{precision}_resumed"
     # Numbers of checkpoints, not moments: machines differ in speed. This glob minds nothing that vanishes meanwhile.
-    pattern = f"{glob.escape(str(results))}/*/runs/*/checkpoints/*"
+    pattern = f"{glob.escape(str(results))}/*/runs/*/attempt/*/checkpoints/*"
     kills = 0
     for checkpoints in (1, 3, 5):
         process = session.start(check_run(session, precision, results), log=False)

@@ -140,8 +140,8 @@ pub(super) struct PlanArgs {
 /// `nanorun resume`
 #[derive(Debug, Clone, Args)]
 pub(super) struct ResumeArgs {
-    /// The results directory of the experiment, e.g. results/quickstart
-    #[arg(value_name = "DIR")]
+    /// A results directory, e.g. results/quickstart, or a run or a manifest that has one
+    #[arg(value_name = "EXPERIMENT")]
     pub(super) directory: PathBuf,
     /// Threads of the CPU backend (default: the manifest's, or all cores); never changes a result
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
@@ -157,8 +157,8 @@ pub(super) struct ResumeArgs {
 /// `nanorun verify`
 #[derive(Debug, Clone, Args)]
 pub(super) struct VerifyArgs {
-    /// The experiment's manifest
-    #[arg(value_name = "MANIFEST")]
+    /// A manifest, a results directory, or EXPERIMENT/KEY with the first digits of a run's key
+    #[arg(value_name = "EXPERIMENT")]
     pub(super) manifest: PathBuf,
     /// The baseline (default: the manifest's `scorecard.reproducibility.baseline`)
     #[arg(long, value_name = "FILE")]
@@ -183,7 +183,7 @@ pub(super) struct VerifyArgs {
 /// `nanorun diff`
 #[derive(Debug, Clone, Args)]
 pub(super) struct DiffArgs {
-    /// A results directory of an experiment, e.g. results/quickstart
+    /// A results directory of an experiment, e.g. results/quickstart, a manifest that has one, or EXPERIMENT/KEY
     pub(super) a: PathBuf,
     /// The one it is compared with
     pub(super) b: PathBuf,
@@ -195,8 +195,8 @@ pub(super) struct DiffArgs {
 /// `nanorun report`
 #[derive(Debug, Clone, Args)]
 pub(super) struct ReportArgs {
-    /// The experiment's manifest
-    #[arg(value_name = "MANIFEST")]
+    /// A manifest, a results directory, or EXPERIMENT/KEY with the first digits of a run's key
+    #[arg(value_name = "EXPERIMENT")]
     pub(super) manifest: PathBuf,
     /// Common options
     #[command(flatten)]
@@ -206,8 +206,8 @@ pub(super) struct ReportArgs {
 /// `nanorun sample`
 #[derive(Debug, Clone, Args)]
 pub(super) struct SampleArgs {
-    /// The experiment's manifest
-    #[arg(value_name = "MANIFEST")]
+    /// A manifest, a results directory, EXPERIMENT/KEY with the first digits of a run's key, or a checkpoint's directory
+    #[arg(value_name = "EXPERIMENT")]
     pub(super) manifest: PathBuf,
     /// First hex digits of the run's key, where the experiment has several runs
     #[arg(long, value_name = "KEY")]

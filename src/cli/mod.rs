@@ -6,6 +6,7 @@ mod comparison;
 mod diff;
 mod doctor;
 mod lock;
+mod naming;
 mod output;
 mod parity;
 mod plan;

@@ -5,7 +5,7 @@ use serde_json::json;
 use crate::error::{Class, Result};
 use crate::experiment::{Experiment, ResultsOnDisk};
 use crate::plan::render::{RunStatus, Speed, View};
-use crate::run::status::Status;
+use crate::run::state::{Standing, Status};
 
 use super::args::PlanArgs;
 use super::output::Output;
@@ -15,21 +15,28 @@ use super::{experiment, threads};
 pub(super) fn plan(args: &PlanArgs) -> Result<Option<Class>> {
     let experiment = experiment(&args.manifest, &args.common)?;
     let missing = experiment.missing_data()?;
-    let statuses = experiment.statuses()?;
+    let standings = experiment.standings()?;
     let threads = threads(&args.common, &experiment);
-    let speed = speed(&experiment, &statuses, threads);
+    let speed = speed(&experiment, &standings, threads);
+    let output = Output::new(args.common.quiet);
+    let mut class = None;
+    for (run, standing) in experiment.plan.runs.iter().zip(&standings) {
+        if let Some(Status::Damaged(error)) = standing.as_ref().map(|standing| &standing.status) {
+            output.warn(&format!("{}: {error}", experiment.label(run)));
+            class = Some(Class::Input);
+        }
+    }
     let statuses: Vec<RunStatus> = experiment
         .plan
         .runs
         .iter()
-        .zip(&statuses)
-        .map(|(run, status)| run_status(status.as_ref(), experiment.last_failure(run)))
+        .zip(&standings)
+        .map(|(run, standing)| run_status(standing.as_ref(), experiment.last_failure(run)))
         .collect();
-    let pending: Vec<bool> = statuses.iter().map(|status| *status != RunStatus::Done).collect();
+    let pending: Vec<bool> = statuses.iter().map(RunStatus::is_pending).collect();
     let jobs = experiment.jobs(threads, &pending, true);
     let view = View { plan: &experiment.plan, statuses: &statuses, speed: speed.as_ref() };
     let memory = experiment.preflight();
-    let output = Output::new(args.common.quiet);
     // Nothing is wrong with a plan without its data, so the error of running without them is only quoted.
     let required = experiment.require_present();
     if args.common.json {
@@ -68,13 +75,17 @@ pub(super) fn plan(args: &PlanArgs) -> Result<Option<Class>> {
         }
         output.result(&text);
     }
-    Ok(None)
+    Ok(class)
 }
 
-fn run_status(status: Option<&Status>, failure: Option<(u64, String)>) -> RunStatus {
+fn run_status(standing: Option<&Standing>, failure: Option<(u64, String)>) -> RunStatus {
     let failed = |from| failure.map(|(at, reason)| RunStatus::Failed { at, reason, from });
-    match status {
+    match standing.map(|standing| &standing.status) {
         Some(Status::Finished(_)) => RunStatus::Done,
+        Some(Status::Diverged(divergence)) => {
+            RunStatus::Diverged { at: divergence.step, reason: divergence.what() }
+        }
+        Some(Status::Damaged(error)) => RunStatus::Damaged { reason: error.what().to_owned() },
         Some(&Status::Begun { step }) => failed(step).unwrap_or(RunStatus::Resumes { step }),
         Some(Status::Fresh) => failed(0).unwrap_or(RunStatus::ToDo),
         None => RunStatus::Blocked { missing: "its data are not here".to_owned() },
@@ -82,8 +93,8 @@ fn run_status(status: Option<&Status>, failure: Option<(u64, String)>) -> RunSta
 }
 
 /// The speed of the run that finished last, or without one what is usual for the backend.
-fn speed(experiment: &Experiment, statuses: &[Option<Status>], threads: usize) -> Option<Speed> {
-    let recorded = ResultsOnDisk::newest(experiment, statuses);
+fn speed(experiment: &Experiment, standings: &[Option<Standing>], threads: usize) -> Option<Speed> {
+    let recorded = ResultsOnDisk::newest(experiment, standings);
     recorded
         .or_else(|| experiment.plan.runs.first().map(|run| crate::plan::usual_speed(&run.config, threads)))
 }

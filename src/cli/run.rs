@@ -48,6 +48,7 @@ pub(super) fn tell(experiment: &Experiment, report: &Report, common: &Common, ou
     for (label, error) in &report.failures {
         output.warn(&format!("{label} failed: {error}"));
     }
+    report.notes.iter().for_each(|note| output.note(note));
     if common.json {
         output.result(&json(experiment, report).to_string());
     } else if report.interrupted {

@@ -8,15 +8,17 @@ use crate::generate::{Sampling, SplitMix64};
 use crate::run::sample::continuation;
 
 use super::args::SampleArgs;
+use super::naming::{For, Found, find};
 use super::output::Output;
-use super::{experiment, threads};
+use super::threads;
 
 /// Prints the prompt and its continuation, `--number` times.
 pub(super) fn sample(args: &SampleArgs) -> Result<Option<Class>> {
     let sampling = Sampling { temperature: args.temperature, top_k: args.top_k };
     sampling.validate()?;
-    let experiment = experiment(&args.manifest, &args.common)?;
-    let trained = experiment.trained(args.run.as_deref(), threads(&args.common, &experiment))?;
+    let Found { experiment, key, checkpoint } = find(&args.manifest, &args.common, For::Working)?;
+    let key = args.run.as_deref().or(key.as_deref());
+    let trained = experiment.trained(key, checkpoint.as_deref(), threads(&args.common, &experiment))?;
     let Trained { label, step, steps, sequence_len, mut engine, tokenizer } = trained;
     let output = Output::new(args.common.quiet);
     output.note(&format!("{label}: weights after step {step} of {steps}"));

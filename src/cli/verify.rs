@@ -11,14 +11,25 @@ use crate::gate::{Baseline, junit, markdown};
 
 use super::args::{RunArgs, VerifyArgs};
 use super::comparison::json as comparison_json;
+use super::naming::{For, Found, find};
 use super::output::Output;
-use super::{experiment, run};
+use super::run;
 
 /// Exits 4 where a hash or value differs.
 pub(super) fn verify(args: &VerifyArgs) -> Result<Option<Class>> {
-    let mut experiment = experiment(&args.manifest, &args.common)?;
+    let here = std::env::current_dir().ok();
+    let purpose = if args.read { For::Reading } else { For::Working };
+    let Found { mut experiment, .. } = find(&args.manifest, &args.common, purpose)?;
     let output = Output::new(args.common.quiet);
-    let baseline = baseline(&experiment, args)?;
+    // Results take the process where they were started: what is named on the command line is named from here.
+    let from_here = |path: &Path| match &here {
+        Some(here) if std::env::current_dir().ok().as_ref() != Some(here) => here.join(path),
+        _ => path.to_owned(),
+    };
+    let baseline = match &args.baseline {
+        Some(path) => from_here(path),
+        None => baseline(&experiment, args)?,
+    };
     let files = Files::new();
     // Before anything is trained: blessing tells what changes, comparing needs something to compare with.
     if args.bless {
@@ -45,15 +56,20 @@ pub(super) fn verify(args: &VerifyArgs) -> Result<Option<Class>> {
         output.warn("interrupted: the same command carries on from here");
         return Ok(Some(Class::Interrupted));
     }
-    if args.bless {
+    // What cannot be read is no result to be blessed or compared.
+    let damaged = report.failures.iter().map(|(_, error)| error.class()).find(|class| *class == Class::Input);
+    if args.bless && damaged.is_none() {
         return bless(&experiment, &report, &baseline, output, args.common.json);
+    }
+    if args.bless {
+        return Ok(damaged);
     }
     let comparison = experiment.compare(&baseline)?;
     if let Some(path) = &args.junit {
-        write(&files, path, &junit(&comparison, Some(&report.scorecard)))?;
+        write(&files, &from_here(path), &junit(&comparison, Some(&report.scorecard)))?;
     }
     if let Some(path) = &args.markdown {
-        write(&files, path, &markdown(&comparison, Some(&report.scorecard)))?;
+        write(&files, &from_here(path), &markdown(&comparison, Some(&report.scorecard)))?;
     }
     output.result(&if args.common.json {
         comparison_json(&comparison).to_string()
@@ -74,9 +90,6 @@ fn write(files: &Files, path: &Path, text: &str) -> Result<()> {
 }
 
 fn baseline(experiment: &Experiment, args: &VerifyArgs) -> Result<PathBuf> {
-    if let Some(path) = &args.baseline {
-        return Ok(path.clone());
-    }
     match &experiment.manifest.head.scorecard.reproducibility.baseline {
         Some(path) => Ok(PathBuf::from(path)),
         None => Err(Error::input("no baseline is named")

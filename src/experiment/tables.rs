@@ -9,7 +9,10 @@ use crate::optim::config::StepValues;
 use crate::plan::run_config::RunConfig;
 use crate::record::{EvalRow, ExperimentDir, RunResult, RunRow, StepRow, write_table};
 use crate::scorecard::{RunSummary, Scorecard};
+use crate::train::checkpoint::EvalPoint;
 use crate::train::session::VAL_BPB;
+
+use super::ends::RunEnd;
 
 /// A run of the plan and what is known of it.
 pub struct Recorded<'a> {
@@ -25,10 +28,8 @@ pub struct Recorded<'a> {
     pub parameters: u64,
     /// FLOPs a token, by upstream's formula.
     pub flops_per_token: f64,
-    /// Its result, once it is finished.
-    pub result: Option<&'a RunResult>,
-    /// `failed`, `interrupted` or `planned` where it is not finished, why, and how far it came.
-    pub unfinished: (&'static str, Option<String>, u64),
+    /// Where it has come to.
+    pub end: &'a RunEnd,
 }
 
 /// Writes `runs.parquet`, `steps.parquet` and `evals.parquet`.
@@ -58,10 +59,10 @@ pub(super) fn summary(run: &Recorded<'_>) -> RunSummary {
         tokens_per_second: None,
         alone: false,
         shared_steps: 0,
-        machine: String::new(),
+        machines: Vec::new(),
         result_hash: None,
     };
-    let Some(result) = run.result else { return summary };
+    let Some(result) = run.end.result() else { return summary };
     if let Some(last) = result.evals.last() {
         summary.metrics.extend(last.values.iter().map(|(name, value)| (name.clone(), value.0)));
     }
@@ -72,7 +73,11 @@ pub(super) fn summary(run: &Recorded<'_>) -> RunSummary {
     summary.alone = result.timings.alone;
     summary.shared_steps = result.timings.shared_steps;
     let device = result.host.accelerator.as_ref().unwrap_or(&result.host.cpu_model);
-    summary.machine = format!("{device}, {} threads", result.host.threads);
+    summary.machines.clone_from(&result.timings.machines);
+    if summary.machines.is_empty() {
+        // An older version knows the process that finished it.
+        summary.machines.push(format!("{device}, {} threads", result.host.threads));
+    }
     summary.result_hash = Some(result.result_hash);
     summary
 }
@@ -98,11 +103,15 @@ fn schedule(config: &RunConfig) -> impl Iterator<Item = StepValues> + '_ {
 }
 
 fn run_row(run: &Recorded<'_>) -> RunRow {
-    let Recorded { config, result, .. } = run;
-    let (status, reason, reached) = &run.unfinished;
+    let Recorded { config, .. } = run;
+    let result = run.end.result();
     let steps = config.schedule.num_iterations;
-    let steps_done = if result.is_some() { steps } else { *reached };
-    let bpbs = || result.iter().flat_map(|r| &r.evals).filter_map(|e| Some(e.values.get(VAL_BPB)?.0));
+    let (status, reason, steps_done) = match run.end {
+        RunEnd::Finished(_) => ("finished", None, steps),
+        RunEnd::Diverged(divergence) => ("diverged", Some(divergence.what()), divergence.step),
+        RunEnd::Open(status, reason, reached) => (*status, reason.clone(), *reached),
+    };
+    let bpbs = || evals(run).iter().filter_map(|e| Some(e.values.get(VAL_BPB)?.0));
     let seconds = |of: fn(&RunResult) -> f64| result.map_or(0.0, of);
     let speed = result.and_then(|result| tokens_per_second(config, result));
     RunRow {
@@ -110,8 +119,8 @@ fn run_row(run: &Recorded<'_>) -> RunRow {
         arm: run.arm.to_owned(),
         seed: config.seed,
         run_key: run.run_key.clone(),
-        status: if result.is_some() { "finished" } else { status }.to_owned(),
-        reason: reason.clone().filter(|_| result.is_none()),
+        status: status.to_owned(),
+        reason,
         commit: config.commit.clone(),
         backend: format!("{:?}", config.backend.kind).to_lowercase(),
         device: config.backend.device.clone(),
@@ -149,11 +158,15 @@ fn run_row(run: &Recorded<'_>) -> RunRow {
 }
 
 fn step_rows(run: &Recorded<'_>) -> Vec<StepRow> {
-    let Some(result) = run.result else { return Vec::new() };
+    let (losses, seconds) = match run.end {
+        RunEnd::Finished(result) => (&result.step_losses, &result.timings.step_seconds),
+        RunEnd::Diverged(divergence) => (&divergence.step_losses, &divergence.timings.step_seconds),
+        RunEnd::Open(..) => return Vec::new(),
+    };
     let batch = run.config.batch.total_batch_size as u64;
     let values = schedule(run.config);
-    let seconds = result.timings.step_seconds.iter().copied().chain(std::iter::repeat(0.0));
-    let each = result.step_losses.iter().zip(values).zip(seconds).enumerate();
+    let seconds = seconds.iter().copied().chain(std::iter::repeat(0.0));
+    let each = losses.iter().zip(values).zip(seconds).enumerate();
     each.map(|(step, ((loss, values), seconds))| StepRow {
         arm: run.arm.to_owned(),
         seed: run.config.seed,
@@ -169,9 +182,18 @@ fn step_rows(run: &Recorded<'_>) -> Vec<StepRow> {
     .collect()
 }
 
+/// Evaluations of a run that has ended.
+fn evals<'a>(run: &Recorded<'a>) -> &'a [EvalPoint] {
+    match run.end {
+        RunEnd::Finished(result) => &result.evals,
+        RunEnd::Diverged(divergence) => &divergence.evals,
+        RunEnd::Open(..) => &[],
+    }
+}
+
 fn eval_rows(run: &Recorded<'_>) -> Vec<EvalRow> {
-    let evals = run.result.iter().flat_map(|result| &result.evals);
-    evals
+    evals(run)
+        .iter()
         .flat_map(|eval| {
             let hash = eval.hash().to_string();
             eval.values.iter().map(move |(metric, value)| EvalRow {

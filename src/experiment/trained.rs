@@ -1,12 +1,14 @@
 //! A run's weights, taken up again from its newest checkpoint.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use crate::data::Tokenizer;
 use crate::error::{Error, Result};
 use crate::plan::PlannedRun;
+use crate::record::AttemptDir;
 use crate::run::engine::engine;
-use crate::train::checkpoint::CheckpointStore;
+use crate::train::checkpoint::{Checkpoint, CheckpointStore};
 use crate::train::engine::Engine;
 use crate::train::session::plain;
 
@@ -29,22 +31,28 @@ pub struct Trained {
 }
 
 impl Experiment {
-    /// The run whose key begins with `key`, or the first that has a checkpoint, with its newest weights.
+    /// The run whose key begins with `key`, or the first that has a checkpoint, with its newest weights or those of one
+    /// checkpoint's directory.
     ///
     /// # Errors
     /// No such run, a key that fits several, or no checkpoint that verifies.
-    pub fn trained(&self, key: Option<&str>, threads: usize) -> Result<Trained> {
+    pub fn trained(&self, key: Option<&str>, checkpoint: Option<&Path>, threads: usize) -> Result<Trained> {
         self.require_data()?;
-        let candidates: Vec<&PlannedRun> = match key {
-            Some(key) => vec![self.run_by_key(key)?],
-            None => self.plan.runs.iter().collect(),
-        };
+        let key = key.map(|key| self.key_of(key)).transpose()?;
+        let candidates = self.plan.runs.iter().filter(|run| key.is_none_or(|key| run.key.run == key));
         let mut damaged = None;
         for run in candidates {
-            let store = CheckpointStore::new(self.files.clone(), self.dir.run(&run.key.run).checkpoints());
-            let newest = store.latest_valid()?;
-            damaged = damaged.or_else(|| newest.skipped.into_iter().next());
-            let Some(checkpoint) = newest.checkpoint else { continue };
+            let mut found = checkpoint.map(|dir| Checkpoint::read(&self.files, dir)).transpose()?;
+            for attempt in self.attempts_by_weight(run)? {
+                if found.is_some() {
+                    break;
+                }
+                let store = CheckpointStore::new(self.files.clone(), attempt.checkpoints());
+                let newest = store.latest_valid()?;
+                damaged = damaged.or_else(|| newest.skipped.into_iter().next());
+                found = newest.checkpoint;
+            }
+            let Some(checkpoint) = found else { continue };
             let mut engine = engine(&run.config, threads)?;
             // Weights alone: sampling needs no optimizer, so that of no step is taken up.
             engine.restore(0, &plain(&checkpoint.params)?, &[])?;
@@ -66,19 +74,10 @@ impl Experiment {
             .help(format!("train it first: nanorun {}", self.manifest.file.display())))
     }
 
-    fn run_by_key(&self, key: &str) -> Result<&PlannedRun> {
-        let fits = |run: &&PlannedRun| !key.is_empty() && run.key.run.to_string().starts_with(key);
-        let mut found: Vec<&PlannedRun> = self.plan.runs.iter().filter(fits).collect();
-        // Cells with one run key are one run.
-        found.dedup_by_key(|run| run.key.run);
-        let known = || {
-            let lines = self.plan.runs.iter().map(|run| format!("{}  {}", run.key.short(), self.label(run)));
-            format!("the first digits of one of\n    {}", lines.collect::<Vec<_>>().join("\n    "))
-        };
-        match found.as_slice() {
-            [run] => Ok(run),
-            [] => Err(Error::input(format!("no run's key begins with {key:?}")).expected(known())),
-            _ => Err(Error::input(format!("several runs' keys begin with {key:?}")).expected(known())),
-        }
+    /// The attempts at a run: the one that speaks for it, then the others, the last of them first.
+    fn attempts_by_weight(&self, run: &PlannedRun) -> Result<Vec<AttemptDir>> {
+        let speaks = self.standing(run)?.attempt;
+        let others = self.dir.run(&run.key.run).attempts()?.into_iter().rev();
+        Ok(speaks.clone().into_iter().chain(others.filter(|other| Some(other) != speaks.as_ref())).collect())
     }
 }

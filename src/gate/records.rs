@@ -6,7 +6,7 @@ use crate::error::{Error, Result};
 use crate::files::Files;
 use crate::hash::Digest;
 use crate::optim::config::StepValues;
-use crate::record::{ExperimentDir, HostFacts, PlanRecord, RunResult, StepRow, read_table};
+use crate::record::{Attempts, ExperimentDir, HostFacts, PlanRecord, RunResult, StepRow, read_table};
 
 /// A finished run of a cell.
 #[derive(Debug, Clone, PartialEq)]
@@ -86,6 +86,14 @@ impl RunRecord {
 }
 
 impl Candidate {
+    /// Makes it a run of another cell, for a comparison with that one.
+    pub fn call(&mut self, arm: &str, seed: u64) {
+        (self.arm, self.seed) = (arm.to_owned(), seed);
+        if let Some(record) = &mut self.record {
+            (record.arm, record.seed) = (arm.to_owned(), seed);
+        }
+    }
+
     /// The cell in words.
     pub fn name(&self) -> String {
         cell_name(&self.arm, self.seed)
@@ -121,12 +129,14 @@ pub struct Results {
     pub candidates: Vec<Candidate>,
     /// What the reader of a comparison should know of them.
     pub notes: Vec<String>,
+    /// Results that cannot be read; their cells count as unfinished.
+    pub damaged: Vec<String>,
 }
 
 /// Reads a results directory.
 ///
 /// # Errors
-/// No such directory; a plan, result or table of steps in it that cannot be read, by its file.
+/// No such directory; a plan or table of steps in it that cannot be read, by its file.
 pub fn read_results(files: &Files, dir: &ExperimentDir) -> Result<Results> {
     if !dir.path().is_dir() {
         return Err(Error::input("there is no such results directory")
@@ -148,10 +158,15 @@ pub fn read_results(files: &Files, dir: &ExperimentDir) -> Result<Results> {
     }
     let mut candidates = Vec::with_capacity(plan.runs.len());
     let mut unchecked = 0;
+    let mut damaged = Vec::new();
     for run in &plan.runs {
-        let result = RunResult::read(files, &dir.run(&run.key).result())?;
-        unchecked += usize::from(result.as_ref().is_some_and(|result| !result.has_checksum()));
-        let mut record = result.map(|result| RunRecord::new(&run.arm, run.seed, &result, &[]));
+        let attempts = Attempts::read(files, &dir.run(&run.key))?;
+        let result = attempts.result(&run.key, run.evaluation.as_ref()).map(|(_, result)| result);
+        unchecked += usize::from(result.is_some_and(|result| !result.has_checksum()));
+        let mut record = result.map(|result| RunRecord::new(&run.arm, run.seed, result, &[]));
+        if let Some(error) = attempts.damage().filter(|_| record.is_none()) {
+            damaged.push(format!("{} cannot be read: {}", cell_name(&run.arm, run.seed), Error::from(error)));
+        }
         let steps = record.iter_mut().flat_map(|record| &mut record.steps);
         let schedule = schedules.get(&run.key.to_string());
         for (number, step) in (0..).zip(steps) {
@@ -166,5 +181,5 @@ pub fn read_results(files: &Files, dir: &ExperimentDir) -> Result<Results> {
             "{unchecked} of the runs in {place} have no checksum: an older nanorun wrote them"
         ));
     }
-    Ok(Results { experiment: plan.name, candidates, notes })
+    Ok(Results { experiment: plan.name, candidates, notes, damaged })
 }

@@ -12,7 +12,7 @@ use crate::hash::Digest;
 use crate::optim::config::StepValues;
 use crate::record::result::checksum;
 use crate::record::{
-    ExperimentDir, HostFacts, PlanRecord, PlannedRun, RunResult, StepRow, Timings, write_table,
+    ExperimentDir, HostFacts, LAYOUT, PlanRecord, PlannedRun, RunResult, StepRow, Timings, write_table,
 };
 use crate::train::checkpoint::EvalPoint;
 
@@ -241,7 +241,7 @@ fn ci_systems_get_junit_and_markdown() {
         tokens_per_second: None,
         alone: true,
         shared_steps: 0,
-        machine: String::new(),
+        machines: Vec::new(),
         result_hash: Some(Digest::of(arm.as_bytes())),
     };
     let criteria = Criteria {
@@ -431,8 +431,19 @@ fn results_are_read_from_their_directory() {
     assert_eq!(error.class().exit_code(), 2);
     files.create_dir_all(experiment.path()).unwrap();
     let finished = result(LINEAR, 1, &LOSSES, 2.5);
-    let planned = |arm: &str, key| PlannedRun { arm: arm.into(), seed: 1, key, steps: 4, cell: [].into() };
+    let planned = |arm: &str, key| PlannedRun {
+        arm: arm.into(),
+        seed: 1,
+        key,
+        steps: 4,
+        evaluation: finished.evaluation(),
+        vocab_size: None,
+        content: None,
+        cell: [].into(),
+    };
     let plan = PlanRecord {
+        layout: LAYOUT,
+        directory: None,
         name: "ci".into(),
         question: None,
         manifest: "ci.toml".into(),
@@ -445,10 +456,12 @@ fn results_are_read_from_their_directory() {
         runs: vec![planned(LINEAR, finished.run_key), planned(SQRT, Digest::of(b"unfinished"))],
     };
     plan.write(&files, &experiment).unwrap();
-    let run = experiment.run(&finished.run_key);
+    let run = experiment.run(&finished.run_key).attempt(1);
     files.create_dir_all(run.path()).unwrap();
     finished.write(&files, &run.result()).unwrap();
-    let Results { experiment: name, candidates: without, notes } = read_results(&files, &experiment).unwrap();
+    let Results { experiment: name, candidates: without, notes, damaged } =
+        read_results(&files, &experiment).unwrap();
+    assert!(damaged.is_empty(), "{damaged:?}");
     assert_eq!((name.as_str(), notes.len()), ("ci", 0));
     assert_eq!(without[0].record, Some(RunRecord::new(LINEAR, 1, &finished, &[])));
     assert_eq!(without[1].record, None);
@@ -503,13 +516,18 @@ fn results_are_read_from_their_directory() {
     assert!(old.notes[0].starts_with("1 of the runs in ") && old.notes[0].contains("no checksum"), "{old:?}");
     json["format"] = 3.into();
     fs::write(run.result(), serde_json::to_vec(json).unwrap()).unwrap();
-    let error = read_results(&files, &experiment).unwrap_err().to_string();
+    let refused = || {
+        let read = read_results(&files, &experiment).unwrap();
+        assert!(read.candidates.iter().all(|candidate| candidate.record.is_none()));
+        read.damaged.join("\n")
+    };
+    let error = refused();
     assert!(error.contains("has format 3; this nanorun reads format 2"), "{error}");
     assert!(error.contains("a newer nanorun wrote it"), "{error}");
     // One that has a checksum must have the right one, whatever format it claims.
     json["format"] = 1.into();
     json.insert("sha256".to_owned(), written);
     fs::write(run.result(), serde_json::to_vec(json).unwrap()).unwrap();
-    let error = read_results(&files, &experiment).unwrap_err().to_string();
+    let error = refused();
     assert!(error.contains("was changed after it was written"), "{error}");
 }

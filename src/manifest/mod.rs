@@ -59,7 +59,7 @@ pub struct Manifest {
     pub profile: Option<String>,
     /// The `--set` arguments laid over it.
     pub sets: Vec<String>,
-    /// The environment variables laid over it, by name.
+    /// The environment variables laid over it, by name, and those that paths in it may refer to.
     pub env: BTreeMap<String, String>,
     /// Name, question, scorecard.
     pub head: Head,
@@ -159,7 +159,7 @@ impl Manifest {
             text: text.to_owned(),
             profile: options.profile.clone(),
             sets: options.sets.clone(),
-            env: layers::env_fields(&options.env),
+            env: layers::env_fields(&options.env).into_iter().chain(referenced(text, options)).collect(),
             head,
             control,
             labels: matrix.labels(),
@@ -186,6 +186,22 @@ impl Manifest {
             None => self.head.name.clone(),
         }
     }
+}
+
+/// The variables that something in the text or in the layers over it may refer to, as far as they are set.
+fn referenced(text: &str, options: &Options) -> BTreeMap<String, String> {
+    let over = options
+        .sets
+        .iter()
+        .chain(options.env.iter().filter_map(|(name, value)| name.starts_with("NANORUN_").then_some(value)));
+    let texts: Vec<&str> = std::iter::once(text).chain(over.map(String::as_str)).collect();
+    let refers = |name: &str| {
+        let (plain, braced) = (format!("${name}"), format!("${{{name}}}"));
+        texts.iter().any(|text| {
+            (name == "HOME" && text.contains("~/")) || text.contains(&plain) || text.contains(&braced)
+        })
+    };
+    options.env.iter().filter(|(name, _)| !name.is_empty() && refers(name)).cloned().collect()
 }
 
 struct Profile {

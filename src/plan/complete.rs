@@ -26,7 +26,7 @@ const SMALLEST_BPE_VOCAB: usize = 265;
 const MOST_STEPS: u64 = 10_000_000;
 
 /// What a cell says about its data, before anything is looked at.
-pub(super) fn data_config(settings: &Settings) -> DataConfig {
+pub(crate) fn data_config(settings: &Settings) -> DataConfig {
     let data = &settings.data;
     DataConfig {
         shards: data.shards.as_slice().to_vec(),

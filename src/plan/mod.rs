@@ -21,6 +21,7 @@ use std::path::PathBuf;
 use serde::Serialize;
 
 pub use self::arms::Arm;
+pub(crate) use self::complete::data_config;
 use self::key::{KeyChain, RunKey};
 use self::prefix::PrefixForest;
 use self::run_config::{DataConfig, RunConfig};

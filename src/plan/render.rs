@@ -30,6 +30,18 @@ pub enum RunStatus {
         /// From this step, where there is a checkpoint.
         from: u64,
     },
+    /// Its numbers were no longer finite; it stays as it is until somebody asks for another attempt.
+    Diverged {
+        /// After this many steps.
+        at: u64,
+        /// What.
+        reason: String,
+    },
+    /// Its result cannot be read.
+    Damaged {
+        /// Why.
+        reason: String,
+    },
     /// Its result is there.
     Done,
     /// It cannot be trained yet.
@@ -40,6 +52,11 @@ pub enum RunStatus {
 }
 
 impl RunStatus {
+    /// Whether the next start trains it, or would if it could.
+    pub fn is_pending(&self) -> bool {
+        !matches!(self, Self::Done | Self::Diverged { .. } | Self::Damaged { .. })
+    }
+
     fn text(&self) -> String {
         match self {
             Self::ToDo => "to do: no result yet".to_owned(),
@@ -47,6 +64,10 @@ impl RunStatus {
             Self::Failed { at, reason, from } => {
                 format!("failed at step {at}: {reason}; starts again from step {from}")
             }
+            Self::Diverged { at, reason } => {
+                format!("diverged at step {at}: {reason}; --rerun trains it again")
+            }
+            Self::Damaged { reason } => format!("damaged: {reason}; --rerun trains it again"),
             Self::Done => "done: its result is there".to_owned(),
             Self::Blocked { missing } => format!("blocked: {missing}"),
         }
@@ -119,7 +140,7 @@ impl View<'_> {
         let roots = self.plan.prefixes.roots.iter().map(|root| {
             let apart: f64 =
                 root.runs.iter().filter_map(|&run| runs.get(run)).map(|run| run.sizes.steps as f64).sum();
-            let open = root.runs.iter().filter(|&&run| self.status(run) != RunStatus::Done);
+            let open = root.runs.iter().filter(|&&run| self.status(run).is_pending());
             let flops: f64 = open.filter_map(|&run| runs.get(run)).map(|run| run.sizes.flops).sum();
             flops * root.steps() as f64 / apart.max(1.0)
         });

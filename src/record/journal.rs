@@ -19,6 +19,19 @@ use serde::{Deserialize, Serialize};
 use crate::files::{FileResult, Files, utc_now};
 use crate::hash::Digest;
 
+/// In what circumstances a life of a run trained. No number depends on them; whether its speed may be judged does.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Conditions {
+    /// The class it computes in.
+    pub environment_class: String,
+    /// CPU or accelerator.
+    pub machine: String,
+    /// Threads.
+    pub threads: usize,
+    /// Whether nothing else trained in its process.
+    pub alone: bool,
+}
+
 /// One line of a journal.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Entry {
@@ -43,6 +56,9 @@ pub enum Event {
         host: String,
         /// nanorun's version.
         nanorun: String,
+        /// In what circumstances; journals of older versions do not say.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        conditions: Option<Conditions>,
     },
     /// It took over the steps that another run of the experiment shares with it.
     Forked {
@@ -50,6 +66,24 @@ pub enum Event {
         from: Digest,
         /// Steps taken over.
         step: u64,
+        /// The host; journals of older versions do not say.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        host: Option<String>,
+        /// In what circumstances; journals of older versions do not say.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        conditions: Option<Conditions>,
+    },
+    /// It carries on from a checkpoint of an earlier attempt at the same run, which is finished: evaluated otherwise.
+    TakenUp {
+        /// That attempt.
+        attempt: u32,
+        /// The checkpoint's step.
+        step: u64,
+        /// The host.
+        host: String,
+        /// In what circumstances; journals of older versions do not say.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        conditions: Option<Conditions>,
     },
     /// It carried on from a checkpoint.
     Resumed {
@@ -57,6 +91,9 @@ pub enum Event {
         step: u64,
         /// The host.
         host: String,
+        /// In what circumstances; journals of older versions do not say.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        conditions: Option<Conditions>,
     },
     /// A checkpoint was passed over.
     CheckpointSkipped {
@@ -69,6 +106,9 @@ pub enum Event {
     Checkpoint {
         /// Its step.
         step: u64,
+        /// Wall seconds it took; journals of older versions do not say.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        seconds: Option<f64>,
     },
     /// An evaluation was made.
     Evaluated {
@@ -78,6 +118,9 @@ pub enum Event {
         values: BTreeMap<String, f64>,
         /// Its eval hash.
         eval_hash: Digest,
+        /// Wall seconds it took; journals of older versions do not say.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        seconds: Option<f64>,
     },
     /// It was stopped by a signal.
     Interrupted {
@@ -92,6 +135,20 @@ pub enum Event {
         reason: String,
         /// The last checkpoint that can be gone back to.
         last_checkpoint: Option<u64>,
+    },
+    /// A loss or an evaluation was no finite number: it is over until somebody asks for another attempt.
+    Diverged {
+        /// Steps done.
+        step: u64,
+        /// What, in words.
+        reason: String,
+        /// The last checkpoint before it.
+        last_checkpoint: Option<u64>,
+    },
+    /// Another attempt stands for the run from here on.
+    SetAside {
+        /// Why.
+        reason: String,
     },
     /// It is done.
     Finished {
@@ -159,13 +216,24 @@ mod tests {
                 environment_class: "cpu/x86_64-fma".into(),
                 host: "crunch".into(),
                 nanorun: "0.1.0".into(),
+                conditions: Some(Conditions {
+                    environment_class: "cpu/x86_64-fma".into(),
+                    machine: "Some CPU".into(),
+                    threads: 2,
+                    alone: true,
+                }),
             },
-            Event::Forked { from: digest, step: 3 },
-            Event::Checkpoint { step: 5 },
-            Event::Evaluated { step: 5, values: [("val_bpb".into(), 2.5)].into(), eval_hash: digest },
+            Event::Forked { from: digest, step: 3, host: None, conditions: None },
+            Event::Checkpoint { step: 5, seconds: Some(0.5) },
+            Event::Evaluated {
+                step: 5,
+                values: [("val_bpb".into(), 2.5)].into(),
+                eval_hash: digest,
+                seconds: None,
+            },
             Event::Interrupted { step: 5 },
             Event::CheckpointSkipped { checkpoint: "step_000006".into(), reason: "damaged".into() },
-            Event::Resumed { step: 5, host: "crunch".into() },
+            Event::Resumed { step: 5, host: "crunch".into(), conditions: None },
             Event::Failed { step: 6, reason: "NaN".into(), last_checkpoint: None },
             Event::Finished { result_hash: digest },
         ]

@@ -4,9 +4,12 @@
 //! and can be made again. Hashes are computed in [`crate::train::result_hash`] over values alone; timings and host
 //! facts stand beside them.
 
+mod attempts;
 pub mod column;
+mod divergence;
 pub mod journal;
 pub mod layout;
+mod naming;
 pub mod plan_record;
 pub mod result;
 mod seal;
@@ -16,9 +19,12 @@ pub mod tables;
 mod tests;
 
 pub use crate::host::HostFacts;
+pub use attempts::{Attempt, Attempts};
 pub use column::{Column, Row, TableError, read_table, schemas_markdown, write_table};
-pub use journal::{Entry, Event, Journal};
-pub use layout::{ExperimentDir, RunDir};
+pub use divergence::Divergence;
+pub use journal::{Conditions, Entry, Event, Journal, JournalText};
+pub use layout::{AttemptDir, ExperimentDir, LAYOUT, RunDir};
+pub use naming::{Named, key_of};
 pub use plan_record::{PlanRecord, PlannedRun};
 pub use result::{RecordError, RunResult, Timings};
-pub use tables::{EvalRow, RunRow, ScorecardRow, StepRow};
+pub use tables::{EvalRow, OwnStepRow, RunRow, ScorecardRow, StepRow};

@@ -4,24 +4,30 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::layout::ExperimentDir;
+use super::layout::{ExperimentDir, LAYOUT};
 use super::result::RecordError;
 use crate::files::Files;
 use crate::hash::Digest;
 use crate::toml_text;
 
-const NAME: &str = "plan.toml";
+pub(super) const NAME: &str = "plan.toml";
 
 /// The plan as it was carried out.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct PlanRecord {
+    /// The version of the layout of the directory it stands in; none is said in layout 1.
+    #[serde(default = "first_layout")]
+    pub layout: u32,
     /// The experiment's name.
     pub name: String,
     /// Its question.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub question: Option<String>,
-    /// The manifest it came from, as given on the command line.
+    /// The manifest it came from, as given on the command line; a copy of its text stands beside the plan.
     pub manifest: String,
+    /// The working directory of that command, which relative paths are relative to; layout 1 does not know it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub directory: Option<String>,
     /// The profile.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub profile: Option<String>,
@@ -55,6 +61,15 @@ pub struct PlannedRun {
     pub key: Digest,
     /// Optimizer steps.
     pub steps: u64,
+    /// Digest of the settings of its evaluations; layout 1 does not know it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub evaluation: Option<Digest>,
+    /// Tokens that its tokenizer knows; layout 1 does not know it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vocab_size: Option<u64>,
+    /// Hash over the contents of its shards and tokenizer; layout 1 does not know it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub content: Option<Digest>,
     /// The cell: every axis's key path and value.
     #[serde(default)]
     pub cell: BTreeMap<String, toml::Value>,
@@ -70,10 +85,43 @@ impl PlanRecord {
     }
 
     /// Reads `plan.toml`.
+    ///
+    /// # Errors
+    /// One that is not there, is damaged, or is of a later layout.
     pub fn read(files: &Files, dir: &ExperimentDir) -> Result<Self, RecordError> {
         let path = dir.file(NAME);
         let bytes = files.read(&path)?;
-        toml_text::from_slice(&bytes)
-            .map_err(|error| RecordError::Malformed { path, what: error.to_string() })
+        let malformed = |what: String| RecordError::Malformed { path: path.clone(), what };
+        // The version first: the rest may look otherwise in a later one.
+        let table: toml::Table =
+            toml_text::from_slice(&bytes).map_err(|error| malformed(error.to_string()))?;
+        refuse_later_layout(dir, &table)?;
+        toml_text::from_slice(&bytes).map_err(|error| malformed(error.to_string()))
+    }
+
+    /// Refuses a directory whose layout is of a later version. One without a plan, or whose plan cannot be read, has
+    /// none that could be told.
+    ///
+    /// # Errors
+    /// A later layout, by name.
+    pub fn check_layout(files: &Files, dir: &ExperimentDir) -> Result<(), RecordError> {
+        let Some(bytes) = files.read_if_there(&dir.file(NAME))? else { return Ok(()) };
+        match toml_text::from_slice::<toml::Table>(&bytes) {
+            Ok(table) => refuse_later_layout(dir, &table),
+            Err(_) => Ok(()),
+        }
+    }
+}
+
+fn first_layout() -> u32 {
+    1
+}
+
+fn refuse_later_layout(dir: &ExperimentDir, plan: &toml::Table) -> Result<(), RecordError> {
+    match plan.get("layout").and_then(toml::Value::as_integer) {
+        Some(found) if found > i64::from(LAYOUT) => {
+            Err(RecordError::Layout { dir: dir.path().to_owned(), expected: LAYOUT, found })
+        }
+        _ => Ok(()),
     }
 }

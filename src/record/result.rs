@@ -1,7 +1,9 @@
 //! `result.json`: the truth about a finished run. It is written last; a run without it is unfinished.
 
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
@@ -64,8 +66,11 @@ pub struct Timings {
     pub shared_steps: u64,
     /// How often it was resumed.
     pub resumes: u64,
-    /// Whether it trained with no other run beside it.
+    /// Whether all its steps, those of others that it took over included, were trained with no other run beside them.
     pub alone: bool,
+    /// CPU or accelerator and threads of every life whose steps these are; empty where an older version wrote it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub machines: Vec<String>,
     /// The most memory the process held, bytes.
     pub peak_rss_bytes: Option<u64>,
     /// The most memory tensors took on the device, bytes, in the process that finished it; none where nobody counts.
@@ -116,6 +121,16 @@ pub enum RecordError {
         /// The format it has.
         found: u64,
     },
+    /// A directory laid out by a later version.
+    #[error("the results in `{}` have layout {found}; this nanorun reads layouts up to {expected}", .dir.display())]
+    Layout {
+        /// The experiment's directory.
+        dir: PathBuf,
+        /// The latest layout this build reads.
+        expected: u32,
+        /// The layout it has.
+        found: i64,
+    },
     /// The file system refused.
     #[error(transparent)]
     File(#[from] FileError),
@@ -125,6 +140,8 @@ impl From<RecordError> for Error {
     fn from(error: RecordError) -> Self {
         match error {
             RecordError::File(error) => error.into(),
+            RecordError::Layout { .. } => Self::input(error.to_string())
+                .help("a newer nanorun wrote them: use that one, or other results"),
             RecordError::Format { expected, found, .. } if found > u64::from(expected) => {
                 Self::input(error.to_string())
                     .help("a newer nanorun wrote it: use that one, or other results")
@@ -165,35 +182,21 @@ impl RunResult {
     }
 
     /// Writes it, atomically.
+    ///
+    /// # Errors
+    /// File failures.
     pub fn write(&self, files: &Files, path: &Path) -> Result<(), RecordError> {
-        let mut value = serde_json::to_value(self).map_err(|error| malformed(path, &error))?;
-        let checksum = checksum(&value).to_string();
-        if let Some(fields) = value.as_object_mut() {
-            fields.insert(CHECKSUM.to_owned(), checksum.into());
-        }
-        let mut bytes = serde_json::to_vec_pretty(&value).map_err(|error| malformed(path, &error))?;
-        bytes.push(b'\n');
-        Ok(files.write(path, &bytes)?)
+        write_checked(files, path, self)
     }
 
     /// Reads it and checks that its hashes follow from its values; none where the run is unfinished.
+    ///
+    /// # Errors
+    /// One that is damaged, contradicts itself or is of a later format.
     pub fn read(files: &Files, path: &Path) -> Result<Option<Self>, RecordError> {
-        let Some(bytes) = files.read_if_there(path)? else { return Ok(None) };
-        let mut value: serde_json::Value = serde_json::from_slice(&bytes).map_err(|e| malformed(path, &e))?;
-        let format = value.get("format").and_then(serde_json::Value::as_u64);
-        if let Some(found) = format
-            && !(1..=u64::from(FORMAT)).contains(&found)
-        {
-            return Err(RecordError::Format { path: path.to_owned(), expected: FORMAT, found });
-        }
-        let written = value.as_object_mut().and_then(|fields| fields.shift_remove(CHECKSUM));
-        let has_none = written.is_none() && format.is_some_and(|format| format < u64::from(CHECKED_FORMAT));
-        let written = written.as_ref().and_then(serde_json::Value::as_str).unwrap_or("nothing").to_owned();
-        let found = checksum(&value);
-        if !has_none && written != found.to_string() {
-            return Err(RecordError::Changed { path: path.to_owned(), written, found });
-        }
-        let result: Self = serde_json::from_value(value).map_err(|e| malformed(path, &e))?;
+        let Some(result) = read_checked::<Self>(files, path, 1..=FORMAT, CHECKED_FORMAT)? else {
+            return Ok(None);
+        };
         result.check().map_err(|what| RecordError::Inconsistent { path: path.to_owned(), what })?;
         Ok(Some(result))
     }
@@ -222,13 +225,68 @@ impl RunResult {
         self.evals.last()?.values.get(metric).map(|value| value.0)
     }
 
-    /// Whether this and `other` cannot both be right: one run, one class, one version, two results.
-    pub fn contradicts(&self, other: &Self) -> bool {
-        self.run_key == other.run_key
-            && self.environment_class == other.environment_class
-            && self.numerics_version == other.numerics_version
-            && self.result_hash != other.result_hash
+    /// The settings of its final evaluation.
+    pub fn evaluation(&self) -> Option<Digest> {
+        self.evals.last().map(|eval| eval.settings)
     }
+
+    /// Whether this and `other` cannot both be right: one run, one class, one version, two results. Evaluations under
+    /// other settings have other hashes by right; what was trained has one all the same.
+    pub fn contradicts(&self, other: &Self) -> bool {
+        let one_run = self.run_key == other.run_key
+            && self.environment_class == other.environment_class
+            && self.numerics_version == other.numerics_version;
+        let one_evaluation = self.evaluation() == other.evaluation();
+        one_run
+            && (self.train_hash != other.train_hash
+                || one_evaluation && self.result_hash != other.result_hash)
+    }
+
+    /// The first evaluation with a value that is no finite number: what a version wrote that took such a run for
+    /// finished.
+    pub fn not_finite(&self) -> Option<(&EvalPoint, &str, f64)> {
+        self.evals.iter().find_map(|eval| {
+            let (name, value) = eval.values.iter().find(|(_, value)| !value.0.is_finite())?;
+            Some((eval, name.as_str(), value.0))
+        })
+    }
+}
+
+/// Writes a record with its checksum, atomically.
+pub(super) fn write_checked(files: &Files, path: &Path, record: &impl Serialize) -> Result<(), RecordError> {
+    let mut value = serde_json::to_value(record).map_err(|error| malformed(path, &error))?;
+    let checksum = checksum(&value).to_string();
+    if let Some(fields) = value.as_object_mut() {
+        fields.insert(CHECKSUM.to_owned(), checksum.into());
+    }
+    let mut bytes = serde_json::to_vec_pretty(&value).map_err(|error| malformed(path, &error))?;
+    bytes.push(b'\n');
+    Ok(files.write(path, &bytes)?)
+}
+
+/// Reads a record of one of `formats`, those from `checked` on with their checksum; none where there is no file.
+pub(super) fn read_checked<T: DeserializeOwned>(
+    files: &Files,
+    path: &Path,
+    formats: RangeInclusive<u32>,
+    checked: u32,
+) -> Result<Option<T>, RecordError> {
+    let Some(bytes) = files.read_if_there(path)? else { return Ok(None) };
+    let mut value: serde_json::Value = serde_json::from_slice(&bytes).map_err(|e| malformed(path, &e))?;
+    let format = value.get("format").and_then(serde_json::Value::as_u64);
+    if let Some(found) = format
+        && !u32::try_from(found).is_ok_and(|found| formats.contains(&found))
+    {
+        return Err(RecordError::Format { path: path.to_owned(), expected: *formats.end(), found });
+    }
+    let written = value.as_object_mut().and_then(|fields| fields.shift_remove(CHECKSUM));
+    let has_none = written.is_none() && format.is_some_and(|format| format < u64::from(checked));
+    let written = written.as_ref().and_then(serde_json::Value::as_str).unwrap_or("nothing").to_owned();
+    let found = checksum(&value);
+    if !has_none && written != found.to_string() {
+        return Err(RecordError::Changed { path: path.to_owned(), written, found });
+    }
+    serde_json::from_value(value).map(Some).map_err(|e| malformed(path, &e))
 }
 
 /// SHA-256 of a file's content without its checksum.

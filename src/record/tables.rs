@@ -8,8 +8,8 @@ table! {
     arm: String, "", exact, "the cell without its seed, as `key=value` pairs";
     seed: u64, "", exact, "seed of the initial weights";
     run_key: String, "", exact, "identity of everything that decides the numbers";
-    status: String, "", exact, "`finished`, `failed`, `interrupted` or `planned`";
-    reason: Option<String>, "", exact, "why it failed";
+    status: String, "", exact, "`finished`, `diverged`, `failed`, `damaged`, `interrupted` or `planned`";
+    reason: Option<String>, "", exact, "why it is not finished";
     commit: String, "", exact, "pinned upstream commit";
     backend: String, "", exact, "`cpu`, `tch` or `scalar`";
     device: String, "", exact, "device of the backend";
@@ -29,7 +29,7 @@ table! {
     result_hash: Option<String>, "", exact, "hash over both";
     shared_steps: u64, "steps", measured, "steps trained as part of another run";
     resumes: u64, "", measured, "how often it was resumed";
-    alone: bool, "", measured, "whether it trained with no other run beside it";
+    alone: bool, "", measured, "whether all its steps were trained with no other run beside them";
     threads: u64, "", measured, "threads it used";
     train_seconds: f64, "s", measured, "wall time in training steps";
     eval_seconds: f64, "s", measured, "wall time in evaluations";
@@ -50,6 +50,17 @@ table! {
     arm: String, "", exact, "the cell without its seed";
     seed: u64, "", exact, "seed of the initial weights";
     run_key: String, "", exact, "identity of the run";
+    step: u64, "", exact, "the step, from 0";
+    loss: f32, "nats/token", exact, "mean loss over the step's tokens, before its update";
+    lr_multiplier: f64, "", exact, "multiplies every group's base learning rate";
+    muon_momentum: f64, "", exact, "Muon's momentum";
+    muon_weight_decay: f64, "", exact, "Muon's weight decay";
+    tokens: u64, "tokens", exact, "tokens trained on, this step included";
+    seconds: f64, "s", measured, "wall time of the step";
+}
+
+table! {
+    OwnStepRow, "steps.parquet", "One row an optimizer step of the attempt in whose directory the table is.",
     step: u64, "", exact, "the step, from 0";
     loss: f32, "nats/token", exact, "mean loss over the step's tokens, before its update";
     lr_multiplier: f64, "", exact, "multiplies every group's base learning rate";

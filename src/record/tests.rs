@@ -192,9 +192,11 @@ fn a_plan_comes_back() {
     assert_eq!(experiment.path(), dir.path().join("d12_sqrt@smoke"));
     Files::new().create_dir_all(experiment.path()).unwrap();
     let plan = PlanRecord {
+        layout: LAYOUT,
         name: "d12_sqrt".into(),
         question: None,
         manifest: "experiments/d12_sqrt.toml".into(),
+        directory: Some("/home/ada/nanorun".into()),
         profile: Some("smoke".into()),
         sets: Vec::new(),
         env: std::collections::BTreeMap::new(),
@@ -206,12 +208,26 @@ fn a_plan_comes_back() {
             seed: 1,
             key: Digest::of(b"key"),
             steps: 3,
+            evaluation: Some(Digest::of(b"evaluation")),
+            vocab_size: Some(4096),
+            content: Some(Digest::of(b"content")),
             cell: [("schedule.warmdown".to_owned(), toml::Value::from("sqrt"))].into(),
         }],
     };
     plan.write(&Files::new(), &experiment).unwrap();
     assert_eq!(PlanRecord::read(&Files::new(), &experiment).unwrap(), plan);
     insta::assert_snapshot!(fs::read_to_string(experiment.file("plan.toml")).unwrap());
+    let text = fs::read_to_string(experiment.file("plan.toml")).unwrap();
+    fs::write(experiment.file("plan.toml"), text.replace("layout = 2", "layout = 3\nruns = 7")).unwrap();
+    let told = "have layout 3; this nanorun reads layouts up to 2";
+    for refused in [
+        PlanRecord::read(&Files::new(), &experiment).map(drop),
+        PlanRecord::check_layout(&Files::new(), &experiment),
+    ] {
+        let error = crate::error::Error::from(refused.unwrap_err());
+        assert!(error.what().ends_with(told) && error.what().contains("d12_sqrt@smoke"), "{error}");
+        assert!(error.help_text().unwrap().starts_with("a newer nanorun wrote them"), "{error}");
+    }
     fs::write(experiment.file("plan.toml"), "name = 3").unwrap();
     assert!(matches!(PlanRecord::read(&Files::new(), &experiment), Err(RecordError::Malformed { .. })));
 }

@@ -7,7 +7,7 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use crate::error::{Error, Result};
 use crate::files::Files;
 use crate::plan::run_config::RunConfig;
-use crate::record::ExperimentDir;
+use crate::record::{Attempts, ExperimentDir};
 use crate::train::checkpoint::CheckpointStore;
 use crate::train::engine::Engine;
 use crate::train::observer::{Event, Observer};
@@ -16,6 +16,7 @@ use crate::train::session::{Rows, retention};
 use super::engine::engine;
 use super::progress::{Display, RunProgress};
 use super::single::{Donor, Outcome, Setting, train};
+use super::state::Start;
 use super::stop::StopFlag;
 use super::task::Task;
 
@@ -34,6 +35,8 @@ pub struct Executor<'a> {
     pub jobs: usize,
     /// Whether runs take over steps they share.
     pub share: bool,
+    /// Whether these are further attempts that somebody asked for.
+    pub rerun: bool,
     /// Opens data.
     pub rows: &'a OpenRows<'a>,
     /// Samples text from a trained run.
@@ -55,20 +58,20 @@ struct Board {
 }
 
 impl Executor<'_> {
-    /// Trains the tasks for which `pending` is true. `ended` is told of each as it ends, one at a time.
+    /// Trains the tasks that have an attempt to start. `ended` is told of each as it ends, one at a time.
     ///
     /// Returns how each pending task ended, in the order of `tasks`; none for the others and for those that a
     /// stop kept from starting.
     pub fn run(
         &self,
         tasks: &[Task],
-        pending: &[bool],
+        attempts: &[Option<Start>],
         ended: &(dyn Fn(usize, &Outcome) -> Result<()> + Sync),
     ) -> Result<Vec<Option<Outcome>>> {
         let board = Mutex::new(Board {
-            waiting: pending.to_vec(),
+            waiting: attempts.iter().map(Option::is_some).collect(),
             reached: vec![0; tasks.len()],
-            ended: pending.iter().map(|pending| !pending).collect(),
+            ended: attempts.iter().map(Option::is_none).collect(),
         });
         let changed = Condvar::new();
         let outcomes: Mutex<Vec<Option<Outcome>>> = Mutex::new(tasks.iter().map(|_| None).collect());
@@ -80,7 +83,7 @@ impl Executor<'_> {
                     lock(&board).reached[index] = step;
                     changed.notify_all();
                 };
-                let outcome = self.one(tasks, &starts, index, &reached);
+                let outcome = self.one(tasks, &starts, attempts, index, &reached);
                 lock(&board).ended[index] = true;
                 changed.notify_all();
                 let mut outcomes = lock(&outcomes);
@@ -103,7 +106,7 @@ impl Executor<'_> {
         let outcomes = outcomes.into_inner().unwrap_or_else(PoisonError::into_inner);
         let done = |index: usize| match &outcomes[index] {
             Some(outcome) => matches!(outcome, Outcome::Finished(_)),
-            None => !pending[index],
+            None => attempts[index].is_none(),
         };
         if (0..tasks.len()).all(done) {
             self.let_go_of_forks(tasks, &starts)?;
@@ -117,8 +120,11 @@ impl Executor<'_> {
         let donors: BTreeSet<usize> = starts.iter().flatten().map(|(donor, _)| *donor).collect();
         for donor in donors {
             let task = &tasks[donor];
-            let store = CheckpointStore::new(self.files.clone(), self.dir.run(&task.run_key).checkpoints());
-            store.prune(&retention(&task.config, &[], 1))?;
+            let attempts = Attempts::read(&self.files, &self.dir.run(&task.run_key))?;
+            for (attempt, _) in attempts.finished() {
+                let store = CheckpointStore::new(self.files.clone(), attempt.checkpoints());
+                store.prune(&retention(&task.config, &[], 1))?;
+            }
         }
         Ok(())
     }
@@ -166,18 +172,20 @@ impl Executor<'_> {
         &self,
         tasks: &[Task],
         starts: &[Option<(usize, u64)>],
+        attempts: &[Option<Start>],
         index: usize,
         reached: &dyn Fn(u64),
     ) -> Outcome {
         let task = &tasks[index];
         let mut watch = Reached { progress: self.display.run(&task.label, task.steps()), reached };
         // A defect in one run must not take the others with it.
-        let run = || self.train(tasks, starts, index, &mut watch);
+        let run = || self.train(tasks, starts, attempts, index, &mut watch);
         let outcome = catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|panic| Err(defect(panic.as_ref())));
         let outcome = outcome.unwrap_or_else(Outcome::Failed);
         watch.progress.finish(&match &outcome {
             Outcome::Finished(result) => format!("done, result {}", result.result_hash.short()),
             Outcome::Interrupted { step } => format!("stopped after step {step}; carries on from there"),
+            Outcome::Diverged(_, divergence) => format!("diverged: {}", divergence.what()),
             Outcome::Failed(error) => format!("failed: {}", error.what()),
         });
         outcome
@@ -187,10 +195,14 @@ impl Executor<'_> {
         &self,
         tasks: &[Task],
         starts: &[Option<(usize, u64)>],
+        attempts: &[Option<Start>],
         index: usize,
         watch: &mut dyn Observer,
     ) -> Result<Outcome> {
         let task = &tasks[index];
+        let Some(start) = &attempts[index] else {
+            return Err(Error::internal("a run was taken that has nothing to start"));
+        };
         let threads = (self.threads / self.jobs.max(1)).max(1);
         let rows = (self.rows)(&task.config)?;
         let mut engine = engine(&task.config, threads)?;
@@ -207,6 +219,8 @@ impl Executor<'_> {
         let setting = Setting {
             files: &self.files,
             dir: &self.dir.run(&task.run_key),
+            start,
+            rerun: self.rerun,
             rows: rows.as_ref(),
             threads,
             donors: &donors,

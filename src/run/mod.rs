@@ -7,7 +7,7 @@ pub mod library;
 pub mod progress;
 pub mod sample;
 pub mod single;
-pub mod status;
+pub mod state;
 pub mod stop;
 pub mod task;
 

@@ -174,6 +174,7 @@ impl Observer for RunProgress {
                     Origin::Scratch => String::new(),
                     Origin::Checkpoint => format!(", resumed after step {step}"),
                     Origin::Prefix => format!(", first {step} steps shared"),
+                    Origin::Attempt => format!(", evaluated anew after step {step}"),
                 };
                 if self.bar.is_some() {
                     self.show(*step);

@@ -4,17 +4,19 @@ use std::cell::Cell;
 use std::time::Instant;
 
 use crate::error::{Error, Result};
-use crate::files::{Files, now, utc_now};
+use crate::files::{ExactF64, FileError, Files, now, utc_now};
 use crate::hash::Digest;
+use crate::history::History;
 use crate::host::{HostFacts, peak_rss_bytes};
 use crate::plan::key::NUMERICS_VERSION;
-use crate::record::journal::{Event as JournalEvent, Journal, JournalText};
-use crate::record::{RunDir, RunResult, Timings};
-use crate::train::checkpoint::{Checkpoint, CheckpointError, CheckpointStore, EvalPoint};
+use crate::record::journal::{Event as JournalEvent, Journal};
+use crate::record::{AttemptDir, Conditions, Divergence, RunDir, RunResult, Timings};
+use crate::train::checkpoint::{Checkpoint, CheckpointError, CheckpointStore, EvalPoint, TrainState};
 use crate::train::engine::Engine;
 use crate::train::observer::{Event, Observer, Origin};
 use crate::train::session::{Ending, Finished, Rows, Session, retention};
 
+use super::state::{self, Start};
 use super::task::Task;
 
 /// How a run ended.
@@ -27,6 +29,8 @@ pub enum Outcome {
         /// Steps done.
         step: u64,
     },
+    /// A loss or an evaluation was not finite; that is on disk.
+    Diverged(AttemptDir, Box<Divergence>),
     /// It cannot go on.
     Failed(Error),
 }
@@ -48,6 +52,11 @@ pub struct Setting<'a> {
     pub files: &'a Files,
     /// The run's directory.
     pub dir: &'a RunDir,
+    /// The attempt to train.
+    pub start: &'a Start,
+    /// Whether it is a further attempt that somebody asked for: it takes nothing from earlier ones, and is begun anew
+    /// where it cannot be carried on here.
+    pub rerun: bool,
     /// Its rows.
     pub rows: &'a dyn Rows,
     /// Threads it computes on.
@@ -75,10 +84,6 @@ pub fn train(
     observer: &mut dyn Observer,
 ) -> Result<Outcome> {
     let Setting { files, dir, .. } = *setting;
-    files.create_dir_all(dir.path())?;
-    write_manifest(files, dir, task)?;
-    let journal = Journal::new(files.clone(), dir.journal());
-    tell_damaged(&journal, observer)?;
     let hardware = engine.hardware();
     for fallback in &hardware.fallbacks {
         observer.event(&Event::Note(fallback));
@@ -88,16 +93,22 @@ pub fn train(
         accelerator: hardware.accelerator,
         ..HostFacts::collect(setting.threads)
     };
-    let store = CheckpointStore::new(files.clone(), dir.checkpoints());
-    let start = find_start(task, setting, &store, &journal, engine, &host, observer)?;
-    let unjournalled = Cell::new(false);
-    let mut watch = Watch {
-        observer,
-        journal: &journal,
-        timings: Watched::default(),
-        lost: None,
-        unjournalled: &unjournalled,
+    let mut place = Place::open(task, setting, &setting.start.attempt, observer)?;
+    let start = match place.find_start(task, setting, engine, &host, observer) {
+        Err(elsewhere) if setting.rerun && elsewhere.is_other_environment() => {
+            let reason = Error::from(elsewhere).what().to_owned();
+            let next = state::set_aside(files, dir, &place.attempt, &reason)?;
+            observer.event(&Event::Note(&format!("another attempt is begun: {reason}")));
+            place = Place::open(task, setting, &next, observer)?;
+            place.find_start(task, setting, engine, &host, observer)
+        }
+        found => found,
     };
+    let start = start.map_err(Error::from)?;
+    let Place { attempt, journal, store } = place;
+    let unjournalled = Cell::new(false);
+    let mut watch =
+        Watch { observer, journal: &journal, since_save: None, lost: None, unjournalled: &unjournalled };
     let mut session = Session {
         config: &task.config,
         keys: &task.keys,
@@ -110,18 +121,28 @@ pub fn train(
         alone: setting.alone,
     };
     let ending = session.run(engine, start);
-    let Watch { timings, lost, .. } = watch;
-    if let Some(error) = lost {
+    if let Some(error) = watch.lost {
         return Err(error);
     }
     match ending {
         Ok(Ending::Finished(finished)) => {
             // For people to look at: a model that cannot be sampled from is trained all the same.
             let samples = (setting.samples)(engine).unwrap_or_else(|error| format!("no samples: {error}\n"));
-            files.write(&dir.samples(), samples.as_bytes())?;
-            let result = result(task, setting, *finished, &timings, &journal, host, engine.peak_bytes())?;
-            result.write(files, &dir.result())?;
-            journal.add(JournalEvent::Finished { result_hash: result.result_hash })?;
+            files.write(&attempt.samples(), samples.as_bytes())?;
+            let Finished { state, train_hash, environment_class } = *finished;
+            let timings = timings(setting, &attempt, &state, engine.peak_bytes())?;
+            let result = RunResult::new(
+                task.run_key,
+                environment_class,
+                NUMERICS_VERSION as u32,
+                train_hash,
+                state.step_losses,
+                state.evals,
+                timings,
+                host,
+            );
+            let result = result.ok_or_else(|| Error::internal("a finished run has no evaluation"))?;
+            state::finish(files, &attempt, &task.config, &result)?;
             // The result is safe: nobody needs to go back.
             store.prune(&retention(&task.config, setting.forks, 1))?;
             Ok(Outcome::Finished(Box::new(result)))
@@ -130,19 +151,23 @@ pub fn train(
             journal.add(JournalEvent::Interrupted { step })?;
             Ok(Outcome::Interrupted { step })
         }
-        Ok(Ending::Diverged { step, loss, last_good }) => {
-            let good = last_good.map_or_else(
-                || "there is no checkpoint before it".to_owned(),
-                |good| format!("the last good checkpoint is {}", store.step_dir(good).display()),
-            );
-            let error = Error::run(format!("the loss of step {step} is {loss}"))
-                .expected("a finite number")
-                .help(format!(
-                    "{good}; lower the learning rate, or look at the steps before it in steps.parquet"
-                ));
-            let reason = error.what().to_owned();
-            journal.add(JournalEvent::Failed { step, reason, last_checkpoint: last_good })?;
-            Ok(Outcome::Failed(error))
+        Ok(Ending::Diverged { state, metric, value, last_good }) => {
+            let divergence = Divergence {
+                format: Divergence::FORMAT,
+                run_key: task.run_key,
+                environment_class: engine.environment_class(),
+                numerics_version: NUMERICS_VERSION as u32,
+                step: state.step,
+                metric: metric.to_owned(),
+                value: ExactF64(value),
+                last_checkpoint: last_good,
+                timings: timings(setting, &attempt, &state, engine.peak_bytes())?,
+                step_losses: state.step_losses,
+                evals: state.evals,
+                host,
+            };
+            state::diverge(files, &attempt, &task.config, &divergence)?;
+            Ok(Outcome::Diverged(attempt, Box::new(divergence)))
         }
         Err(error) => {
             let last_checkpoint = store.steps().ok().and_then(|mut steps| steps.pop());
@@ -165,74 +190,144 @@ fn tell_damaged(journal: &Journal, observer: &mut dyn Observer) -> Result<()> {
     Ok(())
 }
 
-/// The run's own newest checkpoint that verifies; else the best donor's; else nothing.
-fn find_start(
-    task: &Task,
-    setting: &Setting<'_>,
-    store: &CheckpointStore,
-    journal: &Journal,
-    engine: &dyn Engine,
-    host: &HostFacts,
-    observer: &mut dyn Observer,
-) -> Result<Option<(Checkpoint<'static>, Origin)>> {
-    let class = engine.environment_class();
-    let accept = |checkpoint: &Checkpoint<'static>| {
-        let state = &checkpoint.state;
-        let key = usize::try_from(state.step).ok().and_then(|step| task.keys.get(step));
-        match key {
-            Some(key) if *key == state.run_key => {}
-            key => {
-                let expected = key.copied().unwrap_or(task.run_key);
-                return Err(CheckpointError::OtherRun { step: state.step, expected, found: state.run_key });
+/// An attempt, open for training.
+struct Place {
+    attempt: AttemptDir,
+    journal: Journal,
+    store: CheckpointStore,
+}
+
+impl Place {
+    fn open(
+        task: &Task,
+        setting: &Setting<'_>,
+        attempt: &AttemptDir,
+        observer: &mut dyn Observer,
+    ) -> Result<Self> {
+        let Setting { files, dir, .. } = *setting;
+        state::begin(files, dir, attempt)?;
+        write_manifest(files, dir, task)?;
+        let journal = Journal::new(files.clone(), attempt.journal());
+        tell_damaged(&journal, observer)?;
+        let store = CheckpointStore::new(files.clone(), attempt.checkpoints());
+        Ok(Self { attempt: attempt.clone(), journal, store })
+    }
+
+    /// The attempt's own newest checkpoint that verifies; else that of the attempt it takes up; else the best donor's;
+    /// else nothing.
+    fn find_start(
+        &self,
+        task: &Task,
+        setting: &Setting<'_>,
+        engine: &dyn Engine,
+        host: &HostFacts,
+        observer: &mut dyn Observer,
+    ) -> std::result::Result<Option<(Checkpoint<'static>, Origin)>, NoStart> {
+        let Self { journal, store, .. } = self;
+        let class = engine.environment_class();
+        let accept = |checkpoint: &Checkpoint<'static>| {
+            let state = &checkpoint.state;
+            let key = usize::try_from(state.step).ok().and_then(|step| task.keys.get(step));
+            checkpoint.check_run(key.unwrap_or(&task.run_key), &class)
+        };
+        let conditions = Some(Conditions {
+            environment_class: class.clone(),
+            machine: host.accelerator.as_ref().unwrap_or(&host.cpu_model).clone(),
+            threads: host.threads,
+            alone: setting.alone,
+        });
+        let stores = std::iter::once((None, store.clone())).chain(setting.start.from.iter().map(|from| {
+            let store = CheckpointStore::new(setting.files.clone(), from.checkpoints());
+            (Some(from.number()), store)
+        }));
+        for (attempt, store) in stores {
+            let found = store.latest_valid_where(accept)?;
+            let onward = found.checkpoint.as_ref().map(|checkpoint| checkpoint.state.step);
+            for skipped in found.skipped {
+                // Damaged checkpoints are passed over; one of another class must not be, its run belongs elsewhere.
+                if matches!(skipped.reason, CheckpointError::OtherEnvironment { .. }) {
+                    return Err(skipped.reason.into());
+                }
+                let checkpoint = skipped.dir.file_name().unwrap_or_default().to_string_lossy().into_owned();
+                let reason = skipped.reason.to_string();
+                let onward =
+                    onward.map_or_else(|| "from the start".to_owned(), |step| format!("after step {step}"));
+                observer
+                    .event(&Event::Note(&format!("passing over {checkpoint}, going on {onward}: {reason}")));
+                journal.add(JournalEvent::CheckpointSkipped { checkpoint, reason })?;
+            }
+            let Some(checkpoint) = found.checkpoint else { continue };
+            let (step, host) = (checkpoint.state.step, host.host.clone());
+            return match attempt {
+                None => {
+                    journal.add(JournalEvent::Resumed { step, host, conditions })?;
+                    Ok(Some((checkpoint, Origin::Checkpoint)))
+                }
+                Some(attempt) => {
+                    journal.add(JournalEvent::TakenUp { attempt, step, host, conditions })?;
+                    Ok(Some((checkpoint, Origin::Attempt)))
+                }
+            };
+        }
+        for donor in setting.donors {
+            let mut attempts = donor.dir.attempts()?;
+            if setting.rerun {
+                // The one that is trained anew as well: what was there before proves nothing again.
+                attempts = attempts.pop().into_iter().collect();
+            }
+            for attempt in attempts {
+                let donated = CheckpointStore::new(setting.files.clone(), attempt.checkpoints());
+                let steps = donated.steps()?;
+                for step in steps.into_iter().rev().filter(|&step| step > 0 && step <= donor.steps) {
+                    // A donor is a convenience: whatever is wrong with its checkpoint, the steps can be trained.
+                    match donated.load(step).and_then(|checkpoint| accept(&checkpoint).map(|()| checkpoint)) {
+                        Ok(checkpoint) => {
+                            let (from, host) = (donor.run_key, Some(host.host.clone()));
+                            journal.add(JournalEvent::Forked { from, step, host, conditions })?;
+                            return Ok(Some((checkpoint, Origin::Prefix)));
+                        }
+                        Err(reason) => {
+                            let run = donor.run_key.short();
+                            let note = format!("not sharing step {step} of run {run}: {reason}");
+                            observer.event(&Event::Note(&note));
+                        }
+                    }
+                }
             }
         }
-        if state.environment_class != class {
-            let (found, expected) = (state.environment_class.clone(), class.clone());
-            return Err(CheckpointError::OtherEnvironment { step: state.step, expected, found });
-        }
-        Ok(())
-    };
-    let own = store.latest_valid_where(accept)?;
-    let onward = own.checkpoint.as_ref().map(|checkpoint| checkpoint.state.step);
-    for skipped in own.skipped {
-        // Damaged checkpoints are passed over; one of another class must not be, its run belongs elsewhere.
-        if matches!(skipped.reason, CheckpointError::OtherEnvironment { .. }) {
-            return Err(skipped.reason.into());
-        }
-        let checkpoint = skipped.dir.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let reason = skipped.reason.to_string();
-        let onward = onward.map_or_else(|| "from the start".to_owned(), |step| format!("after step {step}"));
-        observer.event(&Event::Note(&format!("passing over {checkpoint}, going on {onward}: {reason}")));
-        journal.add(JournalEvent::CheckpointSkipped { checkpoint, reason })?;
+        journal.add(JournalEvent::Started {
+            run_key: task.run_key,
+            environment_class: class,
+            host: host.host.clone(),
+            nanorun: host.nanorun.clone(),
+            conditions,
+        })?;
+        Ok(None)
     }
-    if let Some(checkpoint) = own.checkpoint {
-        journal.add(JournalEvent::Resumed { step: checkpoint.state.step, host: host.host.clone() })?;
-        return Ok(Some((checkpoint, Origin::Checkpoint)));
+}
+
+/// Why there is no place to start from.
+#[derive(Debug, thiserror::Error)]
+enum NoStart {
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
+    #[error(transparent)]
+    File(#[from] FileError),
+}
+
+impl NoStart {
+    fn is_other_environment(&self) -> bool {
+        matches!(self, Self::Checkpoint(CheckpointError::OtherEnvironment { .. }))
     }
-    for donor in setting.donors {
-        let donated = CheckpointStore::new(setting.files.clone(), donor.dir.checkpoints());
-        let steps = donated.steps()?;
-        for step in steps.into_iter().rev().filter(|&step| step > 0 && step <= donor.steps) {
-            // A donor is a convenience: whatever is wrong with its checkpoint, the steps can be trained.
-            match donated.load(step).and_then(|checkpoint| accept(&checkpoint).map(|()| checkpoint)) {
-                Ok(checkpoint) => {
-                    journal.add(JournalEvent::Forked { from: donor.run_key, step })?;
-                    return Ok(Some((checkpoint, Origin::Prefix)));
-                }
-                Err(reason) => {
-                    let run = donor.run_key.short();
-                    observer.event(&Event::Note(&format!("not sharing step {step} of run {run}: {reason}")));
-                }
-            }
+}
+
+impl From<NoStart> for Error {
+    fn from(error: NoStart) -> Self {
+        match error {
+            NoStart::Checkpoint(error) => error.into(),
+            NoStart::File(error) => error.into(),
         }
     }
-    journal.add(JournalEvent::Started {
-        run_key: task.run_key,
-        environment_class: class,
-        host: host.host.clone(),
-        nanorun: host.nanorun.clone(),
-    })?;
-    Ok(None)
 }
 
 /// The complete configuration, as TOML, so that the directory explains itself.
@@ -243,65 +338,39 @@ fn write_manifest(files: &Files, dir: &RunDir, task: &Task) -> Result<()> {
     Ok(files.write(&dir.manifest(), text.as_bytes())?)
 }
 
-fn result(
-    task: &Task,
+/// What the lives of an attempt say of how its steps were made.
+fn timings(
     setting: &Setting<'_>,
-    finished: Finished,
-    watched: &Watched,
-    journal: &Journal,
-    host: HostFacts,
+    attempt: &AttemptDir,
+    state: &TrainState,
     peak_device_bytes: Option<u64>,
-) -> Result<RunResult> {
-    let JournalText { entries: history, damaged } = journal.read()?;
-    let count =
-        |of: fn(&JournalEvent) -> bool| history.iter().filter(|entry| of(&entry.event)).count() as u64;
-    let shared = history.iter().rev().find_map(|entry| match entry.event {
-        JournalEvent::Forked { step, .. } => Some(step),
-        _ => None,
-    });
-    let resumes = count(|event| matches!(event, JournalEvent::Resumed { .. }));
-    let timings = Timings {
-        step_seconds: finished.state.step_seconds,
-        eval_seconds: watched.eval_seconds,
-        checkpoint_seconds: watched.checkpoint_seconds,
-        shared_steps: shared.unwrap_or(0),
-        resumes,
-        // Of a damaged journal it is not known whether other runs' steps are among these.
-        alone: setting.alone && damaged.is_empty(),
+) -> Result<Timings> {
+    let history = History::read(setting.files, setting.dir, attempt)?.until(state.step);
+    Ok(Timings {
+        step_seconds: state.step_seconds.clone(),
+        eval_seconds: history.eval_seconds(),
+        checkpoint_seconds: history.checkpoint_seconds(),
+        shared_steps: history.shared_steps(),
+        resumes: history.resumes(),
+        alone: history.alone(),
+        machines: history.machines(),
         peak_rss_bytes: peak_rss_bytes(),
         peak_device_bytes,
-        started: history.first().map_or_else(utc_now, |entry| entry.at.clone()),
+        started: history.begun.unwrap_or_else(utc_now),
         finished: utc_now(),
-    };
-    RunResult::new(
-        task.run_key,
-        finished.environment_class,
-        NUMERICS_VERSION as u32,
-        finished.train_hash,
-        finished.state.step_losses,
-        finished.state.evals,
-        timings,
-        host,
-    )
-    .ok_or_else(|| Error::internal("a finished run has no evaluation"))
+    })
 }
 
 /// Passes events on, journals them and adds up times.
 struct Watch<'a> {
     observer: &'a mut dyn Observer,
     journal: &'a Journal,
-    timings: Watched,
+    /// When the checkpoint that is being written was begun.
+    since_save: Option<Instant>,
     /// The first event that could not be journalled.
     lost: Option<Error>,
     /// Whether there is one.
     unjournalled: &'a Cell<bool>,
-}
-
-#[derive(Default)]
-struct Watched {
-    eval_seconds: f64,
-    checkpoint_seconds: f64,
-    since_step: Option<Instant>,
 }
 
 impl Watch<'_> {
@@ -316,24 +385,19 @@ impl Watch<'_> {
 impl Observer for Watch<'_> {
     fn event(&mut self, event: &Event<'_>) {
         match event {
-            Event::Saving => self.timings.since_step = Some(now()),
+            Event::Saving => self.since_save = Some(now()),
             Event::Saved { step } => {
-                let seconds =
-                    self.timings.since_step.take().map_or(0.0, |since| since.elapsed().as_secs_f64());
-                self.timings.checkpoint_seconds += seconds;
-                self.journal(JournalEvent::Checkpoint { step: *step });
+                let seconds = self.since_save.take().map(|since| since.elapsed().as_secs_f64());
+                self.journal(JournalEvent::Checkpoint { step: *step, seconds });
             }
-            Event::Evaluated(done, point) => {
-                self.timings.eval_seconds += done.seconds;
-                self.journal(evaluated(point));
-            }
+            Event::Evaluated(done, point) => self.journal(evaluated(point, done.seconds)),
             _ => {}
         }
         self.observer.event(event);
     }
 }
 
-fn evaluated(point: &EvalPoint) -> JournalEvent {
+fn evaluated(point: &EvalPoint, seconds: f64) -> JournalEvent {
     let values = point.values.iter().map(|(name, value)| (name.clone(), value.0)).collect();
-    JournalEvent::Evaluated { step: point.step, values, eval_hash: point.hash() }
+    JournalEvent::Evaluated { step: point.step, values, eval_hash: point.hash(), seconds: Some(seconds) }
 }

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use super::engine::engine;
 use super::library::Library;
 use super::single::{Donor, Outcome, Setting, train};
+use super::state::Start;
 use super::task::Task;
 use crate::data::Cache;
 use crate::error::Result;
@@ -79,6 +80,8 @@ impl Lab {
         let setting = Setting {
             files: &attempt.files,
             dir: &dir,
+            start: &Start { attempt: dir.attempt(1), from: None },
+            rerun: attempt.rerun,
             rows: rows.as_ref(),
             threads: attempt.threads,
             donors: attempt.donors,
@@ -123,6 +126,8 @@ struct Attempt<'a> {
     stop_at: Option<usize>,
     /// Whether its memory is the process's: that of other tests is then in it.
     alone: bool,
+    /// Whether it was asked to train again.
+    rerun: bool,
 }
 
 impl Attempt<'_> {
@@ -136,11 +141,12 @@ impl Attempt<'_> {
             forks: &[],
             stop_at: None,
             alone: false,
+            rerun: false,
         }
     }
 
     fn store(&self) -> CheckpointStore {
-        CheckpointStore::new(Files::new(), RunDir::at(&self.dir).checkpoints())
+        CheckpointStore::new(Files::new(), RunDir::at(&self.dir).attempt(1).checkpoints())
     }
 }
 

@@ -26,8 +26,9 @@ pub struct RunSummary {
     pub alone: bool,
     /// Steps that were trained as part of another run.
     pub shared_steps: u64,
-    /// CPU or accelerator and number of threads, as one text: speeds compare only where it is equal.
-    pub machine: String,
+    /// CPU or accelerator and number of threads, as one text each, of everything that trained its steps: speeds compare
+    /// only where it is one and the same.
+    pub machines: Vec<String>,
     /// The result hash; none while it is unfinished or when it failed.
     pub result_hash: Option<Digest>,
 }

@@ -16,10 +16,12 @@ impl Speed {
     /// where there are none such, the speed is not judged.
     pub(super) fn judge(&self, arm: Arm<'_>, control: Arm<'_>) -> Verdict {
         let judged = fair(arm).and_then(|ours| Ok((ours, fair(control)?))).and_then(|(ours, theirs)| {
-            let mut machines = ours.iter().chain(&theirs).map(|run| &run.machine);
+            let mut machines = ours.iter().chain(&theirs).flat_map(|run| &run.machines);
             let first = machines.next();
             match machines.find(|machine| Some(*machine) != first) {
-                Some(other) => Err(format!("trained on `{}` and `{other}`", first.map_or("", |m| m))),
+                Some(other) => {
+                    Err(format!("trained on `{}` and `{other}`", first.map_or("", String::as_str)))
+                }
                 None => Ok((rate(&ours), rate(&theirs))),
             }
         });

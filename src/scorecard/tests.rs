@@ -15,7 +15,7 @@ fn run(arm: &str, seed: u64, bpb: f64) -> RunSummary {
         tokens_per_second: Some(1000.0 + bpb),
         alone: true,
         shared_steps: 0,
-        machine: "AMD EPYC, 2 threads".into(),
+        machines: vec!["AMD EPYC, 2 threads".into()],
         result_hash: Some(Digest::of(format!("{arm}{seed}").as_bytes())),
     }
 }
@@ -92,7 +92,7 @@ fn speed_is_judged_only_between_runs_trained_whole_and_alone() {
         judged(&|run| run.shared_steps = 10),
         judged(&|run| run.result_hash = None),
         judged(&|run| run.tokens_per_second = None),
-        judged(&|run| run.machine = "another".into()),
+        judged(&|run| run.machines = vec!["another".into()]),
     ];
     assert!(reasons.iter().all(|(outcome, _)| *outcome == Outcome::NotJudged));
     insta::assert_snapshot!(reasons.map(|(_, why)| why).join("\n"));

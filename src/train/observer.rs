@@ -69,6 +69,8 @@ pub enum Origin {
     Checkpoint,
     /// A prefix shared with another run.
     Prefix,
+    /// An earlier attempt at the same run, whose steps are all there.
+    Attempt,
 }
 
 /// Watches a step loop.

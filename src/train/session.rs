@@ -71,15 +71,24 @@ pub enum Ending {
         /// Steps done.
         step: u64,
     },
-    /// The loss was not finite.
+    /// A loss or a value of an evaluation was not finite.
     Diverged {
-        /// The step, from 0.
-        step: u64,
-        /// Its loss.
-        loss: f32,
+        /// Losses, evaluations and timings before it.
+        state: Box<TrainState>,
+        /// What was not finite: `loss`, or the evaluation's value by its name.
+        metric: &'static str,
+        /// It.
+        value: f64,
         /// The newest checkpoint before it.
         last_good: Option<u64>,
     },
+}
+
+/// How an evaluation ended.
+enum Evaluation {
+    Done,
+    Stopped,
+    NotFinite { metric: &'static str, value: f64 },
 }
 
 /// A trained run.
@@ -129,8 +138,13 @@ impl Session<'_> {
                 if !std::mem::replace(&mut causal, true) {
                     self.check_causality(engine)?;
                 }
-                if !self.evaluate(engine, &mut guard, &mut state)? {
-                    return Ok(Ending::Interrupted { step });
+                match self.evaluate(engine, &mut guard, &mut state)? {
+                    Evaluation::Done => {}
+                    Evaluation::Stopped => return Ok(Ending::Interrupted { step }),
+                    Evaluation::NotFinite { metric, value } => {
+                        let last_good = self.store.steps()?.into_iter().rev().find(|&saved| saved < step);
+                        return Ok(Ending::Diverged { state: Box::new(state), metric, value, last_good });
+                    }
                 }
             }
             if self.saves_at(step) {
@@ -149,7 +163,9 @@ impl Session<'_> {
             };
             let loss = self.step(engine, source.as_mut(), &mut state)?;
             if !loss.is_finite() {
-                return Ok(Ending::Diverged { step, loss, last_good: self.store.steps()?.pop() });
+                let (metric, value) = ("loss", f64::from(loss));
+                let last_good = self.store.steps()?.pop();
+                return Ok(Ending::Diverged { state: Box::new(state), metric, value, last_good });
             }
         }
         let losses = state.step_losses.iter().map(|loss| loss.0);
@@ -268,7 +284,7 @@ impl Session<'_> {
     }
 
     /// Bits per byte and mean loss over `eval.tokens / (B * T)` batches from the start of the validation split,
-    /// carried on from where an earlier process left it. False where it was asked to stop in between.
+    /// carried on from where an earlier process left it. A value that is not finite is told and not recorded.
     ///
     /// # Errors
     /// `eval.tokens` below one batch, or a split in which no target has bytes; class `Input`.
@@ -277,7 +293,7 @@ impl Session<'_> {
         engine: &mut dyn Engine,
         guard: &mut DriftGuard,
         state: &mut TrainState,
-    ) -> Result<bool> {
+    ) -> Result<Evaluation> {
         let started = now();
         let step = state.step;
         self.observer.event(&Event::Evaluating { step });
@@ -316,7 +332,7 @@ impl Session<'_> {
                     kept = now();
                 }
                 if stop && progress.batches < batches {
-                    return Ok(false);
+                    return Ok(Evaluation::Stopped);
                 }
             }
         }
@@ -327,12 +343,17 @@ impl Session<'_> {
                 .key("data.shards")
                 .expected("text in the last shard")
         })?;
+        for (metric, value) in [(VAL_BPB, bpb), (VAL_LOSS, loss)] {
+            if !value.is_finite() {
+                return Ok(Evaluation::NotFinite { metric, value });
+            }
+        }
         let values = [(VAL_BPB.to_owned(), ExactF64(bpb)), (VAL_LOSS.to_owned(), ExactF64(loss))];
         let point = EvalPoint { step, settings, train_hash, values: values.into() };
         let seconds = started.elapsed().as_secs_f64();
         self.observer.event(&Event::Evaluated(EvalDone { step, val_bpb: bpb, seconds }, &point));
         state.evals.push(point);
-        Ok(true)
+        Ok(Evaluation::Done)
     }
 }
 

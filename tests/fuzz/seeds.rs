@@ -7,7 +7,7 @@ use nanorun::files::{ExactF32, ExactF64, Files};
 use nanorun::hash::Digest;
 use nanorun::record::journal::{Event, Journal};
 use nanorun::record::{
-    ExperimentDir, HostFacts, PlanRecord, PlannedRun, RunResult, StepRow, Timings, write_table,
+    ExperimentDir, HostFacts, LAYOUT, PlanRecord, PlannedRun, RunResult, StepRow, Timings, write_table,
 };
 use nanorun::tensors::{NamedTensor, write_safetensors};
 use nanorun::train::checkpoint::{Checkpoint, EvalPoint, EvalProgress, TrainState};
@@ -137,9 +137,14 @@ pub(crate) fn results(dir: &ExperimentDir) {
         seed: 1,
         key: result.run_key,
         steps: 2,
+        evaluation: result.evaluation(),
+        vocab_size: Some(512),
+        content: Some(Digest::of(b"content")),
         cell: [("schedule.warmdown".to_owned(), toml::Value::from("sqrt"))].into(),
     };
     PlanRecord {
+        layout: LAYOUT,
+        directory: Some("/home/ada".into()),
         name: "ci".into(),
         question: Some("Does it?".into()),
         manifest: "ci.toml".into(),
@@ -153,16 +158,17 @@ pub(crate) fn results(dir: &ExperimentDir) {
     }
     .write(&files, dir)
     .unwrap();
-    let run = dir.run(&result.run_key);
+    let run = dir.run(&result.run_key).attempt(1);
     files.create_dir_all(run.path()).unwrap();
     result.write(&files, &run.result()).unwrap();
     let journal = Journal::new(files.clone(), run.journal());
-    journal.add(Event::Resumed { step: 1, host: "here".into() }).unwrap();
+    journal.add(Event::Resumed { step: 1, host: "here".into(), conditions: None }).unwrap();
     journal
         .add(Event::Evaluated {
             step: 2,
             values: [("val_bpb".into(), 2.5)].into(),
             eval_hash: result.eval_hash,
+            seconds: Some(0.25),
         })
         .unwrap();
     journal.add(Event::Finished { result_hash: result.result_hash }).unwrap();

@@ -10,7 +10,7 @@ fn one_diverging_run_does_not_stop_the_others() {
     assert!(ended.stderr.contains("wild seed=1 failed: the loss of step "), "{}", ended.stderr);
     assert!(ended.stderr.contains("the last good checkpoint is results/tiny/runs/"), "{}", ended.stderr);
     let plan = place.run(&["plan", "m.toml", "--json"]).expect(0).json();
-    assert_eq!(plan["runs"][4]["status"], "failed");
+    assert_eq!(plan["runs"][4]["status"], "diverged");
     assert!(plan["runs"][4]["reason"].as_str().unwrap().starts_with("the loss of step "), "{plan}");
     let hashes = place.hashes();
     let finished = hashes.iter().filter(|(_, hash)| hash.is_some()).count();

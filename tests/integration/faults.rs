@@ -30,7 +30,8 @@ fn long() -> String {
 
 fn results_of(place: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     let runs = std::fs::read_dir(place.join("tiny/runs")).into_iter().flatten();
-    let results = runs.map(|run| run.unwrap().path().join("result.json")).filter(|path| path.exists());
+    let results =
+        runs.map(|run| run.unwrap().path().join("attempt/1/result.json")).filter(|path| path.exists());
     results.map(|path| (path.clone(), std::fs::read(path).unwrap())).collect()
 }
 
@@ -137,7 +138,8 @@ fn the_second_runner_waits_and_trains_nothing_again() {
     assert!(told(&second).contains(&format!("process {first_id} on ")), "{}", told(&second));
     assert_eq!(third.status.code(), Some(130), "{}", told(&third));
     let [run] = &std::fs::read_dir(&runs).unwrap().collect::<Vec<_>>()[..] else { panic!("one run") };
-    let journal = std::fs::read_to_string(run.as_ref().unwrap().path().join("journal.jsonl")).unwrap();
+    let journal =
+        std::fs::read_to_string(run.as_ref().unwrap().path().join("attempt/1/journal.jsonl")).unwrap();
     for event in ["started", "finished"] {
         let count = journal.lines().filter(|line| line.contains(&format!("\"event\":\"{event}\""))).count();
         assert_eq!(count, 1, "{journal}");
@@ -166,7 +168,9 @@ fn a_clock_that_went_back_harms_nothing() {
     // Killed in the second run; all of it happened in the year 2099.
     let journals = || -> Vec<PathBuf> {
         let runs = std::fs::read_dir(place.path("results/tiny/runs")).into_iter().flatten();
-        runs.map(|run| run.unwrap().path().join("journal.jsonl")).filter(|path| path.exists()).collect()
+        runs.map(|run| run.unwrap().path().join("attempt/1/journal.jsonl"))
+            .filter(|path| path.exists())
+            .collect()
     };
     for at in (100..).step_by(10) {
         let mut command = place.command(&arguments("results"));

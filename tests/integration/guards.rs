@@ -301,7 +301,10 @@ fn losses_are_read_last_in_a_step_but_before_the_update() {
             done: Rc::default(),
         };
         let (ending, _) = session(&config, &mut witness, place.path());
-        let Ok(Ending::Diverged { step: 1, last_good: Some(0), .. }) = ending else { panic!("{ending:?}") };
+        let Ok(Ending::Diverged { state, metric: "loss", last_good: Some(0), .. }) = ending else {
+            panic!("{ending:?}")
+        };
+        assert_eq!(state.step, 1);
         let losses = ["accumulate", "accumulate", "accumulate", "read", "read", "read"];
         let expected: Vec<_> = losses.into_iter().chain(["update"]).chain(losses).collect();
         assert_eq!(*witness.done.borrow(), expected, "{backend:?}");

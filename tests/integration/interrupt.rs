@@ -22,7 +22,7 @@ fn an_interrupted_run_gives_the_same_hash() {
     // The first checkpoint is on disk before the first evaluation: from then on it trains.
     let begun = || {
         let runs = std::fs::read_dir(&runs).into_iter().flatten().flatten();
-        runs.map(|run| run.path().join("checkpoints/step_000000")).any(|path| path.exists())
+        runs.map(|run| run.path().join("attempt/1/checkpoints/step_000000")).any(|path| path.exists())
     };
     let waited = now();
     while !begun() && waited.elapsed() < Duration::from_secs(60) {

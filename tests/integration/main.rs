@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod attempts;
 mod backends;
 mod bad_input;
 mod commands;
@@ -15,6 +16,7 @@ mod help;
 mod interrupt;
 mod layering;
 mod misfits;
+mod naming;
 mod parity;
 mod oracle;
 mod readme;

@@ -19,7 +19,7 @@ fn manifest(kind: &str, rest: &str) -> String {
 fn weights(place: &Place) -> PathBuf {
     let runs = std::fs::read_dir(place.path("results/small/runs")).unwrap();
     let run = runs.map(|run| run.unwrap().path()).next().unwrap();
-    run.join("checkpoints/step_000040/model.safetensors")
+    run.join("attempt/1/checkpoints/step_000040/model.safetensors")
 }
 
 #[track_caller]

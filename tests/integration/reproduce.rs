@@ -123,7 +123,7 @@ fn shared_steps_change_nothing_but_the_time() {
         assert!(shared[1..].iter().all(|steps| (1..8).contains(steps)), "{shared:?}");
         // Nothing stays for forks that nobody will make any more.
         for run in std::fs::read_dir(experiment.join("runs")).unwrap() {
-            let checkpoints = std::fs::read_dir(run.unwrap().path().join("checkpoints")).unwrap();
+            let checkpoints = std::fs::read_dir(run.unwrap().path().join("attempt/1/checkpoints")).unwrap();
             let steps = checkpoints.filter(|entry| entry.as_ref().unwrap().path().is_dir()).count();
             assert_eq!(steps, 1);
         }
@@ -147,7 +147,10 @@ fn a_kill_in_the_trunk_at_a_fork_or_in_a_branch_changes_nothing() {
         let journals: Vec<String> = std::fs::read_dir(place.path(&results).join("tiny/runs"))
             .into_iter()
             .flatten()
-            .map(|run| std::fs::read_to_string(run.unwrap().path().join("journal.jsonl")).unwrap_or_default())
+            .map(|run| {
+                std::fs::read_to_string(run.unwrap().path().join("attempt/1/journal.jsonl"))
+                    .unwrap_or_default()
+            })
             .collect();
         let forks = journals.iter().filter(|journal| journal.contains("\"forked\"")).count();
         match forks {
@@ -175,7 +178,7 @@ fn one_run_with_two_results_is_reported_as_a_defect() {
     let run = run.as_ref().unwrap().path();
     // As if the same run had come out otherwise before, on another machine.
     let files = Files::new();
-    let result = RunResult::read(&files, &run.join("result.json")).unwrap().unwrap();
+    let result = RunResult::read(&files, &run.join("attempt/1/result.json")).unwrap().unwrap();
     let mut evals = result.evals.clone();
     evals.last_mut().unwrap().values.values_mut().for_each(|value| value.0 += 1e-9);
     let mut host = result.host.clone();
@@ -192,7 +195,7 @@ fn one_run_with_two_results_is_reported_as_a_defect() {
     );
     let forged = forged.unwrap();
     assert!(forged.contradicts(&result));
-    forged.write(&files, &run.join("result.json")).unwrap();
+    forged.write(&files, &run.join("attempt/1/result.json")).unwrap();
 
     let diff = place.run(&["diff", "results/tiny", "other/tiny"]).expect(4);
     assert!(diff.stdout.contains("defect"), "{}", diff.stdout);
@@ -213,7 +216,7 @@ fn one_run_with_two_results_is_reported_as_a_defect() {
         assert!(rerun.stderr.contains(told), "{told}: {}", rerun.stderr);
     }
     // Neither is lost.
-    assert_eq!(RunResult::read(&files, &run.join("result.1.json")).unwrap(), Some(forged));
-    let now = RunResult::read(&files, &run.join("result.json")).unwrap().unwrap();
+    assert_eq!(RunResult::read(&files, &run.join("attempt/1/result.json")).unwrap(), Some(forged));
+    let now = RunResult::read(&files, &run.join("attempt/2/result.json")).unwrap().unwrap();
     assert_eq!(now.result_hash, result.result_hash);
 }

@@ -35,17 +35,24 @@ fn an_experiment_leaves_what_it_promises() {
     assert_eq!(hashes.len(), 4);
     assert!(hashes.iter().all(|(_, hash)| hash.is_some()), "{hashes:?}");
     let results = place.path("results/tiny");
-    for name in
-        ["plan.toml", "runs.parquet", "steps.parquet", "evals.parquet", "scorecard.parquet", "scorecard.txt"]
-    {
+    for name in [
+        "manifest.toml",
+        "plan.toml",
+        "runs.parquet",
+        "steps.parquet",
+        "evals.parquet",
+        "scorecard.parquet",
+        "scorecard.txt",
+    ] {
         assert!(results.join(name).is_file(), "{name}");
     }
     for run in std::fs::read_dir(results.join("runs")).unwrap() {
         let run = run.unwrap().path();
-        for name in ["manifest.toml", "journal.jsonl", "result.json", "checkpoints"] {
-            assert!(run.join(name).exists(), "{name}");
+        for name in ["journal.jsonl", "result.json", "steps.parquet", "checkpoints"] {
+            assert!(run.join("attempt/1").join(name).exists(), "{name}");
         }
-        let samples = std::fs::read_to_string(run.join("samples.txt")).unwrap();
+        assert!(run.join("manifest.toml").exists());
+        let samples = std::fs::read_to_string(run.join("attempt/1/samples.txt")).unwrap();
         assert!(samples.starts_with("--- prompt \"\", temperature 0\n"), "{samples}");
     }
     assert_eq!(std::fs::read_to_string(results.join("scorecard.txt")).unwrap().trim(), first.stdout.trim());
@@ -54,7 +61,7 @@ fn an_experiment_leaves_what_it_promises() {
     assert!(plan["runs"].as_array().unwrap().iter().all(|run| run["status"] == "done"), "{plan}");
     // The second start finds everything done: no result is written again.
     let key = plan["runs"][0]["key"]["run"].as_str().unwrap()[..12].to_owned();
-    let result = results.join("runs").join(&key).join("result.json");
+    let result = results.join("runs").join(&key).join("attempt/1/result.json");
     let before = std::fs::read(&result).unwrap();
     let second = place.run(&["run", "m.toml", "--json"]).expect(0).json();
     assert!(second["first_step_seconds"].is_null(), "no step was taken");
@@ -62,7 +69,10 @@ fn an_experiment_leaves_what_it_promises() {
     let again =
         place.run(&["run", "m.toml", "--rerun", "--no-share", "--threads", "1", "--json"]).expect(0).json();
     assert_eq!(again["first_step_seconds"].is_f64(), cfg!(target_os = "linux"));
-    assert_ne!(std::fs::read(&result).unwrap(), before);
+    // Another attempt beside the first, which still speaks for the run.
+    assert_eq!(std::fs::read(&result).unwrap(), before);
+    let second = results.join("runs").join(&key).join("attempt/2/result.json");
+    assert!(std::fs::read(second).unwrap() != before);
     assert_eq!(place.hashes(), hashes);
 
     // Everything is finished, so there is nothing to resume.

@@ -104,7 +104,7 @@ mod built {
         let begun = nanorun::files::now();
         let checkpoint = || {
             let runs = std::fs::read_dir(place.path("results/tiny/runs")).into_iter().flatten().flatten();
-            runs.map(|run| run.path().join("checkpoints/step_000000")).any(|path| path.exists())
+            runs.map(|run| run.path().join("attempt/1/checkpoints/step_000000")).any(|path| path.exists())
         };
         while !checkpoint() && begun.elapsed() < std::time::Duration::from_secs(60) {
             std::thread::sleep(std::time::Duration::from_millis(5));

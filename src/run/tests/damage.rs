@@ -111,7 +111,7 @@ fn two_checkpoints_stand_at_any_moment_and_one_in_the_end() {
             Outcome::Interrupted { step: 0 } => assert_eq!(steps, [0]),
             Outcome::Interrupted { step } => assert_eq!(steps, [step - 1, step]),
             Outcome::Finished(_) => return assert_eq!(steps, [6]),
-            Outcome::Failed(error) => panic!("{error}"),
+            other => panic!("{other:?}"),
         }
     }
 }
@@ -153,15 +153,15 @@ fn a_damaged_journal_is_told_and_leaves_the_speed_unjudged() {
     let task = lab.gpt(4, &["eval.max_drift_bytes=1000000000000"]);
     let expected = lab.undisturbed(&task);
     let begun = tempfile::tempdir().unwrap();
-    let stopped = lab.train(&task, &Attempt { stop_at: Some(6), ..Attempt::at(begun.path()) });
+    let stopped = lab.train(&task, &Attempt { stop_at: Some(6), alone: true, ..Attempt::at(begun.path()) });
     assert!(matches!(stopped.0, Ok(Outcome::Interrupted { .. })), "{stopped:?}");
-    let whole = fs::read(RunDir::at(begun.path()).journal()).unwrap();
+    let whole = fs::read(RunDir::at(begun.path()).attempt(1).journal()).unwrap();
     let torn = [&whole[..], b"{\"at\": \"20"].concat();
     let garbage = [&whole[..], b"garbage\n"].concat();
     for (journal, damaged) in [(torn, false), (garbage, true)] {
         let place = tempfile::tempdir().unwrap();
         copy(begun.path(), place.path());
-        fs::write(RunDir::at(place.path()).journal(), journal).unwrap();
+        fs::write(RunDir::at(place.path()).attempt(1).journal(), journal).unwrap();
         let (result, seen) = lab.finish(&task, &Attempt { alone: true, ..Attempt::at(place.path()) });
         assert_same(&result, &expected, "with a damaged journal");
         assert_eq!((result.timings.alone, result.timings.resumes), (!damaged, 1));

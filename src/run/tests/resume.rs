@@ -72,7 +72,7 @@ fn a_run_stopped_anywhere_carries_on_exactly() {
                         seen.notes.iter().filter(|note| note.contains("goes on after")).count();
                     assert_same(&result, &expected, &what);
                 }
-                Outcome::Failed(error) => panic!("{what}: {error}"),
+                other => panic!("{what}: {other:?}"),
             }
         }
         assert!(stops >= 4 && within_an_evaluation >= 4, "{name}: {stops} {within_an_evaluation}");
@@ -94,7 +94,7 @@ fn a_run_that_is_stopped_again_and_again_still_gets_there() {
                 return assert_same(&result, &expected, "stopped over and over");
             }
             Outcome::Interrupted { .. } => {}
-            Outcome::Failed(error) => panic!("{error}"),
+            other => panic!("{other:?}"),
         }
         assert!(stops < 100, "it does not get anywhere");
     }
@@ -121,7 +121,7 @@ fn a_finished_evaluation_is_not_made_again() {
         let attempt = Attempt::at(place.path());
         let stopped = lab.train(&task, &Attempt { stop_at: Some(1), ..Attempt::at(place.path()) });
         assert!(matches!(stopped.0, Ok(Outcome::Interrupted { step: 0 })), "{stopped:?}");
-        let path = place.path().join("checkpoints/evaluation.json");
+        let path = place.path().join("attempt/1/checkpoints/evaluation.json");
         if damage {
             let mut bytes = std::fs::read(&path).unwrap();
             bytes[40] ^= 4;
@@ -152,5 +152,13 @@ fn another_class_does_not_carry_on() {
     assert_eq!(error.class().exit_code(), 2);
     assert!(error.what().contains("was made on `cpu/elsewhere`"), "{error}");
     assert_eq!(attempt.store().steps().unwrap().last(), Some(&step), "nothing was trained");
-    assert!(Files::new().read_if_there(&place.path().join("result.json")).unwrap().is_none());
+    // What it advises helps: another attempt is begun, and what there was stays.
+    assert!(error.help_text().unwrap().contains("--rerun"), "{error}");
+    let (again, seen) = lab.finish(&task, &Attempt { rerun: true, ..Attempt::at(place.path()) });
+    assert_same(&again, &lab.undisturbed(&task), "begun again");
+    assert_eq!(seen.started, Some((0, Origin::Scratch)));
+    assert!(seen.notes.iter().any(|note| note.starts_with("another attempt is begun: ")), "{:?}", seen.notes);
+    assert!(place.path().join("attempt/2/result.json").exists());
+    assert_eq!(attempt.store().steps().unwrap().last(), Some(&step));
+    assert!(Files::new().read_if_there(&place.path().join("attempt/1/result.json")).unwrap().is_none());
 }

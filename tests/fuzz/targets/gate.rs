@@ -81,6 +81,9 @@ fn results_with(
             result.write(&Files::new(), &path).unwrap();
         }
         match read_results(&Files::new(), &dir) {
+            Ok(found) if !found.damaged.is_empty() => {
+                judged(Err::<(), _>(nanorun::error::Error::input(found.damaged.join("\n"))), "fuzzed")
+            }
             Ok(found) => {
                 let candidates = &found.candidates;
                 let comparison =
@@ -96,7 +99,7 @@ fn results_with(
 
 #[test]
 fn result() {
-    let file = |dir: &ExperimentDir| dir.run(&Digest::of(b"key")).result();
+    let file = |dir: &ExperimentDir| dir.run(&Digest::of(b"key")).attempt(1).result();
     results_with("result", &file, &NUMBER_WORDS);
 }
 

@@ -18,7 +18,7 @@ fn journal() {
     let place = scratch();
     let dir = ExperimentDir::at(place.path().join("fuzzed"));
     seeds::results(&dir);
-    let path = dir.run(&Digest::of(b"key")).journal();
+    let path = dir.run(&Digest::of(b"key")).attempt(1).journal();
     let seed = fs::read(&path).unwrap();
     let journal = Journal::new(Files::new(), &path);
     let read = |input: &[u8]| {

@@ -1,0 +1,181 @@
+//! An experiment carried out: what is not finished is trained, tables are written after every run.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use super::ends::Ends;
+use super::{Experiment, HowToRun, Report, tables};
+use crate::error::{Class, Error, Result};
+use crate::files::{DirLock, FileError, LockError, LockHolder};
+use crate::host::host_name;
+use crate::plan::PlannedRun;
+use crate::plan::run_config::RunConfig;
+use crate::record::{self, LAYOUT, PlanRecord};
+use crate::run::engine::check_initial_weights;
+use crate::run::execute::Executor;
+use crate::run::sample;
+use crate::run::single::Outcome;
+use crate::run::state::Start;
+use crate::run::task::Task;
+use crate::train::engine::Engine;
+use crate::train::session::eval_settings;
+
+impl Experiment {
+    /// Trains what is not finished, writing tables after every run and the scorecard at the end.
+    ///
+    /// # Errors
+    /// What keeps the experiment from being carried out at all. A run that fails is in the report.
+    pub fn run(&self, how: &HowToRun<'_>) -> Result<Report> {
+        self.require_data()?;
+        self.plan.runs.iter().try_for_each(|run| check_initial_weights(&run.config))?;
+        let task = |run: &PlannedRun| Task::new(self.label(run), run.config.clone(), run.key.run);
+        let tasks: Vec<_> = self.plan.runs.iter().map(task).collect();
+        let _lock = self.begin(how)?;
+        let mut ends = Ends::default();
+        let mut starts: Vec<Option<Start>> = Vec::new();
+        for (index, run) in self.plan.runs.iter().enumerate() {
+            let standing = self.standing(run)?;
+            // Cells with one run key are one run.
+            let first = tasks.iter().position(|other| other.run_key == run.key.run) == Some(index);
+            let start = standing.next(how.rerun).filter(|_| first);
+            if start.is_some() && !standing.has_ended() || how.rerun {
+                // What becomes of it is told once it ends.
+                ends.push_pending(&tasks[index].label, standing);
+            } else {
+                ends.push(&tasks[index].label, Some(standing));
+            }
+            starts.push(start);
+        }
+        let pending: Vec<bool> = starts.iter().map(Option::is_some).collect();
+        let jobs = if self.shares_a_device() {
+            1
+        } else {
+            how.jobs.unwrap_or_else(|| self.jobs(how.threads, &pending, how.share).count)
+        };
+        let rows = |config: &_| self.library.rows(config);
+        let samples = |config: &RunConfig, engine: &mut dyn Engine| {
+            sample::at_the_end(engine, self.library.open(&config.data)?.tokenizer(), config)
+        };
+        let executor = Executor {
+            files: self.files.clone(),
+            dir: self.dir.clone(),
+            threads: how.threads,
+            jobs,
+            share: how.share,
+            rerun: how.rerun,
+            rows: &rows,
+            samples: &samples,
+            display: how.display,
+            stop: how.stop,
+        };
+        let runs = Mutex::new(std::mem::take(&mut ends.runs));
+        let outcomes = executor.run(&tasks, &starts, &|index, outcome| {
+            let mut runs = lock(&runs);
+            for (other, task) in tasks.iter().enumerate() {
+                if task.run_key == tasks[index].run_key {
+                    runs[other].take(outcome);
+                }
+            }
+            self.write_tables(&runs)
+        })?;
+        ends.runs = runs.into_inner().unwrap_or_else(PoisonError::into_inner);
+        // Stopped before some of them were taken, or in the middle of one.
+        let untaken =
+            |(start, outcome): (&Option<Start>, &Option<Outcome>)| start.is_some() && outcome.is_none();
+        let mut interrupted = how.stop.is_raised() && starts.iter().zip(&outcomes).any(untaken);
+        for (index, outcome) in outcomes.into_iter().enumerate() {
+            let label = &tasks[index].label;
+            match outcome {
+                Some(Outcome::Failed(error)) => ends.fail(label, as_a_run(error)),
+                Some(Outcome::Diverged(attempt, divergence)) => ends.diverged(label, &attempt, &divergence),
+                Some(Outcome::Interrupted { .. }) => interrupted = true,
+                // Compared with every other attempt's, whichever process made them.
+                Some(Outcome::Finished(_)) => ends.compare(label, &self.standing(&self.plan.runs[index])?),
+                None => {}
+            }
+        }
+        self.write_tables(&ends.runs)?;
+        let scorecard = self.judge(&ends.runs)?;
+        tables::write_scorecard(&self.files, &self.dir, &scorecard)?;
+        Ok(ends.report(interrupted, scorecard, how.display.first_step_seconds()))
+    }
+
+    /// Makes the directory, locks it, removes what a crash left, and writes the plan.
+    fn begin(&self, how: &HowToRun<'_>) -> Result<DirLock> {
+        self.files.create_dir_all(self.dir.path()).map_err(|error| self.not_writable(&error))?;
+        let holder = LockHolder::this_process(&host_name());
+        let mut told = false;
+        let lock = DirLock::acquire_waiting(self.dir.path(), &holder, Duration::from_millis(500), |held| {
+            if !std::mem::replace(&mut told, true) {
+                how.display.line(&format!("waiting: {held}"));
+            }
+            !how.stop.is_raised()
+        });
+        let lock = match lock {
+            Err(LockError::Held { .. }) if how.stop.is_raised() => {
+                return Err(Error::new(Class::Interrupted, "stopped while waiting for another nanorun"));
+            }
+            lock => lock?,
+        };
+        PlanRecord::check_layout(&self.files, &self.dir)?;
+        self.files.recover(self.dir.path())?;
+        // First: a plan without its manifest says less than a manifest without its plan.
+        self.files.write(&self.dir.manifest(), self.manifest.text.as_bytes())?;
+        let mut controls: Vec<usize> = self.plan.arms.iter().filter_map(|arm| arm.control).collect();
+        controls.dedup();
+        // Where every arm has a control of its own, no single one is the experiment's.
+        let control = Some(controls).filter(|controls| controls.len() == 1).and_then(|mut one| one.pop());
+        let runs = self.plan.runs.iter().map(|run| record::PlannedRun {
+            arm: self.arm(run).to_owned(),
+            seed: run.config.seed,
+            key: run.key.run,
+            steps: run.sizes.steps,
+            evaluation: Some(eval_settings(&run.config)),
+            vocab_size: Some(run.config.model.vocab_size() as u64),
+            content: run.config.data.content,
+            cell: run.cell.clone(),
+        });
+        let directory = std::env::current_dir().ok();
+        let record = PlanRecord {
+            layout: LAYOUT,
+            name: self.plan.name.clone(),
+            question: self.plan.question.clone(),
+            manifest: self.manifest.file.display().to_string(),
+            directory: directory.map(|directory| directory.display().to_string()),
+            profile: self.manifest.profile.clone(),
+            sets: self.manifest.sets.clone(),
+            env: self.manifest.env.clone(),
+            no_share: !how.share,
+            nanorun: env!("CARGO_PKG_VERSION").to_owned(),
+            control: control.and_then(|arm| Some(self.plan.arms.get(arm)?.label.clone())),
+            runs: runs.collect(),
+        };
+        record.write(&self.files, &self.dir)?;
+        Ok(lock)
+    }
+
+    /// The error of a results directory that cannot be made.
+    fn not_writable(&self, cause: &FileError) -> Error {
+        let why = match cause.kind() {
+            // Of the directory itself: file systems such as /proc take none.
+            std::io::ErrorKind::NotFound => "nothing can be made there".to_owned(),
+            _ => cause.to_string(),
+        };
+        Error::input(format!("the results directory cannot be made: {why}"))
+            .file(self.dir.path())
+            .expected("a directory that can be written")
+            .help("choose another place with --results DIR")
+    }
+}
+
+/// Bad data found while training stops a run, not the experiment.
+fn as_a_run(error: Error) -> Error {
+    match error.class() {
+        Class::Input => error.of_class(Class::Run),
+        _ => error,
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,184 @@
+//! What results know of the experiment that left them: enough to plan it again without its manifest and its data.
+
+use std::path::{Path, PathBuf};
+
+use super::Experiment;
+use crate::error::{Error, Result};
+use crate::files::Files;
+use crate::hash::Digest;
+use crate::manifest::settings::InitChoice;
+use crate::manifest::{Manifest, Options};
+use crate::plan::run_config::DataConfig;
+use crate::plan::{DataFacts, Facts, data_config};
+use crate::record::{ExperimentDir, PlanRecord, PlannedRun};
+use crate::run::library::Library;
+use crate::toml_text;
+
+/// Facts of data sets and files of initial weights as they were when the runs of these results were planned.
+#[derive(Debug, Default)]
+pub(super) struct RecordedFacts {
+    data: Vec<(DataConfig, DataFacts)>,
+    init: Vec<(String, Digest)>,
+}
+
+impl RecordedFacts {
+    /// Of the cells of `manifest` that `record` has too.
+    fn of(files: &Files, dir: &ExperimentDir, manifest: &Manifest, record: &PlanRecord) -> Self {
+        let mut facts = Self::default();
+        for cell in &manifest.cells {
+            let Some(run) = record.runs.iter().find(|run| run.cell == cell.overrides) else { continue };
+            let (found, weights) = of_run(files, dir, run);
+            if found.content.is_some() {
+                facts.data.push((data_config(&cell.settings), found));
+            }
+            if let (InitChoice::File(path), Some(digest)) = (&cell.settings.model.init, weights) {
+                facts.init.push((path.clone(), digest));
+            }
+        }
+        facts
+    }
+}
+
+/// Of one run: by the plan, or where that is of a version that did not record it, by the run's own manifest.
+fn of_run(files: &Files, dir: &ExperimentDir, run: &PlannedRun) -> (DataFacts, Option<Digest>) {
+    let recorded = DataFacts {
+        vocab_size: run.vocab_size.and_then(|size| usize::try_from(size).ok()),
+        content: run.content,
+    };
+    let own = files.read_if_there(&dir.run(&run.key).manifest()).ok().flatten();
+    let own: Option<toml::Table> = own.and_then(|bytes| toml_text::from_slice(&bytes).ok());
+    let at = |path: &[&str]| {
+        let (last, sections) = path.split_last()?;
+        let table = sections.iter().try_fold(own.as_ref()?, |table, name| table.get(*name)?.as_table())?;
+        table.get(*last)
+    };
+    let digest = |path: &[&str]| at(path)?.as_str()?.parse::<Digest>().ok();
+    let vocab_size = at(&["model", "vocab_size"]).and_then(toml::Value::as_integer);
+    let facts = DataFacts {
+        vocab_size: recorded.vocab_size.or(vocab_size.and_then(|size| usize::try_from(size).ok())),
+        content: recorded.content.or_else(|| digest(&["data", "content"])),
+    };
+    (facts, digest(&["init", "file", "sha256"]))
+}
+
+/// What was recorded, else what the data that are here say.
+pub(super) struct RecordedFirst<'a> {
+    pub(super) recorded: &'a RecordedFacts,
+    pub(super) library: &'a Library,
+}
+
+impl Facts for RecordedFirst<'_> {
+    fn data(&self, data: &DataConfig) -> Result<DataFacts> {
+        match self.recorded.data.iter().find(|(known, _)| known == data) {
+            Some((_, facts)) => Ok(*facts),
+            None => self.library.data(data),
+        }
+    }
+
+    fn init_file(&self, path: &str) -> Result<Digest> {
+        match self.recorded.init.iter().find(|(known, _)| known == path) {
+            Some((_, digest)) => Ok(*digest),
+            None => self.library.init_file(path),
+        }
+    }
+}
+
+/// An experiment as its results tell it.
+pub struct FromResults {
+    /// Its results.
+    pub dir: ExperimentDir,
+    /// The plan as it was carried out.
+    pub record: PlanRecord,
+    text: String,
+    manifest: PathBuf,
+}
+
+impl FromResults {
+    /// Reads plan and manifest. Results of layout 1 have no manifest: there it is read where it was.
+    ///
+    /// # Errors
+    /// Results of a later layout; a plan that cannot be read; a manifest that is not there.
+    pub fn read(files: &Files, dir: &ExperimentDir) -> Result<Self> {
+        let record = PlanRecord::read(files, dir)?;
+        let manifest = PathBuf::from(&record.manifest);
+        let text = match files.read_if_there(&dir.manifest())? {
+            Some(bytes) => bytes,
+            None => files.read_if_there(&manifest)?.ok_or_else(|| {
+                Error::input("the manifest of this experiment is not here").file(&manifest).expected(
+                    "the manifest that plan.toml names, from the working directory of the first start",
+                )
+            })?,
+        };
+        let text = String::from_utf8(text).map_err(|_| {
+            Error::input("the manifest that the results hold is not UTF-8").file(dir.manifest())
+        })?;
+        Ok(Self { dir: dir.clone(), record, text, manifest })
+    }
+
+    /// The working directory that its relative paths are relative to, where it is there and another than this one.
+    pub fn home(&self) -> Option<PathBuf> {
+        let home = PathBuf::from(self.record.directory.as_ref()?);
+        let here = std::env::current_dir().ok()?;
+        (home.is_dir() && home != here).then_some(home)
+    }
+
+    /// What lay over its manifest. Of the environment, `here` has what paths refer to; what set fields is as recorded.
+    fn options(&self, here: &[(String, String)]) -> Options {
+        let paths = here.iter().filter(|(name, _)| !name.starts_with("NANORUN_")).cloned();
+        let recorded = self.record.env.iter().map(|(name, value)| (name.clone(), value.clone()));
+        Options {
+            profile: self.record.profile.clone(),
+            sets: self.record.sets.clone(),
+            env: paths.chain(recorded).collect(),
+        }
+    }
+
+    fn parse(&self, environment: &[(String, String)]) -> Result<Manifest> {
+        Manifest::parse(&self.manifest, &self.text, &self.options(environment))
+    }
+
+    /// The experiment, to be carried on: planned against the data that are here.
+    ///
+    /// # Errors
+    /// As [`Experiment::load`].
+    pub fn to_carry_on(&self, environment: &[(String, String)]) -> Result<Experiment> {
+        Experiment::plan_in(self.dir.clone(), self.parse(environment)?, None)
+    }
+
+    /// The experiment, to be read: planned by what the results know of its data.
+    ///
+    /// # Errors
+    /// A manifest that cannot be read any more.
+    pub fn to_read(&self, environment: &[(String, String)]) -> Result<Experiment> {
+        let manifest = self.parse(environment)?;
+        let facts = RecordedFacts::of(&Files::new(), &self.dir, &manifest, &self.record);
+        Experiment::plan_in(self.dir.clone(), manifest, Some(facts))
+    }
+}
+
+impl Experiment {
+    /// A manifest's experiment, to be read: planned by what its results know of its data, else by the data that are here.
+    ///
+    /// # Errors
+    /// Anything wrong with the manifest or with data that are here; results of a later layout.
+    pub fn load_to_read(manifest: &Path, options: &Options, results: &Path) -> Result<Self> {
+        let manifest = Manifest::load(manifest, options)?;
+        let dir = ExperimentDir::at(results.join(manifest.results_name()));
+        let files = Files::new();
+        PlanRecord::check_layout(&files, &dir)?;
+        // A plan that cannot be read knows nothing; what does not fit it is planned by the data.
+        let facts = PlanRecord::read(&files, &dir).ok();
+        let facts = facts.map(|record| RecordedFacts::of(&files, &dir, &manifest, &record));
+        Self::plan_in(dir, manifest, facts)
+    }
+
+    /// Leaves the runs alone whose key begins with these digits.
+    ///
+    /// # Errors
+    /// No such run, or several; class `Input`.
+    pub fn only(&mut self, digits: &str) -> Result<()> {
+        let key = self.key_of(digits)?;
+        self.plan.runs.retain(|run| run.key.run == key);
+        Ok(())
+    }
+}
