@@ -14,6 +14,7 @@ mod golden;
 mod help;
 mod interrupt;
 mod layering;
+mod memory_guard;
 mod misfits;
 mod parity;
 mod oracle;
