@@ -20,6 +20,9 @@ static HUGE: Mutex<()> = Mutex::new(());
 /// No token.
 const NONE: u32 = u32::MAX;
 
+/// The tokens of a text change when this does; cached ones of another version are not read.
+pub(super) const ENCODER_VERSION: u64 = 1;
+
 /// Pieces longer than this merge by a heap, whose time grows as n log n rather than n^2.
 const LONG_PIECE: usize = 128;
 

@@ -50,7 +50,7 @@ mod word_cache;
 #[cfg(test)]
 mod tests;
 
-pub use cache::Cache;
+pub use cache::{Cache, CacheFacts, KINDS as CACHE_KINDS, KindFacts, LimitFrom, Selection};
 pub use config::{DataConfig, DocumentSplit, Packing, TokenBytesRule, TokenizerChoice};
 pub use content::DataFacts;
 pub use cursor::Cursor;

@@ -9,14 +9,15 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::cache::Cache;
+use super::bpe_encode::ENCODER_VERSION;
+use super::cache::{Cache, Shelf};
 use super::documents::{Document, documents_from_bytes, documents_to_bytes};
 use super::encode_pool::EncodePool;
 use super::loader_bytes::{LoaderBytes, document_bytes};
 use super::shards::{SpanReader, SplitSource};
 use super::tokenizer::Tokenizer;
 use crate::error::{Error, Result};
-use crate::hash::Canonical;
+use crate::hash::{Canonical, Digest};
 
 /// Documents that upstream tokenises at once: `tokenizer_batch_size`.
 pub(super) const BATCH_DOCUMENTS: usize = 128;
@@ -64,6 +65,8 @@ pub struct TokenStream {
     source: SplitSource,
     tokenizer: Arc<Tokenizer>,
     cache: Cache,
+    /// Where the tokens of each file are kept; none before the first is asked for.
+    shelves: Vec<(Digest, Shelf)>,
     position: Position,
     pool: EncodePool,
     reader: Option<(usize, SpanReader)>,
@@ -115,8 +118,17 @@ fn text_bytes(text: &String) -> u64 {
 impl TokenStream {
     /// Starts at `position`.
     pub fn new(source: SplitSource, tokenizer: Arc<Tokenizer>, cache: Cache, position: Position) -> Self {
-        let pool = EncodePool::default();
-        Self { source, tokenizer, cache, position, pool, reader: None, texts: None, slice: None }
+        Self {
+            source,
+            tokenizer,
+            cache,
+            shelves: Vec::new(),
+            position,
+            pool: EncodePool::default(),
+            reader: None,
+            texts: None,
+            slice: None,
+        }
     }
 
     /// The reader of a file.
@@ -154,18 +166,17 @@ impl TokenStream {
 
     /// The tokens of a part.
     fn tokens(&mut self, part: Part) -> Result<Vec<Document>> {
-        let cache = self.cache.clone();
         let tokenizer = Arc::clone(&self.tokenizer);
-        let reader = self.reader(part.file)?;
-        let (before, _) = reader.documents(part.group);
+        let (family, shelf) = self.shelf(part.file)?;
+        let (before, _) = self.reader(part.file)?.documents(part.group);
         let key = Canonical::new("nanorun tokens")
-            .digest("shard", &reader.content(&cache)?)
-            .digest("tokenizer", &tokenizer.digest())
+            .u64("encoder", ENCODER_VERSION)
+            .digest("family", &family)
             .u64("group", part.group as u64)
             .u64("first", (before + part.first) as u64)
             .u64("documents", part.count as u64)
             .finish();
-        let cached = cache.get("tokens", &key).and_then(|bytes| documents_from_bytes(&bytes));
+        let cached = shelf.get(&key).and_then(|bytes| documents_from_bytes(&bytes));
         if let Some(documents) = cached
             && documents.len() == part.count
             && documents.iter().all(|document| tokenizer.knows(document))
@@ -175,8 +186,24 @@ impl TokenStream {
         let texts = self.texts(part)?;
         let documents = tokenizer.encode_documents(&texts, &mut self.pool)?;
         drop(texts);
-        cache.put("tokens", &key, &documents_to_bytes(&documents));
+        shelf.put(&key, &documents_to_bytes(&documents));
         Ok(documents)
+    }
+
+    /// Where the tokens of a file are kept, and what names them. All files of the split are in use from the first on:
+    /// the next round comes to each of them.
+    fn shelf(&mut self, file: usize) -> Result<(Digest, Shelf)> {
+        if self.shelves.is_empty() {
+            let tokenizer = self.tokenizer.digest();
+            let family = |content: Digest| {
+                let mut canonical = Canonical::new("nanorun token family");
+                canonical.digest("shard", &content).digest("tokenizer", &tokenizer).finish()
+            };
+            let families = self.source.contents(&self.cache)?.into_iter().map(family);
+            self.shelves = families.map(|family| (family, self.cache.shelf("tokens", &family))).collect();
+        }
+        let shelf = self.shelves.get(file).cloned();
+        shelf.ok_or_else(|| Error::internal(format!("file {file} is beyond the split's")))
     }
 
     /// The texts of a part. Those of the group's later parts are kept for when they are asked for.

@@ -31,7 +31,7 @@ const TRAIN_BLOCK_BYTES: usize = 16 << 20;
 const LONE_WORD_CACHE_BYTES: usize = 1 << 20;
 
 /// The vocabulary of the embedded and trained tokenizers changes when this does.
-const TRAINER_VERSION: u64 = 1;
+pub(super) const TRAINER_VERSION: u64 = 1;
 
 /// Text to ids and back.
 pub struct Tokenizer {

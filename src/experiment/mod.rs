@@ -123,7 +123,7 @@ impl Experiment {
     }
 
     fn plan_in(dir: ExperimentDir, manifest: Manifest) -> Result<Self> {
-        let library = Library::new(Cache::from_env());
+        let library = Library::new(Cache::from_env()?);
         let plan = plan(&manifest, &library)?;
         let mut experiment = Self { manifest, plan, dir, library, files: Files::from_env()?, search: None };
         if experiment.manifest.asks_for_batch_search() {

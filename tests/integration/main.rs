@@ -4,6 +4,7 @@
 
 mod backends;
 mod bad_input;
+mod cache_command;
 mod commands;
 mod damage;
 mod diverge;
