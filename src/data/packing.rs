@@ -51,14 +51,13 @@ pub struct Packer<D> {
     rows: usize,
     len: usize,
     bos: u32,
+    /// Of a document longer than a row only the beginning is kept: no row ever takes more of it.
     buffer: VecDeque<Document>,
-    /// Lengths of the buffered documents: what is searched for each placement.
+    /// Whole lengths of the buffered documents: what is searched for each placement.
     lengths: VecDeque<u32>,
     last: Option<Position>,
     /// Bytes of the buffered documents.
     buffered: u64,
-    /// Bytes of the largest document so far.
-    largest: u64,
     /// Bytes of the documents that left the buffer since this was last asked for.
     released: u64,
 }
@@ -89,10 +88,14 @@ impl<D: DocumentBatches> Packer<D> {
             lengths: VecDeque::new(),
             last: cursor.last,
             buffered: 0,
-            largest: 0,
             released: 0,
         };
         packer.keep(cursor.buffered);
+        for (at, length) in cursor.cut {
+            if let Some(known) = packer.lengths.get_mut(at as usize) {
+                *known = length.max(*known);
+            }
+        }
         Ok(packer)
     }
 
@@ -131,12 +134,18 @@ impl<D: DocumentBatches> Packer<D> {
             next: self.documents.position(),
             last: self.last,
             buffered: self.buffer.iter().cloned().collect(),
+            cut: (0..)
+                .zip(&self.lengths)
+                .zip(&self.buffer)
+                .filter(|((_, length), document)| **length as usize > document.len())
+                .map(|((at, length), _)| (at, *length))
+                .collect(),
         }
     }
 
     /// What it holds: the buffered documents, and what gives it documents.
     pub(super) fn held(&self) -> LoaderBytes {
-        let most = (BUFFER_DOCUMENTS + BATCH_DOCUMENTS) as u64 * self.largest;
+        let most = (BUFFER_DOCUMENTS + BATCH_DOCUMENTS) as u64 * document_bytes(self.len + 1);
         LoaderBytes { held: self.buffered, most } + self.documents.held()
     }
 
@@ -155,10 +164,12 @@ impl<D: DocumentBatches> Packer<D> {
 
     fn keep(&mut self, documents: Vec<Document>) {
         for document in documents {
-            let bytes = document_bytes(document.len());
-            self.buffered += bytes;
-            self.largest = self.largest.max(bytes);
             self.lengths.push_back(document.len() as u32);
+            let document = match document.get(..=self.len) {
+                Some(beginning) if beginning.len() < document.len() => Document::from(beginning),
+                _ => document,
+            };
+            self.buffered += document_bytes(document.len());
             self.buffer.push_back(document);
         }
     }
