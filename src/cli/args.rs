@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use clap::{Args, CommandFactory, Parser, Subcommand};
 
@@ -77,6 +78,8 @@ pub(super) enum Command {
     Bench(BenchArgs),
     /// Pin the hashes of an experiment's data in its manifest
     Lock(LockArgs),
+    /// Show what is cached beside the results, or clear it
+    Cache(CacheArgs),
     /// Show the hardware, the backends and why one does not work
     Doctor(DoctorArgs),
     /// Print the reference of every manifest field, as Markdown
@@ -295,6 +298,42 @@ pub(super) struct DoctorArgs {
     /// Where results are going to be kept
     #[arg(long, value_name = "DIR", default_value = "results")]
     pub(super) results: PathBuf,
+    /// Print machine-readable JSON on stdout
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+/// `nanorun cache`
+#[derive(Debug, Clone, Args)]
+#[command(args_conflicts_with_subcommands = true)]
+pub(super) struct CacheArgs {
+    /// Print machine-readable JSON on stdout
+    #[arg(long)]
+    pub(super) json: bool,
+    /// What to do instead of showing it
+    #[command(subcommand)]
+    pub(super) action: Option<CacheAction>,
+}
+
+/// What `nanorun cache` can do.
+#[derive(Debug, Clone, Subcommand)]
+pub(super) enum CacheAction {
+    /// Remove entries; runs that use them go on and make them again
+    Clear(ClearArgs),
+}
+
+/// `nanorun cache clear`
+#[derive(Debug, Clone, Args)]
+pub(super) struct ClearArgs {
+    /// Only entries of this kind; `old` is what earlier versions left
+    #[arg(long, value_name = "KIND", value_parser = ["tokens", "tokenizers", "digests", "indices", "old"])]
+    pub(super) kind: Option<String>,
+    /// Only entries that have not been used for this long, such as 12h or 7d
+    #[arg(long, value_name = "AGE", value_parser = super::cache::parse_age)]
+    pub(super) older_than: Option<Duration>,
+    /// Remove them; without it, only say how much that would be
+    #[arg(long)]
+    pub(super) yes: bool,
     /// Print machine-readable JSON on stdout
     #[arg(long)]
     pub(super) json: bool,

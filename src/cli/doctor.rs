@@ -148,7 +148,11 @@ fn try_device(index: usize, bf16: bool) -> Vec<String> {
 }
 
 fn cache() -> Value {
-    match Cache::from_env().root() {
+    let cache = match Cache::from_env() {
+        Ok(cache) => cache,
+        Err(error) => return json!({ "path": null, "writable": false, "summary": error.to_string() }),
+    };
+    match cache.root() {
         Some(root) => writable(root),
         None => json!({
             "path": null,

@@ -2,6 +2,7 @@
 
 mod args;
 mod bench;
+mod cache;
 mod comparison;
 mod diff;
 mod doctor;
@@ -55,6 +56,7 @@ fn dispatch(cli: Cli) -> Result<Option<Class>> {
         Command::Resume(args) => resume::resume(&args),
         Command::Sample(args) => sample::sample(&args),
         Command::Lock(args) => lock::lock(&args),
+        Command::Cache(args) => cache::cache(&args),
         Command::Doctor(args) => {
             doctor::doctor(&args);
             Ok(None)

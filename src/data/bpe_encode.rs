@@ -5,21 +5,26 @@
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
+use std::sync::{Mutex, PoisonError};
 
 use super::fast_hash::FastMap;
 use super::split_pattern::pieces;
+use super::word_cache::WordCache;
+
+/// Pieces longer than this merge one at a time, whatever the number of workers: each byte takes some thirty more.
+const HUGE_PIECE: usize = 1 << 20;
+
+/// Held by whoever merges a huge piece. Nothing waits for another worker under it.
+static HUGE: Mutex<()> = Mutex::new(());
 
 /// No token.
 const NONE: u32 = u32::MAX;
 
+/// The tokens of a text change when this does; cached ones of another version are not read.
+pub(super) const ENCODER_VERSION: u64 = 1;
+
 /// Pieces longer than this merge by a heap, whose time grows as n log n rather than n^2.
 const LONG_PIECE: usize = 128;
-
-/// Pieces up to this long are remembered with their ids.
-const MEMO_PIECE: usize = 48;
-
-/// Ids that a memo holds before it starts anew: bounds its memory to a few megabytes.
-const MEMO_IDS: usize = 1 << 19;
 
 /// A vocabulary made ready to encode with. Ids are ranks: a lower one merges first.
 pub(super) struct BpeEncoder {
@@ -32,12 +37,22 @@ pub(super) struct BpeEncoder {
 
 /// What a worker keeps between texts: buffers, and the ids of pieces it has merged before. Holds nothing that
 /// changes a result.
-#[derive(Default)]
 pub(super) struct Scratch {
-    memo: FastMap<Box<[u8]>, (u32, u32)>,
-    memo_ids: Vec<u32>,
+    words: WordCache,
     parts: Vec<u32>,
     made: Vec<u32>,
+}
+
+impl Scratch {
+    /// Remembers pieces in at most this many bytes.
+    pub(super) fn of_bytes(bytes: usize) -> Self {
+        Self { words: WordCache::of_bytes(bytes), parts: Vec::new(), made: Vec::new() }
+    }
+
+    /// Bytes it holds.
+    pub(super) fn bytes(&self) -> usize {
+        self.words.bytes() + 4 * (self.parts.capacity() + self.made.capacity())
+    }
 }
 
 fn key(left: u32, right: u32) -> u64 {
@@ -86,14 +101,14 @@ impl BpeEncoder {
             let piece = piece.as_bytes();
             if let Some(&id) = self.ids.get(piece) {
                 out.push(id);
-            } else if let Some(ids) = scratch.recall(piece) {
+            } else if let Some(ids) = scratch.words.recall(piece) {
                 out.extend_from_slice(ids);
             } else if piece.len() > LONG_PIECE {
                 self.merge_long(piece, out);
             } else {
                 self.merge_short(piece, scratch);
                 out.extend_from_slice(&scratch.parts);
-                scratch.remember(piece);
+                scratch.words.remember(piece, &scratch.parts);
             }
         }
     }
@@ -128,52 +143,57 @@ impl BpeEncoder {
         }
     }
 
-    /// The same for long pieces: a heap of candidate merges over a linked list of parts.
+    /// The same for long pieces: a heap of candidate merges over a linked list of parts. A piece is shorter than
+    /// 4 GiB, as texts are.
     fn merge_long(&self, piece: &[u8], out: &mut Vec<u32>) {
         struct Part {
             token: u32,
-            before: usize,
-            after: usize,
+            before: u32,
+            after: u32,
         }
+        let _one_at_a_time =
+            (piece.len() > HUGE_PIECE).then(|| HUGE.lock().unwrap_or_else(PoisonError::into_inner));
         let len = piece.len();
         let mut parts: Vec<Part> = piece
             .iter()
             .enumerate()
             .map(|(at, &byte)| Part {
                 token: self.bytes[usize::from(byte)],
-                before: at.wrapping_sub(1),
-                after: at + 1,
+                before: (at as u32).wrapping_sub(1),
+                after: at as u32 + 1,
             })
             .collect();
         // Token made, where its left part starts, and both parts as they were: stale once either has changed.
-        let mut heap: BinaryHeap<Reverse<(u32, usize, u32, u32)>> = BinaryHeap::with_capacity(len);
-        let push = |heap: &mut BinaryHeap<_>, parts: &[Part], at: usize| {
-            let Some(left) = parts.get(at) else { return };
-            let Some(right) = parts.get(left.after) else { return };
+        let mut heap: BinaryHeap<Reverse<(u32, u32, u32, u32)>> = BinaryHeap::with_capacity(len);
+        let push = |heap: &mut BinaryHeap<_>, parts: &[Part], at: u32| {
+            let Some(left) = parts.get(at as usize) else { return };
+            let Some(right) = parts.get(left.after as usize) else { return };
             let token = self.made_by(left.token, right.token);
             if token != NONE {
                 heap.push(Reverse((token, at, left.token, right.token)));
             }
         };
-        for at in 0..len {
+        for at in 0..len as u32 {
             push(&mut heap, &parts, at);
         }
         while let Some(Reverse((token, at, left, right))) = heap.pop() {
-            let Some(next) = parts.get(at).filter(|part| part.token == left).map(|part| part.after) else {
-                continue;
-            };
-            let Some(after) = parts.get(next).filter(|part| part.token == right).map(|part| part.after)
+            let Some(next) = parts.get(at as usize).filter(|part| part.token == left).map(|part| part.after)
             else {
                 continue;
             };
-            if let Some(part) = parts.get_mut(next) {
+            let Some(after) =
+                parts.get(next as usize).filter(|part| part.token == right).map(|part| part.after)
+            else {
+                continue;
+            };
+            if let Some(part) = parts.get_mut(next as usize) {
                 part.token = NONE;
             }
-            if let Some(part) = parts.get_mut(after) {
+            if let Some(part) = parts.get_mut(after as usize) {
                 part.before = at;
             }
-            let mut before = usize::MAX;
-            if let Some(part) = parts.get_mut(at) {
+            let mut before = u32::MAX;
+            if let Some(part) = parts.get_mut(at as usize) {
                 part.token = token;
                 part.after = after;
                 before = part.before;
@@ -182,30 +202,6 @@ impl BpeEncoder {
             push(&mut heap, &parts, before);
         }
         out.extend(parts.iter().map(|part| part.token).filter(|&token| token != NONE));
-    }
-}
-
-impl Scratch {
-    fn recall(&self, piece: &[u8]) -> Option<&[u32]> {
-        if piece.len() > MEMO_PIECE {
-            return None;
-        }
-        let &(first, end) = self.memo.get(piece)?;
-        self.memo_ids.get(first as usize..end as usize)
-    }
-
-    /// Remembers that `piece` is `self.parts`.
-    fn remember(&mut self, piece: &[u8]) {
-        if piece.len() > MEMO_PIECE {
-            return;
-        }
-        if self.memo_ids.len() > MEMO_IDS {
-            self.memo.clear();
-            self.memo_ids.clear();
-        }
-        let first = self.memo_ids.len() as u32;
-        self.memo_ids.extend_from_slice(&self.parts);
-        self.memo.insert(piece.into(), (first, self.memo_ids.len() as u32));
     }
 }
 
@@ -244,7 +240,7 @@ mod tests {
             }
             let expected = naive(&tokens, piece.as_bytes());
             let encoder = BpeEncoder::new(tokens).unwrap();
-            let mut scratch = Scratch::default();
+            let mut scratch = Scratch::of_bytes(0);
             encoder.merge_short(piece.as_bytes(), &mut scratch);
             prop_assert_eq!(&scratch.parts, &expected);
             let mut long = Vec::new();

@@ -2,20 +2,18 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 
 use super::cache::Cache;
 use super::config::Packing;
 use super::cursor::Cursor;
+use super::loader_bytes::LoaderBytes;
 use super::packing::{Batch, Packer};
+use super::prefetch::{Maker, Prefetch};
 use super::shards::SplitSource;
 use super::token_stream::TokenStream;
 use super::tokenizer::Tokenizer;
 use crate::error::{Error, Result};
-
-/// Batches that wait ready at most.
-const AHEAD: usize = 8;
 
 /// How a loader makes batches.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,7 +28,7 @@ pub struct BatchShape {
 
 /// Endless batches of a split. Dropping it ends its thread.
 pub struct Loader {
-    batches: Option<Receiver<Result<Batch>>>,
+    batches: Arc<Prefetch>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -55,12 +53,13 @@ impl Loader {
         }
         let stream = TokenStream::new(source, tokenizer, cache, cursor.next);
         let packer = Packer::new(stream, shape.packing, shape.rows, shape.len, bos, cursor)?;
-        let (sender, batches) = sync_channel(AHEAD);
+        let batches = Arc::new(Prefetch::default());
+        let maker = batches.maker();
         let thread = std::thread::Builder::new()
             .name("nanorun-loader".to_owned())
-            .spawn(move || pack_ahead(packer, &sender))
+            .spawn(move || pack_ahead(packer, &maker))
             .map_err(|error| Error::run("cannot start the data thread").because(error))?;
-        Ok(Self { batches: Some(batches), thread: Some(thread) })
+        Ok(Self { batches, thread: Some(thread) })
     }
 
     /// The next batch.
@@ -70,27 +69,32 @@ impl Loader {
     // Not an iterator: it never ends, and its errors must not be skipped over.
     #[expect(clippy::should_implement_trait)]
     pub fn next(&mut self) -> Result<Batch> {
-        let batch = self.batches.as_ref().and_then(|batches| batches.recv().ok());
-        batch.unwrap_or_else(|| Err(Error::internal("the data thread has ended")))
+        self.batches.take(|| Ok(()))?.unwrap_or_else(|| Err(Error::internal("the data thread has ended")))
+    }
+
+    /// What it holds beside the batches that it has given out, by its own count at the last batch it made.
+    pub fn held(&self) -> LoaderBytes {
+        self.batches.held()
     }
 }
 
 impl Drop for Loader {
     fn drop(&mut self) {
-        // Without a receiver the thread's next send fails, and it returns.
-        drop(self.batches.take());
+        // The thread's next put tells it to return.
+        self.batches.close();
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
         }
     }
 }
 
-fn pack_ahead(mut packer: Packer<TokenStream>, batches: &SyncSender<Result<Batch>>) {
+fn pack_ahead(mut packer: Packer<TokenStream>, batches: &Maker) {
     loop {
         let batch = catch_unwind(AssertUnwindSafe(|| packer.next_batch()))
             .unwrap_or_else(|_| Err(Error::internal("the data thread panicked")));
         let last = batch.is_err();
-        if batches.send(batch).is_err() || last {
+        let bytes = batch.as_ref().map_or(0, Batch::bytes) + packer.take_released();
+        if !batches.put(batch, bytes, packer.held()) || last {
             return;
         }
     }

@@ -9,7 +9,8 @@ use std::collections::VecDeque;
 use super::config::Packing;
 use super::cursor::Cursor;
 use super::documents::Document;
-use super::token_stream::{DocumentBatches, Position};
+use super::loader_bytes::{LoaderBytes, document_bytes};
+use super::token_stream::{BATCH_DOCUMENTS, DocumentBatches, Position};
 use crate::error::{Error, Result};
 
 /// Documents that best-fit packing chooses among at least: upstream's `buffer_size`.
@@ -35,6 +36,14 @@ pub struct Batch {
     pub cursor_after: Cursor,
 }
 
+impl Batch {
+    /// Memory of its rows and of the list of documents in its cursor, not of these documents.
+    pub(super) fn bytes(&self) -> u64 {
+        let list = self.cursor_after.buffered.len() * size_of::<Document>();
+        (size_of_val(&*self.inputs) + size_of_val(&*self.targets) + list) as u64
+    }
+}
+
 /// Makes batches of rows out of document batches.
 pub struct Packer<D> {
     documents: D,
@@ -42,10 +51,15 @@ pub struct Packer<D> {
     rows: usize,
     len: usize,
     bos: u32,
+    /// Of a document longer than a row only the beginning is kept: no row ever takes more of it.
     buffer: VecDeque<Document>,
-    /// Lengths of the buffered documents: what is searched for each placement.
+    /// Whole lengths of the buffered documents: what is searched for each placement.
     lengths: VecDeque<u32>,
     last: Option<Position>,
+    /// Bytes of the buffered documents.
+    buffered: u64,
+    /// Bytes of the documents that left the buffer since this was last asked for.
+    released: u64,
 }
 
 impl<D: DocumentBatches> Packer<D> {
@@ -64,9 +78,25 @@ impl<D: DocumentBatches> Packer<D> {
         if rows == 0 || len == 0 {
             return Err(Error::input(format!("a batch of {rows} rows of {len} tokens holds nothing")));
         }
-        let lengths = cursor.buffered.iter().map(|document| document.len() as u32).collect();
-        let buffer = cursor.buffered.into();
-        Ok(Self { documents, packing, rows, len, bos, buffer, lengths, last: cursor.last })
+        let mut packer = Self {
+            documents,
+            packing,
+            rows,
+            len,
+            bos,
+            buffer: VecDeque::new(),
+            lengths: VecDeque::new(),
+            last: cursor.last,
+            buffered: 0,
+            released: 0,
+        };
+        packer.keep(cursor.buffered);
+        for (at, length) in cursor.cut {
+            if let Some(known) = packer.lengths.get_mut(at as usize) {
+                *known = length.max(*known);
+            }
+        }
+        Ok(packer)
     }
 
     /// The next batch.
@@ -104,20 +134,56 @@ impl<D: DocumentBatches> Packer<D> {
             next: self.documents.position(),
             last: self.last,
             buffered: self.buffer.iter().cloned().collect(),
+            cut: (0..)
+                .zip(&self.lengths)
+                .zip(&self.buffer)
+                .filter(|((_, length), document)| **length as usize > document.len())
+                .map(|((at, length), _)| (at, *length))
+                .collect(),
         }
+    }
+
+    /// What it holds: the buffered documents, and what gives it documents.
+    pub(super) fn held(&self) -> LoaderBytes {
+        let most = (BUFFER_DOCUMENTS + BATCH_DOCUMENTS) as u64 * document_bytes(self.len + 1);
+        LoaderBytes { held: self.buffered, most } + self.documents.held()
+    }
+
+    /// Bytes of the documents that left the buffer since this was last asked: cursors of batches that wait still hold
+    /// them.
+    pub(super) fn take_released(&mut self) -> u64 {
+        std::mem::take(&mut self.released)
     }
 
     fn take_in(&mut self) -> Result<()> {
         let (documents, at) = self.documents.next_batch()?;
         self.last = Some(at);
-        self.lengths.extend(documents.iter().map(|document| document.len() as u32));
-        self.buffer.extend(documents);
+        self.keep(documents);
         Ok(())
+    }
+
+    fn keep(&mut self, documents: Vec<Document>) {
+        for document in documents {
+            self.lengths.push_back(document.len() as u32);
+            let document = match document.get(..=self.len) {
+                Some(beginning) if beginning.len() < document.len() => Document::from(beginning),
+                _ => document,
+            };
+            self.buffered += document_bytes(document.len());
+            self.buffer.push_back(document);
+        }
     }
 
     fn remove(&mut self, at: usize) -> Result<Document> {
         self.lengths.remove(at);
-        self.buffer.remove(at).ok_or_else(|| Error::internal("the packing buffer is empty after a refill"))
+        let document = self
+            .buffer
+            .remove(at)
+            .ok_or_else(|| Error::internal("the packing buffer is empty after a refill"))?;
+        let bytes = document_bytes(document.len());
+        self.buffered -= bytes;
+        self.released += bytes;
+        Ok(document)
     }
 
     /// Best fit: exactly T+1 tokens.

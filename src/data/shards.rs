@@ -146,6 +146,11 @@ impl Corpus {
 }
 
 impl SplitSource {
+    /// Hash of what decides the documents of each of its files.
+    pub(super) fn contents(&self, cache: &Cache) -> Result<Vec<Digest>> {
+        self.spans.iter().map(|span| span.shard.content(cache)).collect()
+    }
+
     /// How many files it spans.
     pub(super) fn files(&self) -> usize {
         self.spans.len()
@@ -196,13 +201,12 @@ impl SplitSource {
             groups.push((from.clamp(first, end) - first, to.clamp(first, end) - first));
             first = end;
         }
-        Ok(SpanReader { shard: Arc::clone(&span.shard), reader, groups })
+        Ok(SpanReader { reader, groups })
     }
 }
 
 /// An open file of a split.
 pub(super) struct SpanReader {
-    shard: Arc<Shard>,
     reader: Reader,
     /// The documents of each row group that belong to the split.
     groups: Vec<(usize, usize)>,
@@ -237,11 +241,6 @@ impl SpanReader {
         documents.truncate(end);
         documents.drain(..first);
         Ok(documents)
-    }
-
-    /// Hash of what decides the documents of this file.
-    pub(super) fn content(&self, cache: &Cache) -> Result<Digest> {
-        self.shard.content(cache)
     }
 }
 

@@ -1,21 +1,29 @@
 //! The documents of a split as tokens, batch by batch, round after round.
 //!
-//! Batches are upstream's: at most 128 documents, never across a row group. Tokens of a row group come from the
-//! cache on disk where they are there and whole, else from the text, and are then kept.
+//! Batches are upstream's: at most 128 documents, never across a row group. A row group is gone through in slices of
+//! some batches, so that neither its tokens are held whole nor the first batch waits for all of it. The tokens of a
+//! slice come from the cache on disk where they are there and whole, else from the text, and are then kept.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::cache::Cache;
+use super::bpe_encode::ENCODER_VERSION;
+use super::cache::{Cache, Shelf};
 use super::documents::{Document, documents_from_bytes, documents_to_bytes};
+use super::encode_pool::EncodePool;
+use super::loader_bytes::{LoaderBytes, document_bytes};
 use super::shards::{SpanReader, SplitSource};
-use super::tokenizer::{EncodePool, Tokenizer};
+use super::tokenizer::Tokenizer;
 use crate::error::{Error, Result};
-use crate::hash::Canonical;
+use crate::hash::{Canonical, Digest};
 
 /// Documents that upstream tokenises at once: `tokenizer_batch_size`.
 pub(super) const BATCH_DOCUMENTS: usize = 128;
+
+/// Documents of a slice at most: those of one of upstream's row groups.
+const SLICE_DOCUMENTS: usize = 8 * BATCH_DOCUMENTS;
 
 /// The batch of documents that comes next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -45,6 +53,11 @@ pub trait DocumentBatches {
 
     /// The position of the batch after the last one given.
     fn position(&self) -> Position;
+
+    /// What is held to give them.
+    fn held(&self) -> LoaderBytes {
+        LoaderBytes::default()
+    }
 }
 
 /// The documents of a split, tokenised.
@@ -52,40 +65,164 @@ pub struct TokenStream {
     source: SplitSource,
     tokenizer: Arc<Tokenizer>,
     cache: Cache,
+    /// Where the tokens of each file are kept; none before the first is asked for.
+    shelves: Vec<(Digest, Shelf)>,
     position: Position,
     pool: EncodePool,
     reader: Option<(usize, SpanReader)>,
-    group: Option<((usize, usize), Vec<Document>)>,
+    texts: Option<Texts>,
+    slice: Option<Slice>,
+}
+
+/// A part of a row group: its documents of the split from `first` on, counted from the split's first in the group.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Part {
+    file: usize,
+    group: usize,
+    first: usize,
+    count: usize,
+}
+
+/// The tokens of a part.
+struct Slice {
+    part: Part,
+    documents: Vec<Document>,
+    bytes: u64,
+}
+
+/// The texts of a row group from a document on; those before it have been encoded.
+struct Texts {
+    file: usize,
+    group: usize,
+    first: usize,
+    documents: VecDeque<String>,
+    /// Their memory.
+    bytes: u64,
+}
+
+impl Texts {
+    /// Takes out the next `count` texts.
+    fn take(&mut self, count: usize) -> Vec<String> {
+        let taken: Vec<String> = self.documents.drain(..count.min(self.documents.len())).collect();
+        self.first += count;
+        self.bytes = self.bytes.saturating_sub(taken.iter().map(text_bytes).sum());
+        taken
+    }
+}
+
+/// Memory of a text.
+fn text_bytes(text: &String) -> u64 {
+    (text.capacity() + size_of::<String>()) as u64
 }
 
 impl TokenStream {
     /// Starts at `position`.
     pub fn new(source: SplitSource, tokenizer: Arc<Tokenizer>, cache: Cache, position: Position) -> Self {
-        Self { source, tokenizer, cache, position, pool: EncodePool::default(), reader: None, group: None }
+        Self {
+            source,
+            tokenizer,
+            cache,
+            shelves: Vec::new(),
+            position,
+            pool: EncodePool::default(),
+            reader: None,
+            texts: None,
+            slice: None,
+        }
     }
 
-    /// Makes `self.group` the tokens of this group; false where the file has no such group.
-    fn load(&mut self, file: usize, group: usize) -> Result<bool> {
-        if self.group.as_ref().is_some_and(|(at, _)| *at == (file, group)) {
-            return Ok(true);
-        }
-        let reader = match &self.reader {
-            Some((open, reader)) if *open == file => reader,
-            _ => &self.reader.insert((file, self.source.open(file)?)).1,
+    /// The reader of a file.
+    fn reader(&mut self, file: usize) -> Result<&SpanReader> {
+        let open = self.reader.take().filter(|(open, _)| *open == file);
+        let open = match open {
+            Some(open) => open,
+            None => (file, self.source.open(file)?),
         };
-        if group >= reader.groups() {
-            return Ok(false);
+        Ok(&self.reader.insert(open).1)
+    }
+
+    /// The documents of the batch at `at`; none where the group has no such batch. `count` is the group's documents.
+    fn batch(&mut self, at: Position, count: usize) -> Result<Option<Vec<Document>>> {
+        let first = at.batch.saturating_mul(BATCH_DOCUMENTS);
+        if first >= count {
+            return Ok(None);
         }
-        let (first, end) = reader.documents(group);
-        let mut documents = if first == end {
-            Vec::new()
+        let start = first - first % SLICE_DOCUMENTS;
+        let count = SLICE_DOCUMENTS.min(count - start);
+        let part = Part { file: at.file, group: at.group, first: start, count };
+        if self.slice.as_ref().is_none_or(|slice| slice.part != part) {
+            // Two slices are never held at once.
+            self.slice = None;
+            let documents = self.tokens(part)?;
+            let bytes = documents.iter().map(|document| document_bytes(document.len()) + 16).sum();
+            self.slice = Some(Slice { part, documents, bytes });
+        }
+        let documents = self.slice.as_ref().map_or(&[][..], |slice| &slice.documents);
+        Ok(documents
+            .get(first - start..)
+            .and_then(|rest| rest.chunks(BATCH_DOCUMENTS).next())
+            .map(<[_]>::to_vec))
+    }
+
+    /// The tokens of a part.
+    fn tokens(&mut self, part: Part) -> Result<Vec<Document>> {
+        let tokenizer = Arc::clone(&self.tokenizer);
+        let (family, shelf) = self.shelf(part.file)?;
+        let (before, _) = self.reader(part.file)?.documents(part.group);
+        let key = Canonical::new("nanorun tokens")
+            .u64("encoder", ENCODER_VERSION)
+            .digest("family", &family)
+            .u64("group", part.group as u64)
+            .u64("first", (before + part.first) as u64)
+            .u64("documents", part.count as u64)
+            .finish();
+        let cached = shelf.get(&key).and_then(|bytes| documents_from_bytes(&bytes));
+        if let Some(documents) = cached
+            && documents.len() == part.count
+            && documents.iter().all(|document| tokenizer.knows(document))
+        {
+            return Ok(documents);
+        }
+        let texts = self.texts(part)?;
+        let documents = tokenizer.encode_documents(&texts, &mut self.pool)?;
+        drop(texts);
+        shelf.put(&key, &documents_to_bytes(&documents));
+        Ok(documents)
+    }
+
+    /// Where the tokens of a file are kept, and what names them. All files of the split are in use from the first on:
+    /// the next round comes to each of them.
+    fn shelf(&mut self, file: usize) -> Result<(Digest, Shelf)> {
+        if self.shelves.is_empty() {
+            let tokenizer = self.tokenizer.digest();
+            let family = |content: Digest| {
+                let mut canonical = Canonical::new("nanorun token family");
+                canonical.digest("shard", &content).digest("tokenizer", &tokenizer).finish()
+            };
+            let families = self.source.contents(&self.cache)?.into_iter().map(family);
+            self.shelves = families.map(|family| (family, self.cache.shelf("tokens", &family))).collect();
+        }
+        let shelf = self.shelves.get(file).cloned();
+        shelf.ok_or_else(|| Error::internal(format!("file {file} is beyond the split's")))
+    }
+
+    /// The texts of a part. Those of the group's later parts are kept for when they are asked for.
+    fn texts(&mut self, part: Part) -> Result<Vec<String>> {
+        let Part { file, group, first, count } = part;
+        let known = |texts: &Texts| texts.file == file && texts.group == group && texts.first <= first;
+        let mut texts = if let Some(texts) = self.texts.take().filter(known) {
+            texts
         } else {
-            tokens_of_group(reader, group, &self.tokenizer, &self.cache, &mut self.pool)?
+            let documents: VecDeque<String> = self.reader(file)?.read_split(group)?.into();
+            let bytes = documents.iter().map(text_bytes).sum();
+            Texts { file, group, first: 0, documents, bytes }
         };
-        documents.truncate(end);
-        documents.drain(..first.min(documents.len()));
-        self.group = Some(((file, group), documents));
-        Ok(true)
+        drop(texts.take(first - texts.first));
+        let taken = texts.take(count);
+        if !texts.documents.is_empty() {
+            self.texts = Some(texts);
+        }
+        Ok(taken)
     }
 }
 
@@ -101,16 +238,16 @@ impl DocumentBatches for TokenStream {
                 self.position = Position { epoch: at.epoch + 1, ..Position::START };
                 continue;
             }
-            if !self.load(at.file, at.group)? {
+            let reader = self.reader(at.file)?;
+            if at.group >= reader.groups() {
                 self.position = Position { file: at.file + 1, group: 0, batch: 0, ..at };
                 continue;
             }
-            let documents = self.group.as_ref().map_or(&[][..], |(_, documents)| documents);
-            let Some(batch) = documents.chunks(BATCH_DOCUMENTS).nth(at.batch) else {
+            let (first, end) = reader.documents(at.group);
+            let Some(batch) = self.batch(at, end - first)? else {
                 self.position = Position { group: at.group + 1, batch: 0, ..at };
                 continue;
             };
-            let batch = batch.to_vec();
             self.position.batch += 1;
             return Ok((batch, at));
         }
@@ -119,28 +256,10 @@ impl DocumentBatches for TokenStream {
     fn position(&self) -> Position {
         self.position
     }
-}
 
-/// The tokens of all documents of a row group, those of the other split among them.
-fn tokens_of_group(
-    reader: &SpanReader,
-    group: usize,
-    tokenizer: &Tokenizer,
-    cache: &Cache,
-    pool: &mut EncodePool,
-) -> Result<Vec<Document>> {
-    let key = Canonical::new("nanorun tokens")
-        .digest("shard", &reader.content(cache)?)
-        .digest("tokenizer", &tokenizer.digest())
-        .u64("group", group as u64)
-        .finish();
-    let cached = cache.get("tokens", &key).and_then(|bytes| documents_from_bytes(&bytes));
-    if let Some(documents) = cached
-        && documents.iter().all(|document| tokenizer.knows(document))
-    {
-        return Ok(documents);
+    fn held(&self) -> LoaderBytes {
+        let texts = self.texts.as_ref().map_or(0, |texts| texts.bytes);
+        let slice = self.slice.as_ref().map_or(0, |slice| slice.bytes);
+        LoaderBytes::exactly(texts + slice) + self.pool.held()
     }
-    let documents = tokenizer.encode_documents(&reader.read(group)?, pool)?;
-    cache.put("tokens", &key, &documents_to_bytes(&documents));
-    Ok(documents)
 }

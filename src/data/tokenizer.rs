@@ -11,6 +11,7 @@ use super::bpe_train::{self, PieceCounts};
 use super::cache::Cache;
 use super::char_vocab::CharVocab;
 use super::config::{TokenBytesRule, TokenizerChoice};
+use super::encode_pool::{EncodePool, shares};
 use super::shards::{Corpus, Split, SplitSource};
 use super::special::{BOS, MIN_VOCAB_SIZE, SPECIAL_TOKENS};
 use super::{token_bytes, tokenizer_pickle};
@@ -26,8 +27,11 @@ const TRAIN_CHARS: usize = 2_000_000_000;
 /// Bytes of text that the trainer gathers before it counts them on all threads.
 const TRAIN_BLOCK_BYTES: usize = 16 << 20;
 
+/// Bytes of the word cache that a single text is encoded with.
+const LONE_WORD_CACHE_BYTES: usize = 1 << 20;
+
 /// The vocabulary of the embedded and trained tokenizers changes when this does.
-const TRAINER_VERSION: u64 = 1;
+pub(super) const TRAINER_VERSION: u64 = 1;
 
 /// Text to ids and back.
 pub struct Tokenizer {
@@ -263,11 +267,16 @@ impl Tokenizer {
     /// A character that a character tokenizer does not know.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>> {
         let mut ids = Vec::new();
-        self.encode_into(text, &mut Scratch::default(), &mut ids)?;
+        self.encode_into(text, &mut Scratch::of_bytes(LONE_WORD_CACHE_BYTES), &mut ids)?;
         Ok(ids)
     }
 
-    fn encode_into(&self, text: &str, scratch: &mut Scratch, ids: &mut Vec<u32>) -> Result<()> {
+    pub(super) fn encode_into(&self, text: &str, scratch: &mut Scratch, ids: &mut Vec<u32>) -> Result<()> {
+        if u32::try_from(text.len()).is_err() {
+            return Err(Error::input(format!("a document has {} bytes", text.len()))
+                .key("data.shards")
+                .expected("documents below 4 GiB"));
+        }
         match &self.kind {
             Kind::Bpe(encoder) => encoder.encode_into(text, scratch, ids),
             Kind::Char(vocab) => vocab.encode_into(text, ids).map_err(|character| {
@@ -281,34 +290,20 @@ impl Tokenizer {
     /// The ids of each document with BOS before them, on all threads.
     ///
     /// # Errors
-    /// A character that a character tokenizer does not know.
+    /// A character that a character tokenizer does not know; a document of 4 GiB or more.
     pub fn encode_documents(
         &self,
         documents: &[impl AsRef<str> + Sync],
         pool: &mut EncodePool,
     ) -> Result<Vec<Arc<[u32]>>> {
-        let workers = rayon::current_num_threads().max(1);
-        if pool.workers.len() < workers {
-            pool.workers.resize_with(workers, Default::default);
-        }
-        let share = documents.len().div_ceil(workers).max(1);
-        let shares: Vec<Vec<Arc<[u32]>>> = pool
-            .workers
+        let workers = pool.workers(rayon::current_num_threads().max(1));
+        let shares = shares(documents, workers.len());
+        let encoded: Vec<Vec<Arc<[u32]>>> = workers
             .par_iter_mut()
-            .zip(documents.par_chunks(share))
-            .map(|((scratch, ids), documents)| {
-                documents
-                    .iter()
-                    .map(|document| {
-                        ids.clear();
-                        ids.push(self.bos);
-                        self.encode_into(document.as_ref(), scratch, ids)?;
-                        Ok(Arc::from(ids.as_slice()))
-                    })
-                    .collect()
-            })
+            .zip(shares)
+            .map(|(worker, documents)| worker.encode(self, documents))
             .collect::<Result<_>>()?;
-        Ok(shares.into_iter().flatten().collect())
+        Ok(encoded.into_iter().flatten().collect())
     }
 
     /// The bytes that ids stand for, special tokens by their names; ids beyond the vocabulary give nothing.
@@ -320,12 +315,6 @@ impl Tokenizer {
     pub fn decode(&self, ids: &[u32]) -> String {
         String::from_utf8_lossy(&self.decode_bytes(ids)).into_owned()
     }
-}
-
-/// What the workers of [`Tokenizer::encode_documents`] keep between calls; decides speed alone.
-#[derive(Default)]
-pub struct EncodePool {
-    workers: Vec<(Scratch, Vec<u32>)>,
 }
 
 /// The pieces of the documents that upstream's trainer sees.

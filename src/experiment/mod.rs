@@ -111,7 +111,7 @@ impl Experiment {
     }
 
     fn plan_in(dir: ExperimentDir, manifest: Manifest, facts: Option<RecordedFacts>) -> Result<Self> {
-        let library = Library::new(Cache::from_env());
+        let library = Library::new(Cache::from_env()?);
         let plan = planned(&manifest, &library, facts.as_ref())?;
         let files = Files::from_env()?;
         let mut experiment = Self { manifest, plan, dir, library, files, facts, search: None };

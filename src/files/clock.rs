@@ -10,6 +10,11 @@ pub fn now() -> Instant {
     Instant::now()
 }
 
+/// Now, as files have it.
+pub fn system_now() -> SystemTime {
+    SystemTime::now()
+}
+
 /// Now, as `2026-01-31T23:59:59Z`.
 pub fn utc_now() -> String {
     utc(SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()))

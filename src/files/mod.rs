@@ -22,6 +22,7 @@ mod raw;
 mod reading;
 mod recovery;
 mod seam;
+mod space;
 mod staged;
 
 #[cfg(test)]
@@ -31,11 +32,12 @@ mod tests;
 
 pub use atomic::AtomicFile;
 pub use bits::{ExactF32, ExactF64};
-pub use clock::{now, utc, utc_now};
+pub use clock::{now, system_now, utc, utc_now};
 pub use error::{FileError, FileResult};
 #[cfg(test)]
 pub(crate) use faults::Unsynced;
 pub use faults::{Fault, FaultAt, Faults, Step};
 pub use lock::{DirLock, LockError, LockHolder};
 pub use seam::Files;
+pub use space::{Space, space};
 pub use staged::{StagedDir, StagedFile};

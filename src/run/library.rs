@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::data::{
-    self, Batch, BatchShape, Cache, Corpus, Cursor, Loader, Split, Tokenizer, TokenizerChoice,
+    self, Batch, BatchShape, Cache, Corpus, Cursor, Loader, LoaderBytes, Split, Tokenizer, TokenizerChoice,
 };
 use crate::error::{Error, Result};
 use crate::files::Files;
@@ -166,5 +166,9 @@ impl Rows for CorpusRows {
 impl BatchSource for Loader {
     fn next_batch(&mut self) -> Result<Batch> {
         self.next()
+    }
+
+    fn held(&self) -> LoaderBytes {
+        Loader::held(self)
     }
 }

@@ -4,6 +4,7 @@ pub mod bpb;
 pub mod causality;
 pub mod checkpoint;
 pub mod engine;
+mod even_growth;
 pub mod guard;
 pub mod observer;
 pub mod ops_engine;

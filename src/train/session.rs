@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use crate::data::{Batch, Cursor};
+use crate::data::{Batch, Cursor, LoaderBytes};
 use crate::error::{Error, Result};
 use crate::files::{ExactF32, ExactF64, now};
 use crate::hash::{Canonical, Digest};
@@ -29,6 +29,11 @@ const KEEP_PROGRESS_EVERY: Duration = Duration::from_secs(20);
 pub trait BatchSource {
     /// The next micro-batch.
     fn next_batch(&mut self) -> Result<Batch>;
+
+    /// What it holds beside the micro-batches that it has given out, by its own count.
+    fn held(&self) -> LoaderBytes {
+        LoaderBytes::default()
+    }
 }
 
 /// Where a session's rows come from.
@@ -314,7 +319,7 @@ impl Session<'_> {
             };
             self.observer.event(&Event::Note(&format!("the evaluation at step {step} {how}")));
         }
-        let mut watch = guard.start(HeldBytes::read(engine, self.alone));
+        let mut watch = guard.start(HeldBytes::read(engine, LoaderBytes::default(), self.alone));
         let mut kept = now();
         if progress.batches < batches {
             let mut source = self.rows.validation(progress.cursor.clone())?;
@@ -325,10 +330,14 @@ impl Session<'_> {
                 progress.batches += 1;
                 // A finished one needs no place to go on from.
                 progress.cursor = (progress.batches < batches).then_some(batch.cursor_after);
-                watch.after_batch(HeldBytes::read(engine, self.alone))?;
+                let sound = watch.after_batch(HeldBytes::read(engine, source.held(), self.alone));
                 let stop = (self.stop)();
-                if stop || progress.batches == batches || kept.elapsed() >= KEEP_PROGRESS_EVERY {
-                    self.store.save_evaluation(&progress)?;
+                let keep = sound.is_err() || stop || progress.batches == batches;
+                if keep || kept.elapsed() >= KEEP_PROGRESS_EVERY {
+                    // Before the guard ends the run: the next process goes on after this batch, not at the same end.
+                    let saved = self.store.save_evaluation(&progress);
+                    sound?;
+                    saved?;
                     kept = now();
                 }
                 if stop && progress.batches < batches {
@@ -336,7 +345,10 @@ impl Session<'_> {
                 }
             }
         }
-        watch.finish(HeldBytes::read(engine, self.alone))?;
+        let told = watch.finish(HeldBytes::read(engine, LoaderBytes::default(), self.alone))?;
+        if let Some(told) = told {
+            self.observer.event(&Event::Note(&told));
+        }
         let sums = &progress.sums;
         let (bpb, loss) = sums.value().zip(sums.mean_loss()).ok_or_else(|| {
             Error::input("the validation split is empty: no target of it has bytes")

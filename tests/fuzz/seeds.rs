@@ -92,7 +92,7 @@ fn state() -> TrainState {
 fn cursor() -> Cursor {
     let next = Position { batch: 3, ..Position::START };
     let buffered = vec![vec![299, 5, 6, 7].into(), vec![299].into()];
-    Cursor { next, last: Some(Position::START), buffered }
+    Cursor { next, last: Some(Position::START), buffered, cut: Vec::new() }
 }
 
 /// An evaluation under way.

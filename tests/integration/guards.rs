@@ -5,7 +5,7 @@ use std::cell::RefCell;
 use std::path::Path;
 use std::rc::Rc;
 
-use nanorun::data::Cache;
+use nanorun::data::{Batch, Cache, Cursor, LoaderBytes};
 use nanorun::error::{Error, Result};
 use nanorun::files::Files;
 use nanorun::model::bigram::Bigram;
@@ -24,10 +24,10 @@ use nanorun::run::engine::engine_from;
 use nanorun::run::library::Library;
 use nanorun::train::checkpoint::CheckpointStore;
 use nanorun::train::engine::{Engine, MicroBatch, NamedTensor};
-use nanorun::train::observer::{Event, Observer};
+use nanorun::train::observer::{Event, Observer, Origin};
 use nanorun::train::ops_engine::OpsEngine;
 use nanorun::train::scalar_engine::ScalarEngine;
-use nanorun::train::session::{Ending, Session};
+use nanorun::train::session::{BatchSource, Ending, Finished, Rows, Session};
 
 use crate::backends::{BACKENDS, config};
 
@@ -241,6 +241,7 @@ impl Observer for Log {
             Event::Saved { step } => self.0.push(format!("saved {step}")),
             Event::Evaluating { step } => self.0.push(format!("evaluating {step}")),
             Event::Evaluated(done, _) => self.0.push(format!("evaluated {}", done.step)),
+            Event::Note(note) => self.0.push((*note).to_owned()),
             _ => {}
         }
     }
@@ -268,20 +269,31 @@ fn run(
 fn session(config: &RunConfig, witness: &mut Witness, written: &Path) -> (Result<Ending>, Vec<String>) {
     let library = Library::new(Cache::disabled());
     let rows = library.rows(config).unwrap();
+    session_over(config, rows.as_ref(), witness, written)
+}
+
+/// From the newest checkpoint, as a restart does.
+fn session_over(
+    config: &RunConfig,
+    rows: &dyn Rows,
+    engine: &mut dyn Engine,
+    written: &Path,
+) -> (Result<Ending>, Vec<String>) {
     let keys: Vec<_> = KeyChain::new(config).links().collect();
     let store = CheckpointStore::new(Files::new(), written);
+    let start = store.latest_valid().unwrap().checkpoint.map(|found| (found, Origin::Checkpoint));
     let mut log = Log::default();
     let mut session = Session {
         config,
         keys: &keys,
-        rows: rows.as_ref(),
+        rows,
         store: &store,
         forks: &[],
         observer: &mut log,
         stop: &|| false,
         alone: false,
     };
-    let ending = session.run(witness, None);
+    let ending = session.run(engine, start);
     (ending, log.0)
 }
 
@@ -358,6 +370,95 @@ fn every_evaluation_is_guarded_on_every_backend() {
             assert!(matches!(ending, Ok(Ending::Finished(_))), "{what}: {ending:?}");
         }
     }
+}
+
+/// A run that the guard stops has lost nothing: a restart goes on after the last batch, so that even one that leaks in
+/// every batch comes to its end, with the very same result.
+#[test]
+fn nothing_evaluated_is_lost_when_the_guard_stops_a_run() {
+    let config = manifest("bigram");
+    let library = Library::new(Cache::disabled());
+    let rows = library.rows(&config).unwrap();
+    let end = |ending: Result<Ending>| match ending {
+        Ok(Ending::Finished(finished)) => Ok(*finished),
+        Ok(other) => panic!("{other:?}"),
+        Err(error) => Err(error),
+    };
+    let same = |a: &Finished, b: &Finished| (a.train_hash, &a.state.evals) == (b.train_hash, &b.state.evals);
+    for &backend in BACKENDS {
+        let place = tempfile::tempdir().unwrap();
+        let train = |name: &str, leaks: bool| {
+            let mut engine = engine(&config, backend, leaks);
+            session_over(&config, rows.as_ref(), engine.as_mut(), &place.path().join(name))
+        };
+        let expected = end(train("sound", false).0).unwrap();
+
+        let stopped = end(train("mended", true).0).unwrap_err();
+        assert_eq!(stopped.key_path(), Some("eval.max_drift_bytes"), "{backend:?}: {stopped}");
+        let (ending, log) = train("mended", false);
+        assert!(same(&end(ending).unwrap(), &expected), "{backend:?}");
+        let goes_on = format!("the evaluation at step 0 goes on after batch 2 of {EVAL_BATCHES}");
+        assert_eq!(log[..2], ["evaluating 0".to_owned(), goes_on], "{backend:?}");
+
+        let mut restarts = 0;
+        let finished = loop {
+            match end(train("leaking", true).0) {
+                Ok(finished) => break finished,
+                Err(error) => assert_eq!(error.key_path(), Some("eval.max_drift_bytes"), "{error}"),
+            }
+            restarts += 1;
+            assert!(restarts < 3 * EVAL_BATCHES + 1, "{backend:?}: a dead end");
+        };
+        assert!(restarts > 1 && same(&finished, &expected), "{backend:?}");
+    }
+}
+
+/// Rows whose evaluations keep every batch they have handed out.
+struct Hoarding<'a>(&'a dyn Rows);
+
+struct Hoard(Box<dyn BatchSource>, Vec<Batch>);
+
+impl Rows for Hoarding<'_> {
+    fn train(&self, cursor: Option<Cursor>) -> Result<Box<dyn BatchSource>> {
+        self.0.train(cursor)
+    }
+    fn validation(&self, cursor: Option<Cursor>) -> Result<Box<dyn BatchSource>> {
+        Ok(Box::new(Hoard(self.0.validation(cursor)?, Vec::new())))
+    }
+    fn token_bytes(&self) -> &[u32] {
+        self.0.token_bytes()
+    }
+}
+
+impl BatchSource for Hoard {
+    fn next_batch(&mut self) -> Result<Batch> {
+        let batch = self.0.next_batch()?;
+        self.1.push(batch.clone());
+        Ok(batch)
+    }
+    fn held(&self) -> LoaderBytes {
+        let kept: usize = self.1.iter().map(|batch| 4 * (batch.inputs.len() + batch.targets.len())).sum();
+        let LoaderBytes { held, most } = self.0.held();
+        // Its bounds have room for batches made ahead; a hoard would fill it sooner or later.
+        LoaderBytes { held: most.max(held) + kept as u64, most }
+    }
+}
+
+#[test]
+fn a_loader_that_keeps_its_batches_is_stopped() {
+    let mut config = manifest("bigram");
+    config.eval.max_drift_bytes = 300;
+    let library = Library::new(Cache::disabled());
+    let rows = library.rows(&config).unwrap();
+    let place = tempfile::tempdir().unwrap();
+    let train = |rows: &dyn Rows, name: &str| {
+        let mut engine = engine(&config, BackendKind::Cpu, false);
+        session_over(&config, rows, engine.as_mut(), &place.path().join(name)).0
+    };
+    assert!(matches!(train(rows.as_ref(), "sound"), Ok(Ending::Finished(_))));
+    let error = train(&Hoarding(rows.as_ref()), "hoarding").unwrap_err();
+    assert_eq!((error.class().exit_code(), error.key_path()), (3, Some("eval.max_drift_bytes")), "{error}");
+    assert!(error.what().starts_with("the loader of the evaluation holds "), "{error}");
 }
 
 /// Weights of another model are refused before anything is trained.

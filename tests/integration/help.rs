@@ -8,7 +8,7 @@ fn every_command_explains_itself() {
     insta::assert_snapshot!("help", place.run(&["--help"]).expect(0).stdout);
     for command in [
         "run", "plan", "resume", "verify", "diff", "report", "sample", "parity", "bench", "lock", "doctor",
-        "fields",
+        "cache", "fields",
     ] {
         let help = place.run(&[command, "--help"]).expect(0).stdout;
         insta::assert_snapshot!(format!("help_{command}"), help);

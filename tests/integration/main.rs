@@ -5,6 +5,7 @@
 mod attempts;
 mod backends;
 mod bad_input;
+mod cache_command;
 mod commands;
 mod damage;
 mod diverge;
@@ -15,6 +16,7 @@ mod golden;
 mod help;
 mod interrupt;
 mod layering;
+mod memory_guard;
 mod misfits;
 mod naming;
 mod parity;

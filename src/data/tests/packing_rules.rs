@@ -146,6 +146,19 @@ proptest! {
     }
 }
 
+/// Of documents that no row holds whole, no more is kept than a row can take, in memory and in checkpoints.
+#[test]
+fn long_documents_are_kept_as_far_as_a_row_reaches() {
+    let lengths: Vec<usize> = (0..300).map(|at| if at % 3 == 0 { 5000 + at } else { 1 + at % 7 }).collect();
+    let mut packer = packer(&lengths, Packing::BestFitBos, 2, 15, Cursor::start());
+    let cursor = packer.next_batch().unwrap().cursor_after;
+    assert!(cursor.buffered.len() >= 900 && cursor.buffered.iter().all(|document| document.len() <= 16));
+    assert!(cursor.cut.len() > 300 && cursor.cut.iter().all(|&(_, length)| length >= 5000));
+    let held = packer.held();
+    assert!(held.held <= held.most, "{held:?}");
+    assert!(held.most < 100_000, "{held:?}");
+}
+
 #[test]
 fn a_cursor_takes_no_empty_document() {
     let cursor = |lengths: &[usize]| {
