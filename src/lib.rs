@@ -20,6 +20,7 @@ pub mod toml_text;
 pub mod upstream;
 pub mod manifest;
 pub mod data;
+pub mod fetch;
 
 pub mod ops;
 pub mod model;

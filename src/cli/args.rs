@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use clap::{Args, CommandFactory, Parser, Subcommand};
 
+use super::data::DataArgs;
+
 /// Declarative, bit-exactly reproducible experiments for nanochat-style pretraining.
 ///
 /// `nanorun MANIFEST` alone runs the manifest. Results go to stdout, everything else to stderr.
@@ -80,6 +82,8 @@ pub(super) enum Command {
     Lock(LockArgs),
     /// Show what is cached beside the results, or clear it
     Cache(CacheArgs),
+    /// Bring published data here, and check them
+    Data(DataArgs),
     /// Show the hardware, the backends and why one does not work
     Doctor(DoctorArgs),
     /// Print the reference of every manifest field, as Markdown

@@ -4,6 +4,7 @@ mod args;
 mod bench;
 mod cache;
 mod comparison;
+mod data;
 mod diff;
 mod doctor;
 mod lock;
@@ -57,6 +58,7 @@ fn dispatch(cli: Cli) -> Result<Option<Class>> {
         Command::Sample(args) => sample::sample(&args),
         Command::Lock(args) => lock::lock(&args),
         Command::Cache(args) => cache::cache(&args),
+        Command::Data(args) => data::data(&args),
         Command::Doctor(args) => {
             doctor::doctor(&args);
             Ok(None)

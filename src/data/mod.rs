@@ -61,6 +61,7 @@ pub use file_digest::file_digest;
 pub use loader::{BatchShape, Loader};
 pub use loader_bytes::LoaderBytes;
 pub use packing::{Batch, IGNORED, Packer};
+pub(crate) use parquet::check_shard;
 pub(crate) use parquet_guard::read_frame;
 pub use shards::{Corpus, Split, SplitSource, missing};
 pub use special::{BOS, MIN_VOCAB_SIZE, SPECIAL_TOKENS};

@@ -182,6 +182,19 @@ impl ParquetShard {
     }
 }
 
+/// Whether a file is a whole parquet file with a column of texts, by its two ends and its footer.
+///
+/// # Errors
+/// Says what it is instead.
+pub(crate) fn check_shard(path: &Path) -> Result<()> {
+    let shard = ParquetShard::open(Bytes::File(path.to_owned()))?;
+    if starts_as_parquet(path) {
+        return Ok(());
+    }
+    // The footer alone decides what a reader finds; a file with another beginning is still not what was written.
+    Err(not_parquet(&shard.bytes, "it does not begin like one".to_owned()))
+}
+
 fn backticked(names: &[&str]) -> String {
     if names.is_empty() {
         return "none at all".to_owned();

@@ -34,7 +34,7 @@ use ends::{Ends, RunEnd};
 use recorded::{RecordedFacts, RecordedFirst};
 
 pub use jobs::Jobs;
-pub(crate) use pins::TOKENIZER_PIN;
+pub(crate) use pins::{TOKENIZER_PIN, shard_pins};
 pub use preflight::Preflight;
 pub use recorded::FromResults;
 pub use speed::ResultsOnDisk;

@@ -3,8 +3,11 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use crate::data::{Cache, Corpus, DocumentSplit};
 use crate::error::{Error, Result};
 use crate::hash::Digest;
+use crate::manifest::Manifest;
+use crate::manifest::settings::{DocumentKind, TokenizerSetting};
 use crate::plan::run_config::{DataConfig, TokenizerChoice};
 
 use super::Experiment;
@@ -19,6 +22,47 @@ struct Pinned {
     /// The file, as far as there is one.
     file: PathBuf,
     digest: Digest,
+}
+
+/// What the shards of a manifest hash to now, in the order of their names, and the pin of a tokenizer in a file where
+/// there is one: neither tokenizer nor plan is needed.
+///
+/// # Errors
+/// Shards that are missing or bad; cells that read different shards.
+pub(crate) fn shard_pins(manifest: &Manifest) -> Result<Vec<(String, String)>> {
+    let cache = Cache::from_env();
+    let mut pins: Vec<(String, String)> = Vec::new();
+    for (index, cell) in manifest.cells.iter().enumerate() {
+        let data = &cell.settings.data;
+        let document = match data.document {
+            DocumentKind::Block => DocumentSplit::Block,
+            DocumentKind::Line => DocumentSplit::Line,
+        };
+        let corpus = Corpus::open(data.shards.as_slice(), document)?;
+        let found: Vec<(String, String)> = corpus
+            .files(&cache)?
+            .into_iter()
+            .map(|(file, digest)| (pin_name(&file), digest.to_string()))
+            .collect();
+        if index > 0 && found != pins {
+            return Err(cell
+                .locate("data.shards", Error::input("the cells read different shards"))
+                .expected("one set of shards for the whole matrix"));
+        }
+        pins = found;
+    }
+    let kept = manifest.cells.first().and_then(|cell| {
+        let data = &cell.settings.data;
+        let in_a_file = matches!(data.tokenizer, TokenizerSetting::Path(_));
+        data.sha256.as_ref().filter(|_| in_a_file)?.get_key_value(TOKENIZER_PIN)
+    });
+    pins.extend(kept.map(|(name, digest)| (name.clone(), digest.clone())));
+    Ok(pins)
+}
+
+/// What a shard is called in the table.
+fn pin_name(file: &Path) -> String {
+    file.file_name().unwrap_or(file.as_os_str()).to_string_lossy().into_owned()
 }
 
 impl Experiment {
@@ -91,9 +135,10 @@ impl Experiment {
 
     fn hashes(&self, data: &DataConfig) -> Result<Vec<Pinned>> {
         let opened = self.library.open(data)?;
-        let shards = opened.files(&self.library)?.into_iter().map(|(file, digest)| {
-            let name = file.file_name().unwrap_or(file.as_os_str()).to_string_lossy().into_owned();
-            Pinned { name, file, digest }
+        let shards = opened.files(&self.library)?.into_iter().map(|(file, digest)| Pinned {
+            name: pin_name(&file),
+            file,
+            digest,
         });
         let tokenizer = match &data.tokenizer {
             TokenizerChoice::Path(path) => Path::new(path),

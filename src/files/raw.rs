@@ -1,7 +1,7 @@
 //! An open file whose every step asks the fault layer first.
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, Write};
+use std::io::{self, Seek as _, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 use super::error::{FileError, FileResult};
@@ -27,6 +27,21 @@ pub(super) struct RawFile {
 }
 
 impl RawFile {
+    /// The file at `path`, made where it is not there, to be written on from its end. Returns its length too.
+    pub(super) fn append_to(files: &Files, path: &Path) -> io::Result<(Self, u64)> {
+        files.check(Step::Create, path)?;
+        let mut file = OpenOptions::new().write(true).create(true).truncate(false).open(path)?;
+        let length = file.seek(SeekFrom::End(0))?;
+        Ok((Self { files: files.clone(), file, path: path.to_owned() }, length))
+    }
+
+    /// Throws away what the file holds.
+    pub(super) fn clear(&mut self) -> io::Result<()> {
+        self.files.check(Step::Truncate(0), &self.path)?;
+        self.file.set_len(0)?;
+        self.file.rewind()
+    }
+
     pub(super) fn sync(&self) -> io::Result<()> {
         self.files.check_sync(Step::Sync, &self.path, || self.file.sync_all())
     }

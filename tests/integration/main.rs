@@ -9,6 +9,7 @@ mod cache_command;
 mod commands;
 mod damage;
 mod diverge;
+mod download;
 mod faults;
 mod guards;
 mod gate;
