@@ -7,6 +7,7 @@ use std::time::Duration;
 use clap::{Args, CommandFactory, Parser, Subcommand};
 
 use super::data::DataArgs;
+use super::tokenizer::TokenizerArgs;
 
 /// Declarative, bit-exactly reproducible experiments for nanochat-style pretraining.
 ///
@@ -84,6 +85,8 @@ pub(super) enum Command {
     Cache(CacheArgs),
     /// Bring published data here, and check them
     Data(DataArgs),
+    /// Make the tokenizer of an experiment
+    Tokenizer(TokenizerArgs),
     /// Show the hardware, the backends and why one does not work
     Doctor(DoctorArgs),
     /// Print the reference of every manifest field, as Markdown

@@ -16,6 +16,7 @@ mod report;
 mod resume;
 mod run;
 mod sample;
+mod tokenizer;
 mod verify;
 
 use std::process::ExitCode;
@@ -59,6 +60,7 @@ fn dispatch(cli: Cli) -> Result<Option<Class>> {
         Command::Lock(args) => lock::lock(&args),
         Command::Cache(args) => cache::cache(&args),
         Command::Data(args) => data::data(&args),
+        Command::Tokenizer(args) => tokenizer::tokenizer(&args),
         Command::Doctor(args) => {
             doctor::doctor(&args);
             Ok(None)

@@ -15,6 +15,9 @@ use rayon::prelude::*;
 use super::fast_hash::FastMap;
 use super::split_pattern::pieces;
 
+/// Merges between two words on how far it is.
+const TELL_EVERY: usize = 64;
+
 type Token = u32;
 type Pair = (Token, Token);
 
@@ -65,8 +68,8 @@ struct PairInfo {
 }
 
 /// The tokens of a vocabulary without special tokens, by id: the 256 bytes, then at most `merges` merged ones in
-/// the order in which they merge. Fewer when the texts have no more pairs.
-pub(super) fn train(counts: PieceCounts, merges: usize) -> Vec<Vec<u8>> {
+/// the order in which they merge. Fewer when the texts have no more pairs. `watch` is told the merges so far.
+pub(super) fn train(counts: PieceCounts, merges: usize, watch: &dyn Fn(usize)) -> Vec<Vec<u8>> {
     let mut tokens: Vec<Vec<u8>> = (0..=u8::MAX).map(|byte| vec![byte]).collect();
     let mut words: Vec<(Vec<Token>, i64)> = counts
         .merged()
@@ -106,6 +109,9 @@ pub(super) fn train(counts: PieceCounts, merges: usize) -> Vec<Vec<u8>> {
         let merged = [left.as_slice(), right].concat();
         let token = tokens.len() as Token;
         tokens.push(merged);
+        if tokens.len() % TELL_EVERY == 0 {
+            watch(tokens.len() - 256);
+        }
         for index in info.words {
             if let Some((word, count)) = words.get_mut(index as usize) {
                 merge_in_word(word, *count, index, pair, token, &mut pairs, &mut fresh);

@@ -44,6 +44,7 @@ mod token_bytes;
 mod token_stream;
 mod tokenizer;
 mod tokenizer_pickle;
+mod torch_file;
 mod unicode_classes;
 mod word_cache;
 
@@ -67,4 +68,4 @@ pub use shards::{Corpus, Split, SplitSource, missing};
 pub use special::{BOS, MIN_VOCAB_SIZE, SPECIAL_TOKENS};
 pub use split_pattern::{SPLIT_PATTERN, pieces};
 pub use token_stream::{DocumentBatches, Position, TokenStream};
-pub use tokenizer::Tokenizer;
+pub use tokenizer::{Tokenizer, TrainLimits, TrainProgress};

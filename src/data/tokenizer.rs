@@ -1,7 +1,7 @@
 //! The tokenizer of a run: trained here, read from upstream's pickle, or one token a character.
 
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use rayon::prelude::*;
@@ -14,15 +14,36 @@ use super::config::{TokenBytesRule, TokenizerChoice};
 use super::encode_pool::{EncodePool, shares};
 use super::shards::{Corpus, Split, SplitSource};
 use super::special::{BOS, MIN_VOCAB_SIZE, SPECIAL_TOKENS};
-use super::{token_bytes, tokenizer_pickle};
+use super::{token_bytes, tokenizer_pickle, torch_file};
 use crate::error::{Error, Result};
 use crate::hash::{Canonical, Digest};
 
-/// Characters of a document that the trainer looks at, as upstream's tok_train.
-const TRAIN_DOCUMENT_CHARS: usize = 10_000;
+/// What a tokenizer is trained on, by the flags of upstream's tok_train.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TrainLimits {
+    /// V, with the nine special tokens.
+    pub vocab_size: usize,
+    /// The trainer stops after the document that passes this many characters.
+    pub max_chars: usize,
+    /// Characters of a document that it looks at.
+    pub doc_cap: usize,
+}
 
-/// The trainer stops after the document that passes this many characters, as upstream's tok_train.
-const TRAIN_CHARS: usize = 2_000_000_000;
+impl TrainLimits {
+    /// Upstream's.
+    pub fn upstream(vocab_size: usize) -> Self {
+        Self { vocab_size, max_chars: 2_000_000_000, doc_cap: 10_000 }
+    }
+}
+
+/// How far the training of a tokenizer is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TrainProgress {
+    /// So many characters are counted.
+    Counted(usize),
+    /// So many tokens of all those wanted are found.
+    Merged(usize, usize),
+}
 
 /// Bytes of text that the trainer gathers before it counts them on all threads.
 const TRAIN_BLOCK_BYTES: usize = 16 << 20;
@@ -92,6 +113,42 @@ impl Tokenizer {
     /// # Errors
     /// A vocabulary below 265, or above what the texts can fill; a shard that cannot be read.
     pub fn train(source: &SplitSource, vocab_size: usize, cache: &Cache) -> Result<Self> {
+        Self::train_within(source, TrainLimits::upstream(vocab_size), cache, &|_| {})
+    }
+
+    /// Where the cache keeps a trained tokenizer.
+    fn entry(source: &SplitSource, limits: TrainLimits, cache: &Cache) -> Result<Digest> {
+        let mut canonical = Canonical::new("nanorun trained tokenizer");
+        canonical
+            .u64("trainer", TRAINER_VERSION)
+            .digest("texts", &source.digest(cache)?)
+            .u64("vocabulary", limits.vocab_size as u64)
+            .u64("document characters", limits.doc_cap as u64)
+            .u64("characters", limits.max_chars as u64);
+        Ok(canonical.finish())
+    }
+
+    /// The tokenizer that was trained on the split within these limits before, if the cache still has it.
+    ///
+    /// # Errors
+    /// A shard that cannot be read.
+    pub fn trained_before(source: &SplitSource, limits: TrainLimits, cache: &Cache) -> Result<Option<Self>> {
+        let bytes = cache.get("tokenizers", &Self::entry(source, limits, cache)?);
+        let tokenizer = bytes.and_then(|bytes| tokenizer_pickle::read(&bytes).ok());
+        Ok(tokenizer.filter(|tokenizer| tokenizer.vocab_size() == limits.vocab_size))
+    }
+
+    /// Trains BPE on the documents of a split, or finds it trained, telling `watch` how far it is.
+    ///
+    /// # Errors
+    /// As [`Tokenizer::train`].
+    pub fn train_within(
+        source: &SplitSource,
+        limits: TrainLimits,
+        cache: &Cache,
+        watch: &dyn Fn(TrainProgress),
+    ) -> Result<Self> {
+        let vocab_size = limits.vocab_size;
         let key = "data.tokenizer.vocab_size";
         if vocab_size < MIN_VOCAB_SIZE {
             return Err(Error::input(format!("a vocabulary of {vocab_size} tokens is too small"))
@@ -102,21 +159,12 @@ impl Tokenizer {
                 ))
                 .help("upstream trains 32768; 4096 suits the embedded corpus"));
         }
-        let mut canonical = Canonical::new("nanorun trained tokenizer");
-        canonical
-            .u64("trainer", TRAINER_VERSION)
-            .digest("texts", &source.digest(cache)?)
-            .u64("vocabulary", vocab_size as u64)
-            .u64("document characters", TRAIN_DOCUMENT_CHARS as u64)
-            .u64("characters", TRAIN_CHARS as u64);
-        let entry = canonical.finish();
-        if let Some(bytes) = cache.get("tokenizers", &entry)
-            && let Ok(tokenizer) = tokenizer_pickle::read(&bytes)
-            && tokenizer.vocab_size() == vocab_size
-        {
+        if let Some(tokenizer) = Self::trained_before(source, limits, cache)? {
             return Ok(tokenizer);
         }
-        let tokens = bpe_train::train(count_pieces(source)?, vocab_size - MIN_VOCAB_SIZE);
+        let counts = count_pieces(source, limits, watch)?;
+        let merged = |merges| watch(TrainProgress::Merged(merges + MIN_VOCAB_SIZE, vocab_size));
+        let tokens = bpe_train::train(counts, vocab_size - MIN_VOCAB_SIZE, &merged);
         let reached = tokens.len() + SPECIAL_TOKENS.len();
         if reached < vocab_size {
             return Err(Error::input(format!(
@@ -130,7 +178,7 @@ impl Tokenizer {
         let tokenizer = Self::from_tokens(tokens, specials)
             .map_err(|what| Error::internal(format!("the trained vocabulary is unusable: {what}")))?;
         if let Some(bytes) = tokenizer.to_pickle() {
-            cache.put("tokenizers", &entry, &bytes);
+            cache.put("tokenizers", &Self::entry(source, limits, cache)?, &bytes);
         }
         Ok(tokenizer)
     }
@@ -176,22 +224,17 @@ impl Tokenizer {
         })
     }
 
-    /// Writes `tokenizer.pkl` into a directory, as upstream reads it.
+    /// The files of upstream's tokenizer directory, byte for byte as Python and torch write them: `token_bytes.pt`
+    /// under a definition, then `tokenizer.pkl`.
     ///
     /// # Errors
-    /// A character tokenizer, which has no such form; a directory that cannot be written.
-    pub fn save(&self, directory: &Path) -> Result<PathBuf> {
-        let file = directory.join("tokenizer.pkl");
-        let Some(bytes) = self.to_pickle() else {
-            return Err(Error::input("a character tokenizer has no tokenizer.pkl").file(file));
+    /// A character tokenizer, which has no such form.
+    pub fn files(&self, rule: TokenBytesRule) -> Result<[(&'static str, Vec<u8>); 2]> {
+        let Some(pickle) = self.to_pickle() else {
+            return Err(Error::input("a character tokenizer has no tokenizer.pkl").key("data.tokenizer"));
         };
-        let unwritable = |error| Error::input("cannot write a tokenizer").file(&file).because(error);
-        std::fs::create_dir_all(directory).map_err(unwritable)?;
-        let temporary = file.with_extension("tmp");
-        std::fs::write(&temporary, bytes).map_err(unwritable)?;
-        std::fs::File::open(&temporary).and_then(|file| file.sync_all()).map_err(unwritable)?;
-        std::fs::rename(&temporary, &file).map_err(unwritable)?;
-        Ok(file)
+        let bytes: Vec<i32> = self.token_bytes(rule).into_iter().map(|bytes| bytes as i32).collect();
+        Ok([("token_bytes.pt", torch_file::int32(&bytes)), ("tokenizer.pkl", pickle)])
     }
 
     /// Upstream's pickle of it; none for a character tokenizer.
@@ -318,23 +361,27 @@ impl Tokenizer {
 }
 
 /// The pieces of the documents that upstream's trainer sees.
-fn count_pieces(source: &SplitSource) -> Result<PieceCounts> {
+fn count_pieces(
+    source: &SplitSource,
+    limits: TrainLimits,
+    watch: &dyn Fn(TrainProgress),
+) -> Result<PieceCounts> {
     let mut counts = PieceCounts::default();
     let mut block: Vec<String> = Vec::new();
     let (mut block_bytes, mut chars) = (0, 0);
     for_each_group(source, |documents| {
         for mut document in documents {
             let mut ends = document.char_indices().map(|(at, _)| at);
-            match ends.nth(TRAIN_DOCUMENT_CHARS) {
+            match ends.nth(limits.doc_cap) {
                 Some(end) => {
                     document.truncate(end);
-                    chars += TRAIN_DOCUMENT_CHARS;
+                    chars += limits.doc_cap;
                 }
                 None => chars += document.chars().count(),
             }
             block_bytes += document.len();
             block.push(document);
-            if chars > TRAIN_CHARS {
+            if chars > limits.max_chars {
                 break;
             }
         }
@@ -342,8 +389,9 @@ fn count_pieces(source: &SplitSource) -> Result<PieceCounts> {
             counts.add(&block);
             block.clear();
             block_bytes = 0;
+            watch(TrainProgress::Counted(chars));
         }
-        Ok(chars <= TRAIN_CHARS)
+        Ok(chars <= limits.max_chars)
     })?;
     counts.add(&block);
     Ok(counts)

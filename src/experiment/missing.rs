@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use crate::error::{Error, Result};
+use crate::fetch::{DATASETS, Dataset, Environment};
 use crate::run::library::Missing;
 
 use super::Experiment;
@@ -60,35 +61,88 @@ impl Experiment {
 
     /// Commands that bring the missing data, and one that does without them.
     fn how_to_get(&self, missing: &[Missing]) -> String {
-        let mut ways = Vec::new();
-        // Upstream's own directory names, whose content its own commands make.
-        let upstreams = |found: &Missing| found.path.contains("base_data") || found.path.contains("nanochat");
-        let commands: Vec<String> = missing
-            .iter()
-            .filter(|found| upstreams(found))
-            .map(|found| if found.is_tokenizer() { TRAIN_TOKENIZER.to_owned() } else { self.download() })
-            .collect();
+        let shards: Vec<String> =
+            missing.iter().filter(|found| !found.is_tokenizer()).map(|found| found.path.clone()).collect();
+        let tokenizer = missing.iter().any(Missing::is_tokenizer);
+        let shards_needed = self.shards_needed();
+        let mut commands: Vec<String> =
+            shards.iter().filter_map(|path| download(path, shards_needed)).collect();
+        commands.dedup();
+        let can_come = shards.is_empty() || !commands.is_empty();
+        let mut upstreams = Vec::new();
         if !commands.is_empty() {
-            ways.push(format!("in a checkout of {}: {}", "karpathy/nanochat", commands.join(" && ")));
+            upstreams.push(format!("python -m nanochat.dataset -n {shards_needed}"));
         }
-        if missing.iter().any(|found| !upstreams(found)) {
+        let mut ways = Vec::new();
+        if tokenizer && can_come {
+            let mut train = format!("nanorun tokenizer train {}", self.manifest.file.display());
+            if let Some(profile) = &self.manifest.profile {
+                train.push_str(&format!(" --profile {profile}"));
+            }
+            for set in &self.manifest.sets {
+                train.push_str(&format!(" --set '{set}'"));
+            }
+            commands.push(train);
+            upstreams.push("python -m scripts.tok_train".to_owned());
+        }
+        if !commands.is_empty() {
+            ways.push(commands.join(" && "));
+        }
+        // What upstream's commands leave is where upstream keeps it.
+        let is_upstreams =
+            |found: &Missing| found.path.contains("base_data") || found.path.contains("nanochat");
+        if !upstreams.is_empty() && missing.iter().all(is_upstreams) {
+            ways.push(format!("in a checkout of {}: {}", "karpathy/nanochat", upstreams.join(" && ")));
+        }
+        if !can_come {
             ways.push("bring them there or correct the path".to_owned());
         }
-        let no_tokenizer = missing.iter().any(Missing::is_tokenizer);
-        let own_tokenizer = if no_tokenizer { " --set data.tokenizer.vocab_size=4096" } else { "" };
+        let own_tokenizer = if tokenizer { " --set data.tokenizer.vocab_size=4096" } else { "" };
         ways.push(format!("try the embedded corpus: --set 'data.shards=\"embedded\"'{own_tokenizer}"));
         ways.join("; or ")
     }
 
-    /// Upstream's download, of as many shards as the longest run needs.
-    fn download(&self) -> String {
+    /// As many shards as the longest run needs.
+    fn shards_needed(&self) -> u64 {
         let tokens = self.plan.runs.iter().map(|run| run.sizes.tokens).max().unwrap_or(0);
         // One more validates.
-        format!("python -m nanochat.dataset -n {}", tokens.div_ceil(TOKENS_A_SHARD) + 1)
+        tokens.div_ceil(TOKENS_A_SHARD) + 1
     }
 }
 
-const TRAIN_TOKENIZER: &str = "python -m scripts.tok_train";
+/// How shards that are missing can be had.
+pub(super) fn how_to_get_shards(patterns: &[String], shards: u64) -> String {
+    let mut commands: Vec<String> = patterns.iter().filter_map(|pattern| download(pattern, shards)).collect();
+    commands.dedup();
+    if commands.is_empty() {
+        "bring them there or correct the path".to_owned()
+    } else {
+        commands.join(" && ")
+    }
+}
+
+/// The command that brings the shards of a path: of the data set whose directory it is in, by upstream's name for it.
+fn download(path: &str, shards: u64) -> Option<String> {
+    let path = Path::new(path);
+    let named = |dir: &Path, dataset: &Dataset| dir.file_name().is_some_and(|name| name == dataset.directory);
+    let (dir, dataset) = path
+        .ancestors()
+        .find_map(|dir| DATASETS.iter().find(|dataset| named(dir, dataset)).map(|dataset| (dir, dataset)))?;
+    let shards = shards.min(u64::from(dataset.shards));
+    let to = if dataset.place(&environment()).is_ok_and(|place| place == dir) {
+        String::new()
+    } else {
+        format!(" --to '{}'", dir.display())
+    };
+    Some(format!("nanorun data get {} --shards {shards}{to}", dataset.name))
+}
+
+fn environment() -> Environment {
+    let text = |(name, value): (std::ffi::OsString, std::ffi::OsString)| {
+        Some((name.into_string().ok()?, value.into_string().ok()?))
+    };
+    Environment::of(std::env::vars_os().filter_map(text))
+}
 
 /// What is missing at a path, as precisely as can be told.
 fn describe(found: &Missing) -> String {

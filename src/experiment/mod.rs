@@ -10,6 +10,7 @@ mod preflight;
 mod recorded;
 mod speed;
 mod tables;
+mod tokenizer;
 mod trained;
 
 use std::path::Path;
@@ -39,6 +40,7 @@ pub use preflight::Preflight;
 pub use recorded::FromResults;
 pub use speed::ResultsOnDisk;
 pub use tables::{Recorded, mfu, tokens_per_second};
+pub use tokenizer::{AskedFor, TokenizerOrder};
 pub use trained::Trained;
 
 /// An experiment: its plan, its data and where its results are.

@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use crate::data::{Cache, Corpus, DocumentSplit};
+use crate::data::{Cache, Corpus};
 use crate::error::{Error, Result};
 use crate::hash::Digest;
 use crate::manifest::Manifest;
-use crate::manifest::settings::{DocumentKind, TokenizerSetting};
+use crate::manifest::settings::TokenizerSetting;
+use crate::plan::data_config;
 use crate::plan::run_config::{DataConfig, TokenizerChoice};
 
 use super::Experiment;
@@ -33,12 +34,8 @@ pub(crate) fn shard_pins(manifest: &Manifest) -> Result<Vec<(String, String)>> {
     let cache = Cache::from_env();
     let mut pins: Vec<(String, String)> = Vec::new();
     for (index, cell) in manifest.cells.iter().enumerate() {
-        let data = &cell.settings.data;
-        let document = match data.document {
-            DocumentKind::Block => DocumentSplit::Block,
-            DocumentKind::Line => DocumentSplit::Line,
-        };
-        let corpus = Corpus::open(data.shards.as_slice(), document)?;
+        let data = data_config(&cell.settings);
+        let corpus = Corpus::open(&data.shards, data.document)?;
         let found: Vec<(String, String)> = corpus
             .files(&cache)?
             .into_iter()
