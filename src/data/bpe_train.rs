@@ -109,7 +109,7 @@ pub(super) fn train(counts: PieceCounts, merges: usize, watch: &dyn Fn(usize)) -
         let merged = [left.as_slice(), right].concat();
         let token = tokens.len() as Token;
         tokens.push(merged);
-        if tokens.len() % TELL_EVERY == 0 {
+        if tokens.len().is_multiple_of(TELL_EVERY) {
             watch(tokens.len() - 256);
         }
         for index in info.words {

@@ -1,5 +1,6 @@
 //! What data an experiment needs that are not on this machine, and how to get them.
 
+use std::fmt::Write as _;
 use std::path::Path;
 
 use crate::error::{Error, Result};
@@ -77,10 +78,10 @@ impl Experiment {
         if tokenizer && can_come {
             let mut train = format!("nanorun tokenizer train {}", self.manifest.file.display());
             if let Some(profile) = &self.manifest.profile {
-                train.push_str(&format!(" --profile {profile}"));
+                let _ = write!(train, " --profile {profile}");
             }
             for set in &self.manifest.sets {
-                train.push_str(&format!(" --set '{set}'"));
+                let _ = write!(train, " --set '{set}'");
             }
             commands.push(train);
             upstreams.push("python -m scripts.tok_train".to_owned());
@@ -91,10 +92,11 @@ impl Experiment {
         // What upstream's commands leave is where upstream keeps it.
         let is_upstreams =
             |found: &Missing| found.path.contains("base_data") || found.path.contains("nanochat");
-        if !upstreams.is_empty() && missing.iter().all(is_upstreams) {
+        let all_upstreams = missing.iter().all(is_upstreams);
+        if !upstreams.is_empty() && all_upstreams {
             ways.push(format!("in a checkout of {}: {}", "karpathy/nanochat", upstreams.join(" && ")));
         }
-        if !can_come {
+        if !can_come || !all_upstreams {
             ways.push("bring them there or correct the path".to_owned());
         }
         let own_tokenizer = if tokenizer { " --set data.tokenizer.vocab_size=4096" } else { "" };

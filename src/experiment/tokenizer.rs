@@ -11,6 +11,9 @@ use crate::plan::data_config;
 /// Upstream's default.
 const VOCAB_SIZE: usize = 32_768;
 
+/// Shards that upstream brings before it trains a tokenizer: about its two billion characters (runs/speedrun.sh).
+const SHARDS: u64 = 8;
+
 /// What a user asks for in place of the manifest's or upstream's.
 #[derive(Debug, Clone, Default)]
 pub struct AskedFor {
@@ -85,7 +88,7 @@ impl TokenizerOrder {
         let missing = data::missing(&shards)?;
         if let Some(first) = missing.first() {
             let error = Error::input(format!("the texts are not here: nothing matches `{first}`"));
-            return Err(cell.locate("data.shards", error).help(how_to_get_shards(&missing, 8)));
+            return Err(cell.locate("data.shards", error).help(how_to_get_shards(&missing, SHARDS)));
         }
         let corpus = Corpus::open(&shards, data_config(&cell.settings).document)?;
         let upstream = TrainLimits::upstream(wanted.vocab_size);

@@ -77,7 +77,7 @@ impl Dataset {
     /// An `HF_ENDPOINT` that is no address.
     pub fn base(&self, environment: &Environment) -> Result<Address> {
         let hub = environment.hub()?;
-        Ok(hub.beneath(&format!("datasets/{}/resolve/main", self.repository))?)
+        hub.beneath(&format!("datasets/{}/resolve/main", self.repository))
     }
 
     /// Upstream's directory for it: under `NANOCHAT_BASE_DIR`, else `~/.cache/nanochat`.

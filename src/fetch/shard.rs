@@ -76,7 +76,7 @@ impl Shared<'_> {
         let mut spoiled = false;
         loop {
             let what = match self.ask(name, address, &mut gathering) {
-                Ok(()) => match self.wrong(name, &gathering)? {
+                Ok(()) => match self.wrong(name, &gathering) {
                     None => break,
                     Some(what) if spoiled => return Err(Trouble::Final(what)),
                     Some(what) => {
@@ -213,33 +213,33 @@ impl Shared<'_> {
     }
 
     /// What is wrong with all the bytes of a shard; none where nothing is.
-    fn wrong(&self, name: &str, gathering: &Gathering) -> Outcome<Option<Error>> {
+    fn wrong(&self, name: &str, gathering: &Gathering) -> Option<Error> {
         let (sha256, promise) = (gathering.sha256(), gathering.note().promise());
         let help = "something on the way changes the file, or it is damaged where it comes from";
         if promise.bytes.is_some_and(|bytes| bytes != gathering.bytes()) {
-            return Ok(Some(
+            return Some(
                 Error::input(format!("`{name}` came with {} bytes", gathering.bytes()))
                     .expected(format!("{} bytes", promise.bytes.unwrap_or_default()))
                     .help(help),
-            ));
+            );
         }
         if let Some(promised) = promise.sha256.filter(|promised| *promised != sha256) {
-            return Ok(Some(
+            return Some(
                 Error::input(format!(
                     "the bytes of `{name}` are not those that the server says: their SHA-256 is {sha256}"
                 ))
                 .expected(promised.to_string())
                 .help(help),
-            ));
+            );
         }
         if let Some(sum) = self.sum(name).filter(|sum| *sum != sha256) {
-            return Ok(Some(self.another_version(name, sum, sha256)));
+            return Some(self.another_version(name, sum, sha256));
         }
-        Ok(check_shard(gathering.path()).err().map(|error| {
+        check_shard(gathering.path()).err().map(|error| {
             Error::input(format!("what came as `{name}` is no shard: {}", error.what()))
                 .because(error)
                 .help(help)
-        }))
+        })
     }
 }
 

@@ -1,6 +1,7 @@
 //! `SHA256SUMS`: what each shard of a directory was when it first came, as `sha256sum` writes and checks it.
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
@@ -69,7 +70,10 @@ impl Sums {
         if self.digests.insert(name.to_owned(), digest) == Some(digest) {
             return Ok(());
         }
-        let text: String = self.digests.iter().map(|(name, digest)| format!("{digest}  {name}\n")).collect();
+        let mut text = String::new();
+        for (name, digest) in &self.digests {
+            let _ = writeln!(text, "{digest}  {name}");
+        }
         Ok(files.write(&self.path, text.as_bytes())?)
     }
 }

@@ -23,7 +23,10 @@ fn a_plan_needs_no_data() {
     insta::assert_snapshot!("plan_without_data", human.join("\n"));
     assert!(!place.path("results").exists());
     let ended = place.run(&["run", "m.toml"]).expect(2);
-    assert!(ended.stderr.contains("python -m nanochat.dataset"), "{}", ended.stderr);
+    // Without Python first.
+    let (own, upstreams) = ("nanorun data get climbmix --shards 35", "python -m nanochat.dataset -n 35");
+    let at = |command| ended.stderr.find(command).unwrap_or_else(|| panic!("{}", ended.stderr));
+    assert!(at(own) < at("nanorun tokenizer train m.toml") && at(own) < at(upstreams), "{}", ended.stderr);
 }
 
 #[test]

@@ -13,6 +13,10 @@ fn every_command_explains_itself() {
         let help = place.run(&[command, "--help"]).expect(0).stdout;
         insta::assert_snapshot!(format!("help_{command}"), help);
     }
+    for (command, part) in [("data", "get"), ("data", "check"), ("tokenizer", "train")] {
+        let help = place.run(&[command, part, "--help"]).expect(0).stdout;
+        insta::assert_snapshot!(format!("help_{command}_{part}"), help);
+    }
 }
 
 #[test]

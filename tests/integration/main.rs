@@ -29,3 +29,4 @@ mod small_models;
 mod supply;
 mod support;
 mod tch;
+mod tokenizer;

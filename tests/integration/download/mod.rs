@@ -383,14 +383,14 @@ fn truncated_and_mislabelled_shards_are_refused() {
     // Nobody says a length, and the end is missing.
     let web = Web::start(move |_, _| {
         let mut reply = Reply::new(200, half);
-        reply.length = Some(None);
+        reply.endless = true;
         reply
     });
     Download::of(&["a.parquet"]).fails(&web.url(), 2);
     // Nobody says a length, and all is there.
     let web = Web::start(move |_, _| {
         let mut reply = Reply::new(200, SHARD);
-        reply.length = Some(None);
+        reply.endless = true;
         reply
     });
     let download = Download::of(&["a.parquet"]);

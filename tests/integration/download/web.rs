@@ -1,6 +1,7 @@
 //! A web server and a proxy on loopback, which do what real ones do on bad days.
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex, mpsc};
@@ -33,8 +34,8 @@ pub(super) struct Reply {
     pub(super) status: u16,
     pub(super) headers: Vec<(String, String)>,
     pub(super) body: Vec<u8>,
-    /// What the head says of the length, if not the truth; `Some(None)` says nothing of it.
-    pub(super) length: Option<Option<usize>>,
+    /// Whether the head says nothing of the length.
+    pub(super) endless: bool,
     /// Bytes after which the connection is cut.
     pub(super) cut: Option<usize>,
     /// Whether, in place of being cut, it falls silent there.
@@ -43,7 +44,7 @@ pub(super) struct Reply {
 
 impl Reply {
     pub(super) fn new(status: u16, body: impl Into<Vec<u8>>) -> Self {
-        Self { status, headers: Vec::new(), body: body.into(), length: None, cut: None, silent: false }
+        Self { status, headers: Vec::new(), body: body.into(), endless: false, cut: None, silent: false }
     }
 
     pub(super) fn with(mut self, name: &str, value: &str) -> Self {
@@ -142,11 +143,11 @@ fn answer(mut stream: TcpStream, seen: &Mutex<Vec<Request>>, handler: &Handler) 
     };
     let reply = handler(&request, before);
     let mut head = format!("HTTP/1.1 {} X\r\nconnection: close\r\n", reply.status);
-    if let Some(length) = reply.length.unwrap_or(Some(reply.body.len())) {
-        head.push_str(&format!("content-length: {length}\r\n"));
+    if !reply.endless {
+        let _ = write!(head, "content-length: {}\r\n", reply.body.len());
     }
     for (name, value) in &reply.headers {
-        head.push_str(&format!("{name}: {value}\r\n"));
+        let _ = write!(head, "{name}: {value}\r\n");
     }
     head.push_str("\r\n");
     let end = reply.cut.unwrap_or(reply.body.len()).min(reply.body.len());
