@@ -260,13 +260,13 @@ fn a_stop_is_quick_and_the_part_stays() {
         if before == 0 { reply.silent(20_000) } else { reply }
     });
     let mut download = Download::of(&["a.parquet", "b.parquet", "c.parquet"]);
-    (download.stop_at, download.patience.silence) = (20_000, Duration::from_secs(60));
+    (download.stop_at, download.patience.silence, download.jobs) = (20_000, Duration::from_secs(60), 1);
     let begun = now();
     let error = download.fails(&web.url(), 130).to_string();
     assert!(begun.elapsed() < Duration::from_secs(5));
     assert!(error.contains("stopped with 0 of 3 shards here"), "{error}");
     assert_eq!(fs::metadata(download.dir.path().join(".a.parquet.part")).unwrap().len(), 20_000);
-    download.stop_at = u64::MAX;
+    (download.stop_at, download.patience.silence) = (u64::MAX, Duration::from_millis(400));
     download.get(&web.url()).unwrap();
     assert_eq!(web.asked("a.parquet")[1].from(), Some(20_000));
     assert_eq!(download.read("a.parquet"), SHARD);
