@@ -31,7 +31,7 @@ struct Pinned {
 /// # Errors
 /// Shards that are missing or bad; cells that read different shards.
 pub(crate) fn shard_pins(manifest: &Manifest) -> Result<Vec<(String, String)>> {
-    let cache = Cache::from_env();
+    let cache = Cache::from_env()?;
     let mut pins: Vec<(String, String)> = Vec::new();
     for (index, cell) in manifest.cells.iter().enumerate() {
         let data = data_config(&cell.settings);

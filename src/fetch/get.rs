@@ -16,9 +16,9 @@ use super::shard::Shared;
 use super::sums::Sums;
 use crate::data::Cache;
 use crate::error::{Class, Error, Result};
-use crate::files::{DirLock, Files, LockError, LockHolder};
+use crate::files::{DirLock, Files, LockError, LockHolder, space};
 use crate::hash::Digest;
-use crate::host::{free_disk_bytes, host_name};
+use crate::host::host_name;
 
 /// How often a stop is looked for.
 const TICK: Duration = Duration::from_millis(50);
@@ -120,7 +120,7 @@ pub fn get(
     place.files.create_dir_all(dir).map_err(elsewhere)?;
     let _lock = lock(dir, watcher, stop)?;
     let sums = Mutex::new(Sums::read(&place.files, dir)?.unwrap_or_else(|| Sums::empty(dir)));
-    let room = Room::new(dir, order.files.len(), free_disk_bytes);
+    let room = Room::new(dir, order.files.len(), |dir| space(dir).ok().map(|space| space.free));
     let failed: Mutex<Option<Error>> = Mutex::new(None);
     let over = AtomicBool::new(false);
     let halt = || stop() || over.load(Ordering::SeqCst);

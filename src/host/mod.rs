@@ -4,7 +4,6 @@
 mod limits;
 
 use std::fs;
-use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
@@ -86,29 +85,6 @@ pub fn process_age_seconds() -> Option<f64> {
     let (_, fields) = stat.rsplit_once(')')?;
     let start: f64 = fields.split_whitespace().nth(19)?.parse().ok()?;
     Some((uptime - start / TICKS_PER_SECOND).max(0.0))
-}
-
-/// Bytes that may still be written to the file system of `path`, which must exist; none where the system does not tell.
-pub fn free_disk_bytes(path: &Path) -> Option<u64> {
-    #[cfg(unix)]
-    {
-        use std::os::unix::ffi::OsStrExt as _;
-        let path = std::ffi::CString::new(path.as_os_str().as_bytes()).ok()?;
-        let mut stats = std::mem::MaybeUninit::<libc::statvfs>::uninit();
-        // SAFETY: the path ends with a zero, and the struct is the one that the call fills.
-        let stats = unsafe {
-            if libc::statvfs(path.as_ptr(), stats.as_mut_ptr()) != 0 {
-                return None;
-            }
-            stats.assume_init()
-        };
-        (stats.f_bavail as u64).checked_mul(stats.f_frsize as u64)
-    }
-    #[cfg(not(unix))]
-    {
-        let _ = path;
-        None
-    }
 }
 
 /// The host's name.

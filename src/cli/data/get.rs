@@ -42,7 +42,7 @@ pub(super) fn get(args: &GetArgs) -> Result<Option<Class>> {
     let place = Place {
         environment: variables,
         files: Files::from_env()?,
-        cache: Cache::from_env(),
+        cache: Cache::from_env()?,
         patience: Patience::default(),
     };
     output.note(&format!(

@@ -33,7 +33,7 @@ pub(super) fn train(args: &TrainArgs) -> Result<Option<Class>> {
         directory: args.to.clone(),
     };
     let order = TokenizerOrder::of(&manifest, &asked)?;
-    let (files, cache) = (Files::from_env()?, Cache::from_env());
+    let (files, cache) = (Files::from_env()?, Cache::from_env()?);
     let texts = order.corpus.split(Split::Train);
     let stands = order.directory.join(PICKLE).symlink_metadata().is_ok();
     let tokenizer = if stands && !args.force {
