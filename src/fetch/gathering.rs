@@ -101,6 +101,19 @@ impl Gathering {
         fs::metadata(PartialFile::path_of(target)).map_or(0, |part| part.len())
     }
 
+    /// Removes what is left beside a file that is here: of a life that ended just after the file got its name.
+    ///
+    /// # Errors
+    /// A file that cannot be removed.
+    pub(super) fn tidy(files: &Files, target: &Path) -> FileResult<()> {
+        for path in [PartialFile::path_of(target), note_path(target)] {
+            if path.exists() {
+                files.remove_file(&path)?;
+            }
+        }
+        Ok(())
+    }
+
     fn hash_part(&mut self) -> FileResult<()> {
         let error = |error| FileError::new("read", self.part.path(), error);
         let mut file = self.part.open()?;

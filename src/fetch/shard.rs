@@ -121,6 +121,7 @@ impl Shared<'_> {
             Some(_) => Ok(()),
             None => self.remember(name, sha256),
         }?;
+        Gathering::tidy(self.files, target)?;
         Ok(Fetched { name: name.to_owned(), bytes, sha256, origin: Origin::Here })
     }
 
