@@ -59,13 +59,14 @@ struct GetArgs {
     quiet: bool,
 }
 
+// A paragraph a line: clap wraps them to the terminal.
 const GET_HELP: &str = "\
-A shard gets its name once it is whole: of the length and SHA-256 that the server says, and a parquet file that
-reads. A download that was stopped or cut carries on where it was. SHA256SUMS beside the shards says what each was
-when it first came; later downloads and `nanorun data check` compare.
+A shard gets its name once it is whole: of the length and SHA-256 that the server says, and a parquet file that reads. \
+A download that was stopped or cut carries on where it was. SHA256SUMS beside the shards says what each was when it \
+first came; later downloads and `nanorun data check` compare.
 
-Environment: HF_ENDPOINT is the Hub's address; HF_TOKEN goes to that host alone; HTTPS_PROXY, HTTP_PROXY, ALL_PROXY
-and NO_PROXY are obeyed; SSL_CERT_FILE names certificate authorities (PEM) in place of Mozilla's.
+Environment: HF_ENDPOINT is the Hub's address; HF_TOKEN goes to that host alone; HTTPS_PROXY, HTTP_PROXY, ALL_PROXY and \
+NO_PROXY are obeyed; SSL_CERT_FILE names certificate authorities (PEM) in place of Mozilla's.
 
 This was tested against servers of its own tests alone; its authors never ran it against the real host.";
 

@@ -51,9 +51,9 @@ struct TrainArgs {
 }
 
 const TRAIN_HELP: &str = "\
-The two files are what upstream's tok_train leaves, byte for byte: Python's pickle and tiktoken read the one,
-torch.load the other. token_bytes.pt counts bytes by the manifest's data.token_bytes. The directory works as
-data.tokenizer.path. The same texts and limits give the same bytes on any number of threads.";
+The two files are what upstream's tok_train leaves, byte for byte: Python's pickle and tiktoken read the one, torch.load \
+the other. token_bytes.pt counts bytes by the manifest's data.token_bytes. The directory works as data.tokenizer.path. \
+The same texts and limits give the same bytes on any number of threads.";
 
 /// Carries it out.
 pub(super) fn tokenizer(args: &TokenizerArgs) -> Result<Option<Class>> {
