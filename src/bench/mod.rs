@@ -9,6 +9,7 @@ mod timed;
 
 pub use data::{DataSpeed, measure_data};
 pub use flops::{Work, step_work};
+pub use peak::products_rate;
 pub use profile::{OpTime, Phase};
 pub use report::{Bench, Scaling};
 

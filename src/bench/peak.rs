@@ -23,6 +23,14 @@ pub(super) enum Peak {
     Device(Option<f64>),
 }
 
+/// The rate of the cpu backend's large matrix products right now, FLOP/s: a tenth of a second's measurement.
+///
+/// # Errors
+/// Memory or threads that are not to be had.
+pub fn products_rate(threads: usize) -> Result<f64> {
+    Products::new(threads)?.own()
+}
+
 impl Peak {
     pub(super) fn measured(threads: usize) -> Result<Self> {
         Products::new(threads).map(|products| Self::Measured(Box::new(products)))
@@ -66,6 +74,18 @@ impl Products {
         let x = ops.tensor(SIZE, SIZE, &values).map_err(op_error)?;
         let w = ops.weight(&[SIZE, SIZE], &values).map_err(op_error)?;
         Ok(Self { ops, x, w, a: values, c: vec![0.0; SIZE * SIZE] })
+    }
+
+    /// The backend's own rate, once warm.
+    fn own(&self) -> Result<f64> {
+        let flops = 2.0 * (SIZE as f64).powi(3);
+        let mut best = f64::INFINITY;
+        for _ in 0..REPEATS {
+            let started = now();
+            black_box(self.ops.linear(&self.x, &self.w).map_err(op_error)?);
+            best = best.min(started.elapsed().as_secs_f64());
+        }
+        Ok(flops / best)
     }
 
     fn measure(&mut self) -> Result<f64> {

@@ -2,9 +2,12 @@
 
 use serde_json::json;
 
+use crate::bench::products_rate;
 use crate::error::{Class, Result};
 use crate::experiment::{Experiment, ResultsOnDisk};
-use crate::plan::render::{RunStatus, Speed, View};
+use crate::plan::render::{RunStatus, View};
+use crate::plan::run_config::BackendKind;
+use crate::plan::time::Speed;
 use crate::run::state::{Standing, Status};
 
 use super::args::PlanArgs;
@@ -92,9 +95,14 @@ fn run_status(standing: Option<&Standing>, failure: Option<(u64, String)>) -> Ru
     }
 }
 
-/// The speed of the run that finished last, or without one what is usual for the backend.
+/// The speed of a finished run here; without one, what the cpu backend's kernels do now, or what is usual for a backend
+/// that cannot be asked in a moment.
 fn speed(experiment: &Experiment, standings: &[Option<Standing>], threads: usize) -> Option<Speed> {
-    let recorded = ResultsOnDisk::newest(experiment, standings);
-    recorded
-        .or_else(|| experiment.plan.runs.first().map(|run| crate::plan::usual_speed(&run.config, threads)))
+    let config = &experiment.plan.runs.first()?.config;
+    let measured = || match config.backend.kind {
+        BackendKind::Cpu => products_rate(threads).ok().map(|rate| Speed::of_products(rate, threads)),
+        BackendKind::Tch | BackendKind::Scalar => None,
+    };
+    let recorded = ResultsOnDisk::speed(experiment, standings);
+    Some(recorded.or_else(measured).unwrap_or_else(|| Speed::usual(config, threads)))
 }

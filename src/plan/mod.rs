@@ -9,7 +9,7 @@ pub mod key;
 pub mod prefix;
 pub mod render;
 pub mod run_config;
-mod usual_speed;
+pub mod time;
 mod warnings;
 
 #[cfg(test)]
@@ -25,7 +25,6 @@ pub(crate) use self::complete::data_config;
 use self::key::{KeyChain, RunKey};
 use self::prefix::PrefixForest;
 use self::run_config::{DataConfig, RunConfig};
-pub use self::usual_speed::usual_speed;
 use crate::error::{Error, Result};
 use crate::hash::Digest;
 use crate::manifest::Manifest;

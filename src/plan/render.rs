@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 
 use serde::Serialize;
 
+use super::time::{RunTime, Speed};
 use super::{Plan, PlannedRun, details};
 use crate::text::{Table, shortened};
 
@@ -74,15 +75,6 @@ impl RunStatus {
     }
 }
 
-/// How fast this machine trains, for the estimate.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Speed {
-    /// By upstream's formula of FLOPs.
-    pub flops_per_second: f64,
-    /// Where the figure is from, such as "measured now" or "recorded on 2026-01-31".
-    pub source: String,
-}
-
 /// A plan with what only the caller knows.
 #[derive(Debug, Clone, Copy)]
 pub struct View<'a> {
@@ -101,6 +93,7 @@ struct JsonRun<'a> {
     #[serde(flatten)]
     status: RunStatus,
     seconds: Option<f64>,
+    time: Option<RunTime>,
 }
 
 #[derive(Serialize)]
@@ -123,6 +116,7 @@ struct Totals {
     tokens: u64,
     flops: f64,
     seconds: Option<f64>,
+    time: Option<RunTime>,
 }
 
 impl View<'_> {
@@ -130,21 +124,27 @@ impl View<'_> {
         self.statuses.get(index).cloned().unwrap_or(RunStatus::ToDo)
     }
 
-    fn seconds(&self, flops: f64) -> Option<f64> {
-        self.speed.map(|speed| flops / speed.flops_per_second)
+    fn time(&self, run: &PlannedRun) -> Option<RunTime> {
+        self.speed.map(|speed| speed.time(run))
     }
 
-    /// FLOPs of what is still to train, shared steps once: each root's share of its runs' FLOPs.
-    fn flops_to_do(&self) -> f64 {
+    /// The time of what is still to do, shared steps and their evaluations once: each root's share of its runs' time.
+    fn time_to_do(&self) -> Option<RunTime> {
+        let speed = self.speed?;
         let runs = &self.plan.runs;
-        let roots = self.plan.prefixes.roots.iter().map(|root| {
+        let mut sum = RunTime { training: 0.0, evaluations: 0.0, checkpoints: 0.0 };
+        for root in &self.plan.prefixes.roots {
             let apart: f64 =
                 root.runs.iter().filter_map(|&run| runs.get(run)).map(|run| run.sizes.steps as f64).sum();
-            let open = root.runs.iter().filter(|&&run| self.status(run).is_pending());
-            let flops: f64 = open.filter_map(|&run| runs.get(run)).map(|run| run.sizes.flops).sum();
-            flops * root.steps() as f64 / apart.max(1.0)
-        });
-        roots.sum()
+            let share = root.steps() as f64 / apart.max(1.0);
+            let open = root.runs.iter().filter(|&&run| self.status(run) != RunStatus::Done);
+            for time in open.filter_map(|&run| runs.get(run)).map(|run| speed.time(run)) {
+                sum.training += share * time.training;
+                sum.evaluations += share * time.evaluations;
+                sum.checkpoints += share * time.checkpoints;
+            }
+        }
+        Some(sum)
     }
 
     /// The whole plan for machines.
@@ -153,7 +153,8 @@ impl View<'_> {
         let runs = plan.runs.iter().enumerate().map(|(index, run)| JsonRun {
             run,
             status: self.status(index),
-            seconds: self.seconds(run.sizes.flops),
+            seconds: self.time(run).map(RunTime::total),
+            time: self.time(run),
         });
         let json = JsonPlan {
             name: &plan.name,
@@ -168,7 +169,8 @@ impl View<'_> {
             total: Totals {
                 tokens: plan.runs.iter().map(|run| run.sizes.tokens).sum(),
                 flops: plan.runs.iter().map(|run| run.sizes.flops).sum(),
-                seconds: self.seconds(self.flops_to_do()),
+                seconds: self.time_to_do().map(RunTime::total),
+                time: self.time_to_do(),
             },
             speed: self.speed,
         };
@@ -188,7 +190,7 @@ impl View<'_> {
         ]);
         for (index, run) in plan.runs.iter().enumerate() {
             let arm = plan.arms.get(run.arm).map_or("", |arm| &arm.label);
-            let time = self.seconds(run.sizes.flops).map_or_else(|| "?".to_owned(), duration);
+            let time = self.time(run).map_or_else(|| "?".to_owned(), |time| duration(time.total()));
             let key = if run.key.pending { "pending".to_owned() } else { run.key.short() };
             table.push(vec![
                 (index + 1).to_string(),
@@ -220,12 +222,14 @@ impl View<'_> {
             let _ = writeln!(text, "control: {names}");
         }
         let _ = writeln!(text, "work: {} (shared first steps are trained once)", plan.prefixes.saving());
-        match self.speed {
-            Some(speed) => {
+        match self.speed.zip(self.time_to_do()) {
+            Some((speed, time)) => {
                 let _ = writeln!(
                     text,
-                    "time: {} at {} FLOP/s ({})",
-                    duration(self.flops_to_do() / speed.flops_per_second),
+                    "time: {}, of which evaluations {} and checkpoints {}; {} FLOP/s ({})",
+                    duration(time.total()),
+                    duration(time.evaluations),
+                    duration(time.checkpoints),
                     quantity(speed.flops_per_second),
                     speed.source
                 );

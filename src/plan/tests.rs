@@ -4,8 +4,9 @@ use std::path::{Path, PathBuf};
 
 use proptest::prelude::*;
 
-use super::render::{RunStatus, Speed, View};
+use super::render::{RunStatus, View};
 use super::run_config::{BackendKind, InitSource};
+use super::time::{Speed, evaluations};
 use super::*;
 use crate::manifest::Options;
 use crate::model::config::{GptConfig, ModelConfig};
@@ -227,7 +228,7 @@ fn small_models_train_on_a_document_a_step() {
 #[test]
 fn human_plan_of_d12() {
     let plan = experiment("d12_sqrt.toml", &options(None, &[]));
-    let speed = Speed { flops_per_second: 2e14, source: "recorded on 2026-01-31".to_owned() };
+    let speed = Speed::of_training(2e14, "recorded on 2026-01-31".to_owned());
     let statuses = [RunStatus::Done, RunStatus::Resumes { step: 500 }];
     let view = View { plan: &plan, statuses: &statuses, speed: Some(&speed) };
     insta::assert_snapshot!(view.human());
@@ -525,4 +526,27 @@ fn arms_and_seeds_that_are_one_run() {
         .concat()
         .join("\n")
     );
+}
+
+/// The row "plan leaves out evaluations": 20 steps take seconds, and the recipe's two evaluations of 42 million tokens
+/// above an hour.
+#[test]
+fn plan_counts_evaluations() {
+    let sets = ["model.depth=4", "model.sequence_len=512", "budget.steps=20", "train.device_batch_size=8"];
+    let run = run(&[&sets[..], &["train.total_batch_size=4096"]].concat());
+    let time = Speed::of_training(5e10, String::new()).time(&run);
+    assert!(time.training < 120.0, "{time:?}");
+    assert!(time.evaluations > 3600.0, "{time:?}");
+    assert!(time.total() > time.training + time.evaluations);
+    let count = |every: u64, steps: u64| {
+        let mut config = run.config.clone();
+        (config.eval.every, config.schedule.num_iterations) = (every, steps);
+        // Counted as the step loop asks.
+        let asked = (0..=steps)
+            .filter(|&step| step == 0 || step == steps || (every > 0 && step.is_multiple_of(every)));
+        assert_eq!(evaluations(&config), asked.count() as u64, "every {every} of {steps}");
+    };
+    for (every, steps) in [(0, 1), (0, 12), (5, 12), (4, 12), (12, 12), (13, 12), (1, 12), (1, 1)] {
+        count(every, steps);
+    }
 }
