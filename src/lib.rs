@@ -12,8 +12,8 @@ pub mod precision;
 pub mod simd;
 pub mod math;
 pub mod rng;
-pub mod files;
 pub mod host;
+pub mod files;
 pub mod tensors;
 pub mod toml_text;
 

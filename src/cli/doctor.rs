@@ -11,8 +11,8 @@ use crate::backend::torch::facts::{Missing, torch_facts};
 use crate::backend::torch::peak::peak_flops;
 use crate::data::Cache;
 use crate::error::Error;
-use crate::files::Files;
-use crate::host::HostFacts;
+use crate::files::{Answer, FileSystemFacts, Files, file_system_facts};
+use crate::host::{HostFacts, LimitFrom, memory_limit};
 use crate::precision::Precision;
 
 use super::all_threads;
@@ -24,13 +24,15 @@ const GET_TORCH: &str = "eval \"$(scripts/setup_libtorch)\" && cargo build --rel
 /// Prints the findings; nothing found is an error.
 pub(super) fn doctor(args: &DoctorArgs) {
     let host = HostFacts::collect(all_threads());
+    let limit = memory_limit();
     let cache = cache();
-    let results = writable(&args.results);
+    let results = results(&args.results);
     let torch = torch();
     let output = Output::new(false);
     if args.json {
         let json = json!({
             "host": host,
+            "memory_limit": limit,
             "environment_class": environment_class(),
             "backends": { "cpu": { "works": true }, "scalar": { "works": true }, "tch": torch },
             "cache": cache,
@@ -39,8 +41,10 @@ pub(super) fn doctor(args: &DoctorArgs) {
         output.result(&json.to_string());
         return;
     }
-    let memory =
-        host.memory_bytes.map_or_else(|| "unknown".to_owned(), |b| format!("{:.1} GiB", b as f64 / GIB));
+    let mut memory = host.memory_bytes.map_or_else(|| "unknown".to_owned(), gib);
+    if let Some(limit) = limit.filter(|limit| limit.from != LimitFrom::Machine) {
+        let _ = write!(memory, ", of which {} may be held: the limit of {}", gib(limit.bytes), limit.from);
+    }
     let mut text = String::new();
     let mut line = |name: &str, value: &str| {
         let _ = writeln!(text, "{name:<12}{value}");
@@ -61,6 +65,10 @@ pub(super) fn doctor(args: &DoctorArgs) {
 }
 
 const GIB: f64 = 1_073_741_824.0;
+
+fn gib(bytes: u64) -> String {
+    format!("{:.1} GiB", bytes as f64 / GIB)
+}
 
 /// The sentence of a finding.
 fn summary(finding: &Value) -> String {
@@ -164,13 +172,79 @@ fn cache() -> Value {
 
 /// Whether files can be written in a directory, or if it is not there yet, where it would be made. Leaves nothing.
 fn writable(path: &Path) -> Value {
-    let existing = path.ancestors().find(|ancestor| ancestor.exists() && !ancestor.as_os_str().is_empty());
-    let existing: PathBuf = existing.map_or_else(|| PathBuf::from("."), Path::to_owned);
     let here = path.exists();
-    let (works, summary) = match Files::new().check_writable(&existing) {
+    let (works, summary) = match Files::new().check_writable(&existing(path)) {
         Ok(()) if here => (true, format!("{} can be written", path.display())),
         Ok(()) => (true, format!("{} is not there yet and can be made", path.display())),
         Err(error) => (false, format!("{} cannot be written: {error}", path.display())),
     };
     json!({ "path": path, "exists": here, "writable": works, "summary": summary })
+}
+
+/// The directory itself, or the one above it that is there.
+fn existing(path: &Path) -> PathBuf {
+    let existing = path.ancestors().find(|ancestor| ancestor.exists() && !ancestor.as_os_str().is_empty());
+    existing.map_or_else(|| PathBuf::from("."), Path::to_owned)
+}
+
+/// Whether results can be written there, and what the file system does not promise.
+fn results(path: &Path) -> Value {
+    let mut found = writable(path);
+    if found["writable"] != Value::Bool(true) {
+        return found;
+    }
+    let Ok(facts) = file_system_facts(&existing(path)) else { return found };
+    let mut summary = summary(&found);
+    for remark in remarks(&facts) {
+        let _ = write!(summary, "\n{:12}{remark}", "");
+    }
+    found["summary"] = json!(summary);
+    found["file_system"] = json!(facts);
+    found
+}
+
+/// What a person should know of a file system before results are written there.
+fn remarks(facts: &FileSystemFacts) -> Vec<String> {
+    let mut remarks = Vec::new();
+    if let (Some(free), Some(total)) = (facts.free_bytes, facts.total_bytes) {
+        let quota = "a quota may allow less and shows when it is reached";
+        remarks.push(format!("{} free of {}; {quota}", gib(free), gib(total)));
+    }
+    let mut without = |answer: &Answer, what: &str, then: &str| {
+        if !answer.works {
+            let answer = answer.answer.as_deref().unwrap_or("no");
+            remarks.push(format!("{what} ({answer}): {then}"));
+        }
+    };
+    without(
+        &facts.locks,
+        "files cannot be locked",
+        "a second nanorun is kept out by a file, which after a crash on another machine a person has to remove",
+    );
+    without(
+        &facts.directory_sync,
+        "directories cannot be synced",
+        "after a power cut the newest files may be missing; a kill or a crash loses nothing",
+    );
+    without(
+        &facts.file_sync,
+        "files cannot be synced",
+        "after a power cut the newest ones may be torn; a kill or a crash loses nothing",
+    );
+    without(
+        &facts.file_rename,
+        "files cannot be replaced",
+        "results cannot be written there: choose another place",
+    );
+    without(
+        &facts.directory_rename,
+        "directories cannot be renamed as they should",
+        "checkpoints cannot be written there safely: choose another place",
+    );
+    if let Some(ahead) = facts.clock_ahead_seconds.filter(|ahead| ahead.unsigned_abs() > 2) {
+        let seconds = ahead.unsigned_abs();
+        let how = if ahead > 0 { "ahead of" } else { "behind" };
+        remarks.push(format!("its clock is {seconds} s {how} this machine's: nothing depends on it"));
+    }
+    remarks
 }

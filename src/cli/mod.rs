@@ -17,6 +17,7 @@ mod resume;
 mod run;
 mod sample;
 mod tokenizer;
+mod threads;
 mod verify;
 
 use std::process::ExitCode;
@@ -25,7 +26,7 @@ use clap::Parser;
 
 use crate::error::{Class, Result};
 use crate::experiment::Experiment;
-use crate::manifest::Options;
+use crate::manifest::{Manifest, Options};
 
 use args::{Cli, Command, Common};
 use output::Output;
@@ -79,7 +80,10 @@ fn dispatch(cli: Cli) -> Result<Option<Class>> {
 
 /// The experiment that a command names.
 fn experiment(manifest: &std::path::Path, common: &Common) -> Result<Experiment> {
-    Experiment::load(manifest, &options(common), &common.results)
+    let manifest = Manifest::load(manifest, &options(common))?;
+    let told = manifest.cells.first().and_then(|cell| cell.settings.run.threads);
+    threads::start(common.threads.map(usize::from).or(told))?;
+    Experiment::of(manifest, &common.results)
 }
 
 /// What lies over the manifest.

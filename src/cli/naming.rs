@@ -9,7 +9,7 @@ use crate::manifest::Manifest;
 use crate::record::{ExperimentDir, Named};
 
 use super::args::Common;
-use super::{environment, options};
+use super::{environment, options, threads};
 
 /// An experiment, and what of it was named.
 pub(super) struct Found {
@@ -35,6 +35,7 @@ pub(super) enum For {
 /// # Errors
 /// A name that names nothing; whatever is wrong with the experiment; options that lay something over results.
 pub(super) fn find(name: &Path, common: &Common, purpose: For) -> Result<Found> {
+    threads::start(common.threads.map(usize::from))?;
     let named = Named::read(name, &common.results)?;
     let Some(results) = named.results() else {
         let load = if purpose == For::Reading { Experiment::load_to_read } else { Experiment::load };

@@ -10,6 +10,7 @@ use crate::precision::Precision;
 use super::all_threads;
 use super::args::ParityArgs;
 use super::output::Output;
+use super::threads;
 
 /// Where the project keeps its cases.
 const OWN_CASES: [&str; 2] = ["tests/fixtures/parity", "tests/fixtures/parity_shapes"];
@@ -22,6 +23,7 @@ pub(super) fn parity(args: &ParityArgs) -> Result<Option<Class>> {
     // Every file is read before the first case runs: bad input shows at once.
     let cases = directories(args)?.iter().map(|path| Case::read(path)).collect::<Result<Vec<_>>>()?;
     let configs = cases.iter().map(config_of).collect::<Result<Vec<_>>>()?;
+    threads::start(args.threads.map(usize::from))?;
     let mut reports = Vec::with_capacity(cases.len());
     for (case, config) in cases.iter().zip(configs) {
         let mut subject = EngineSubject::new(

@@ -9,7 +9,7 @@ use crate::run::state::Standing;
 use super::args::{Common, ResumeArgs, RunArgs};
 use super::naming::{at_home, results_of};
 use super::output::Output;
-use super::{environment, run};
+use super::{environment, run, threads};
 
 /// Trains what the recorded plan has left to train, with the arguments that were recorded.
 pub(super) fn resume(args: &ResumeArgs) -> Result<Option<Class>> {
@@ -20,6 +20,7 @@ pub(super) fn resume(args: &ResumeArgs) -> Result<Option<Class>> {
     }
     let found = at_home(&dir)?;
     // What the environment sets now does not count: the experiment was begun without it.
+    threads::start(args.threads.map(usize::from))?;
     let mut experiment = found.to_carry_on(&environment().collect::<Vec<_>>())?;
     let (dir, record) = (found.dir, found.record);
     let planned: Vec<_> = experiment.plan.runs.iter().map(|run| run.key.run).collect();

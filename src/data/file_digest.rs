@@ -1,52 +1,102 @@
 //! Digests of files, remembered while a file is what it was.
 
 use std::fs::File;
-use std::io::Read as _;
+use std::io::{self, Read as _};
 use std::path::Path;
 
 use sha2::{Digest as _, Sha256};
 
 use super::cache::Cache;
 use crate::error::{Error, Result};
+use crate::files::{reopened, unix_now};
 use crate::hash::{Canonical, Digest};
+
+/// Where the cache keeps digests.
+const KIND: &str = "digests";
+
+/// Seconds after which another change shows in a file's times: they move in ticks, of two seconds on some file systems.
+const TICK: u64 = 2;
 
 /// SHA-256 of a file's bytes. Remembered under the file's path, size, times and inode, so that a second start does
 /// not read every shard again.
 ///
+/// Times that are not in the past by this machine's clock (a file server's clock is ahead, an archive was unpacked with
+/// odd ones) do not tell that the file has settled. Such a file is remembered once it was found equal, by times and by
+/// content, on two starts.
+///
 /// # Errors
 /// A file that cannot be read.
 pub fn file_digest(path: &Path, cache: &Cache) -> Result<Digest> {
+    digest_at(path, cache, unix_now())
+}
+
+fn digest_at(path: &Path, cache: &Cache, now: u64) -> Result<Digest> {
     let unreadable = |error| Error::input("cannot read a file").file(path).because(error);
-    let mut file = File::open(path).map_err(unreadable)?;
-    let fingerprint = fingerprint(path, &file);
-    if let Some(key) = &fingerprint
-        && let Some(bytes) = cache.get("digests", key)
-        && let Some(digest) = String::from_utf8(bytes).ok().and_then(|text| text.parse().ok())
-    {
-        return Ok(digest);
-    }
-    let mut hasher = Sha256::new();
-    let mut buffer = vec![0; 1 << 20];
-    loop {
-        let read = file.read(&mut buffer).map_err(unreadable)?;
-        if read == 0 {
-            break;
+    let known = |key: &Option<Digest>| text(cache, key.as_ref()?)?.parse().ok();
+    let (digest, remember) = reopened(|| {
+        let mut file = File::open(path)?;
+        let before = fingerprint(path, &file);
+        if let Some(digest) = known(&before) {
+            return Ok((digest, None));
         }
-        hasher.update(buffer.get(..read).unwrap_or_default());
-    }
-    let digest = Digest::from(<[u8; 32]>::from(hasher.finalize()));
-    if let Some(key) = &fingerprint
-        && is_settled(&file)
-    {
-        cache.put("digests", key, digest.to_string().as_bytes());
+        let digest = digest_of(&mut file)?;
+        // Written to while it was read: the digest is nobody's.
+        let remember = before.filter(|before| fingerprint(path, &file).as_ref() == Some(before));
+        Ok((digest, remember.map(|key| (key, is_settled(&file)))))
+    })
+    .map_err(unreadable)?;
+    match remember {
+        Some((key, settled)) if settled || was_seen(cache, &key, &digest, now) => {
+            cache.put(KIND, &key, digest.to_string().as_bytes());
+        }
+        _ => {}
     }
     Ok(digest)
 }
 
-/// Whether the last change is old enough for another one to show in the file's times, which move in ticks.
+fn text(cache: &Cache, key: &Digest) -> Option<String> {
+    String::from_utf8(cache.get(KIND, key)?).ok()
+}
+
+/// Whether an earlier start saw the file with this fingerprint and digest, more than a tick ago: a change since then
+/// would have moved its times. If not, this start is the one that saw it.
+fn was_seen(cache: &Cache, fingerprint: &Digest, digest: &Digest, now: u64) -> bool {
+    let mut canonical = Canonical::new("nanorun file seen once");
+    canonical.digest("fingerprint", fingerprint);
+    let key = canonical.finish();
+    let earlier = text(cache, &key).and_then(|text| {
+        let (seen, at) = text.split_once(' ')?;
+        (seen == digest.to_string()).then(|| at.parse().ok()).flatten()
+    });
+    match earlier {
+        Some(at) if now >= u64::saturating_add(at, TICK) => true,
+        // A moment ago; a clock that went back starts over.
+        Some(at) if now >= at => false,
+        _ => {
+            cache.put(KIND, &key, format!("{digest} {now}").as_bytes());
+            false
+        }
+    }
+}
+
+fn digest_of(file: &mut File) -> io::Result<Digest> {
+    let mut hasher = Sha256::new();
+    let mut buffer = vec![0; 1 << 20];
+    loop {
+        let read = match file.read(&mut buffer) {
+            Ok(0) => return Ok(Digest::from(<[u8; 32]>::from(hasher.finalize()))),
+            Ok(read) => read,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(error) => return Err(error),
+        };
+        hasher.update(buffer.get(..read).unwrap_or_default());
+    }
+}
+
+/// Whether the last change is old enough for another one to show in the file's times.
 fn is_settled(file: &File) -> bool {
     let modified = file.metadata().and_then(|metadata| metadata.modified()).ok();
-    modified.and_then(|at| at.elapsed().ok()).is_some_and(|age| age.as_secs() >= 2)
+    modified.and_then(|at| at.elapsed().ok()).is_some_and(|age| age.as_secs() >= TICK)
 }
 
 /// What changes whenever the file does; none where that cannot be told.
@@ -70,4 +120,74 @@ fn fingerprint(path: &Path, file: &File) -> Option<Digest> {
             .u64("changed nanoseconds", metadata.ctime_nsec() as u64);
     }
     Some(canonical.finish())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, SystemTime};
+
+    use super::*;
+
+    /// A file with this text and a time so many seconds from now.
+    fn file(dir: &Path, text: &str, ahead: i64) -> std::path::PathBuf {
+        let path = dir.join("shard");
+        std::fs::write(&path, text).unwrap();
+        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(unix_now());
+        let time = now.checked_add_signed(ahead);
+        File::options().write(true).open(&path).unwrap().set_modified(time).unwrap();
+        path
+    }
+
+    trait Signed {
+        fn checked_add_signed(self, seconds: i64) -> SystemTime;
+    }
+
+    impl Signed for SystemTime {
+        fn checked_add_signed(self, seconds: i64) -> SystemTime {
+            let by = Duration::from_secs(seconds.unsigned_abs());
+            if seconds < 0 { self - by } else { self + by }
+        }
+    }
+
+    fn is_remembered(path: &Path, cache: &Cache) -> bool {
+        let key = fingerprint(path, &File::open(path).unwrap()).unwrap();
+        cache.get(KIND, &key).is_some()
+    }
+
+    #[test]
+    fn clocks_file_times_in_the_future_are_remembered_once_equal_on_two_starts() {
+        let dir = tempfile::tempdir().unwrap();
+        let cache = Cache::at(dir.path().join("cache"));
+        let path = file(dir.path(), "one", 1 << 30);
+        let start = |now| {
+            let digest = digest_at(&path, &cache, now).unwrap();
+            assert_eq!(digest, Digest::of(&std::fs::read(&path).unwrap()));
+            is_remembered(&path, &cache)
+        };
+        // Within a tick another change might not show.
+        assert_eq!([1000, 1001, 1002, 1003].map(start), [false, false, true, true]);
+        // Changed: other times, so nothing is known of it.
+        file(dir.path(), "two", (1 << 30) + 7);
+        assert_eq!([1004, 1010].map(start), [false, true]);
+        // A clock that went back starts over.
+        file(dir.path(), "six", (1 << 30) + 9);
+        assert_eq!([2000, 500, 501, 502].map(start), [false, false, false, true]);
+    }
+
+    #[test]
+    fn a_settled_file_is_remembered_at_once_and_a_fresh_one_is_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let cache = Cache::at(dir.path().join("cache"));
+        let path = file(dir.path(), "one", -100);
+        file_digest(&path, &cache).unwrap();
+        assert!(is_remembered(&path, &cache));
+        let path = file(dir.path(), "two", 0);
+        file_digest(&path, &cache).unwrap();
+        assert!(!is_remembered(&path, &cache));
+        // The same times and size with other content: found out as long as nothing is remembered.
+        let time = std::fs::metadata(&path).unwrap().modified().unwrap();
+        std::fs::write(&path, "six").unwrap();
+        File::options().write(true).open(&path).unwrap().set_modified(time).unwrap();
+        assert_eq!(file_digest(&path, &cache).unwrap(), Digest::of(b"six"));
+    }
 }

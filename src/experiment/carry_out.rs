@@ -1,5 +1,6 @@
 //! An experiment carried out: what is not finished is trained, tables are written after every run.
 
+use std::io::ErrorKind;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -76,7 +77,7 @@ impl Experiment {
                     runs[other].take(outcome);
                 }
             }
-            self.write_tables(&runs)
+            self.write_tables(&runs).map_err(as_a_run)
         })?;
         ends.runs = runs.into_inner().unwrap_or_else(PoisonError::into_inner);
         // Stopped before some of them were taken, or in the middle of one.
@@ -94,15 +95,15 @@ impl Experiment {
                 None => {}
             }
         }
-        self.write_tables(&ends.runs)?;
+        self.write_tables(&ends.runs).map_err(as_a_run)?;
         let scorecard = self.judge(&ends.runs)?;
-        tables::write_scorecard(&self.files, &self.dir, &scorecard)?;
+        tables::write_scorecard(&self.files, &self.dir, &scorecard).map_err(as_a_run)?;
         Ok(ends.report(interrupted, scorecard, how.display.first_step_seconds()))
     }
 
     /// Makes the directory, locks it, removes what a crash left, and writes the plan.
     fn begin(&self, how: &HowToRun<'_>) -> Result<DirLock> {
-        self.files.create_dir_all(self.dir.path()).map_err(|error| self.not_writable(&error))?;
+        self.files.create_dir_all(self.dir.path()).map_err(|error| self.not_writable(error))?;
         let holder = LockHolder::this_process(&host_name());
         let mut told = false;
         let lock = DirLock::acquire_waiting(self.dir.path(), &holder, Duration::from_millis(500), |held| {
@@ -118,7 +119,10 @@ impl Experiment {
             lock => lock?,
         };
         PlanRecord::check_layout(&self.files, &self.dir)?;
-        self.files.recover(self.dir.path())?;
+        lock.recover(&self.files, self.dir.path())?;
+        if let Some(note) = lock.note() {
+            self.files.note(note);
+        }
         // First: a plan without its manifest says less than a manifest without its plan.
         self.files.write(&self.dir.manifest(), self.manifest.text.as_bytes())?;
         let mut controls: Vec<usize> = self.plan.arms.iter().filter_map(|arm| arm.control).collect();
@@ -151,14 +155,28 @@ impl Experiment {
             runs: runs.collect(),
         };
         record.write(&self.files, &self.dir)?;
+        let display = how.display.clone();
+        self.files.notes_to(move |note| display.line(&format!("note: {note}")));
         Ok(lock)
     }
 
     /// The error of a results directory that cannot be made.
-    fn not_writable(&self, cause: &FileError) -> Error {
+    fn not_writable(&self, cause: FileError) -> Error {
+        // A disk that is full or fails is no matter of the place alone.
+        if !matches!(
+            cause.kind(),
+            ErrorKind::NotFound
+                | ErrorKind::PermissionDenied
+                | ErrorKind::ReadOnlyFilesystem
+                | ErrorKind::NotADirectory
+                | ErrorKind::AlreadyExists
+                | ErrorKind::Other
+        ) {
+            return cause.into();
+        }
         let why = match cause.kind() {
             // Of the directory itself: file systems such as /proc take none.
-            std::io::ErrorKind::NotFound => "nothing can be made there".to_owned(),
+            ErrorKind::NotFound => "nothing can be made there".to_owned(),
             _ => cause.to_string(),
         };
         Error::input(format!("the results directory cannot be made: {why}"))
@@ -168,7 +186,7 @@ impl Experiment {
     }
 }
 
-/// Bad data found while training stops a run, not the experiment.
+/// Bad data found while training stops a run, not the experiment; and a directory that goes meanwhile is no bad input.
 fn as_a_run(error: Error) -> Error {
     match error.class() {
         Class::Input => error.of_class(Class::Run),

@@ -107,7 +107,14 @@ impl Experiment {
     /// # Errors
     /// Anything wrong with the manifest or with data that are here. Data that are not here are no error yet.
     pub fn load(manifest: &Path, options: &Options, results: &Path) -> Result<Self> {
-        let manifest = Manifest::load(manifest, options)?;
+        Self::of(Manifest::load(manifest, options)?, results)
+    }
+
+    /// The same of a manifest that is read already.
+    ///
+    /// # Errors
+    /// As [`Self::load`].
+    pub fn of(manifest: Manifest, results: &Path) -> Result<Self> {
         let dir = ExperimentDir::at(results.join(manifest.results_name()));
         Self::plan_in(dir, manifest, None)
     }

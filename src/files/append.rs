@@ -8,6 +8,7 @@ use super::error::{FileError, FileResult};
 use super::faults::Step;
 use super::raw::RawFile;
 use super::seam::Files;
+use super::trouble::reopened;
 
 impl Files {
     /// Appends one line (given without its newline) and syncs it. A line that an earlier crash left without its
@@ -15,13 +16,8 @@ impl Files {
     pub fn append_line(&self, path: &Path, line: &str) -> FileResult<()> {
         let error = |error| FileError::new("append to", path, error);
         self.check(Step::Create, path).map_err(error)?;
-        let mut file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .open(path)
-            .map_err(error)?;
+        let open = || OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path);
+        let mut file = reopened(open).map_err(error)?;
         let length = file.metadata().map_err(error)?.len();
         let whole = whole_lines(&mut file, length).map_err(error)?;
         if whole < length {

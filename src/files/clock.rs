@@ -15,9 +15,14 @@ pub fn system_now() -> SystemTime {
     SystemTime::now()
 }
 
+/// Now, in whole seconds since 1970.
+pub fn unix_now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
+
 /// Now, as `2026-01-31T23:59:59Z`.
 pub fn utc_now() -> String {
-    utc(SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()))
+    utc(unix_now())
 }
 
 /// Seconds since 1970 as `2026-01-31T23:59:59Z`.

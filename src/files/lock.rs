@@ -1,15 +1,24 @@
 //! One runner a results directory.
+//!
+//! Where the file system has locks, the kernel keeps this one and lets go of it however its process ends. Where it has
+//! none, a claim does ([`super::claims`]). Each looks for the other: machines that share a directory need not mount it
+//! alike.
 
 use std::fs::{File, OpenOptions, TryLockError};
-use std::io::{Read as _, Seek as _, Write as _};
+use std::io::{self, Read as _, Seek as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::claims::{self, Claim, Refused, Standing};
 use super::clock::utc_now;
-use super::error::FileError;
+use super::error::{FileError, FileResult};
+use super::recovery;
+use super::seam::Files;
+use super::trouble::{has_no_locks, reopened, uninterrupted};
 use crate::error::{Class, Error};
+use crate::host::{Life, ProcessId};
 
 /// The lock's name in the directory it guards.
 const NAME: &str = ".lock";
@@ -25,13 +34,27 @@ pub struct LockHolder {
     pub since: String,
     /// Its command line.
     pub command: String,
+    /// Which process it is; none where a nanorun wrote it that does not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub process: Option<ProcessId>,
 }
 
 impl LockHolder {
     /// This process, on `host`.
     pub fn this_process(host: &str) -> Self {
         let command: Vec<_> = std::env::args_os().map(|arg| arg.to_string_lossy().into_owned()).collect();
-        Self { pid: std::process::id(), host: host.to_owned(), since: utc_now(), command: command.join(" ") }
+        Self {
+            pid: std::process::id(),
+            host: host.to_owned(),
+            since: utc_now(),
+            command: command.join(" "),
+            process: Some(ProcessId::own().clone()),
+        }
+    }
+
+    /// Whether it lives, as far as can be told here.
+    pub fn life(&self) -> Life {
+        self.process.as_ref().map_or(Life::Unknown, ProcessId::life)
     }
 }
 
@@ -39,12 +62,22 @@ impl LockHolder {
 #[derive(Debug, thiserror::Error)]
 pub enum LockError {
     /// Another process writes there.
-    #[error("another nanorun works in `{}`{}", .dir.display(), describe(.holder.as_ref()))]
+    #[error("another nanorun works in `{}`{}", .dir.display(), describe(.holder.as_deref()))]
     Held {
         /// The directory.
         dir: PathBuf,
         /// Who, where the lock file tells.
-        holder: Option<LockHolder>,
+        holder: Option<Box<LockHolder>>,
+    },
+    /// Another process may write there: nobody here can tell whether it lives.
+    #[error("another nanorun may work in `{}`{}", .dir.display(), describe(.holder.as_deref()))]
+    Unknown {
+        /// The directory.
+        dir: PathBuf,
+        /// Who, where that can be read.
+        holder: Option<Box<LockHolder>>,
+        /// What a person removes who knows that it has ended.
+        remove: PathBuf,
     },
     /// The lock file could not be opened.
     #[error(transparent)]
@@ -59,20 +92,33 @@ fn describe(holder: Option<&LockHolder>) -> String {
 
 impl From<LockError> for Error {
     fn from(error: LockError) -> Self {
+        let what = error.to_string();
         match error {
             LockError::File(error) => error.into(),
-            LockError::Held { .. } => Self::new(Class::Run, error.to_string())
-                .help("wait for it to end, or choose another place with --results DIR"),
+            LockError::Held { .. } => {
+                Self::run(what).help("wait for it to end, or choose another place with --results DIR")
+            }
+            LockError::Unknown { remove, .. } => Self::new(Class::Run, what)
+                .expected("a process of this machine, of which it can be told whether it lives: the file system has no locks")
+                .help(format!(
+                    "if it has ended, remove `{}` and start again; if it runs, wait for it, or choose another place with \
+                     --results DIR",
+                    remove.display()
+                )),
         }
     }
 }
 
-/// An advisory lock on a directory, held until dropped. The system lets go of it when the process ends, however
-/// it ends: the file that stays behind locks nobody out.
+/// An advisory lock on a directory, held until dropped.
 #[derive(Debug)]
-pub struct DirLock {
-    // The lock lives as long as the handle.
-    _file: File,
+pub struct DirLock(Kind);
+
+#[derive(Debug)]
+enum Kind {
+    /// The system lets go of it when the process ends, however it ends: the file that stays behind locks nobody out.
+    Lock(File),
+    /// Where there are no locks; and what the system said.
+    Claim { claim: Claim, dir: PathBuf, why: String },
 }
 
 impl DirLock {
@@ -80,34 +126,65 @@ impl DirLock {
     pub fn acquire(dir: &Path, holder: &LockHolder) -> Result<Self, LockError> {
         let path = dir.join(NAME);
         let error = |error| LockError::File(FileError::new("lock", &path, error));
-        let mut file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .open(&path)
-            .map_err(error)?;
-        match file.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => {
-                let mut text = String::new();
-                // What it says helps a person; it may be half written just now.
-                file.read_to_string(&mut text).ok();
-                return Err(LockError::Held {
-                    dir: dir.to_owned(),
-                    holder: serde_json::from_str(&text).ok(),
-                });
+        let mut file = open(&path).map_err(error)?;
+        let text = |file: &mut File| {
+            let mut text = String::new();
+            // What it says helps a person; it may be half written just now.
+            file.read_to_string(&mut text).ok();
+            serde_json::from_str::<Box<LockHolder>>(&text).ok()
+        };
+        match lock(&file) {
+            Ok(true) => {}
+            Ok(false) => return Err(LockError::Held { dir: dir.to_owned(), holder: text(&mut file) }),
+            Err(why) if has_no_locks(&why) => {
+                return Self::claim(dir, holder, text(&mut file), why.to_string());
             }
-            Err(TryLockError::Error(e)) => return Err(error(e)),
+            Err(e) => return Err(error(e)),
+        }
+        // A file system may grant every lock there is: then it has none.
+        let second = open(&path).map_err(error)?;
+        if matches!(lock(&second), Ok(true)) {
+            drop(second);
+            return Self::claim(dir, holder, text(&mut file), "two have one lock".to_owned());
+        }
+        match claims::standing(dir).map_err(|e| LockError::File(FileError::new("lock", dir, e)))? {
+            Standing::Free => {}
+            taken => return Err(held(dir, taken)),
         }
         // Written in place: a renamed file would carry the lock away from its name.
         let text = serde_json::to_string(holder).unwrap_or_default();
         file.set_len(0).and_then(|()| file.rewind()).map_err(error)?;
         file.write_all(text.as_bytes()).map_err(error)?;
-        Ok(Self { _file: file })
+        Ok(Self(Kind::Lock(file)))
     }
 
-    /// Takes the lock, waiting for it; `waiting` is told who has it before each pause and says whether to go on.
+    /// Without locks; `locked` is what the lock file says of somebody who may have one.
+    fn claim(
+        dir: &Path,
+        holder: &LockHolder,
+        locked: Option<Box<LockHolder>>,
+        why: String,
+    ) -> Result<Self, LockError> {
+        // A holder that lets go empties the file. A nanorun that did not yet do so does not say which process it is.
+        if let Some(locked) = locked.filter(|locked| locked.process.is_some()) {
+            let (dir, remove) = (dir.to_owned(), dir.join(NAME));
+            match locked.life() {
+                Life::Alive => return Err(LockError::Held { dir, holder: Some(locked) }),
+                Life::Dead => {}
+                Life::Unknown => return Err(LockError::Unknown { dir, holder: Some(locked), remove }),
+            }
+        }
+        match claims::claim(dir, holder) {
+            Ok(claim) => Ok(Self(Kind::Claim { claim, dir: dir.to_owned(), why })),
+            Err(Refused::Standing(taken)) => Err(held(dir, taken)),
+            Err(Refused::Failed(e)) => {
+                Err(LockError::File(FileError::new("lock", &dir.join(claims::NAME), e)))
+            }
+        }
+    }
+
+    /// Takes the lock, waiting for it; `waiting` is told who has it before each pause and says whether to go on. Nobody
+    /// waits for a process of which it cannot be told whether it lives.
     pub fn acquire_waiting(
         dir: &Path,
         holder: &LockHolder,
@@ -125,5 +202,56 @@ impl DirLock {
                 other => return other,
             }
         }
+    }
+
+    /// What a person should know of it; none of a lock that the system keeps.
+    pub fn note(&self) -> Option<String> {
+        let Kind::Claim { dir, why, .. } = &self.0 else { return None };
+        Some(format!(
+            "files cannot be locked in `{}` ({why}): a second nanorun there is kept out by a file with the owner's process \
+             id, and after a crash on another machine a person has to remove that",
+            dir.display()
+        ))
+    }
+
+    /// [`Files::recover`] for what this lock guards: with a claim alone only what belongs to the provably dead goes.
+    pub fn recover(&self, files: &Files, root: &Path) -> FileResult<Vec<PathBuf>> {
+        match &self.0 {
+            Kind::Lock(_) => files.recover(root),
+            Kind::Claim { claim, .. } => {
+                files.recover_standing(root, recovery::Standing::Beside(&claim.dead))
+            }
+        }
+    }
+}
+
+impl Drop for DirLock {
+    fn drop(&mut self) {
+        if let Kind::Lock(file) = &self.0 {
+            // Whoever has no locks learns from it that nobody works there; whoever has them does not need to.
+            let _ = file.set_len(0);
+        }
+    }
+}
+
+fn open(path: &Path) -> io::Result<File> {
+    reopened(|| OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path))
+}
+
+/// -> whether the lock is had; else somebody has it
+fn lock(file: &File) -> io::Result<bool> {
+    uninterrupted(|| match file.try_lock() {
+        Ok(()) => Ok(true),
+        Err(TryLockError::WouldBlock) => Ok(false),
+        Err(TryLockError::Error(error)) => Err(error),
+    })
+}
+
+fn held(dir: &Path, taken: Standing) -> LockError {
+    let (dir, remove) = (dir.to_owned(), dir.join(claims::NAME));
+    match taken {
+        Standing::Held(holder) => LockError::Held { dir, holder: Some(holder) },
+        Standing::Unknown(holder) => LockError::Unknown { dir, holder, remove },
+        Standing::Free => LockError::Held { dir, holder: None },
     }
 }

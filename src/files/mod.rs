@@ -12,6 +12,7 @@
 mod append;
 mod atomic;
 mod bits;
+mod claims;
 mod clock;
 mod directories;
 mod error;
@@ -19,12 +20,15 @@ mod faults;
 mod lock;
 mod names;
 mod partial;
+mod notes;
+mod probe;
 mod raw;
 mod reading;
 mod recovery;
 mod seam;
 mod space;
 mod staged;
+mod trouble;
 
 #[cfg(test)]
 pub(crate) mod power;
@@ -33,13 +37,15 @@ mod tests;
 
 pub use atomic::AtomicFile;
 pub use bits::{ExactF32, ExactF64};
-pub use clock::{now, system_now, utc, utc_now};
+pub use clock::{now, system_now, unix_now, utc, utc_now};
 pub use error::{FileError, FileResult};
 #[cfg(test)]
 pub(crate) use faults::Unsynced;
 pub use faults::{Fault, FaultAt, Faults, Step};
 pub use lock::{DirLock, LockError, LockHolder};
 pub use partial::PartialFile;
+pub use probe::{Answer, FileSystemFacts, file_system_facts};
 pub use seam::Files;
 pub use space::{Space, space};
 pub use staged::{StagedDir, StagedFile};
+pub use trouble::reopened;

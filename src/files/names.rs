@@ -1,23 +1,132 @@
-//! Names of files and directories on their way.
+//! Names of files and directories on their way, which say whose they are.
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// A hidden name beside `path` that no other writer has: `.NAME.PID-NUMBER.EXTENSION`.
+use crate::host::{Life, ProcessId, life_here};
+
+/// Bytes of a name that its temporary name keeps: with what follows them it stays within the 255 that file systems
+/// take.
+const KEPT: usize = 150;
+
+/// A hidden name beside `path` that no other writer has: `.NAME.PID-NUMBER-BEGAN-PLACE.EXTENSION`, where the process id,
+/// when it began and its place are those of [`ProcessId`].
 pub(super) fn temporary_name(path: &Path, extension: &str) -> PathBuf {
     static NUMBER: AtomicU64 = AtomicU64::new(0);
     let name = path.file_name().unwrap_or_default().to_string_lossy();
+    // What was moved aside gets its name back by it; of anything else the name only helps people.
+    let kept = if extension == "old" { &*name } else { shortened(&name) };
     let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-    path.with_file_name(format!(".{name}.{}-{number}.{extension}", std::process::id()))
+    path.with_file_name(format!(".{kept}.{}.{extension}", signature(ProcessId::own(), number)))
 }
 
-/// The name that a temporary name was made from, and its extension; none for any other name.
-pub(super) fn original_name(path: &Path) -> Option<(String, &'static str)> {
-    let name = path.file_name()?.to_str()?.strip_prefix('.')?;
-    let (rest, extension) = name.rsplit_once('.')?;
-    let extension = ["tmp", "old"].into_iter().find(|known| *known == extension)?;
-    let (original, unique) = rest.rsplit_once('.')?;
-    let (pid, number) = unique.split_once('-')?;
-    let digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-    (digits(pid) && digits(number)).then(|| (original.to_owned(), extension))
+/// Its first [`KEPT`] bytes, whole characters.
+fn shortened(name: &str) -> &str {
+    let ends = name.char_indices().map(|(at, character)| at + character.len_utf8());
+    &name[..ends.take_while(|end| *end <= KEPT).last().unwrap_or(0)]
+}
+
+/// What a temporary name says of its writer.
+fn signature(process: &ProcessId, number: u64) -> String {
+    format!("{}-{number}-{}-{}", process.pid, process.began, process.place())
+}
+
+/// A temporary name, read.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Temporary {
+    /// The name it was made from.
+    pub(super) original: String,
+    /// Whether it was moved aside for a successor; else it is on its way to its name.
+    pub(super) aside: bool,
+    /// Process id, beginning and place of its writer; none in the names of nanorun 0.1.0.
+    writer: Option<(u32, u64, String)>,
+}
+
+impl Temporary {
+    /// Of a temporary name; none of any other.
+    pub(super) fn of(path: &Path) -> Option<Self> {
+        let name = path.file_name()?.to_str()?.strip_prefix('.')?;
+        let (rest, extension) = name.rsplit_once('.')?;
+        let aside = match extension {
+            "tmp" => false,
+            "old" => true,
+            _ => return None,
+        };
+        let (original, signature) = rest.rsplit_once('.')?;
+        let digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+        let parts: Vec<&str> = signature.split('-').collect();
+        let writer = match parts[..] {
+            [pid, number] if digits(pid) && digits(number) => None,
+            [pid, number, began, place] if digits(number) && digits(began) => {
+                let hex = place.len() == 12 && place.bytes().all(|byte| byte.is_ascii_hexdigit());
+                Some((
+                    pid.parse().ok().filter(|_| digits(pid) && hex)?,
+                    began.parse().ok()?,
+                    place.to_owned(),
+                ))
+            }
+            _ => return None,
+        };
+        Some(Self { original: original.to_owned(), aside, writer })
+    }
+
+    /// What is known of its writer. This process counts as dead: it asks before it writes.
+    pub(super) fn writer(&self) -> Life {
+        let own = ProcessId::own();
+        match &self.writer {
+            Some((pid, began, _)) if (*pid, *began) == (own.pid, own.began) => Life::Dead,
+            Some((pid, began, place)) if *place == own.place() && !own.boot.is_empty() => {
+                life_here(*pid, *began)
+            }
+            _ => Life::Unknown,
+        }
+    }
+
+    /// Whether its writer is `process`.
+    pub(super) fn is_of(&self, process: &ProcessId) -> bool {
+        self.writer.as_ref().is_some_and(|(pid, began, place)| {
+            (*pid, *began) == (process.pid, process.began) && *place == process.place()
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_temporary_name_says_whose_it_is() {
+        for name in ["result.json", "step_000500", "a.b.c", ".hidden", "ü", ""] {
+            for extension in ["tmp", "old"] {
+                let path = temporary_name(&Path::new("somewhere").join(name).join(""), extension);
+                let found = Temporary::of(&path).unwrap();
+                assert!(found.is_of(ProcessId::own()), "{path:?}");
+                assert_eq!(found.aside, extension == "old");
+                if !name.is_empty() {
+                    assert_eq!(found.original, name);
+                }
+            }
+        }
+        let old = Temporary::of(Path::new("runs/.result.json.7-3.tmp")).unwrap();
+        assert_eq!((old.original.as_str(), old.writer()), ("result.json", Life::Unknown));
+        for other in [
+            ".a.tmp",
+            "a.1-2.tmp",
+            ".a.1-x.tmp",
+            ".a.1-2-3.tmp",
+            ".a.1-2-3-zzzzzzzzzzzz.tmp",
+            ".a.1-2.txt",
+            ".lock",
+        ] {
+            assert_eq!(Temporary::of(Path::new(other)), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn long_names_have_temporary_names_that_fit() {
+        let name = "ä".repeat(120);
+        let path = temporary_name(&Path::new("x").join(&name), "tmp");
+        assert!(path.file_name().unwrap().len() <= 255);
+        assert!(Temporary::of(&path).is_some());
+    }
 }

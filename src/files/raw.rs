@@ -7,12 +7,13 @@ use std::path::{Path, PathBuf};
 use super::error::{FileError, FileResult};
 use super::faults::{Fault, Step};
 use super::seam::Files;
+use super::trouble::uninterrupted;
 
 impl Files {
     pub(super) fn create_raw(&self, path: &Path) -> FileResult<RawFile> {
         let file = self
             .check(Step::Create, path)
-            .and_then(|()| OpenOptions::new().write(true).create_new(true).open(path))
+            .and_then(|()| uninterrupted(|| OpenOptions::new().write(true).create_new(true).open(path)))
             .map_err(|error| FileError::new("create", path, error))?;
         Ok(RawFile { files: self.clone(), file, path: path.to_owned() })
     }
@@ -43,7 +44,7 @@ impl RawFile {
     }
 
     pub(super) fn sync(&self) -> io::Result<()> {
-        self.files.check_sync(Step::Sync, &self.path, || self.file.sync_all())
+        self.files.sync_file(&self.file, &self.path)
     }
 }
 

@@ -6,11 +6,12 @@ use std::path::Path;
 
 use super::error::{FileError, FileResult};
 use super::seam::Files;
+use super::trouble::reopened;
 
 impl Files {
     /// The bytes of a file.
     pub fn read(&self, path: &Path) -> FileResult<Vec<u8>> {
-        fs::read(path).map_err(|error| FileError::new("read", path, error))
+        reopened(|| fs::read(path)).map_err(|error| FileError::new("read", path, error))
     }
 
     /// The bytes of a file, or none where there is no such file.

@@ -5,48 +5,70 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use super::error::{FileError, FileResult};
-use super::names::original_name;
+use super::names::Temporary;
 use super::seam::Files;
+use super::trouble::reopened;
+use crate::host::{Life, ProcessId};
+
+/// Whose temporaries may go.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Standing<'a> {
+    /// Nobody else writes there but processes that are seen to live.
+    Alone,
+    /// Others may: only what belongs to the provably dead, these among them.
+    Beside(&'a [ProcessId]),
+}
+
+impl Standing<'_> {
+    /// Whether what bears this name is nobody's any more.
+    fn is_orphan(self, temporary: &Temporary) -> bool {
+        match (temporary.writer(), self) {
+            (Life::Alive, _) => false,
+            (Life::Dead, _) | (Life::Unknown, Self::Alone) => true,
+            (Life::Unknown, Self::Beside(dead)) => dead.iter().any(|process| temporary.is_of(process)),
+        }
+    }
+}
 
 impl Files {
     /// Undoes what a crash left anywhere under `root`: temporaries are removed, and a directory that was moved
-    /// aside for its successor gets its name back if the successor never came. Returns what was found. Only for
-    /// the holder of the directory's lock: another process's temporaries look the same.
+    /// aside for its successor gets its name back if the successor never came. Returns what was found. What belongs to
+    /// another process of this machine that lives stays. Only for the holder of the directory's lock, before it writes:
+    /// what this process and those of other machines left is taken for a crash's. What cannot be removed stays, with a
+    /// note.
     pub fn recover(&self, root: &Path) -> FileResult<Vec<PathBuf>> {
+        self.recover_standing(root, Standing::Alone)
+    }
+
+    pub(super) fn recover_standing(&self, root: &Path, standing: Standing<'_>) -> FileResult<Vec<PathBuf>> {
         let mut found = Vec::new();
-        self.recover_into(root, &mut found)?;
+        self.recover_into(root, standing, &mut found)?;
         Ok(found)
     }
 
-    fn recover_into(&self, dir: &Path, found: &mut Vec<PathBuf>) -> FileResult<()> {
-        let error = |error| FileError::new("read the directory", dir, error);
-        let entries = match fs::read_dir(dir) {
-            Ok(entries) => entries,
+    fn recover_into(&self, dir: &Path, standing: Standing<'_>, found: &mut Vec<PathBuf>) -> FileResult<()> {
+        let entries = reopened(|| fs::read_dir(dir)?.map(|entry| Ok(entry?.path())).collect());
+        let mut paths: Vec<PathBuf> = match entries {
+            Ok(paths) => paths,
             Err(e) if e.kind() == ErrorKind::NotFound => return Ok(()),
-            Err(e) => return Err(error(e)),
+            Err(e) => return Err(FileError::new("read the directory", dir, e)),
         };
-        let mut paths = Vec::new();
-        for entry in entries {
-            paths.push(entry.map_err(error)?.path());
-        }
         paths.sort();
         for path in paths {
             let is_dir = path.symlink_metadata().is_ok_and(|meta| meta.is_dir());
-            match original_name(&path) {
-                Some((name, "old")) if !dir.join(&name).exists() => {
-                    self.rename(&path, &dir.join(&name))?;
+            match Temporary::of(&path) {
+                Some(temporary) if !standing.is_orphan(&temporary) => {}
+                Some(Temporary { original, aside: true, .. }) if !dir.join(&original).exists() => {
+                    self.rename(&path, &dir.join(&original))?;
                     self.sync_parent(&path)?;
                     found.push(path);
                 }
                 Some(_) => {
-                    if is_dir {
-                        self.remove_tree(&path)?;
-                    } else {
-                        self.remove_file(&path)?;
-                    }
+                    self.remove_leftover(&path)?;
+                    self.sync_parent(&path)?;
                     found.push(path);
                 }
-                None if is_dir => self.recover_into(&path, found)?,
+                None if is_dir => self.recover_into(&path, standing, found)?,
                 None => {}
             }
         }

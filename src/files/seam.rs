@@ -2,22 +2,33 @@
 
 use std::fs::{self, File};
 use std::io;
-use std::path::Path;
-use std::sync::Arc;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use super::error::{FileError, FileResult};
 use super::faults::{Fault, FaultAt, Faults, Step};
+use super::notes::{Notes, Once};
+use super::trouble::{cannot_sync, cannot_sync_directory, uninterrupted};
 use crate::error::{Error, Result};
 
 /// Writes files. Cheap to clone; every writer of a process uses clones of one value.
 #[derive(Clone, Default)]
 pub struct Files {
     faults: Option<Arc<dyn Faults>>,
+    shared: Arc<Shared>,
+}
+
+/// What all clones of one value know.
+#[derive(Default)]
+struct Shared {
+    notes: Notes,
+    /// What could not be removed.
+    leftovers: Mutex<Vec<PathBuf>>,
 }
 
 impl std::fmt::Debug for Files {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Files").field("faults", &self.faults.is_some()).finish()
+        f.debug_struct("Files").field("faults", &self.faults.is_some()).finish_non_exhaustive()
     }
 }
 
@@ -50,7 +61,7 @@ impl Files {
 
     /// Asks `faults` before every step.
     pub fn with_faults(faults: Arc<dyn Faults>) -> Self {
-        Self { faults: Some(faults) }
+        Self { faults: Some(faults), shared: Arc::default() }
     }
 
     pub(super) fn check(&self, step: Step<'_>, path: &Path) -> io::Result<()> {
@@ -81,23 +92,71 @@ impl Files {
         self.faults.as_ref().and_then(|faults| faults.before(step, path))
     }
 
+    pub(super) fn notes(&self) -> &Notes {
+        &self.shared.notes
+    }
+
+    /// Remembers what could not be removed.
+    pub(super) fn leave(&self, path: PathBuf) {
+        self.shared.leftovers.lock().unwrap_or_else(PoisonError::into_inner).push(path);
+    }
+
+    /// What could not be removed, handed out once.
+    pub(super) fn take_leftovers(&self) -> Vec<PathBuf> {
+        std::mem::take(&mut self.shared.leftovers.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
     pub(super) fn rename(&self, from: &Path, to: &Path) -> FileResult<()> {
         self.check(Step::Rename { from }, to)
-            .and_then(|()| fs::rename(from, to))
+            .and_then(|()| uninterrupted(|| fs::rename(from, to)))
             .map_err(|error| FileError::new("write", to, error))
     }
 
+    /// Removes a file or a directory with all in it.
     pub(super) fn remove_tree(&self, path: &Path) -> FileResult<()> {
+        let remove = || match path.symlink_metadata() {
+            Ok(found) if !found.is_dir() => fs::remove_file(path),
+            _ => fs::remove_dir_all(path),
+        };
         self.check(Step::Remove, path)
-            .and_then(|()| fs::remove_dir_all(path))
+            .and_then(|()| uninterrupted(remove))
             .map_err(|error| FileError::new("remove", path, error))
     }
 
+    /// Syncs an open file; where the file system cannot, that is noted.
+    pub(super) fn sync_file(&self, file: &File, path: &Path) -> io::Result<()> {
+        match self.check_sync(Step::Sync, path, || file.sync_all()) {
+            Err(error) if cannot_sync(&error, path) => {
+                self.note_once(Once::FileSync, || {
+                    format!(
+                        "files cannot be synced in `{}` ({error}): after a power cut the newest ones may be torn; a kill \
+                         or a crash of nanorun loses nothing",
+                        path.parent().unwrap_or(path).display()
+                    )
+                });
+                Ok(())
+            }
+            other => other,
+        }
+    }
+
+    /// Syncs a directory; where the file system cannot, that is noted.
     pub(super) fn sync_dir(&self, dir: &Path) -> FileResult<()> {
         // Only Unix lets a directory be opened and synced; elsewhere the rename has to do.
         let sync = || if cfg!(unix) { File::open(dir)?.sync_all() } else { Ok(()) };
-        self.check_sync(Step::SyncDir, dir, sync)
-            .map_err(|error| FileError::new("sync the directory", dir, error))
+        match self.check_sync(Step::SyncDir, dir, sync) {
+            Err(error) if cannot_sync_directory(&error, dir) => {
+                self.note_once(Once::DirectorySync, || {
+                    format!(
+                        "directories cannot be synced in `{}` ({error}): after a power cut the newest files may be missing; \
+                         a kill or a crash of nanorun loses nothing",
+                        dir.display()
+                    )
+                });
+                Ok(())
+            }
+            other => other.map_err(|error| FileError::new("sync the directory", dir, error)),
+        }
     }
 
     pub(super) fn sync_parent(&self, path: &Path) -> FileResult<()> {

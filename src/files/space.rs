@@ -24,7 +24,7 @@ pub fn space(path: &Path) -> io::Result<Space> {
     use std::os::unix::ffi::OsStrExt as _;
 
     let path = std::ffi::CString::new(path.as_os_str().as_bytes())?;
-    {
+    super::trouble::uninterrupted(|| {
         let mut found = std::mem::MaybeUninit::<libc::statvfs>::zeroed();
         // SAFETY: the path ends with its zero byte; the struct is the call's to fill.
         if unsafe { libc::statvfs(path.as_ptr(), found.as_mut_ptr()) } != 0 {
@@ -40,7 +40,7 @@ pub fn space(path: &Path) -> io::Result<Space> {
             total: block.saturating_mul(total),
             read_only: found.f_flag & libc::ST_RDONLY != 0,
         })
-    }
+    })
 }
 
 /// Not known on this system.

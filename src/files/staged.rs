@@ -1,13 +1,15 @@
 //! Directories that appear as a whole.
 
-use std::io::{self, BufWriter, Write};
+use std::io::{self, BufWriter, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
 use super::error::{FileError, FileResult};
 use super::faults::Step;
 use super::names::temporary_name;
+use super::notes::Once;
 use super::raw::RawFile;
 use super::seam::Files;
+use super::trouble::{stays_for_now, uninterrupted};
 
 impl Files {
     /// Starts a directory that will appear at `path` as a whole. The parent must exist.
@@ -29,7 +31,7 @@ impl StagedDir {
         let temporary = temporary_name(target, "tmp");
         files
             .check(Step::CreateDir, &temporary)
-            .and_then(|()| std::fs::create_dir(&temporary))
+            .and_then(|()| uninterrupted(|| std::fs::create_dir(&temporary)))
             .map_err(|error| FileError::new("create the directory", target, error))?;
         Ok(Self { files, temporary, target: target.to_owned() })
     }
@@ -47,24 +49,67 @@ impl StagedDir {
         file.finish()
     }
 
-    /// Gives the directory its name. One that had it is moved aside first and removed afterwards; if the process
+    /// Gives the directory its name. Whatever had it is moved aside first and removed afterwards; if the process
     /// stops in between, [`Files::recover`] gives it its name back.
     pub fn commit(self) -> FileResult<()> {
-        self.files.sync_dir(&self.temporary)?;
-        let aside = temporary_name(&self.target, "old");
-        let replaces = self.target.exists();
-        if replaces {
-            self.files.rename(&self.target, &aside)?;
-        }
-        if let Err(error) = self.files.rename(&self.temporary, &self.target) {
-            if replaces {
-                self.files.rename(&aside, &self.target)?;
+        let files = &self.files;
+        files.sync_dir(&self.temporary)?;
+        let mut tries = 3;
+        let aside = loop {
+            let aside = self.move_aside()?;
+            let Err(error) = files.rename(&self.temporary, &self.target) else { break aside };
+            tries -= 1;
+            match aside {
+                Some(aside) => files.rename(&aside, &self.target)?,
+                // Another process was faster between the look and the rename.
+                None if is_taken(&error) && tries > 0 => continue,
+                None => {}
             }
             return Err(error);
+        };
+        files.sync_parent(&self.target)?;
+        let Some(aside) = aside else { return Ok(()) };
+        // Under a name that is never given back, should it have to stay: once its successor is gone it is history.
+        match files.remove_tree(&aside) {
+            Err(error) if stays_for_now(&error.source) => {
+                let doomed = temporary_name(&self.target, "tmp");
+                files.rename(&aside, &doomed)?;
+                files.remove_leftover(&doomed)
+            }
+            other => other,
         }
-        self.files.sync_parent(&self.target)?;
-        if replaces { self.files.remove_tree(&aside) } else { Ok(()) }
     }
+
+    /// Moves aside what has the name. -> its name meanwhile, if there was anything
+    fn move_aside(&self) -> FileResult<Option<PathBuf>> {
+        let files = &self.files;
+        if self.target.symlink_metadata().is_err() {
+            return Ok(None);
+        }
+        let aside = temporary_name(&self.target, "old");
+        match files.rename(&self.target, &aside) {
+            Ok(()) => Ok(Some(aside)),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+            // A layered file system (overlayfs) does not move a directory of a lower layer, but removes it.
+            Err(error) if error.kind() == ErrorKind::CrossesDevices => {
+                files.note_once(Once::Replacement, || {
+                    format!(
+                        "`{}` cannot be replaced in one step ({}): a crash in just that moment leaves neither the old \
+                         one nor the new one",
+                        self.target.display(),
+                        error.source
+                    )
+                });
+                files.remove_tree(&self.target).map(|()| None)
+            }
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// Whether something has the name that was to be given.
+fn is_taken(error: &FileError) -> bool {
+    matches!(error.kind(), ErrorKind::AlreadyExists | ErrorKind::DirectoryNotEmpty | ErrorKind::NotADirectory)
 }
 
 impl Drop for StagedDir {

@@ -294,7 +294,11 @@ fn errors_say_what_to_do() {
             ErrorKind::PermissionDenied,
             ErrorKind::StorageFull,
             ErrorKind::NotFound,
-            ErrorKind::ReadOnlyFilesystem
+            ErrorKind::ReadOnlyFilesystem,
+            ErrorKind::QuotaExceeded,
+            ErrorKind::InvalidFilename,
+            ErrorKind::FileTooLarge,
+            ErrorKind::StaleNetworkFileHandle
         ]
         .map(error)
         .join("\n")
@@ -316,11 +320,12 @@ fn the_second_runner_learns_who_the_first_is() {
         host: "crunch".into(),
         since: "2026-01-31T23:59:59Z".into(),
         command: "nanorun a.toml".into(),
+        process: None,
     };
     let lock = DirLock::acquire(dir.path(), &first).unwrap();
     let refused = DirLock::acquire(dir.path(), &LockHolder::this_process("here")).unwrap_err();
     let LockError::Held { holder, .. } = &refused else { panic!("{refused}") };
-    assert_eq!(holder.as_ref(), Some(&first));
+    assert_eq!(holder.as_deref(), Some(&first));
     assert_eq!(
         refused.to_string(),
         format!(

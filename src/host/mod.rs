@@ -1,12 +1,14 @@
 //! This machine and this process: facts of machine and build, memory held, age. The only place that asks the system
 //! for them.
 
+mod identity;
 mod limits;
 
 use std::fs;
 
 use serde::{Deserialize, Serialize};
 
+pub use identity::{Life, ProcessId, life_here};
 pub use limits::{LimitFrom, MemoryLimit, memory_limit, usable_cpus};
 
 /// Facts about machine and build, recorded beside the results and never hashed.

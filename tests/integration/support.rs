@@ -57,7 +57,7 @@ impl Place {
 }
 
 impl Ended {
-    fn of(output: &Output, place: &Path) -> Self {
+    pub(crate) fn of(output: &Output, place: &Path) -> Self {
         let text = |bytes: &[u8]| {
             String::from_utf8(bytes.to_vec()).unwrap().replace(&place.display().to_string(), "[place]")
         };
@@ -73,5 +73,32 @@ impl Ended {
     pub(crate) fn expect(self, code: i32) -> Self {
         assert_eq!(self.code, Some(code), "stdout:\n{}\nstderr:\n{}", self.stdout, self.stderr);
         self
+    }
+}
+
+/// A preloaded library that makes chosen calls fail (tests/fixtures/shims/fail.c).
+#[cfg(target_os = "linux")]
+pub(crate) fn fail_shim() -> &'static Path {
+    static BUILT: std::sync::OnceLock<(tempfile::TempDir, PathBuf)> = std::sync::OnceLock::new();
+    let (_, path) = BUILT.get_or_init(|| {
+        let dir = tempfile::tempdir().unwrap();
+        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/shims/fail.c");
+        let path = dir.path().join("fail.so");
+        let mut cc = Command::new("cc");
+        cc.args(["-shared", "-fPIC", "-O1", "-Wall", "-Werror", "-o"]).arg(&path).arg(source).arg("-ldl");
+        assert!(cc.status().unwrap().success());
+        (dir, path)
+    });
+    path
+}
+
+/// Says that a check was not made, and why; scripts/test counts these.
+#[cfg(target_os = "linux")]
+pub(crate) fn skip(why: &str) {
+    use std::io::Write as _;
+    eprintln!("skipped: {why}");
+    if let Some(path) = std::env::var_os("NANORUN_TEST_SKIPS") {
+        let mut file = std::fs::OpenOptions::new().append(true).create(true).open(path).unwrap();
+        writeln!(file, "{why}").unwrap();
     }
 }
