@@ -1,6 +1,7 @@
 //! A manifest carried out, from its plan to tables and scorecard.
 
 mod carry_out;
+mod clean;
 mod ends;
 mod jobs;
 mod judge;
@@ -33,6 +34,7 @@ use crate::scorecard::Scorecard;
 use ends::{Ends, RunEnd};
 use recorded::{RecordedFacts, RecordedFirst};
 
+pub use clean::{Cleaned, Unneeded, Why, clean, unneeded};
 pub use jobs::Jobs;
 pub(crate) use pins::TOKENIZER_PIN;
 pub use preflight::Preflight;
@@ -255,7 +257,8 @@ impl Experiment {
     }
 
     fn judge(&self, ends: &[RunEnd]) -> Result<Scorecard> {
-        let runs = self.recorded(ends).iter().map(tables::summary).collect();
+        let metric = judge::metric(self)?;
+        let runs = self.recorded(ends).iter().map(|run| tables::summary(run, &metric)).collect();
         judge::scorecard(&self.files, self, runs)
     }
 }

@@ -38,6 +38,7 @@ pub use error::{FileError, FileResult};
 pub(crate) use faults::Unsynced;
 pub use faults::{Fault, FaultAt, Faults, Step};
 pub use lock::{DirLock, LockError, LockHolder};
+pub use names::is_temporary;
 pub use seam::Files;
 pub use space::{Space, space};
 pub use staged::{StagedDir, StagedFile};

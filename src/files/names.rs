@@ -11,6 +11,11 @@ pub(super) fn temporary_name(path: &Path, extension: &str) -> PathBuf {
     path.with_file_name(format!(".{name}.{}-{number}.{extension}", std::process::id()))
 }
 
+/// Whether it is the name of something on its way: half written, or moved aside for its successor.
+pub fn is_temporary(path: &Path) -> bool {
+    original_name(path).is_some()
+}
+
 /// The name that a temporary name was made from, and its extension; none for any other name.
 pub(super) fn original_name(path: &Path) -> Option<(String, &'static str)> {
     let name = path.file_name()?.to_str()?.strip_prefix('.')?;

@@ -23,7 +23,7 @@ pub(crate) fn copy(from: &Path, to: &Path) {
 }
 
 /// Files below `dir` by their path, for comparing what was there with what is.
-fn files_below(dir: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+pub(crate) fn files_below(dir: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     let mut found = BTreeMap::new();
     let mut open = vec![dir.to_owned()];
     while let Some(next) = open.pop() {

@@ -22,6 +22,7 @@ fn sample(step: u64) -> Checkpoint<'static> {
         values: BTreeMap::from([("val_bpb".to_owned(), ExactF64(1.5))]),
     };
     Checkpoint {
+        weights_alone: false,
         params: vec![
             NamedTensor::f32("transformer.wte.weight", &[3, 2], values(6)),
             NamedTensor::f32("x0_lambdas", &[4], values(4)),
