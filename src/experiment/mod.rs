@@ -1,5 +1,6 @@
 //! A manifest carried out, from its plan to tables and scorecard.
 
+mod anew;
 mod carry_out;
 mod clean;
 mod ends;

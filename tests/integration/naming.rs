@@ -46,7 +46,7 @@ fn what_needs_the_data() {
     assert!(place.path("elsewhere/gate.xml").exists());
     elsewhere(&place, &["diff", "../results/tiny", "../results/tiny"]).expect(0);
     // What the results know of their data is no answer for others.
-    std::fs::write(place.path("m.toml"), &text.replace("names.txt", "other.txt")).unwrap();
+    std::fs::write(place.path("m.toml"), text.replace("names.txt", "other.txt")).unwrap();
     std::fs::write(place.path("other.txt"), "one\ntwo\nthree\nfour\n".repeat(200)).unwrap();
     let other = place.run(&["report", "m.toml", "--json"]).expect(0).json();
     assert!(other["runs"].as_array().unwrap().iter().all(|run| run["result_hash"].is_null()), "{other}");

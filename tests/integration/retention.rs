@@ -86,6 +86,23 @@ fn weights_alone_are_evaluated_under_other_settings() {
 }
 
 #[test]
+fn a_plan_says_what_a_changed_manifest_trains_anew() {
+    let place = Place::with(&TINY.replace("[1, 2]", "[1]"));
+    place.run(&["run", "m.toml", "-q"]).expect(0);
+    let plan = place.run(&["plan", "m.toml", "--json"]).expect(0).json();
+    assert_eq!(plan["no_longer_counts"].as_array().unwrap().len(), 0);
+    let key = &plan["runs"][1]["key"]["run"].as_str().unwrap()[..12];
+    let text =
+        TINY.replace("[1, 2]", "[1]").replace("aspect_ratio = 32", "aspect_ratio = 32\nsoftcap = 12.5");
+    std::fs::write(place.path("m.toml"), text.replace("[\"linear\", \"sqrt\"]", "[\"linear\"]")).unwrap();
+    let told = place.run(&["plan", "m.toml"]).expect(0).stdout;
+    assert!(told.contains("warmdown=linear seed=1 is trained anew, its result"), "{told}");
+    assert!(told.contains("model.softcap was ") && told.contains(", is 12.5"), "{told}");
+    let gone = format!("warmdown=sqrt seed=1 is no longer in the manifest; its result {key} stays");
+    assert!(told.contains(&gone), "{told}");
+}
+
+#[test]
 fn nothing_is_lost_where_letting_go_is_killed() {
     let text = format!("{}\n[checkpoint]\nevery = 2\n", one());
     let whole = Place::with(&text);
@@ -120,7 +137,7 @@ fn clean() {
     let hashes = place.hashes();
     let runs = place.path("results/tiny/runs");
     // One arm fewer; an attempt that was begun and another after it; what a dead process left.
-    std::fs::write(place.path("m.toml"), one().replace("seed = 1", "seed = 1")).unwrap();
+    std::fs::write(place.path("m.toml"), one()).unwrap();
     place.run(&["run", "m.toml", "-q"]).expect(0);
     let plan = place.run(&["plan", "m.toml", "--json"]).expect(0).json();
     let key = &plan["runs"][0]["key"]["run"].as_str().unwrap()[..12];
@@ -153,7 +170,8 @@ fn clean() {
     for (path, bytes) in &before {
         let gone = !after.contains_key(path);
         let text = path.display().to_string();
-        let may_go = text.contains("/checkpoints/") || text.ends_with(".tmp");
+        let may_go =
+            text.contains("/checkpoints/") || path.extension().is_some_and(|extension| extension == "tmp");
         assert!(!gone || may_go, "{text} is gone");
         assert!(gone || after[path] == *bytes, "{text} was changed");
     }
