@@ -52,6 +52,9 @@ fn what_needs_the_data() {
     assert!(other["runs"].as_array().unwrap().iter().all(|run| run["result_hash"].is_null()), "{other}");
     // What trains or encodes needs them, and says so.
     assert!(elsewhere(&place, &["sample", "../results/tiny"]).expect(2).stderr.contains("names.txt"));
+    std::fs::write(place.path("names.txt"), "other\nnames\nof\nnobody\n".repeat(200)).unwrap();
+    let other = elsewhere(&place, &["sample", "../results/tiny"]).expect(2).stderr;
+    assert!(other.contains("are not those that this run was trained with"), "{other}");
 }
 
 #[test]
