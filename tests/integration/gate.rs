@@ -97,7 +97,7 @@ fn two_definitions_of_the_metric() {
         )
         .replace(
             "control = { \"schedule.warmdown\" = \"linear\" }",
-            "control = { \"data.token_bytes\" = \"decoded\" }",
+            "control = { \"data.token_bytes\" = \"decoded\", \"model.softcap\" = 15.0 }",
         );
     // Cells that train alike must be evaluated alike: make them train differently as well.
     let arms = arms.replace(

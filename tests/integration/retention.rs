@@ -109,7 +109,7 @@ fn nothing_is_lost_where_letting_go_is_killed() {
     whole.run(&["run", "m.toml", "-q"]).expect(0);
     let expected = whole.hashes();
     let arguments = ["run", "m.toml", "-q", "--jobs", "1", "--threads", "2"];
-    for at in (60..400).step_by(3) {
+    for at in (100..400).step_by(4) {
         let place = Place::with(&text);
         let killed = place.command(&arguments).env("WRITE_FAULT", format!("kill@{at}")).output().unwrap();
         if killed.status.success() {
