@@ -87,6 +87,8 @@ pub(super) enum Command {
     Data(DataArgs),
     /// Make the tokenizer of an experiment
     Tokenizer(TokenizerArgs),
+    /// List what nothing needs of results, and remove it
+    Clean(CleanArgs),
     /// Show the hardware, the backends and why one does not work
     Doctor(DoctorArgs),
     /// Print the reference of every manifest field, as Markdown
@@ -297,6 +299,23 @@ pub(super) struct LockArgs {
     /// Common options
     #[command(flatten)]
     pub(super) common: Common,
+}
+
+/// `nanorun clean`
+#[derive(Debug, Clone, Args)]
+pub(super) struct CleanArgs {
+    /// A manifest or a results directory (default: every experiment in the results)
+    #[arg(value_name = "EXPERIMENT")]
+    pub(super) experiment: Option<PathBuf>,
+    /// Remove what is listed: never a result, a table or a journal, and nothing where another nanorun works
+    #[arg(long)]
+    pub(super) yes: bool,
+    /// Where results are kept
+    #[arg(long, value_name = "DIR", default_value = "results")]
+    pub(super) results: PathBuf,
+    /// Print machine-readable JSON on stdout
+    #[arg(long)]
+    pub(super) json: bool,
 }
 
 /// `nanorun doctor`

@@ -3,6 +3,7 @@
 mod args;
 mod bench;
 mod cache;
+mod clean;
 mod comparison;
 mod data;
 mod diff;
@@ -67,6 +68,7 @@ fn dispatch(cli: Cli) -> Result<Option<Class>> {
             Ok(None)
         }
         Command::Verify(args) => verify::verify(&args),
+        Command::Clean(args) => clean::clean(&args),
         Command::Diff(args) => diff::diff(&args),
         Command::Report(args) => report::report(&args),
         Command::Parity(args) => parity::parity(&args),
@@ -89,6 +91,11 @@ fn experiment(manifest: &std::path::Path, common: &Common) -> Result<Experiment>
 /// What lies over the manifest.
 fn options(common: &Common) -> Options {
     Options { profile: common.profile.clone(), sets: common.sets.clone(), env: environment().collect() }
+}
+
+/// The same without any of it.
+fn plan_options(environment: impl Iterator<Item = (String, String)>) -> Options {
+    Options { env: environment.collect(), ..Options::default() }
 }
 
 /// The environment's variables, as far as they are text.

@@ -9,7 +9,7 @@ use crate::manifest::Manifest;
 use crate::record::{ExperimentDir, Named};
 
 use super::args::Common;
-use super::{environment, options, threads};
+use super::{environment, options, plan_options, threads};
 
 /// An experiment, and what of it was named.
 pub(super) struct Found {
@@ -68,8 +68,7 @@ pub(super) fn results_of(name: &Path, results: &Path) -> Result<(ExperimentDir, 
     if let Some(found) = named.results() {
         return Ok((found.clone(), named.key().map(str::to_owned)));
     }
-    let options = crate::manifest::Options { env: environment().collect(), ..Default::default() };
-    let manifest = Manifest::load(name, &options)?;
+    let manifest = Manifest::load(name, &plan_options(environment()))?;
     Ok((ExperimentDir::at(results.join(manifest.results_name())), None))
 }
 

@@ -40,6 +40,8 @@ pub(super) fn plan(args: &PlanArgs) -> Result<Option<Class>> {
     let jobs = experiment.jobs(threads, &pending, true);
     let view = View { plan: &experiment.plan, statuses: &statuses, speed: speed.as_ref() };
     let memory = experiment.preflight();
+    let not_comparable = experiment.not_comparable()?;
+    let anew = experiment.no_longer_counts();
     // Nothing is wrong with a plan without its data, so the error of running without them is only quoted.
     let required = experiment.require_present();
     if args.common.json {
@@ -49,6 +51,8 @@ pub(super) fn plan(args: &PlanArgs) -> Result<Option<Class>> {
         json["help"] = json!(required.as_ref().err().and_then(|error| error.help_text()));
         json["jobs"] = json!({ "count": jobs.count, "threads": jobs.threads, "reason": jobs.reason });
         json["memory"] = json!(memory);
+        json["no_longer_counts"] = json!(anew);
+        json["not_comparable"] = json!(not_comparable);
         json["awaits_batch_search"] = json!(experiment.awaits_batch_search());
         json["directory"] = json!(experiment.dir.path());
         output.result(&json.to_string());
@@ -62,6 +66,10 @@ pub(super) fn plan(args: &PlanArgs) -> Result<Option<Class>> {
         for (index, preflight) in memory.iter().enumerate() {
             text.push_str(if index == 0 { "memory: " } else { "        " });
             text.push_str(&preflight.to_string());
+            text.push('\n');
+        }
+        for what in anew.iter().chain(&not_comparable) {
+            text.push_str(what);
             text.push('\n');
         }
         if experiment.awaits_batch_search() {

@@ -13,7 +13,11 @@ use super::{environment, run, threads};
 
 /// Trains what the recorded plan has left to train, with the arguments that were recorded.
 pub(super) fn resume(args: &ResumeArgs) -> Result<Option<Class>> {
-    let (dir, _) = results_of(&args.directory, Path::new("results"))?;
+    let (dir, _) = match results_of(&args.directory, Path::new("results")) {
+        // What is named is no manifest that could be wrong: there is nothing.
+        Err(_) if !args.directory.is_file() => (ExperimentDir::at(&args.directory), None),
+        found => found?,
+    };
     if !dir.file("plan.toml").exists() {
         return Err(nothing(&dir, "there is nothing to resume: the directory has no plan.toml")
             .expected("the results directory of an experiment that was begun, such as results/quickstart"));

@@ -16,7 +16,7 @@ use super::threads;
 pub(super) fn sample(args: &SampleArgs) -> Result<Option<Class>> {
     let sampling = Sampling { temperature: args.temperature, top_k: args.top_k };
     sampling.validate()?;
-    let Found { experiment, key, checkpoint } = find(&args.manifest, &args.common, For::Working)?;
+    let Found { experiment, key, checkpoint } = find(&args.manifest, &args.common, For::Reading)?;
     let key = args.run.as_deref().or(key.as_deref());
     let trained = experiment.trained(key, checkpoint.as_deref(), threads(&args.common, &experiment))?;
     let Trained { label, step, steps, sequence_len, mut engine, tokenizer } = trained;

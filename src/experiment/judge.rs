@@ -6,6 +6,7 @@ use std::path::Path;
 use crate::error::{Error, Result};
 use crate::files::Files;
 use crate::gate::{Baseline, Comparison, read_results};
+use crate::plan::evaluation::{Departure, Evaluation};
 use crate::record::ExperimentDir;
 use crate::scorecard::{BaselineOutcome, Criteria, Quality, RunSummary, Scorecard, Speed, judge};
 
@@ -24,16 +25,14 @@ pub(super) fn scorecard(files: &Files, experiment: &Experiment, runs: Vec<RunSum
         Some(path) => Some(baseline(files, dir, Path::new(path))?),
         None => None,
     };
-    let metric = serde_json::to_value(settings.quality.metric)
-        .ok()
-        .and_then(|name| name.as_str().map(str::to_owned))
-        .ok_or_else(|| Error::internal("the quality metric has no name"))?;
+    let metric = metric(experiment)?;
     // Without a control nobody asked for a comparison.
     let compares = !controls.is_empty();
     let criteria = Criteria {
         quality: compares.then_some(Quality {
             metric,
             margin: settings.quality.margin,
+            across: settings.across.as_slice().to_vec(),
             confidence: settings.quality.confidence,
         }),
         speed: compares.then_some(Speed { min_ratio: settings.speed.min_ratio }),
@@ -41,6 +40,55 @@ pub(super) fn scorecard(files: &Files, experiment: &Experiment, runs: Vec<RunSum
         baseline,
     };
     Ok(judge(&plan.name, plan.question.as_deref(), &criteria, runs))
+}
+
+/// The name of the metric that quality is judged by.
+pub(super) fn metric(experiment: &Experiment) -> Result<String> {
+    serde_json::to_value(experiment.manifest.head.scorecard.quality.metric)
+        .ok()
+        .and_then(|name| name.as_str().map(str::to_owned))
+        .ok_or_else(|| Error::internal("the quality metric has no name"))
+}
+
+impl Experiment {
+    /// Arms whose quality will not be judged, because they are measured otherwise than their control: in words.
+    ///
+    /// # Errors
+    /// None that anybody has met: of a metric without a name.
+    pub fn not_comparable(&self) -> Result<Vec<String>> {
+        let metric = metric(self)?;
+        let across = self.manifest.head.scorecard.across.as_slice();
+        let of = |arm: usize| {
+            let runs = self.plan.runs.iter().filter(move |run| run.arm == arm);
+            runs.map(|run| Evaluation::of(&run.config))
+        };
+        let mut told = Vec::new();
+        for (index, arm) in self.plan.arms.iter().enumerate() {
+            let Some(control) = arm.control else { continue };
+            let mut departures: Vec<Departure> = Vec::new();
+            for ours in of(index) {
+                for theirs in of(control) {
+                    for departure in ours.departures(&theirs, &metric) {
+                        let known = departures.iter().any(|known| known.field == departure.field);
+                        if !known && !across.iter().any(|field| field == departure.field) {
+                            departures.push(departure);
+                        }
+                    }
+                }
+            }
+            if !departures.is_empty() {
+                let words = departures
+                    .iter()
+                    .map(|Departure { field, ours, theirs }| format!("{field} {ours} against {theirs}"));
+                told.push(format!(
+                    "quality of `{}` will not be judged, it is measured otherwise than its control: {}",
+                    arm.label,
+                    words.collect::<Vec<_>>().join(", ")
+                ));
+            }
+        }
+        Ok(told)
+    }
 }
 
 fn baseline(files: &Files, dir: &ExperimentDir, path: &Path) -> Result<BaselineOutcome> {

@@ -1,6 +1,8 @@
 //! A manifest carried out, from its plan to tables and scorecard.
 
+mod anew;
 mod carry_out;
+mod clean;
 mod ends;
 mod jobs;
 mod judge;
@@ -34,6 +36,7 @@ use crate::scorecard::Scorecard;
 use ends::{Ends, RunEnd};
 use recorded::{RecordedFacts, RecordedFirst};
 
+pub use clean::{Cleaned, Unneeded, Why, clean, unneeded};
 pub use jobs::Jobs;
 pub(crate) use pins::{TOKENIZER_PIN, shard_pins};
 pub use preflight::Preflight;
@@ -264,7 +267,8 @@ impl Experiment {
     }
 
     fn judge(&self, ends: &[RunEnd]) -> Result<Scorecard> {
-        let runs = self.recorded(ends).iter().map(tables::summary).collect();
+        let metric = judge::metric(self)?;
+        let runs = self.recorded(ends).iter().map(|run| tables::summary(run, &metric)).collect();
         judge::scorecard(&self.files, self, runs)
     }
 }

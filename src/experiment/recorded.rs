@@ -18,16 +18,21 @@ use crate::toml_text;
 #[derive(Debug, Default)]
 pub(super) struct RecordedFacts {
     data: Vec<(DataConfig, DataFacts)>,
+    /// Whether the data that are here are asked before.
+    data_first: bool,
     init: Vec<(String, Digest)>,
 }
 
 impl RecordedFacts {
-    /// Of the cells of `manifest` that `record` has too.
-    fn of(files: &Files, dir: &ExperimentDir, manifest: &Manifest, record: &PlanRecord) -> Self {
-        let mut facts = Self::default();
+    /// Of the runs of these results, by what their own manifest says of their data.
+    fn of(files: &Files, results: &FromResults, manifest: &Manifest) -> Self {
+        // The manifest of layout 1 may have changed since: what is here speaks first.
+        let mut facts = Self { data_first: results.record.layout < 2, ..Self::default() };
         for cell in &manifest.cells {
-            let Some(run) = record.runs.iter().find(|run| run.cell == cell.overrides) else { continue };
-            let (found, weights) = of_run(files, dir, run);
+            let Some(run) = results.record.runs.iter().find(|run| run.cell == cell.overrides) else {
+                continue;
+            };
+            let (found, weights) = of_run(files, &results.dir, run);
             if found.content.is_some() {
                 facts.data.push((data_config(&cell.settings), found));
             }
@@ -69,9 +74,13 @@ pub(super) struct RecordedFirst<'a> {
 
 impl Facts for RecordedFirst<'_> {
     fn data(&self, data: &DataConfig) -> Result<DataFacts> {
-        match self.recorded.data.iter().find(|(known, _)| known == data) {
-            Some((_, facts)) => Ok(*facts),
-            None => self.library.data(data),
+        let recorded = self.recorded.data.iter().find(|(known, _)| known == data).map(|(_, facts)| *facts);
+        match recorded {
+            Some(facts) if !self.recorded.data_first => Ok(facts),
+            recorded => {
+                let here = self.library.data(data)?;
+                Ok(if here.content.is_some() { here } else { recorded.unwrap_or(here) })
+            }
         }
     }
 
@@ -151,7 +160,7 @@ impl FromResults {
     /// A manifest that cannot be read any more.
     pub fn to_read(&self, environment: &[(String, String)]) -> Result<Experiment> {
         let manifest = self.parse(environment)?;
-        let facts = RecordedFacts::of(&Files::new(), &self.dir, &manifest, &self.record);
+        let facts = RecordedFacts::of(&Files::new(), self, &manifest);
         Experiment::plan_in(self.dir.clone(), manifest, Some(facts))
     }
 }
@@ -166,9 +175,12 @@ impl Experiment {
         let dir = ExperimentDir::at(results.join(manifest.results_name()));
         let files = Files::new();
         PlanRecord::check_layout(&files, &dir)?;
-        // A plan that cannot be read knows nothing; what does not fit it is planned by the data.
-        let facts = PlanRecord::read(&files, &dir).ok();
-        let facts = facts.map(|record| RecordedFacts::of(&files, &dir, &manifest, &record));
+        // Results that cannot be read know nothing; data of which they know nothing are asked themselves.
+        let recorded = FromResults::read(&files, &dir).ok();
+        let facts = recorded.and_then(|recorded| {
+            let then = recorded.parse(&options.env).ok()?;
+            Some(RecordedFacts::of(&files, &recorded, &then))
+        });
         Self::plan_in(dir, manifest, facts)
     }
 

@@ -6,6 +6,7 @@ use crate::backend::torch::peak::peak_flops;
 use crate::error::Result;
 use crate::files::Files;
 use crate::optim::config::StepValues;
+use crate::plan::evaluation::Evaluation;
 use crate::plan::run_config::RunConfig;
 use crate::record::{EvalRow, ExperimentDir, RunResult, RunRow, StepRow, write_table};
 use crate::scorecard::{RunSummary, Scorecard};
@@ -51,11 +52,12 @@ fn write<R: crate::record::Row>(files: &Files, path: &Path, rows: &[R]) -> Resul
 }
 
 /// What the scorecard needs to know of a run.
-pub(super) fn summary(run: &Recorded<'_>) -> RunSummary {
+pub(super) fn summary(run: &Recorded<'_>, metric: &str) -> RunSummary {
     let mut summary = RunSummary {
         arm: run.arm.to_owned(),
         seed: run.config.seed,
         metrics: std::collections::BTreeMap::new(),
+        measured: Evaluation::of(run.config).definition(metric),
         tokens_per_second: None,
         alone: false,
         shared_steps: 0,

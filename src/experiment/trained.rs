@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::data::Tokenizer;
 use crate::error::{Error, Result};
-use crate::plan::PlannedRun;
+use crate::plan::{Facts as _, PlannedRun};
 use crate::record::AttemptDir;
 use crate::run::engine::engine;
 use crate::train::checkpoint::{Checkpoint, CheckpointStore};
@@ -53,6 +53,18 @@ impl Experiment {
                 found = newest.checkpoint;
             }
             let Some(checkpoint) = found else { continue };
+            // The plan may be made by what the results know of the data; its text takes the tokenizer that is here.
+            let here = self.library.data(&run.config.data)?;
+            if here.content != run.config.data.content {
+                return Err(Error::input(
+                    "the data or the tokenizer are not those that this run was trained with",
+                )
+                .file(self.dir.path())
+                .key("data.shards")
+                .help(
+                    "bring back the shards and the tokenizer of then: without them, its tokens are no text",
+                ));
+            }
             let mut engine = engine(&run.config, threads)?;
             // Weights alone: sampling needs no optimizer, so that of no step is taken up.
             engine.restore(0, &plain(&checkpoint.params)?, &[])?;

@@ -45,6 +45,7 @@ pub use faults::{Fault, FaultAt, Faults, Step};
 pub use lock::{DirLock, LockError, LockHolder};
 pub use partial::PartialFile;
 pub use probe::{Answer, FileSystemFacts, file_system_facts};
+pub use names::is_temporary;
 pub use seam::Files;
 pub use space::{Space, space};
 pub use staged::{StagedDir, StagedFile};

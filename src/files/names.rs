@@ -20,6 +20,11 @@ pub(super) fn temporary_name(path: &Path, extension: &str) -> PathBuf {
     path.with_file_name(format!(".{kept}.{}.{extension}", signature(ProcessId::own(), number)))
 }
 
+/// Whether it is the name of something on its way: half written, or moved aside for its successor.
+pub fn is_temporary(path: &Path) -> bool {
+    Temporary::of(path).is_some()
+}
+
 /// Its first [`KEPT`] bytes, whole characters.
 fn shortened(name: &str) -> &str {
     let ends = name.char_indices().map(|(at, character)| at + character.len_utf8());

@@ -161,6 +161,7 @@ impl Baseline {
                 numerics_version: file.numerics_version,
                 train_hash: run.train_hash,
                 eval_hash: run.eval_hash,
+                evaluation: None,
                 result_hash: run.result_hash,
                 metrics: run.metrics,
                 made_on: run.made_on,

@@ -157,7 +157,8 @@ fn compare_runs(found: &RunRecord, expected: &RunRecord, tolerance: Tolerance) -
         return RunOutcome::Equal;
     }
     let difference = Box::new(difference(found, expected));
-    if found.environment_class == expected.environment_class {
+    // Values of two definitions lie in no tolerance of each other.
+    if found.environment_class == expected.environment_class || measured_differently(found, expected) {
         return RunOutcome::Differs(difference);
     }
     // NaN is in no tolerance.
@@ -171,6 +172,11 @@ fn compare_runs(found: &RunRecord, expected: &RunRecord, tolerance: Tolerance) -
     } else {
         RunOutcome::Outside(difference)
     }
+}
+
+/// Whether the two are known to be evaluated by two definitions.
+fn measured_differently(found: &RunRecord, expected: &RunRecord) -> bool {
+    found.evaluation.zip(expected.evaluation).is_some_and(|(ours, theirs)| ours != theirs)
 }
 
 fn difference(found: &RunRecord, expected: &RunRecord) -> Difference {
@@ -190,9 +196,11 @@ fn difference(found: &RunRecord, expected: &RunRecord) -> Difference {
             largest_loss = Some((step, loss));
         }
     }
+    let comparable = !measured_differently(found, expected);
     let metrics: Vec<_> = found
         .metrics
         .iter()
+        .filter(|_| comparable)
         .filter_map(|(name, &value)| FieldDifference::f64(name, value, *expected.metrics.get(name)?))
         .collect();
     let same_version = found.numerics_version == expected.numerics_version;
@@ -201,6 +209,11 @@ fn difference(found: &RunRecord, expected: &RunRecord) -> Difference {
     if !same_class {
         let (ours, theirs) = (&found.environment_class, &expected.environment_class);
         notes.push(format!("environment class `{ours}`, expected `{theirs}`: compared by tolerance"));
+    }
+    if !comparable {
+        notes.push(
+            "evaluated by another definition: the values of the evaluations are not compared".to_owned(),
+        );
     }
     if !same_version {
         let (ours, theirs) = (found.numerics_version, expected.numerics_version);
@@ -227,7 +240,7 @@ fn difference(found: &RunRecord, expected: &RunRecord) -> Difference {
     for name in expected.metrics.keys().filter(|name| !found.metrics.contains_key(*name)) {
         notes.push(format!("the results have no `{name}`"));
     }
-    let same_values = metrics.is_empty() && found.metrics.keys().eq(expected.metrics.keys());
+    let same_values = comparable && metrics.is_empty() && found.metrics.keys().eq(expected.metrics.keys());
     if found.train_hash == expected.train_hash && found.eval_hash != expected.eval_hash && same_values {
         notes.push("training and values are equal; the settings of the evaluation differ".to_owned());
     }
@@ -238,7 +251,10 @@ fn difference(found: &RunRecord, expected: &RunRecord) -> Difference {
         first_loss,
         largest_loss,
         metrics,
-        defect: same_class && same_version && found.key == expected.key,
+        defect: same_class
+            && same_version
+            && found.key == expected.key
+            && (comparable || found.train_hash != expected.train_hash),
         notes,
     }
 }

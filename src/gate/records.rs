@@ -25,6 +25,8 @@ pub struct RunRecord {
     pub train_hash: Digest,
     /// Hash over the final evaluation.
     pub eval_hash: Digest,
+    /// The settings of that evaluation; baselines do not say.
+    pub evaluation: Option<Digest>,
     /// Hash over both.
     pub result_hash: Digest,
     /// Values of the final evaluation.
@@ -68,6 +70,7 @@ impl RunRecord {
             numerics_version: result.numerics_version,
             train_hash: result.train_hash,
             eval_hash: result.eval_hash,
+            evaluation: result.evaluation(),
             result_hash: result.result_hash,
             metrics: last.map_or_else(BTreeMap::new, |eval| {
                 eval.values.iter().map(|(name, value)| (name.clone(), value.0)).collect()

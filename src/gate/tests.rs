@@ -242,11 +242,13 @@ fn ci_systems_get_junit_and_markdown() {
         alone: true,
         shared_steps: 0,
         machines: Vec::new(),
+        measured: Vec::new(),
         result_hash: Some(Digest::of(arm.as_bytes())),
     };
     let criteria = Criteria {
         controls: [(SQRT.to_owned(), LINEAR.to_owned())].into(),
         quality: Some(crate::scorecard::Quality {
+            across: Vec::new(),
             metric: "val_bpb".into(),
             margin: 0.002,
             confidence: 0.95,

@@ -290,8 +290,8 @@ mod tests {
         assert_eq!((history.shared_steps(), history.resumes(), history.checkpoint_seconds()), (0, 0, 0.0));
         assert_eq!(history.begun.as_deref(), Some("2026-01-31T00:00:04Z"));
         // A start of which nothing is left was the attempt's beginning all the same.
-        let history = fold(vec![started(None), started(None)]);
-        assert_eq!((history.lives.len(), history.begun.as_deref()), (1, Some("2026-01-31T00:00:00Z")));
+        let twice = fold(vec![started(None), started(None)]);
+        assert_eq!((twice.lives.len(), twice.begun.as_deref()), (1, Some("2026-01-31T00:00:00Z")));
         assert!(history.alone());
     }
 

@@ -295,6 +295,19 @@ pub struct EvalSettings {
     pub max_drift_bytes: u64,
 }
 
+/// `checkpoint.final`: what stays of a finished run's checkpoints.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum CheckpointEnd {
+    /// The weights.
+    #[default]
+    Weights,
+    /// Everything.
+    All,
+    /// Nothing.
+    None,
+}
+
 /// `[checkpoint]`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CheckpointSettings {
@@ -302,6 +315,9 @@ pub struct CheckpointSettings {
     pub every: u64,
     /// How many stay.
     pub keep: usize,
+    /// What stays of them in the end.
+    #[serde(rename = "final")]
+    pub at_end: CheckpointEnd,
 }
 
 /// What no cell changes.
@@ -320,6 +336,8 @@ pub struct Head {
 pub struct ScorecardSettings {
     /// The quality verdict.
     pub quality: QualitySettings,
+    /// Differences between evaluations that verdicts are to compare across, by field.
+    pub across: OneOrMany,
     /// The speed verdict.
     pub speed: SpeedSettings,
     /// The reproducibility verdict.

@@ -4,6 +4,7 @@ mod arms;
 mod batch;
 mod complete;
 mod details;
+pub mod evaluation;
 mod groups;
 pub mod key;
 pub mod prefix;
@@ -138,6 +139,7 @@ pub fn plan(manifest: &Manifest, facts: &dyn Facts) -> Result<Plan> {
         runs.push(PlannedRun { arm, cell: cell.overrides.clone(), config, sizes, key });
     }
     check_evaluations(manifest, &arms, &runs)?;
+    check_across(manifest)?;
     let prefixes = PrefixForest::of(&runs.iter().map(|run| &run.config).collect::<Vec<_>>());
     let warnings = warnings::warnings(&manifest.cells, &arms, &runs);
     Ok(Plan {
@@ -151,6 +153,18 @@ pub fn plan(manifest: &Manifest, facts: &dyn Facts) -> Result<Plan> {
         prefixes,
         warnings,
     })
+}
+
+/// What verdicts are to compare across must be something by which evaluations can differ.
+fn check_across(manifest: &Manifest) -> Result<()> {
+    let across = manifest.head.scorecard.across.as_slice();
+    let Some(unknown) = across.iter().find(|field| !evaluation::FIELDS.contains(&field.as_str())) else {
+        return Ok(());
+    };
+    Err(Error::input(format!("no evaluation differs by `{unknown}`"))
+        .file(&manifest.file)
+        .key("scorecard.across")
+        .expected(format!("some of {}", evaluation::FIELDS.join(", "))))
 }
 
 /// Cells that train alike are one run with one result, so they must be evaluated alike: keys do not cover evaluation.

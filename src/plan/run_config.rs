@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 pub use crate::data::config::{DataConfig, DocumentSplit, Packing, TokenBytesRule, TokenizerChoice};
 use crate::hash::Digest;
+pub use crate::manifest::settings::CheckpointEnd;
 use crate::model::config::ModelConfig;
 use crate::optim::config::{OptimizerConfig, ScheduleConfig};
 use crate::precision::Precision;
@@ -102,4 +103,7 @@ pub struct CheckpointConfig {
     pub every: u64,
     /// How many of the kept ones stay; 0 is all.
     pub keep: usize,
+    /// What stays of them once the run is finished.
+    #[serde(default, rename = "final")]
+    pub at_end: CheckpointEnd,
 }

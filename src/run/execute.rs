@@ -11,12 +11,12 @@ use crate::record::{Attempts, ExperimentDir};
 use crate::train::checkpoint::CheckpointStore;
 use crate::train::engine::Engine;
 use crate::train::observer::{Event, Observer};
-use crate::train::session::{Rows, retention};
+use crate::train::session::Rows;
 
 use super::engine::engine;
 use super::progress::{Display, RunProgress};
 use super::single::{Donor, Outcome, Setting, train};
-use super::state::Start;
+use super::state::{self, Start};
 use super::stop::StopFlag;
 use super::task::Task;
 
@@ -123,7 +123,7 @@ impl Executor<'_> {
             let attempts = Attempts::read(&self.files, &self.dir.run(&task.run_key))?;
             for (attempt, _) in attempts.finished() {
                 let store = CheckpointStore::new(self.files.clone(), attempt.checkpoints());
-                store.prune(&retention(&task.config, &[], 1))?;
+                state::settle(&store, &task.config, &[])?;
             }
         }
         Ok(())

@@ -14,7 +14,7 @@ use crate::record::{AttemptDir, Conditions, Divergence, RunDir, RunResult, Timin
 use crate::train::checkpoint::{Checkpoint, CheckpointError, CheckpointStore, EvalPoint, TrainState};
 use crate::train::engine::Engine;
 use crate::train::observer::{Event, Observer, Origin};
-use crate::train::session::{Ending, Finished, Rows, Session, retention};
+use crate::train::session::{Ending, Finished, Rows, Session};
 
 use super::state::{self, Start};
 use super::task::Task;
@@ -144,7 +144,7 @@ pub fn train(
             let result = result.ok_or_else(|| Error::internal("a finished run has no evaluation"))?;
             state::finish(files, &attempt, &task.config, &result)?;
             // The result is safe: nobody needs to go back.
-            store.prune(&retention(&task.config, setting.forks, 1))?;
+            state::settle(&store, &task.config, setting.forks)?;
             Ok(Outcome::Finished(Box::new(result)))
         }
         Ok(Ending::Interrupted { step }) => {
@@ -230,6 +230,14 @@ impl Place {
             let key = usize::try_from(state.step).ok().and_then(|step| task.keys.get(step));
             checkpoint.check_run(key.unwrap_or(&task.run_key), &class)
         };
+        // Weights alone are good for evaluating what is trained.
+        let goes_on = |checkpoint: &Checkpoint<'static>| {
+            let step = checkpoint.state.step;
+            if checkpoint.weights_alone && step < task.steps() {
+                return Err(CheckpointError::WeightsAlone { step });
+            }
+            accept(checkpoint)
+        };
         let conditions = Some(Conditions {
             environment_class: class.clone(),
             machine: host.accelerator.as_ref().unwrap_or(&host.cpu_model).clone(),
@@ -241,7 +249,7 @@ impl Place {
             (Some(from.number()), store)
         }));
         for (attempt, store) in stores {
-            let found = store.latest_valid_where(accept)?;
+            let found = store.latest_valid_where(goes_on)?;
             let onward = found.checkpoint.as_ref().map(|checkpoint| checkpoint.state.step);
             for skipped in found.skipped {
                 // Damaged checkpoints are passed over; one of another class must not be, its run belongs elsewhere.
@@ -280,7 +288,13 @@ impl Place {
                 let steps = donated.steps()?;
                 for step in steps.into_iter().rev().filter(|&step| step > 0 && step <= donor.steps) {
                     // A donor is a convenience: whatever is wrong with its checkpoint, the steps can be trained.
-                    match donated.load(step).and_then(|checkpoint| accept(&checkpoint).map(|()| checkpoint)) {
+                    let whole = |checkpoint: Checkpoint<'static>| {
+                        if checkpoint.weights_alone {
+                            return Err(CheckpointError::WeightsAlone { step });
+                        }
+                        accept(&checkpoint).map(|()| checkpoint)
+                    };
+                    match donated.load(step).and_then(whole) {
                         Ok(checkpoint) => {
                             let (from, host) = (donor.run_key, Some(host.host.clone()));
                             journal.add(JournalEvent::Forked { from, step, host, conditions })?;

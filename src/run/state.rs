@@ -21,12 +21,12 @@ use crate::error::{Error, Result};
 use crate::files::Files;
 use crate::hash::Digest;
 use crate::optim::config::StepValues;
-use crate::plan::run_config::RunConfig;
+use crate::plan::run_config::{CheckpointEnd, RunConfig};
 use crate::record::{
     AttemptDir, Attempts, Divergence, Event, Journal, OwnStepRow, RunDir, RunResult, write_table,
 };
 use crate::train::checkpoint::CheckpointStore;
-use crate::train::session::eval_settings;
+use crate::train::session::{eval_settings, retention};
 
 /// Where a run stands, and so why it will or will not be trained.
 #[derive(Debug)]
@@ -101,7 +101,7 @@ impl Standing {
             contradiction: attempts.contradiction().map(|(a, b)| Box::new((a.clone(), b.clone()))),
             run: run.clone(),
             last: None,
-            otherwise: attempts.result(run_key, None).map(|(dir, _)| dir.clone()),
+            otherwise: None,
             highest: attempts.last(),
         };
         if let Some(last) = attempts.all.last().filter(|last| !ended(last)) {
@@ -113,6 +113,15 @@ impl Standing {
             standing.notes =
                 attempts.all.into_iter().filter_map(|a| Some(a.result.err()?.to_string())).collect();
             return Ok(standing);
+        }
+        for (dir, result) in attempts.finished() {
+            let store = CheckpointStore::new(files.clone(), dir.checkpoints());
+            // Its weights must be there: what is gone is trained again.
+            let there = store.steps()?.last() == Some(&config.schedule.num_iterations);
+            if result.run_key == *run_key && there {
+                standing.otherwise = Some(dir.clone());
+                break;
+            }
         }
         if let Some(start) = standing.carry_on() {
             let steps = |dir: &AttemptDir| CheckpointStore::new(files.clone(), dir.checkpoints()).steps();
@@ -213,6 +222,17 @@ pub(super) fn finish(
     result.write(files, &attempt.result())?;
     Ok(Journal::new(files.clone(), attempt.journal())
         .add(Event::Finished { result_hash: result.result_hash })?)
+}
+
+/// Lets go of what nothing needs of a finished attempt's checkpoints; other runs may still take steps over at `forks`.
+pub(super) fn settle(store: &CheckpointStore, config: &RunConfig, forks: &[u64]) -> Result<()> {
+    store.prune(&retention(config, forks, 1))?;
+    match config.checkpoint.at_end {
+        CheckpointEnd::All => {}
+        CheckpointEnd::Weights => store.keep_weights(forks)?,
+        CheckpointEnd::None => store.remove_all(forks)?,
+    }
+    Ok(())
 }
 
 /// Ends an attempt whose numbers were no longer finite.

@@ -20,6 +20,8 @@ pub struct RunSummary {
     pub seed: u64,
     /// Values of the final evaluation, and the last step's `train_loss`.
     pub metrics: BTreeMap<String, f64>,
+    /// How the quality metric was measured: fields of the definition and what they are, in one order for all runs.
+    pub measured: Vec<(&'static str, String)>,
     /// Tokens over wall time of training.
     pub tokens_per_second: Option<f64>,
     /// Whether it trained with no other run beside it.

@@ -11,6 +11,8 @@ pub struct Quality {
     pub metric: String,
     /// How much worse than the control an arm may be, in the metric's unit.
     pub margin: f64,
+    /// Fields by which measurements may differ and are compared all the same.
+    pub across: Vec<String>,
     /// Confidence of the two-sided interval whose ends decide, in (0, 1).
     pub confidence: f64,
 }
@@ -24,6 +26,14 @@ impl Quality {
     pub(super) fn judge(&self, arm: Arm<'_>, control: Arm<'_>) -> Verdict {
         let value =
             |run: &RunSummary| run.metrics.get(&self.metric).copied().filter(|value| value.is_finite());
+        if let Some(departures) = self.departures(arm, control) {
+            let why = format!("measured differently: {departures}; scorecard.across compares all the same");
+            let mut verdict =
+                Verdict::new(VerdictKind::Quality, Outcome::NotJudged, arm.name, &self.metric, why);
+            verdict.control = Some(control.name.to_owned());
+            verdict.limit = Some(self.margin);
+            return verdict;
+        }
         let mut pairs: Vec<(f64, f64)> = Vec::new();
         let mut counted = Vec::new();
         let mut repeated = Vec::new();
@@ -45,6 +55,7 @@ impl Quality {
         // What is left of a spread of 0 after subtracting and averaging.
         let rounding = 1e-12 * ours.iter().chain(&theirs).fold(0.0_f64, |most, value| most.max(value.abs()));
         let lost = arm.runs.iter().filter(|run| value(run).is_none()).count();
+        let across = self.said_across(arm, control);
         let (outcome, detail) = match interval {
             // Real seeds scatter. Where they do not, whatever made them equal makes the interval worthless.
             Some(i) if i.upper - i.lower <= rounding => (
@@ -71,6 +82,7 @@ impl Quality {
                 seeds.len()
             ),
         };
+        let detail = detail + &across;
         let mut verdict = Verdict::new(VerdictKind::Quality, outcome, arm.name, &self.metric, detail);
         verdict.control = Some(control.name.to_owned());
         verdict.pairs = pairs.len();
@@ -82,4 +94,39 @@ impl Quality {
         verdict.confidence = Some(self.confidence);
         verdict
     }
+
+    /// In what an arm is measured otherwise than its control, in words; none where the two are comparable.
+    fn departures(&self, arm: Arm<'_>, control: Arm<'_>) -> Option<String> {
+        let found = differing(arm, control).filter(|(field, ..)| !self.is_across(field));
+        let words: Vec<String> =
+            found.map(|(field, ours, theirs)| format!("{field} {ours} against {theirs}")).collect();
+        (!words.is_empty()).then(|| words.join(", "))
+    }
+
+    /// What the manifest has compared across, for the verdict to say.
+    fn said_across(&self, arm: Arm<'_>, control: Arm<'_>) -> String {
+        let found = differing(arm, control).filter(|(field, ..)| self.is_across(field));
+        let words: Vec<String> =
+            found.map(|(field, ours, theirs)| format!("{field} {ours} against {theirs}")).collect();
+        if words.is_empty() { String::new() } else { format!("; across {}", words.join(", ")) }
+    }
+
+    fn is_across(&self, field: &str) -> bool {
+        self.across.iter().any(|across| across == field)
+    }
+}
+
+/// Fields by which a run of the arm and one of the control are measured differently, each once.
+fn differing<'a>(arm: Arm<'a>, control: Arm<'a>) -> impl Iterator<Item = (&'static str, &'a str, &'a str)> {
+    let mut found: Vec<(&'static str, &str, &str)> = Vec::new();
+    for ours in arm.runs {
+        for theirs in control.runs {
+            for ((field, ours), (_, theirs)) in ours.measured.iter().zip(&theirs.measured) {
+                if ours != theirs && found.iter().all(|(known, ..)| known != field) {
+                    found.push((*field, ours, theirs));
+                }
+            }
+        }
+    }
+    found.into_iter()
 }

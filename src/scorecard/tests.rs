@@ -12,6 +12,7 @@ fn run(arm: &str, seed: u64, bpb: f64) -> RunSummary {
         arm: arm.into(),
         seed,
         metrics: [("val_bpb".to_owned(), bpb), ("train_loss".to_owned(), bpb * 2.7)].into(),
+        measured: vec![("data.token_bytes", "decoded".to_owned())],
         tokens_per_second: Some(1000.0 + bpb),
         alone: true,
         shared_steps: 0,
@@ -30,7 +31,12 @@ fn pairs(differences: &[f64]) -> Vec<RunSummary> {
 fn criteria() -> Criteria {
     Criteria {
         controls: [(SQRT.to_owned(), LINEAR.to_owned())].into(),
-        quality: Some(Quality { metric: "val_bpb".into(), margin: 0.002, confidence: 0.95 }),
+        quality: Some(Quality {
+            metric: "val_bpb".into(),
+            margin: 0.002,
+            confidence: 0.95,
+            across: Vec::new(),
+        }),
         speed: Some(Speed { min_ratio: 0.95 }),
         baseline: Some(BaselineOutcome::NoBaseline),
     }
@@ -42,6 +48,34 @@ fn card(runs: Vec<RunSummary>) -> Scorecard {
 
 fn outcome(card: &Scorecard, kind: VerdictKind) -> Outcome {
     card.verdicts.iter().find(|verdict| verdict.kind == kind).unwrap().outcome
+}
+
+#[test]
+fn two_definitions_of_the_metric() {
+    let mut runs = pairs(&[-1.3, -1.3]);
+    for run in runs.iter_mut().filter(|run| run.arm == SQRT) {
+        run.measured[0].1 = "raw".to_owned();
+    }
+    let verdict = |across: &[&str]| {
+        let mut criteria = criteria();
+        let across = across.iter().map(|&field| field.to_owned()).collect();
+        criteria.quality = criteria.quality.map(|quality| Quality { across, ..quality });
+        judge("d12_sqrt", None, &criteria, runs.clone()).verdicts.swap_remove(0)
+    };
+    let refused = verdict(&["model.sequence_len"]);
+    assert_eq!((refused.outcome, refused.difference), (Outcome::NotJudged, None));
+    assert!(
+        refused.detail.contains("measured differently: data.token_bytes raw against decoded"),
+        "{}",
+        refused.detail
+    );
+    let compared = verdict(&["data.token_bytes"]);
+    assert!(compared.difference.is_some());
+    assert!(
+        compared.detail.ends_with("; across data.token_bytes raw against decoded"),
+        "{}",
+        compared.detail
+    );
 }
 
 #[test]

@@ -6,8 +6,10 @@ use std::time::Duration;
 use crate::data::{Batch, Cursor, LoaderBytes};
 use crate::error::{Error, Result};
 use crate::files::{ExactF32, ExactF64, now};
-use crate::hash::{Canonical, Digest};
+use crate::hash::Digest;
 use crate::ops::SequenceShape;
+use crate::plan::evaluation::Evaluation as EvaluationSettings;
+pub use crate::plan::evaluation::{VAL_BPB, VAL_LOSS};
 use crate::plan::run_config::{EvalConfig, RunConfig};
 
 use super::causality::check_causality;
@@ -16,11 +18,6 @@ use super::engine::{Engine, MicroBatch, NamedTensor};
 use super::guard::{DriftGuard, HeldBytes};
 use super::observer::{EvalDone, Event, Observer, Origin, StepDone};
 use super::result_hash::train_hash;
-
-/// Name of the validation metric in an [`EvalPoint`].
-pub const VAL_BPB: &str = "val_bpb";
-/// Name of the mean validation loss, nats a token.
-pub const VAL_LOSS: &str = "val_loss";
 
 /// How often the progress of a long evaluation is put on disk.
 const KEEP_PROGRESS_EVERY: Duration = Duration::from_secs(20);
@@ -121,7 +118,9 @@ impl Session<'_> {
         let (mut state, origin) = match start {
             Some((checkpoint, origin)) => {
                 let (parameters, optimizer) = (plain(&checkpoint.params)?, plain(&checkpoint.optimizer)?);
-                engine.restore(checkpoint.state.step, &parameters, &optimizer)?;
+                // Weights alone are to be evaluated: without an optimizer there is none to be taken up, of any step.
+                let optimized = if checkpoint.weights_alone { 0 } else { checkpoint.state.step };
+                engine.restore(optimized, &parameters, &optimizer)?;
                 let mut state = checkpoint.state;
                 // Evaluation settings are not in the run key: what was evaluated otherwise is evaluated again.
                 let settings = eval_settings(self.config);
@@ -135,7 +134,10 @@ impl Session<'_> {
         let mut train = None;
         let mut causal = false;
         // A prefix lies in another run's directory: this run's own first checkpoint is still to be written.
-        let mut saved = if origin == Origin::Checkpoint { Some(state.step) } else { None };
+        let mut saved = match origin {
+            Origin::Checkpoint | Origin::Attempt => Some(state.step),
+            Origin::Scratch | Origin::Prefix => None,
+        };
         loop {
             let step = state.step;
             if self.evaluates_at(step) && state.evals.iter().all(|eval| eval.step != step) {
@@ -269,7 +271,7 @@ impl Session<'_> {
         self.observer.event(&Event::Saving);
         let (parameters, optimizer) = (engine.parameters()?, engine.optimizer_state()?);
         let (params, optimizer) = (named(&parameters), named(&optimizer));
-        self.store.save(&Checkpoint { state: state.clone(), params, optimizer })?;
+        self.store.save(&Checkpoint { state: state.clone(), params, optimizer, weights_alone: false })?;
         *saved = Some(state.step);
         self.store.prune(&retention(self.config, self.forks, 2))?;
         self.observer.event(&Event::Saved { step: state.step });
@@ -393,17 +395,7 @@ pub fn retention(config: &RunConfig, forks: &[u64], newest: usize) -> Retention 
 
 /// Digest of everything that decides an evaluation besides the weights.
 pub fn eval_settings(config: &RunConfig) -> Digest {
-    let mut hash = Canonical::new("nanorun.eval-settings/1");
-    hash.u64("tokens", config.eval.tokens)
-        .u64("device_batch_size", config.batch.device_batch_size as u64)
-        .u64("sequence_len", config.model.sequence_len() as u64)
-        .str("split", "val")
-        .str("token_bytes", &format!("{:?}", config.data.token_bytes));
-    match &config.data.content {
-        Some(content) => hash.digest("data", content),
-        None => hash.none("data"),
-    };
-    hash.finish()
+    EvaluationSettings::of(config).digest()
 }
 
 /// Digest of the whole configuration, cadences included.

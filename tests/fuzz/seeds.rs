@@ -71,7 +71,8 @@ pub(crate) fn tensors() -> Vec<Vec<u8>> {
 pub(crate) fn checkpoint(dir: &Path) {
     let weights = NamedTensor::f32("transformer.wte.weight", &[2, 2], vec![1.0, 2.0, 3.0, f32::NAN]);
     let moment = NamedTensor::f32("transformer.wte.weight.exp_avg", &[2, 2], vec![0.5; 4]);
-    let checkpoint = Checkpoint { params: vec![weights], optimizer: vec![moment], state: state() };
+    let checkpoint =
+        Checkpoint { params: vec![weights], optimizer: vec![moment], state: state(), weights_alone: false };
     checkpoint.write(&Files::new(), dir).unwrap();
 }
 

@@ -86,3 +86,59 @@ fn a_baseline_that_cannot_be_used_is_told_before_anything_runs() {
     let ended = place.run(&["diff", "results/a", "results/b"]).expect(2);
     assert!(ended.stderr.contains("no results directory"), "{}", ended.stderr);
 }
+
+/// Commits that count the bytes of a token differently, on models that train to one loss.
+#[test]
+fn two_definitions_of_the_metric() {
+    let arms = TINY
+        .replace(
+            "\"schedule.warmdown\" = [\"linear\", \"sqrt\"]",
+            "\"data.token_bytes\" = [\"decoded\", \"raw\"]",
+        )
+        .replace(
+            "control = { \"schedule.warmdown\" = \"linear\" }",
+            "control = { \"data.token_bytes\" = \"decoded\", \"model.softcap\" = 15.0 }",
+        );
+    // Cells that train alike must be evaluated alike: make them train differently as well.
+    let arms = arms.replace(
+        "\"data.token_bytes\" = [\"decoded\", \"raw\"]",
+        "zip = [{ \"data.token_bytes\" = [\"decoded\", \"raw\"], \"model.softcap\" = [15.0, 15.5] }]",
+    );
+    let place = Place::with(&arms);
+    let told = "data.token_bytes raw against decoded";
+    let plan = place.run(&["plan", "m.toml"]).expect(0).stdout;
+    assert!(plan.contains("will not be judged") && plan.contains(told), "{plan}");
+    let card = place.run(&["run", "m.toml"]).expect(0).stdout;
+    let quality = card.lines().find(|line| line.starts_with("quality")).unwrap();
+    assert!(quality.starts_with("quality  not judged") && quality.contains(told), "{card}");
+    // Who means to compare across it says so.
+    std::fs::write(
+        place.path("m.toml"),
+        arms.replace("[scorecard]", "[scorecard]\nacross = [\"data.token_bytes\"]"),
+    )
+    .unwrap();
+    let card = place.run(&["report", "m.toml"]);
+    let quality = card.stdout.lines().find(|line| line.starts_with("quality")).unwrap();
+    assert!(
+        !quality.contains("not judged") && quality.contains("across data.token_bytes"),
+        "{}",
+        card.stdout
+    );
+    std::fs::write(
+        place.path("m.toml"),
+        arms.replace("[scorecard]", "[scorecard]\nacross = [\"model.depth\"]"),
+    )
+    .unwrap();
+    let wrong = place.run(&["plan", "m.toml"]).expect(2);
+    assert!(wrong.stderr.contains("no evaluation differs by `model.depth`"), "{}", wrong.stderr);
+}
+
+/// One run under two settings of its evaluation: no defect, and no value is held against the other.
+#[test]
+fn evaluations_of_two_definitions_are_no_defect() {
+    let place = Place::with(&TINY.replace("[\"linear\", \"sqrt\"]", "[\"linear\"]").replace("[1, 2]", "[1]"));
+    place.run(&["run", "m.toml", "-q"]).expect(0);
+    place.run(&["run", "m.toml", "-q", "--results", "other", "--set", "eval.tokens=1024"]).expect(0);
+    let diff = place.run(&["diff", "results/tiny", "other/tiny"]).expect(4).stdout;
+    assert!(diff.contains("evaluated by another definition") && !diff.contains("defect"), "{diff}");
+}

@@ -7,8 +7,8 @@ fn every_command_explains_itself() {
     let place = Place::with(TINY);
     insta::assert_snapshot!("help", place.run(&["--help"]).expect(0).stdout);
     for command in [
-        "run", "plan", "resume", "verify", "diff", "report", "sample", "parity", "bench", "lock", "doctor",
-        "cache", "fields",
+        "run", "plan", "resume", "verify", "diff", "report", "sample", "parity", "bench", "lock", "clean",
+        "doctor", "cache", "fields",
     ] {
         let help = place.run(&[command, "--help"]).expect(0).stdout;
         insta::assert_snapshot!(format!("help_{command}"), help);

@@ -25,6 +25,7 @@ mod parity;
 mod oracle;
 mod readme;
 mod reproduce;
+mod retention;
 mod run;
 mod small_models;
 mod supply;

@@ -38,14 +38,23 @@ fn what_needs_the_data() {
     place.run(&blessed).expect(0);
     place.run(&["diff", "results/tiny", "m.toml"]).expect(0);
     // Neither the manifest nor the working directory of then.
+    let text = std::fs::read_to_string(place.path("m.toml")).unwrap();
     std::fs::remove_file(place.path("m.toml")).unwrap();
     assert_eq!(elsewhere(&place, &["report", "../results/tiny"]).expect(0).stdout, shown);
     let read = ["verify", "../results/tiny", "--read", "--baseline", "../b.toml", "--junit", "gate.xml"];
     elsewhere(&place, &read).expect(0);
     assert!(place.path("elsewhere/gate.xml").exists());
     elsewhere(&place, &["diff", "../results/tiny", "../results/tiny"]).expect(0);
+    // What the results know of their data is no answer for others.
+    std::fs::write(place.path("m.toml"), text.replace("names.txt", "other.txt")).unwrap();
+    std::fs::write(place.path("other.txt"), "one\ntwo\nthree\nfour\n".repeat(200)).unwrap();
+    let other = place.run(&["report", "m.toml", "--json"]).expect(0).json();
+    assert!(other["runs"].as_array().unwrap().iter().all(|run| run["result_hash"].is_null()), "{other}");
     // What trains or encodes needs them, and says so.
     assert!(elsewhere(&place, &["sample", "../results/tiny"]).expect(2).stderr.contains("names.txt"));
+    std::fs::write(place.path("names.txt"), "other\nnames\nof\nnobody\n".repeat(200)).unwrap();
+    let other = elsewhere(&place, &["sample", "../results/tiny"]).expect(2).stderr;
+    assert!(other.contains("are not those that this run was trained with"), "{other}");
 }
 
 #[test]

@@ -121,4 +121,11 @@ pub(super) const FIELDS: &[Field] = &[
         Fallback::Value(|_| int(0)),
         "How many of the kept ones stay; 0 is all.",
     ),
+    field(
+        "checkpoint.final",
+        Kind::Word(&["weights", "all", "none"]),
+        "",
+        Fallback::Value(|_| text("weights")),
+        "What stays of the checkpoints once a run is finished and no other takes steps over from it: weights alone, which can be sampled from and evaluated again, all of it, or nothing.",
+    ),
 ];

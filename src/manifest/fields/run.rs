@@ -109,6 +109,14 @@ pub(super) const FIELDS: &[Field] = &[
         "Confidence of the two-sided interval whose ends decide.",
     ),
     field(
+        "scorecard.across",
+        Kind::Texts,
+        "",
+        Fallback::Value(|_| Value::Array(Vec::new())),
+        "Fields by which arms are evaluated differently from their control and are to be compared all the same, such as \
+         `[\"model.sequence_len\"]`; others are not judged.",
+    ),
+    field(
         "scorecard.speed.min_ratio",
         Kind::Float(f64::MIN_POSITIVE, f64::MAX),
         "of the control's tokens a second",

@@ -82,6 +82,12 @@ pub enum CheckpointError {
         /// The checkpoint's.
         found: String,
     },
+    /// Only its weights stayed.
+    #[error("only the weights stayed of the checkpoint at step {step}: nothing can be trained on from there")]
+    WeightsAlone {
+        /// Its step.
+        step: u64,
+    },
     /// The file system refused.
     #[error(transparent)]
     File(#[from] FileError),
@@ -118,6 +124,9 @@ impl From<CheckpointError> for Error {
             CheckpointError::File(_) => None,
             CheckpointError::Format { .. } => Some("use the nanorun that wrote it, or start that run again"),
             CheckpointError::Misfit(_) => Some("give the manifest that the checkpoint was trained with"),
+            CheckpointError::WeightsAlone { .. } => {
+                Some("start the run again with --rerun; checkpoint.final = \"all\" keeps everything")
+            }
             CheckpointError::OtherRun { .. } => {
                 Some("start the run again with --rerun, or use another --results")
             }

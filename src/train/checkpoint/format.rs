@@ -13,8 +13,11 @@ use crate::data::{Cursor, Document, documents_from_bytes, documents_to_bytes};
 use crate::files::{FileError, Files, StagedDir};
 use crate::hash::Digest;
 
-/// The version of the format; later ones are refused.
+/// The version of a whole checkpoint's format.
 const FORMAT: u32 = 2;
+
+/// That of one of which only the weights stay. Later ones are refused.
+const WEIGHTS_ALONE: u32 = 3;
 
 /// The first version that keeps the buffered documents in a file of their own; the one before has them in `state.json`,
 /// as lists of numbers.
@@ -35,6 +38,8 @@ pub struct Checkpoint<'a> {
     pub optimizer: Vec<NamedTensor<'a>>,
     /// The rest.
     pub state: TrainState,
+    /// Whether the weights are all that stayed of it: they can be sampled from and evaluated, not trained on.
+    pub weights_alone: bool,
 }
 
 /// `MANIFEST.json`.
@@ -103,13 +108,38 @@ impl Checkpoint<'static> {
             let what = format!("it tells of step {} and {losses} losses in {}", state.step, manifest.step);
             return Err(malformed(STATE, what));
         }
-        if manifest.format >= DOCUMENTS_APART {
+        let weights_alone = manifest.format >= WEIGHTS_ALONE;
+        if weights_alone {
+            // Of the documents that it would go on with, none stayed.
+            state.cursor = None;
+        } else if manifest.format >= DOCUMENTS_APART {
             let documents = documents_from_bytes(&part(DOCUMENTS)?)
                 .ok_or_else(|| malformed(DOCUMENTS, "it holds no whole documents".to_owned()))?;
             state.cursor =
                 with_documents(state.cursor, documents).map_err(|what| malformed(DOCUMENTS, what))?;
         }
-        Ok(Self { params: tensors(MODEL)?, optimizer: tensors(OPTIMIZER)?, state })
+        let optimizer = if weights_alone { Vec::new() } else { tensors(OPTIMIZER)? };
+        Ok(Self { params: tensors(MODEL)?, optimizer, state, weights_alone })
+    }
+
+    /// Lets go of everything in `dir` but the weights and what is known of them. The manifest changes first, by a
+    /// rename: at every moment the directory is a checkpoint, whole or of weights alone, and what it no longer names
+    /// is nobody's.
+    pub fn keep_weights(files: &Files, dir: &Path) -> Result<(), CheckpointError> {
+        let mut manifest = read_manifest(files, dir)?;
+        if manifest.format < WEIGHTS_ALONE {
+            manifest.format = WEIGHTS_ALONE;
+            manifest.files.retain(|entry| [MODEL, STATE].contains(&entry.name.as_str()));
+            let path = dir.join(MANIFEST);
+            let bytes = manifest.to_bytes().map_err(|error| FileError::new("write", &path, error.into()))?;
+            files.write(&path, &bytes)?;
+        }
+        for name in [OPTIMIZER, DOCUMENTS] {
+            if dir.join(name).exists() {
+                files.remove_file(&dir.join(name))?;
+            }
+        }
+        Ok(())
     }
 
     /// Checks that it belongs to the run whose key at this step is `run_key`, made in the class `environment`.
@@ -157,9 +187,9 @@ fn read_manifest(files: &Files, dir: &Path) -> Result<Manifest, CheckpointError>
     // The version first: the rest may look otherwise in another one.
     let value: serde_json::Value = serde_json::from_slice(&bytes).map_err(|e| malformed(&e.to_string()))?;
     match value.get("format").and_then(serde_json::Value::as_u64) {
-        Some(found) if !(1..=u64::from(FORMAT)).contains(&found) => {
+        Some(found) if !(1..=u64::from(WEIGHTS_ALONE)).contains(&found) => {
             let found = u32::try_from(found).unwrap_or(u32::MAX);
-            return Err(CheckpointError::Format { dir: dir.to_owned(), expected: FORMAT, found });
+            return Err(CheckpointError::Format { dir: dir.to_owned(), expected: WEIGHTS_ALONE, found });
         }
         _ => {}
     }

@@ -9,6 +9,8 @@
 //! - `state.json`: a [`TrainState`] without those;
 //! - `MANIFEST.json`: size and SHA-256 of each of these, written last.
 //!
+//! Of a finished run's checkpoints often only the weights stay, with `state.json`: format 3.
+//!
 //! In format 1 the documents are in `state.json`; such checkpoints are still read.
 //!
 //! It is built under a temporary name and renamed as a whole. Loading verifies every hash; a

@@ -131,6 +131,27 @@ impl CheckpointStore {
         Ok(surplus)
     }
 
+    /// Lets go of everything but the weights of every checkpoint but those at `whole`. Damaged ones stay as they are.
+    pub fn keep_weights(&self, whole: &[u64]) -> Result<(), CheckpointError> {
+        for step in self.steps()?.into_iter().filter(|step| !whole.contains(step)) {
+            // Of a damaged one, whoever comes to need it is told what is wrong with it.
+            if let Err(CheckpointError::File(error)) =
+                Checkpoint::keep_weights(&self.files, &self.step_dir(step))
+            {
+                return Err(error.into());
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes every checkpoint but those at `whole`.
+    pub fn remove_all(&self, whole: &[u64]) -> Result<(), CheckpointError> {
+        for step in self.steps()?.into_iter().filter(|step| !whole.contains(step)) {
+            self.files.remove_dir(&self.step_dir(step))?;
+        }
+        Ok(())
+    }
+
     /// Keeps how far an evaluation has come, durably, in place of what was kept before.
     pub fn save_evaluation(&self, progress: &EvalProgress) -> Result<(), CheckpointError> {
         self.files.create_dir_all(&self.dir)?;

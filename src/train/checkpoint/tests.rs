@@ -22,6 +22,7 @@ fn sample(step: u64) -> Checkpoint<'static> {
         values: BTreeMap::from([("val_bpb".to_owned(), ExactF64(1.5))]),
     };
     Checkpoint {
+        weights_alone: false,
         params: vec![
             NamedTensor::f32("transformer.wte.weight", &[3, 2], values(6)),
             NamedTensor::f32("x0_lambdas", &[4], values(4)),
@@ -251,7 +252,7 @@ fn another_run_class_or_format_is_refused() {
     let skipped = store.latest_valid_where(|c| c.check_run(&Digest::of(b"key"), "tch/cuda"));
     assert!(matches!(skipped.unwrap().skipped[0].reason, CheckpointError::OtherEnvironment { .. }));
     let path = store.step_dir(1).join("MANIFEST.json");
-    let text = fs::read_to_string(&path).unwrap().replace("\"format\": 2", "\"format\": 3");
+    let text = fs::read_to_string(&path).unwrap().replace("\"format\": 2", "\"format\": 4");
     fs::write(&path, text).unwrap();
     let format = store.load(1).unwrap_err();
     let told = [other, class, format].map(|error| crate::error::Error::from(error).to_string());
@@ -333,4 +334,62 @@ fn a_checkpoint_of_format_1_is_read_and_written_anew_in_format_2() {
     store.save(&old).unwrap();
     assert!(store.step_dir(2).join("documents.bin").is_file());
     assert_eq!(store.load(2).unwrap(), old);
+}
+
+#[test]
+fn of_a_checkpoint_weights_alone_can_stay() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = store(dir.path());
+    for step in 1..=3 {
+        store.save(&sample(step)).unwrap();
+    }
+    store.keep_weights(&[2]).unwrap();
+    assert_eq!(store.load(2).unwrap(), sample(2));
+    for step in [1, 3] {
+        let whole = sample(step);
+        let state = TrainState { cursor: None, ..whole.state };
+        let expected = Checkpoint { params: whole.params, optimizer: Vec::new(), state, weights_alone: true };
+        assert_eq!(store.load(step).unwrap(), expected);
+        let files = fs::read_dir(store.step_dir(step)).unwrap().count();
+        assert_eq!(files, 3, "manifest, weights, state");
+    }
+    // A second time changes nothing, and damage is found as ever.
+    let manifest = store.step_dir(1).join("MANIFEST.json");
+    let before = fs::read(&manifest).unwrap();
+    store.keep_weights(&[2]).unwrap();
+    assert_eq!(fs::read(&manifest).unwrap(), before);
+    let model = store.step_dir(1).join("model.safetensors");
+    let mut bytes = fs::read(&model).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    fs::write(&model, bytes).unwrap();
+    assert!(matches!(store.load(1), Err(CheckpointError::Hash { .. })));
+    store.remove_all(&[2]).unwrap();
+    assert_eq!(store.steps().unwrap(), [2]);
+}
+
+#[test]
+fn letting_go_of_all_but_the_weights_may_fail_anywhere() {
+    let written = |dir: &Path| store(dir).save(&sample(4)).unwrap();
+    for at in 0.. {
+        let mut reached = false;
+        for fault in [FaultAt::once(at, Fault::Fail(ErrorKind::Other)), FaultAt::kill(at, 9)] {
+            let dir = tempfile::tempdir().unwrap();
+            written(dir.path());
+            let fault = Arc::new(fault);
+            let failing =
+                CheckpointStore::new(Files::with_faults(fault.clone()), dir.path().join("checkpoints"));
+            let done = failing.keep_weights(&[]);
+            reached |= fault.seen() > at;
+            Files::new().recover(dir.path()).unwrap();
+            // Whole or of weights alone, and the next time the rest goes.
+            let left = store(dir.path()).load(4).unwrap();
+            assert!(left == sample(4) || left.weights_alone, "{at}: {done:?}");
+            store(dir.path()).keep_weights(&[]).unwrap();
+            assert_eq!(fs::read_dir(store(dir.path()).step_dir(4)).unwrap().count(), 3, "{at}");
+        }
+        if !reached {
+            assert!(at > 4, "{at}");
+            break;
+        }
+    }
 }
