@@ -16,6 +16,7 @@ mod resume;
 mod run;
 mod sample;
 mod verify;
+mod waiting;
 
 use std::process::ExitCode;
 
@@ -75,6 +76,7 @@ fn dispatch(cli: Cli) -> Result<Option<Class>> {
 
 /// The experiment that a command names.
 fn experiment(manifest: &std::path::Path, common: &Common) -> Result<Experiment> {
+    waiting::show_waiting(common.quiet);
     Experiment::load(manifest, &options(common), &common.results)
 }
 

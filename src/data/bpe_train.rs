@@ -13,6 +13,7 @@ use std::collections::hash_map::Entry;
 use rayon::prelude::*;
 
 use super::fast_hash::FastMap;
+use super::progress::{Task, Unit};
 use super::split_pattern::pieces;
 
 type Token = u32;
@@ -88,6 +89,7 @@ pub(super) fn train(counts: PieceCounts, merges: usize) -> Vec<Vec<u8>> {
     let mut heap: BinaryHeap<(i64, Reverse<Pair>)> =
         pairs.iter().map(|(&pair, info)| (info.count, Reverse(pair))).collect();
 
+    let task = Task::new("training the tokenizer", merges as u64, Unit::Count);
     let mut fresh = Vec::new();
     while tokens.len() < 256 + merges {
         let Some((count, Reverse(pair))) = heap.pop() else { break };
@@ -106,6 +108,7 @@ pub(super) fn train(counts: PieceCounts, merges: usize) -> Vec<Vec<u8>> {
         let merged = [left.as_slice(), right].concat();
         let token = tokens.len() as Token;
         tokens.push(merged);
+        task.advance(1);
         for index in info.words {
             if let Some((word, count)) = words.get_mut(index as usize) {
                 merge_in_word(word, *count, index, pair, token, &mut pairs, &mut fresh);

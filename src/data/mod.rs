@@ -35,6 +35,7 @@ mod parquet_pages;
 mod parquet_schema;
 pub mod pickle;
 mod prefetch;
+pub mod progress;
 mod shards;
 mod special;
 mod split_pattern;

@@ -12,6 +12,7 @@ use super::cache::Cache;
 use super::char_vocab::CharVocab;
 use super::config::{TokenBytesRule, TokenizerChoice};
 use super::encode_pool::{EncodePool, shares};
+use super::progress::{Task, Unit};
 use super::shards::{Corpus, Split, SplitSource};
 use super::special::{BOS, MIN_VOCAB_SIZE, SPECIAL_TOKENS};
 use super::{token_bytes, tokenizer_pickle};
@@ -322,6 +323,7 @@ fn count_pieces(source: &SplitSource) -> Result<PieceCounts> {
     let mut counts = PieceCounts::default();
     let mut block: Vec<String> = Vec::new();
     let (mut block_bytes, mut chars) = (0, 0);
+    let task = Task::new("reading texts to train the tokenizer", 0, Unit::Bytes);
     for_each_group(source, |documents| {
         for mut document in documents {
             let mut ends = document.char_indices().map(|(at, _)| at);
@@ -341,7 +343,7 @@ fn count_pieces(source: &SplitSource) -> Result<PieceCounts> {
         if block_bytes >= TRAIN_BLOCK_BYTES {
             counts.add(&block);
             block.clear();
-            block_bytes = 0;
+            task.advance(std::mem::take(&mut block_bytes) as u64);
         }
         Ok(chars <= TRAIN_CHARS)
     })?;
