@@ -36,13 +36,12 @@ impl Watcher for Bars {
             }
             return;
         }
-        let bar = match at.and_then(|at| bars.get(at)) {
-            Some((_, bar)) => bar.clone(),
-            None => {
-                let bar = new_bar(stand);
-                bars.push((stand.what.to_owned(), bar.clone()));
-                bar
-            }
+        let bar = if let Some((_, bar)) = at.and_then(|at| bars.get(at)) {
+            bar.clone()
+        } else {
+            let bar = new_bar(stand);
+            bars.push((stand.what.to_owned(), bar.clone()));
+            bar
         };
         bar.set_position(stand.done);
     }
