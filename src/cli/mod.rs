@@ -20,6 +20,7 @@ mod sample;
 mod tokenizer;
 mod threads;
 mod verify;
+mod waiting;
 
 use std::process::ExitCode;
 
@@ -82,6 +83,7 @@ fn dispatch(cli: Cli) -> Result<Option<Class>> {
 
 /// The experiment that a command names.
 fn experiment(manifest: &std::path::Path, common: &Common) -> Result<Experiment> {
+    waiting::show_waiting(common.quiet);
     let manifest = Manifest::load(manifest, &options(common))?;
     let told = manifest.cells.first().and_then(|cell| cell.settings.run.threads);
     threads::start(common.threads.map(usize::from).or(told))?;

@@ -35,6 +35,7 @@ pub(super) enum For {
 /// # Errors
 /// A name that names nothing; whatever is wrong with the experiment; options that lay something over results.
 pub(super) fn find(name: &Path, common: &Common, purpose: For) -> Result<Found> {
+    super::waiting::show_waiting(common.quiet);
     threads::start(common.threads.map(usize::from))?;
     let named = Named::read(name, &common.results)?;
     let Some(results) = named.results() else {

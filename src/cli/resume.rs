@@ -24,6 +24,7 @@ pub(super) fn resume(args: &ResumeArgs) -> Result<Option<Class>> {
     }
     let found = at_home(&dir)?;
     // What the environment sets now does not count: the experiment was begun without it.
+    super::waiting::show_waiting(args.quiet);
     threads::start(args.threads.map(usize::from))?;
     let mut experiment = found.to_carry_on(&environment().collect::<Vec<_>>())?;
     let (dir, record) = (found.dir, found.record);

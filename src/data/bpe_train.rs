@@ -13,10 +13,8 @@ use std::collections::hash_map::Entry;
 use rayon::prelude::*;
 
 use super::fast_hash::FastMap;
+use super::progress::{Task, Unit};
 use super::split_pattern::pieces;
-
-/// Merges between two words on how far it is.
-const TELL_EVERY: usize = 64;
 
 type Token = u32;
 type Pair = (Token, Token);
@@ -68,8 +66,8 @@ struct PairInfo {
 }
 
 /// The tokens of a vocabulary without special tokens, by id: the 256 bytes, then at most `merges` merged ones in
-/// the order in which they merge. Fewer when the texts have no more pairs. `watch` is told the merges so far.
-pub(super) fn train(counts: PieceCounts, merges: usize, watch: &dyn Fn(usize)) -> Vec<Vec<u8>> {
+/// the order in which they merge. Fewer when the texts have no more pairs.
+pub(super) fn train(counts: PieceCounts, merges: usize) -> Vec<Vec<u8>> {
     let mut tokens: Vec<Vec<u8>> = (0..=u8::MAX).map(|byte| vec![byte]).collect();
     let mut words: Vec<(Vec<Token>, i64)> = counts
         .merged()
@@ -91,6 +89,7 @@ pub(super) fn train(counts: PieceCounts, merges: usize, watch: &dyn Fn(usize)) -
     let mut heap: BinaryHeap<(i64, Reverse<Pair>)> =
         pairs.iter().map(|(&pair, info)| (info.count, Reverse(pair))).collect();
 
+    let task = Task::new("training the tokenizer", merges as u64, Unit::Count);
     let mut fresh = Vec::new();
     while tokens.len() < 256 + merges {
         let Some((count, Reverse(pair))) = heap.pop() else { break };
@@ -109,9 +108,7 @@ pub(super) fn train(counts: PieceCounts, merges: usize, watch: &dyn Fn(usize)) -
         let merged = [left.as_slice(), right].concat();
         let token = tokens.len() as Token;
         tokens.push(merged);
-        if tokens.len().is_multiple_of(TELL_EVERY) {
-            watch(tokens.len() - 256);
-        }
+        task.advance(1);
         for index in info.words {
             if let Some((word, count)) = words.get_mut(index as usize) {
                 merge_in_word(word, *count, index, pair, token, &mut pairs, &mut fresh);

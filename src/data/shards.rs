@@ -6,10 +6,13 @@
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
+use rayon::prelude::*;
+
 use super::cache::Cache;
 use super::config::DocumentSplit;
 use super::embedded::{self, EMBEDDED};
 use super::parquet::{Bytes, ParquetShard};
+use super::progress::{Task, Unit};
 use super::text::TextShard;
 use crate::error::{Error, Result};
 use crate::hash::Digest;
@@ -132,6 +135,29 @@ impl Corpus {
             }
         }
         Ok(files)
+    }
+
+    /// Hashes all its files, several at a time, so that whoever asks for a hash later has it at once.
+    ///
+    /// # Errors
+    /// A file that cannot be read.
+    pub fn hash(&self, cache: &Cache) -> Result<()> {
+        let spans = self.train.spans.iter().chain(&self.val.spans);
+        let mut shards: Vec<&Arc<Shard>> = spans.map(|span| &span.shard).collect();
+        // A lone file is in both splits.
+        shards.dedup_by(|a, b| Arc::ptr_eq(a, b));
+        let size = |shard: &Shard| std::fs::metadata(shard.bytes.name()).map_or(0, |found| found.len());
+        let task = Task::new("hashing shards", shards.iter().map(|shard| size(shard)).sum(), Unit::Bytes);
+        let hashed: Vec<Result<()>> = shards
+            .par_iter()
+            .map(|shard| {
+                shard.content(cache)?;
+                task.advance(size(shard));
+                Ok(())
+            })
+            .collect();
+        // Of several bad ones the first by name is told.
+        hashed.into_iter().collect()
     }
 
     /// Hash over the contents of all its files in order and what of them trains and validates; names and paths are

@@ -12,6 +12,7 @@ use super::cache::Cache;
 use super::char_vocab::CharVocab;
 use super::config::{TokenBytesRule, TokenizerChoice};
 use super::encode_pool::{EncodePool, shares};
+use super::progress::{Task, Unit};
 use super::shards::{Corpus, Split, SplitSource};
 use super::special::{BOS, MIN_VOCAB_SIZE, SPECIAL_TOKENS};
 use super::{token_bytes, tokenizer_pickle, torch_file};
@@ -34,15 +35,6 @@ impl TrainLimits {
     pub fn upstream(vocab_size: usize) -> Self {
         Self { vocab_size, max_chars: 2_000_000_000, doc_cap: 10_000 }
     }
-}
-
-/// How far the training of a tokenizer is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum TrainProgress {
-    /// So many characters are counted.
-    Counted(usize),
-    /// So many tokens of all those wanted are found.
-    Merged(usize, usize),
 }
 
 /// Bytes of text that the trainer gathers before it counts them on all threads.
@@ -138,16 +130,11 @@ impl Tokenizer {
         Ok(tokenizer.filter(|tokenizer| tokenizer.vocab_size() == limits.vocab_size))
     }
 
-    /// Trains BPE on the documents of a split, or finds it trained, telling `watch` how far it is.
+    /// Trains BPE on the documents of a split, or finds it trained.
     ///
     /// # Errors
     /// As [`Tokenizer::train`].
-    pub fn train_within(
-        source: &SplitSource,
-        limits: TrainLimits,
-        cache: &Cache,
-        watch: &dyn Fn(TrainProgress),
-    ) -> Result<Self> {
+    pub fn train_within(source: &SplitSource, limits: TrainLimits, cache: &Cache) -> Result<Self> {
         let vocab_size = limits.vocab_size;
         let key = "data.tokenizer.vocab_size";
         if vocab_size < MIN_VOCAB_SIZE {
@@ -162,9 +149,8 @@ impl Tokenizer {
         if let Some(tokenizer) = Self::trained_before(source, limits, cache)? {
             return Ok(tokenizer);
         }
-        let counts = count_pieces(source, limits, watch)?;
-        let merged = |merges| watch(TrainProgress::Merged(merges + MIN_VOCAB_SIZE, vocab_size));
-        let tokens = bpe_train::train(counts, vocab_size - MIN_VOCAB_SIZE, &merged);
+        let counts = count_pieces(source, limits)?;
+        let tokens = bpe_train::train(counts, vocab_size - MIN_VOCAB_SIZE);
         let reached = tokens.len() + SPECIAL_TOKENS.len();
         if reached < vocab_size {
             return Err(Error::input(format!(
@@ -361,14 +347,11 @@ impl Tokenizer {
 }
 
 /// The pieces of the documents that upstream's trainer sees.
-fn count_pieces(
-    source: &SplitSource,
-    limits: TrainLimits,
-    watch: &dyn Fn(TrainProgress),
-) -> Result<PieceCounts> {
+fn count_pieces(source: &SplitSource, limits: TrainLimits) -> Result<PieceCounts> {
     let mut counts = PieceCounts::default();
     let mut block: Vec<String> = Vec::new();
     let (mut block_bytes, mut chars) = (0, 0);
+    let task = Task::new("reading texts to train the tokenizer", 0, Unit::Bytes);
     for_each_group(source, |documents| {
         for mut document in documents {
             let mut ends = document.char_indices().map(|(at, _)| at);
@@ -388,8 +371,7 @@ fn count_pieces(
         if block_bytes >= TRAIN_BLOCK_BYTES {
             counts.add(&block);
             block.clear();
-            block_bytes = 0;
-            watch(TrainProgress::Counted(chars));
+            task.advance(std::mem::take(&mut block_bytes) as u64);
         }
         Ok(chars <= limits.max_chars)
     })?;

@@ -97,6 +97,7 @@ impl Library {
             return Ok(Arc::clone(found));
         }
         let corpus = Corpus::open(&data.shards, data.document)?;
+        corpus.hash(&self.cache)?;
         let tokenizer = Tokenizer::resolve(&data.tokenizer, &corpus, &self.cache)?;
         let facts = data::DataFacts::of(&corpus, &tokenizer, &self.cache)?;
         let found = Arc::new(Opened { corpus, tokenizer, facts });

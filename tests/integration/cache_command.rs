@@ -50,18 +50,18 @@ fn bytes(directory: &Path) -> u64 {
 #[test]
 fn cache_of_any_size_changes_no_result() {
     let place = place();
-    let expected = hash(&place, "large", "large", "1");
+    let expected = hash(&place, "results-large", "large", "1");
     let full = bytes(&place.path("large"));
     assert!(full > 20_000, "{full}");
     for (name, gigabytes, most) in [("none", "0", 0), ("small", "0.00003", 30_000), ("again", "1", full)] {
         let cache = if name == "again" { "large" } else { name };
-        assert_eq!(hash(&place, name, cache, gigabytes), expected, "{name}");
+        assert_eq!(hash(&place, &format!("results-{name}"), cache, gigabytes), expected, "{name}");
         assert!(bytes(&place.path(cache)) <= most, "{name}: {} bytes", bytes(&place.path(cache)));
     }
     // Entries that are damaged, or gone, or another version's.
     for (number, change) in ["damage", "remove", "old"].into_iter().enumerate() {
         change_entries(&place.path("large"), change);
-        assert_eq!(hash(&place, &format!("r{number}"), "large", "1"), expected, "{change}");
+        assert_eq!(hash(&place, &format!("results-{number}"), "large", "1"), expected, "{change}");
     }
 }
 

@@ -1,23 +1,18 @@
 //! `nanorun tokenizer train`: tokenizer.pkl and token_bytes.pt.
 
 use std::path::Path;
-use std::sync::Mutex;
-use std::time::{Duration, Instant};
 
 use serde_json::json;
 
 use super::TrainArgs;
 use crate::cli::options;
 use crate::cli::output::Output;
-use crate::data::{Cache, Split, Tokenizer, TrainProgress};
+use crate::cli::waiting::show_waiting;
+use crate::data::{Cache, Split, Tokenizer};
 use crate::error::{Class, Error, Result};
 use crate::experiment::{AskedFor, TokenizerOrder};
-use crate::files::{Files, now};
+use crate::files::Files;
 use crate::manifest::Manifest;
-use crate::run::progress::grouped;
-
-/// How often a line tells how far it is.
-const LINE_EVERY: Duration = Duration::from_secs(2);
 
 /// The file that makes a directory a tokenizer's; written last.
 const PICKLE: &str = "tokenizer.pkl";
@@ -25,6 +20,7 @@ const PICKLE: &str = "tokenizer.pkl";
 /// Trains and writes.
 pub(super) fn train(args: &TrainArgs) -> Result<Option<Class>> {
     let output = Output::new(args.common.quiet);
+    show_waiting(args.common.quiet);
     let manifest = Manifest::load(&args.manifest, &options(&args.common))?;
     let asked = AskedFor {
         vocab_size: args.vocab_size,
@@ -47,8 +43,7 @@ pub(super) fn train(args: &TrainArgs) -> Result<Option<Class>> {
         files
             .check_writable(&order.directory)
             .map_err(|error| Error::from(error).help("name a directory that can be written with --to DIR"))?;
-        pool(args)?
-            .install(|| Tokenizer::train_within(&texts, order.limits, &cache, &Watch::new(output).tell()))?
+        pool(args)?.install(|| Tokenizer::train_within(&texts, order.limits, &cache))?
     };
     let mut written = Vec::new();
     for (name, bytes) in tokenizer.files(order.rule)? {
@@ -103,30 +98,4 @@ fn pool(args: &TrainArgs) -> Result<rayon::ThreadPool> {
         .num_threads(threads)
         .build()
         .map_err(|error| Error::input("the threads cannot be started").because(error).help("try --threads 1"))
-}
-
-/// Tells every few seconds how far the training is.
-struct Watch {
-    output: Output,
-    last: Mutex<Instant>,
-}
-
-impl Watch {
-    fn new(output: Output) -> Self {
-        Self { output, last: Mutex::new(now()) }
-    }
-
-    fn tell(self) -> impl Fn(TrainProgress) {
-        move |progress| {
-            let mut last = self.last.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-            if last.elapsed() < LINE_EVERY {
-                return;
-            }
-            *last = now();
-            self.output.note(&match progress {
-                TrainProgress::Counted(chars) => format!("counting: {} characters", grouped(chars as f64)),
-                TrainProgress::Merged(tokens, of) => format!("merging: {tokens} of {of} tokens"),
-            });
-        }
-    }
 }
