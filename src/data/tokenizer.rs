@@ -116,7 +116,7 @@ impl Tokenizer {
         {
             return Ok(tokenizer);
         }
-        let tokens = bpe_train::train(count_pieces(source)?, vocab_size - MIN_VOCAB_SIZE);
+        let tokens = bpe_train::train(count_pieces(source)?, vocab_size - MIN_VOCAB_SIZE)?;
         let reached = tokens.len() + SPECIAL_TOKENS.len();
         if reached < vocab_size {
             return Err(Error::input(format!(
@@ -290,7 +290,7 @@ impl Tokenizer {
     /// The ids of each document with BOS before them, on all threads.
     ///
     /// # Errors
-    /// A character that a character tokenizer does not know; a document of 4 GiB or more.
+    /// A character that a character tokenizer does not know; a document of 4 GiB or more; a stop asked for meanwhile.
     pub fn encode_documents(
         &self,
         documents: &[impl AsRef<str> + Sync],
@@ -354,6 +354,7 @@ fn for_each_group(source: &SplitSource, mut each: impl FnMut(Vec<String>) -> Res
     for file in 0..source.files() {
         let reader = source.open(file)?;
         for group in 0..reader.groups() {
+            crate::stop::check()?;
             if !each(reader.read_split(group)?)? {
                 return Ok(());
             }
