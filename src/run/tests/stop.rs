@@ -132,7 +132,7 @@ fn a_run_stopped_inside_an_op_carries_on_exactly() {
                 }
                 other => panic!("{what}: {other:?}"),
             }
-            asks += 1 + asks / 12;
+            asks += 1 + asks / 4;
         }
         assert!(stops >= 8 && dropped >= 1, "{stops} stops, {dropped} in a step");
     }
