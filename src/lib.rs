@@ -9,11 +9,13 @@ pub mod text;
 pub mod caught_panics;
 pub mod hash;
 pub mod precision;
+pub mod control_word;
 pub mod simd;
 pub mod math;
 pub mod rng;
 pub mod host;
 pub mod files;
+pub mod stop;
 pub mod tensors;
 pub mod toml_text;
 

@@ -15,6 +15,7 @@ use rayon::prelude::*;
 use super::fast_hash::FastMap;
 use super::progress::{Task, Unit};
 use super::split_pattern::pieces;
+use crate::error::Result;
 
 type Token = u32;
 type Pair = (Token, Token);
@@ -67,7 +68,10 @@ struct PairInfo {
 
 /// The tokens of a vocabulary without special tokens, by id: the 256 bytes, then at most `merges` merged ones in
 /// the order in which they merge. Fewer when the texts have no more pairs.
-pub(super) fn train(counts: PieceCounts, merges: usize) -> Vec<Vec<u8>> {
+///
+/// # Errors
+/// A stop asked for meanwhile.
+pub(super) fn train(counts: PieceCounts, merges: usize) -> Result<Vec<Vec<u8>>> {
     let mut tokens: Vec<Vec<u8>> = (0..=u8::MAX).map(|byte| vec![byte]).collect();
     let mut words: Vec<(Vec<Token>, i64)> = counts
         .merged()
@@ -78,6 +82,7 @@ pub(super) fn train(counts: PieceCounts, merges: usize) -> Vec<Vec<u8>> {
 
     let mut pairs: FastMap<Pair, PairInfo> = FastMap::default();
     for (index, (word, count)) in words.iter().enumerate() {
+        crate::stop::check()?;
         for (&left, &right) in word.iter().zip(word.iter().skip(1)) {
             let info = pairs.entry((left, right)).or_default();
             info.count += count;
@@ -92,6 +97,7 @@ pub(super) fn train(counts: PieceCounts, merges: usize) -> Vec<Vec<u8>> {
     let task = Task::new("training the tokenizer", merges as u64, Unit::Count);
     let mut fresh = Vec::new();
     while tokens.len() < 256 + merges {
+        crate::stop::check()?;
         let Some((count, Reverse(pair))) = heap.pop() else { break };
         let current = pairs.get(&pair).map_or(0, |info| info.count);
         if current <= 0 {
@@ -122,7 +128,7 @@ pub(super) fn train(counts: PieceCounts, merges: usize) -> Vec<Vec<u8>> {
             }
         }
     }
-    tokens
+    Ok(tokens)
 }
 
 /// Merges `pair` into `token` wherever it stands in the word, left to right, and keeps the counts of the pairs

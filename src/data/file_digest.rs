@@ -10,6 +10,7 @@ use super::cache::Cache;
 use crate::error::{Error, Result};
 use crate::files::{reopened, unix_now};
 use crate::hash::{Canonical, Digest};
+use crate::stop::{signalled, stopped};
 
 /// Where the cache keeps digests.
 const KIND: &str = "digests";
@@ -25,7 +26,7 @@ const TICK: u64 = 2;
 /// content, on two starts.
 ///
 /// # Errors
-/// A file that cannot be read.
+/// A file that cannot be read; a stop asked for meanwhile.
 pub fn file_digest(path: &Path, cache: &Cache) -> Result<Digest> {
     digest_at(path, cache, unix_now())
 }
@@ -37,14 +38,15 @@ fn digest_at(path: &Path, cache: &Cache, now: u64) -> Result<Digest> {
         let mut file = File::open(path)?;
         let before = fingerprint(path, &file);
         if let Some(digest) = known(&before) {
-            return Ok((digest, None));
+            return Ok(Some((digest, None)));
         }
-        let digest = digest_of(&mut file)?;
+        let Some(digest) = digest_of(&mut file)? else { return Ok(None) };
         // Written to while it was read: the digest is nobody's.
         let remember = before.filter(|before| fingerprint(path, &file).as_ref() == Some(before));
-        Ok((digest, remember.map(|key| (key, is_settled(&file)))))
+        Ok(Some((digest, remember.map(|key| (key, is_settled(&file))))))
     })
-    .map_err(unreadable)?;
+    .map_err(unreadable)?
+    .ok_or_else(stopped)?;
     match remember {
         Some((key, settled)) if settled || was_seen(cache, &key, &digest, now) => {
             cache.put(KIND, &key, digest.to_string().as_bytes());
@@ -79,18 +81,20 @@ fn was_seen(cache: &Cache, fingerprint: &Digest, digest: &Digest, now: u64) -> b
     }
 }
 
-fn digest_of(file: &mut File) -> io::Result<Digest> {
+/// SHA-256 of what the file holds from here on; none where a signal asked to stop meanwhile.
+fn digest_of(file: &mut File) -> io::Result<Option<Digest>> {
     let mut hasher = Sha256::new();
     let mut buffer = vec![0; 1 << 20];
-    loop {
+    while !signalled() {
         let read = match file.read(&mut buffer) {
-            Ok(0) => return Ok(Digest::from(<[u8; 32]>::from(hasher.finalize()))),
+            Ok(0) => return Ok(Some(Digest::from(<[u8; 32]>::from(hasher.finalize())))),
             Ok(read) => read,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
             Err(error) => return Err(error),
         };
         hasher.update(buffer.get(..read).unwrap_or_default());
     }
+    Ok(None)
 }
 
 /// Whether the last change is old enough for another one to show in the file's times.

@@ -105,7 +105,7 @@ impl Tokenizer {
     /// # Errors
     /// A vocabulary below 265, or above what the texts can fill; a shard that cannot be read.
     pub fn train(source: &SplitSource, vocab_size: usize, cache: &Cache) -> Result<Self> {
-        Self::train_within(source, TrainLimits::upstream(vocab_size), cache, &|_| {})
+        Self::train_within(source, TrainLimits::upstream(vocab_size), cache)
     }
 
     /// Where the cache keeps a trained tokenizer.
@@ -150,7 +150,7 @@ impl Tokenizer {
             return Ok(tokenizer);
         }
         let counts = count_pieces(source, limits)?;
-        let tokens = bpe_train::train(counts, vocab_size - MIN_VOCAB_SIZE);
+        let tokens = bpe_train::train(counts, vocab_size - MIN_VOCAB_SIZE)?;
         let reached = tokens.len() + SPECIAL_TOKENS.len();
         if reached < vocab_size {
             return Err(Error::input(format!(
@@ -319,7 +319,7 @@ impl Tokenizer {
     /// The ids of each document with BOS before them, on all threads.
     ///
     /// # Errors
-    /// A character that a character tokenizer does not know; a document of 4 GiB or more.
+    /// A character that a character tokenizer does not know; a document of 4 GiB or more; a stop asked for meanwhile.
     pub fn encode_documents(
         &self,
         documents: &[impl AsRef<str> + Sync],
@@ -384,6 +384,7 @@ fn for_each_group(source: &SplitSource, mut each: impl FnMut(Vec<String>) -> Res
     for file in 0..source.files() {
         let reader = source.open(file)?;
         for group in 0..reader.groups() {
+            crate::stop::check()?;
             if !each(reader.read_split(group)?)? {
                 return Ok(());
             }

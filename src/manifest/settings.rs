@@ -309,7 +309,7 @@ pub enum CheckpointEnd {
 }
 
 /// `[checkpoint]`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct CheckpointSettings {
     /// Steps between kept ones.
     pub every: u64,
@@ -318,6 +318,8 @@ pub struct CheckpointSettings {
     /// What stays of them in the end.
     #[serde(rename = "final")]
     pub at_end: CheckpointEnd,
+    /// Minutes between those that are saved by time.
+    pub minutes: Switch,
 }
 
 /// What no cell changes.

@@ -138,6 +138,7 @@ pub(super) fn complete(
             every: settings.checkpoint.every,
             keep: settings.checkpoint.keep,
             at_end: settings.checkpoint.at_end,
+            minutes: settings.checkpoint.minutes.value(),
         },
     };
     Ok((config, sizes))

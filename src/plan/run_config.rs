@@ -106,4 +106,8 @@ pub struct CheckpointConfig {
     /// What stays of them once the run is finished.
     #[serde(default, rename = "final")]
     pub at_end: CheckpointEnd,
+    /// Minutes after which one is written whatever the step, in place of the last such one; 0 is after every step, none
+    /// is never. Which steps that hits depends on the machine, so nothing but a resume may start from there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub minutes: Option<f64>,
 }

@@ -8,18 +8,18 @@ use crate::cli::output::Output;
 use crate::error::{Class, Error, Result};
 use crate::fetch::{self, Checked, Found, SUMS};
 use crate::files::Files;
-use crate::run::stop::StopFlag;
+use crate::stop;
 
 /// Reads every file; other bytes than once came are bad input.
 pub(super) fn check(args: &CheckArgs) -> Result<Option<Class>> {
     let output = Output::new(args.quiet);
-    let stop = StopFlag::on_signals()?;
+    stop::watch()?;
     let each = |one: &Checked| {
         if !args.json {
             output.result(&line(one));
         }
     };
-    let checked = fetch::check(&args.directory, &Files::new(), all_threads(), &each, &|| stop.is_raised())?;
+    let checked = fetch::check(&args.directory, &Files::new(), all_threads(), &each, &stop::signalled)?;
     let wrong: Vec<&Checked> = checked.iter().filter(|one| one.is_wrong()).collect();
     if args.json {
         output.result(

@@ -13,6 +13,7 @@ use crate::error::{Class, Error, Result};
 use crate::experiment::{AskedFor, TokenizerOrder};
 use crate::files::Files;
 use crate::manifest::Manifest;
+use crate::stop;
 
 /// The file that makes a directory a tokenizer's; written last.
 const PICKLE: &str = "tokenizer.pkl";
@@ -20,6 +21,7 @@ const PICKLE: &str = "tokenizer.pkl";
 /// Trains and writes.
 pub(super) fn train(args: &TrainArgs) -> Result<Option<Class>> {
     let output = Output::new(args.common.quiet);
+    stop::watch()?;
     show_waiting(args.common.quiet);
     let manifest = Manifest::load(&args.manifest, &options(&args.common))?;
     let asked = AskedFor {

@@ -1,5 +1,7 @@
 //! `[data]`, `[eval]`, `[checkpoint]`.
 
+use toml::Value;
+
 use super::super::field::{Fallback, Field, Kind};
 use super::super::settings::ModelKind;
 use super::{field, int, text, word};
@@ -127,5 +129,14 @@ pub(super) const FIELDS: &[Field] = &[
         "",
         Fallback::Value(|_| text("weights")),
         "What stays of the checkpoints once a run is finished and no other takes steps over from it: weights alone, which can be sampled from and evaluated again, all of it, or nothing.",
+    ),
+    field(
+        "checkpoint.minutes",
+        Kind::FloatOrFalse(0.0, 1e6),
+        "minutes",
+        Fallback::Value(|_| Value::Float(10.0)),
+        "The most training that is lost where a run ends without warning: a checkpoint is written when the last one is \
+         this old, and takes its place. 0 writes one after every step; `false` none but those of other fields. Where \
+         writing takes longer than a tenth of it, it is ten times that. Changes no result.",
     ),
 ];
