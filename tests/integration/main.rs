@@ -25,6 +25,7 @@ mod oracle;
 mod readme;
 mod reproduce;
 mod run;
+mod shards;
 mod small_models;
 mod supply;
 mod support;
