@@ -219,7 +219,10 @@ impl Shard {
     pub(super) fn size(&self) -> Result<(u64, Option<u64>)> {
         let examined = self.known()?;
         let bytes = match examined {
-            Examined::Parquet { footer, .. } => footer.groups.iter().map(|group| group.text_bytes).sum(),
+            Examined::Parquet { footer, .. } => {
+                // Only claimed: a footer may say anything.
+                footer.groups.iter().try_fold(0_u64, |sum, group| sum.checked_add(group.text_bytes?))
+            }
             Examined::Text(index) => Some(index.bytes),
         };
         Ok((examined.documents(), bytes))

@@ -257,7 +257,7 @@ impl SplitSource {
                 u64::try_from(share).unwrap_or(u64::MAX)
             });
             sum.documents += here;
-            sum.bytes = sum.bytes.zip(bytes).map(|(sum, bytes)| sum + bytes);
+            sum.bytes = sum.bytes.zip(bytes).map(|(sum, bytes)| sum.saturating_add(bytes));
         }
         Ok(sum)
     }
