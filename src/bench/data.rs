@@ -65,7 +65,7 @@ impl DataSpeed {
 /// Data that are missing or bad.
 pub fn measure_data(config: &RunConfig) -> Result<DataSpeed> {
     let none = Cache::disabled();
-    let corpus = Corpus::open(&config.data.shards, config.data.document)?;
+    let corpus = Corpus::open(&config.data.shards, &config.data)?;
     let source = corpus.split(Split::Train);
     let train_seconds = match config.data.tokenizer {
         TokenizerChoice::Train { vocab_size } => {

@@ -85,6 +85,7 @@ fn json(experiment: &Experiment, report: &Report) -> Value {
                 "label": experiment.label(run),
                 "run_key": run.key.run,
                 "finished": result.is_some(),
+                "data": run.data,
                 "result_hash": result.as_ref().map(|result| result.result_hash),
                 "tokens_per_second": result.as_ref().and_then(|result| tokens_per_second(&run.config, result)),
                 "backend": run.config.backend.kind,

@@ -3,9 +3,10 @@
 use serde::{Deserialize, Serialize};
 
 use super::cache::Cache;
-use super::shards::Corpus;
+use super::config::{SplitRecord, Splits};
+use super::shards::{Corpus, Split, SplitSize};
 use super::tokenizer::Tokenizer;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::hash::{Canonical, Digest};
 
 /// What a plan needs to know of the data.
@@ -15,6 +16,8 @@ pub struct DataFacts {
     pub vocab_size: usize,
     /// Hash over the contents of train shards, validation shard and tokenizer: `DataConfig::content`.
     pub content: Digest,
+    /// What its splits are.
+    pub splits: Splits,
 }
 
 impl DataFacts {
@@ -22,6 +25,12 @@ impl DataFacts {
     pub fn of(corpus: &Corpus, tokenizer: &Tokenizer, cache: &Cache) -> Result<Self> {
         let mut canonical = Canonical::new("nanorun data");
         canonical.digest("corpus", &corpus.digest(cache)?).digest("tokenizer", &tokenizer.digest());
-        Ok(Self { vocab_size: tokenizer.vocab_size(), content: canonical.finish() })
+        let record = |split| {
+            let source = corpus.split(split);
+            let SplitSize { files, documents, .. } = source.size()?;
+            Ok::<_, Error>(SplitRecord { files: files as u64, documents, digest: source.digest(cache)? })
+        };
+        let splits = Splits { train: record(Split::Train)?, validation: record(Split::Val)? };
+        Ok(Self { vocab_size: tokenizer.vocab_size(), content: canonical.finish(), splits })
     }
 }

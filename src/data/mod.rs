@@ -14,6 +14,7 @@
 //! # }
 //! ```
 
+mod appetite;
 mod bpe_encode;
 mod bpe_train;
 mod cache;
@@ -26,19 +27,28 @@ mod embedded;
 mod encode_pool;
 mod fast_hash;
 mod file_digest;
+mod json_lines;
 mod loader;
 mod loader_bytes;
 mod packing;
 mod parquet;
+mod parquet_column;
+mod parquet_encodings;
+mod parquet_footer;
 mod parquet_guard;
+mod parquet_page;
 mod parquet_pages;
 mod parquet_schema;
 pub mod pickle;
 mod prefetch;
 pub mod progress;
+mod shard;
+mod shard_files;
+mod shard_kind;
 mod shards;
 mod special;
 mod split_pattern;
+mod stamp;
 mod text;
 mod thrift;
 mod token_bytes;
@@ -48,12 +58,16 @@ mod tokenizer_pickle;
 mod torch_file;
 mod unicode_classes;
 mod word_cache;
+mod unpack;
 
 #[cfg(test)]
 mod tests;
 
+pub use appetite::Sample;
 pub use cache::{Cache, CacheFacts, KINDS as CACHE_KINDS, KindFacts, LimitFrom, Selection};
-pub use config::{DataConfig, DocumentSplit, Packing, TokenBytesRule, TokenizerChoice};
+pub use config::{
+    DataConfig, DocumentSplit, Nulls, Packing, Reading, SplitRecord, Splits, TokenBytesRule, TokenizerChoice,
+};
 pub use content::DataFacts;
 pub use cursor::Cursor;
 pub use documents::{Document, documents_from_bytes, documents_to_bytes};
@@ -65,7 +79,9 @@ pub use loader_bytes::LoaderBytes;
 pub use packing::{Batch, IGNORED, Packer};
 pub(crate) use parquet::check_shard;
 pub(crate) use parquet_guard::read_frame;
-pub use shards::{Corpus, Split, SplitSource, missing};
+pub use shard_files::missing;
+pub(crate) use shard_kind::SHARDS;
+pub use shards::{Corpus, Split, SplitSize, SplitSource};
 pub use special::{BOS, MIN_VOCAB_SIZE, SPECIAL_TOKENS};
 pub use split_pattern::{SPLIT_PATTERN, pieces};
 pub use token_stream::{DocumentBatches, Position, TokenStream};

@@ -17,7 +17,7 @@ use super::thrift::Thrift;
 use crate::caught_panics::caught;
 
 /// Row groups larger than this, uncompressed, are taken for damage: upstream's hold a few megabytes.
-pub(super) const MAX_GROUP_BYTES: usize = 4 << 30;
+const MAX_GROUP_BYTES: usize = 4 << 30;
 
 /// Rows that a group may have however short the file is: runs of equal values take next to no room.
 const FREE_ROWS: u64 = 1 << 20;
@@ -46,7 +46,7 @@ pub(crate) fn read_frame(bytes: &[u8]) -> Result<DataFrame, String> {
 
 /// Checks that the footer is one before the decoder reserves memory by the lengths of its lists. Where there is no
 /// footer at all, that is left to the decoder, which says so.
-pub(super) fn check_footer(file: &mut (impl Read + Seek)) -> PolarsResult<()> {
+fn check_footer(file: &mut (impl Read + Seek)) -> PolarsResult<()> {
     // The length of the footer, then the magic.
     const END: u64 = 8;
     let size = file.seek(SeekFrom::End(0))?;
@@ -69,7 +69,7 @@ pub(super) fn check_footer(file: &mut (impl Read + Seek)) -> PolarsResult<()> {
 }
 
 /// Checks what the footer says of its row groups against the length of the file.
-pub(super) fn check_groups(metadata: &FileMetadata, file: u64) -> Result<(), String> {
+fn check_groups(metadata: &FileMetadata, file: u64) -> Result<(), String> {
     for group in &metadata.row_groups {
         let (rows, bytes) = (group.num_rows(), group.total_byte_size());
         // A value takes a bit at least, unless it is one of a run.
@@ -85,7 +85,7 @@ pub(super) fn check_groups(metadata: &FileMetadata, file: u64) -> Result<(), Str
 
 /// Checks the pages in `chunk`, a range of bytes of `file`, of a flat column with `rows` rows; `codec` is Parquet's
 /// number of its compression.
-pub(super) fn check_column(
+fn check_column(
     file: &mut (impl Read + Seek),
     chunk: Range<u64>,
     codec: i32,
@@ -108,7 +108,7 @@ fn expansion(codec: i32) -> u64 {
 
 /// Runs a call into polars; an error or a panic in it comes back as its message. Nothing of ours is borrowed mutably
 /// across it.
-pub(super) fn guarded<T>(call: impl FnOnce() -> PolarsResult<T>) -> Result<T, String> {
+fn guarded<T>(call: impl FnOnce() -> PolarsResult<T>) -> Result<T, String> {
     match caught(|_| true, call) {
         Ok(Ok(value)) => Ok(value),
         Ok(Err(error)) => Err(error.to_string()),

@@ -1,19 +1,21 @@
-//! Which files a corpus is made of, and which of their documents train and which validate.
+//! Which of a corpus's documents train and which validate.
 //!
-//! Files stand in the order of their names and the last one validates, as upstream's do; a single file holds out
-//! its last tenth of documents.
+//! Files stand in the order of their names and the last one validates, as upstream's do, or those that
+//! `data.validation` names; a single file holds out its last tenth of documents.
 
-use std::path::{Path, PathBuf};
-use std::sync::{Arc, OnceLock};
+use std::path::PathBuf;
+use std::sync::Arc;
 
 use rayon::prelude::*;
 
 use super::cache::Cache;
-use super::config::DocumentSplit;
+use super::config::{DocumentSplit, Reading};
 use super::embedded::{self, EMBEDDED};
-use super::parquet::{Bytes, ParquetShard};
+use super::parquet::Bytes;
 use super::progress::{Task, Unit};
-use super::text::TextShard;
+use super::shard::{Reader, Shard};
+use super::shard_files::resolve;
+use super::shard_kind::{Compressed, Contents, ShardKind, backticked};
 use crate::error::{Error, Result};
 use crate::hash::Digest;
 
@@ -26,7 +28,7 @@ pub enum Split {
     Val,
 }
 
-/// The files of a corpus, each opened once and found sound.
+/// The files of a corpus, each found sound.
 pub struct Corpus {
     train: SplitSource,
     val: SplitSource,
@@ -46,66 +48,76 @@ struct Span {
     documents: Option<(usize, usize)>,
 }
 
-/// One file of documents.
-pub(super) struct Shard {
-    bytes: Bytes,
-    format: Format,
-    digest: OnceLock<Digest>,
-}
-
+/// How much text a split holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Format {
-    Parquet,
-    Text(DocumentSplit),
+pub struct SplitSize {
+    /// Files, or parts of one.
+    pub files: usize,
+    /// Documents.
+    pub documents: u64,
+    /// UTF-8 bytes of the documents; none where only reading them all would tell.
+    pub bytes: Option<u64>,
 }
 
 impl Corpus {
-    /// Finds and opens the files that `patterns` name: `embedded`, or files, directories and globs. Reads
-    /// footers, not contents. `document` says how text files divide.
+    /// [`Corpus::open_with`] without a cache.
     ///
     /// # Errors
-    /// A pattern that matches nothing; a file that is missing, empty, truncated, not parquet or lacks column `text`;
-    /// a corpus too small to hold anything out.
-    pub fn open(patterns: &[String], document: DocumentSplit) -> Result<Self> {
-        let mut shards: Vec<Shard> =
-            resolve(patterns)?.into_iter().map(|bytes| Shard::new(bytes, document)).collect();
-        // Every file is opened, so that a bad one is found before anything is computed.
-        let lone = shards.len() == 1;
-        let mut documents = 0;
-        for shard in &shards {
-            let reader = shard.open()?;
-            documents = (0..reader.groups()).map(|group| reader.group_len(group)).sum();
-            if documents == 0 {
-                return Err(Error::input("a shard holds no documents")
-                    .file(shard.bytes.name())
-                    .expected("at least one row"));
-            }
-        }
-        let Some(last) = shards.pop().map(Arc::new) else {
+    /// As there.
+    pub fn open(patterns: &[String], reading: impl Into<Reading>) -> Result<Self> {
+        Self::open_with(patterns, reading, &Cache::disabled())
+    }
+
+    /// Finds and examines the files that `patterns` name: `embedded`, or files, directories and globs. Of parquet
+    /// it reads footers, and pages where a footer does not say whether rows are null; text and JSON lines it reads
+    /// once. What that took is remembered in `cache`. `reading` says which texts are read and which of them validate.
+    ///
+    /// # Errors
+    /// A pattern that matches nothing, a file that is no shard, missing, empty, damaged or without the column; rows
+    /// without a text where none are allowed; a corpus too small to hold anything out.
+    pub fn open_with(patterns: &[String], reading: impl Into<Reading>, cache: &Cache) -> Result<Self> {
+        let reading = Arc::new(reading.into());
+        let shards: Vec<Arc<Shard>> = find(patterns)?
+            .into_iter()
+            .map(|(bytes, kind)| Arc::new(Shard::new(bytes, kind, Arc::clone(&reading))))
+            .collect();
+        // Every file is examined, so that a bad one is found before anything is computed. Of several bad ones the
+        // first by name is told, whichever thread met its own first.
+        let examined: Vec<Result<()>> = shards.par_iter().map(|shard| shard.examine(cache)).collect();
+        examined.into_iter().collect::<Result<()>>()?;
+        if shards.is_empty() {
             return Err(Error::input("no shards are named")
                 .key("data.shards")
                 .expected("`embedded`, or files, directories or globs"));
-        };
-        if lone {
-            if documents < 2 {
-                return Err(Error::input("one document cannot both train and validate")
-                    .file(last.bytes.name())
-                    .expected("two documents or more, or a second file to validate on"));
-            }
-            let held_out = (documents / 10).max(1);
-            let part = |documents| SplitSource {
-                spans: vec![Span { shard: Arc::clone(&last), documents: Some(documents) }],
-            };
-            return Ok(Self {
-                train: part((0, documents - held_out)),
-                val: part((documents - held_out, documents)),
-            });
         }
-        let whole = |shard| Span { shard, documents: None };
-        Ok(Self {
-            train: SplitSource { spans: shards.into_iter().map(|shard| whole(Arc::new(shard))).collect() },
-            val: SplitSource { spans: vec![whole(last)] },
-        })
+        let validates = validation(&shards, reading.validation.as_deref())?;
+        if let [lone] = shards.as_slice() {
+            return Self::of_one(lone);
+        }
+        let split = |wanted: bool| SplitSource {
+            spans: shards
+                .iter()
+                .zip(&validates)
+                .filter(|(_, validates)| **validates == wanted)
+                .map(|(shard, _)| Span { shard: Arc::clone(shard), documents: None })
+                .collect(),
+        };
+        Ok(Self { train: split(false), val: split(true) })
+    }
+
+    /// A single file, whose last tenth of documents validates.
+    fn of_one(shard: &Arc<Shard>) -> Result<Self> {
+        let documents = shard.size()?.0 as usize;
+        if documents < 2 {
+            return Err(Error::input("one document cannot both train and validate")
+                .file(shard.name())
+                .expected("two documents or more, or a second file to validate on"));
+        }
+        let held_out = (documents / 10).max(1);
+        let part = |documents| SplitSource {
+            spans: vec![Span { shard: Arc::clone(shard), documents: Some(documents) }],
+        };
+        Ok(Self { train: part((0, documents - held_out)), val: part((documents - held_out, documents)) })
     }
 
     /// The embedded corpus.
@@ -128,12 +140,14 @@ impl Corpus {
     pub fn files(&self, cache: &Cache) -> Result<Vec<(PathBuf, Digest)>> {
         let mut files: Vec<(PathBuf, Digest)> = Vec::new();
         for span in self.train.spans.iter().chain(&self.val.spans) {
-            let name = span.shard.bytes.name();
+            let name = span.shard.name();
             // A lone file is in both splits.
             if files.iter().all(|(known, _)| known != name) {
-                files.push((name.to_owned(), span.shard.bytes.sha256(cache)?));
+                files.push((name.to_owned(), span.shard.sha256(cache)?));
             }
         }
+        // Shards that validate by name may stand anywhere.
+        files.sort_by(|(a, _), (b, _)| (a.file_name(), a).cmp(&(b.file_name(), b)));
         Ok(files)
     }
 
@@ -146,7 +160,7 @@ impl Corpus {
         let mut shards: Vec<&Arc<Shard>> = spans.map(|span| &span.shard).collect();
         // A lone file is in both splits.
         shards.dedup_by(|a, b| Arc::ptr_eq(a, b));
-        let size = |shard: &Shard| std::fs::metadata(shard.bytes.name()).map_or(0, |found| found.len());
+        let size = |shard: &Shard| std::fs::metadata(shard.name()).map_or(0, |found| found.len());
         let task = Task::new("hashing shards", shards.iter().map(|shard| size(shard)).sum(), Unit::Bytes);
         let hashed: Vec<Result<()>> = shards
             .par_iter()
@@ -213,29 +227,75 @@ impl SplitSource {
         Ok(documents)
     }
 
+    /// Its first documents, until they have so many bytes: for a look at what it holds.
+    ///
+    /// # Errors
+    /// A shard that cannot be read.
+    pub(super) fn first_documents(&self, bytes: usize) -> Result<Vec<String>> {
+        let mut documents = Vec::new();
+        let mut left = bytes;
+        for file in 0..self.files() {
+            let reader = self.open(file)?;
+            for group in 0..reader.groups() {
+                for document in reader.read_first(group, left)? {
+                    left = left.saturating_sub(document.len().max(1));
+                    documents.push(document);
+                    if left == 0 {
+                        return Ok(documents);
+                    }
+                }
+            }
+        }
+        Ok(documents)
+    }
+
     /// Opens one of its files.
     pub(super) fn open(&self, file: usize) -> Result<SpanReader> {
         let Some(span) = self.spans.get(file) else {
             return Err(Error::internal(format!("file {file} is beyond the split's {}", self.spans.len())));
         };
         let reader = span.shard.open()?;
-        let mut groups = Vec::with_capacity(reader.groups());
+        let lengths = span.shard.group_lengths()?;
+        let mut groups = Vec::with_capacity(lengths.len());
         let mut first = 0;
-        for group in 0..reader.groups() {
-            let end = first + reader.group_len(group);
+        for length in &lengths {
+            let end = first + length;
             let (from, to) = span.documents.unwrap_or((0, usize::MAX));
             groups.push((from.clamp(first, end) - first, to.clamp(first, end) - first));
             first = end;
         }
-        Ok(SpanReader { reader, groups })
+        Ok(SpanReader { shard: Arc::clone(&span.shard), reader, groups, lengths })
+    }
+
+    /// How much text it holds, as far as that is known without reading it all.
+    ///
+    /// # Errors
+    /// A shard that was not examined.
+    pub fn size(&self) -> Result<SplitSize> {
+        let mut sum = SplitSize { files: self.files(), documents: 0, bytes: Some(0) };
+        for span in &self.spans {
+            let (documents, bytes) = span.shard.size()?;
+            let here = span.documents.map_or(documents, |(first, end)| (end - first) as u64);
+            // Of a part of a file, the part of its bytes that it has of its documents.
+            let bytes = bytes.map(|bytes| {
+                let share = u128::from(bytes) * u128::from(here) / u128::from(documents.max(1));
+                u64::try_from(share).unwrap_or(u64::MAX)
+            });
+            sum.documents += here;
+            sum.bytes = sum.bytes.zip(bytes).map(|(sum, bytes)| sum.saturating_add(bytes));
+        }
+        Ok(sum)
     }
 }
 
 /// An open file of a split.
 pub(super) struct SpanReader {
+    shard: Arc<Shard>,
     reader: Reader,
     /// The documents of each row group that belong to the split.
     groups: Vec<(usize, usize)>,
+    /// Documents of each row group.
+    lengths: Vec<usize>,
 }
 
 impl SpanReader {
@@ -250,11 +310,24 @@ impl SpanReader {
     }
 
     /// All documents of a group, those of the other split among them.
+    ///
+    /// # Errors
+    /// What cannot be read; a file that is another one than when it was examined.
     pub(super) fn read(&self, group: usize) -> Result<Vec<String>> {
-        match &self.reader {
-            Reader::Parquet(reader) => reader.read(group),
-            Reader::Text(reader) => Ok(reader.read(group)),
+        let documents = self.reader.read(group);
+        // Looked at after reading: what was read before the file changed is what it was, and what is read from a file
+        // that is being replaced is told as that, whatever it looks like.
+        self.shard.check_unchanged()?;
+        let documents = documents?;
+        // Footers that lie of their null rows.
+        if self.lengths.get(group) != Some(&documents.len()) {
+            let what =
+                format!("row group {group} of a shard holds {} texts, not those it claims", documents.len());
+            return Err(Error::input(what)
+                .file(self.shard.name())
+                .help("the file is damaged: download it again"));
         }
+        Ok(documents)
     }
 
     /// The documents of a group that belong to the split.
@@ -268,140 +341,67 @@ impl SpanReader {
         documents.drain(..first);
         Ok(documents)
     }
-}
 
-enum Reader {
-    Parquet(ParquetShard),
-    Text(TextShard),
-}
-
-impl Reader {
-    fn groups(&self) -> usize {
-        match self {
-            Self::Parquet(reader) => reader.groups(),
-            Self::Text(reader) => reader.groups(),
+    /// Documents of a group that belong to the split, no more than it takes for so many bytes.
+    fn read_first(&self, group: usize, bytes: usize) -> Result<Vec<String>> {
+        let (first, end) = self.documents(group);
+        if first == end {
+            return Ok(Vec::new());
         }
-    }
-
-    fn group_len(&self, group: usize) -> usize {
-        match self {
-            Self::Parquet(reader) => reader.group_len(group),
-            Self::Text(reader) => reader.group_len(group),
-        }
+        // Where the other split comes first, all of it has to be passed over.
+        let documents =
+            if first == 0 { self.reader.read_some(group, bytes)? } else { self.reader.read(group)? };
+        self.shard.check_unchanged()?;
+        Ok(documents.into_iter().take(end).skip(first).collect())
     }
 }
 
-impl Shard {
-    fn new(bytes: Bytes, document: DocumentSplit) -> Self {
-        let parquet = bytes.name().extension().is_some_and(|extension| extension == "parquet");
-        let format = if parquet { Format::Parquet } else { Format::Text(document) };
-        Self { bytes, format, digest: OnceLock::new() }
+/// The shards that `patterns` name, in the order of their names.
+fn find(patterns: &[String]) -> Result<Vec<(Bytes, ShardKind)>> {
+    if patterns.iter().all(|pattern| pattern != EMBEDDED) {
+        let files = resolve(patterns)?.into_iter();
+        return Ok(files.map(|(path, kind)| (Bytes::File(path), kind)).collect());
     }
-
-    fn open(&self) -> Result<Reader> {
-        Ok(match (self.format, &self.bytes) {
-            (Format::Text(document), Bytes::File(path)) => Reader::Text(TextShard::open(path, document)?),
-            _ => Reader::Parquet(ParquetShard::open(self.bytes.clone())?),
-        })
+    if patterns.len() > 1 {
+        return Err(Error::input("`embedded` stands alone, but other shards are named too")
+            .key("data.shards")
+            .expected("either `embedded` or files"));
     }
-
-    /// Hash of the file's bytes and, for text, of how it divides.
-    fn content(&self, cache: &Cache) -> Result<Digest> {
-        if let Some(digest) = self.digest.get() {
-            return Ok(*digest);
-        }
-        let bytes = self.bytes.sha256(cache)?;
-        let mut canonical = crate::hash::Canonical::new("nanorun shard");
-        canonical.digest("bytes", &bytes);
-        match self.format {
-            Format::Parquet => canonical.none("document"),
-            Format::Text(DocumentSplit::Block) => canonical.str("document", "block"),
-            Format::Text(DocumentSplit::Line) => canonical.str("document", "line"),
-        };
-        Ok(*self.digest.get_or_init(|| canonical.finish()))
-    }
+    let kind = ShardKind { contents: Contents::Parquet, compressed: Compressed::No };
+    Ok(embedded::shards().map(|bytes| (bytes, kind)).to_vec())
 }
 
-/// Which of `patterns` match nothing now: what a plan made before the data are here says is missing.
-///
-/// # Errors
-/// A pattern that is no glob, or names an environment variable that is not set.
-pub fn missing(patterns: &[String]) -> Result<Vec<String>> {
-    let mut missing = Vec::new();
-    for pattern in patterns.iter().filter(|pattern| *pattern != EMBEDDED) {
-        let found = files_of(pattern)?;
-        if found.is_empty() || found.iter().any(|path| !path.exists()) {
-            missing.push(pattern.clone());
+/// Which of the shards validate: the last, or those that `wanted` names.
+fn validation(shards: &[Arc<Shard>], wanted: Option<&str>) -> Result<Vec<bool>> {
+    let last = shards.len().saturating_sub(1);
+    let Some(wanted) = wanted else { return Ok((0..shards.len()).map(|at| at == last).collect()) };
+    let error = |what: String| Error::input(what).key("data.validation");
+    let pattern = glob::Pattern::new(wanted)
+        .map_err(|why| error(format!("`{wanted}` is neither a name nor a glob")).because(why))?;
+    let is_name = !wanted.contains(['*', '?', '[']);
+    let matches = |shard: &Arc<Shard>| {
+        let path = shard.name();
+        let name = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy();
+        // As much of the path as is written.
+        name == wanted || path.ends_with(wanted) || pattern.matches(&name) || pattern.matches_path(path)
+    };
+    let found: Vec<bool> = shards.iter().map(matches).collect();
+    let names = |found: &[bool]| {
+        let of = shards.iter().zip(found).filter(|(_, found)| **found);
+        backticked(&of.map(|(shard, _)| shard.name().display().to_string()).collect::<Vec<_>>())
+    };
+    match found.iter().filter(|found| **found).count() {
+        0 => Err(error(format!("`{wanted}` is not among the shards"))
+            .expected(format!("one of {} shards, such as {}", shards.len(), names(&vec![true; shards.len()])))
+            .help("get the shard, or correct data.validation")),
+        all if all == shards.len() => Err(error(format!("`{wanted}` leaves no shard to train on"))
+            .expected("some of the shards, not all")
+            .help("left out, the last shard by name validates; of a single one, its last tenth")),
+        several if several > 1 && is_name => {
+            Err(error(format!("`{wanted}` names {several} shards: {}", names(&found)))
+                .expected("one shard, or a glob for several")
+                .help("write more of its path"))
         }
+        _ => Ok(found),
     }
-    Ok(missing)
-}
-
-/// The files that `patterns` name, each once, in the order of their names.
-fn resolve(patterns: &[String]) -> Result<Vec<Bytes>> {
-    if patterns.iter().any(|pattern| pattern == EMBEDDED) {
-        if patterns.len() > 1 {
-            return Err(Error::input("`embedded` stands alone, but other shards are named too")
-                .key("data.shards")
-                .expected("either `embedded` or files"));
-        }
-        return Ok(embedded::shards().to_vec());
-    }
-    let mut paths = Vec::new();
-    for pattern in patterns {
-        let found = files_of(pattern)?;
-        if found.is_empty() {
-            return Err(Error::input(format!("no shards match `{pattern}`"))
-                .key("data.shards")
-                .expected("a parquet or text file, a directory of them, or a glob")
-                .help("download the shards or correct the path; `shards = \"embedded\"` needs none"));
-        }
-        paths.extend(found);
-    }
-    paths.sort_by(|a, b| (a.file_name(), a).cmp(&(b.file_name(), b)));
-    paths.dedup();
-    Ok(paths.into_iter().map(Bytes::File).collect())
-}
-
-/// The files that one pattern names. A plain path is taken as it is, there or not.
-fn files_of(pattern: &str) -> Result<Vec<PathBuf>> {
-    let path = Path::new(pattern);
-    if path.is_dir() {
-        return files_in(path);
-    }
-    if path.exists() || !pattern.contains(['*', '?', '[']) {
-        return Ok(vec![path.to_owned()]);
-    }
-    let matches = glob::glob(pattern).map_err(|error| {
-        Error::input(format!("`{pattern}` is not a glob")).key("data.shards").because(error)
-    })?;
-    let mut files = Vec::new();
-    for found in matches {
-        let file = found.map_err(|error| {
-            let path = error.path().to_owned();
-            Error::input("cannot look into a directory of shards").file(path).because(error)
-        })?;
-        if file.is_file() {
-            files.push(file);
-        }
-    }
-    Ok(files)
-}
-
-/// The shards in a directory: its parquet files or, without any, its text files.
-fn files_in(directory: &Path) -> Result<Vec<PathBuf>> {
-    let unreadable =
-        |error| Error::input("cannot look into a directory of shards").file(directory).because(error);
-    let mut files = Vec::new();
-    for entry in std::fs::read_dir(directory).map_err(unreadable)? {
-        files.push(entry.map_err(unreadable)?.path());
-    }
-    for wanted in ["parquet", "txt"] {
-        let has = |path: &&PathBuf| path.extension().is_some_and(|found| found == wanted) && path.is_file();
-        let chosen: Vec<PathBuf> = files.iter().filter(has).cloned().collect();
-        if !chosen.is_empty() {
-            return Ok(chosen);
-        }
-    }
-    Ok(Vec::new())
 }

@@ -47,6 +47,14 @@ impl<'b> Thrift<'b> {
     pub(super) fn position(&self) -> usize {
         self.at
     }
+
+    /// Reads bytes or a text.
+    pub(super) fn binary(&mut self) -> Option<&'b [u8]> {
+        let len = self.varint()?;
+        let start = self.at;
+        self.skip_bytes(len)?;
+        self.bytes.get(start..self.at)
+    }
 }
 
 impl Thrift<'_> {
@@ -139,6 +147,12 @@ impl Thrift<'_> {
         let head = self.byte()?;
         let len = if head >> 4 == 15 { self.varint()? } else { u64::from(head >> 4) };
         (len <= (self.bytes.len() - self.at) as u64).then_some((len, head & 0x0f))
+    }
+
+    /// Walks over a list, whose elements `element` reads by their type.
+    pub(super) fn elements(&mut self, mut element: impl FnMut(&mut Self, u8) -> Option<()>) -> Option<()> {
+        let (len, kind) = self.list()?;
+        (0..len).try_for_each(|_| element(self, kind))
     }
 
     /// Walks over a struct that has this schema; none if it has not.

@@ -53,6 +53,9 @@ impl Experiment {
         } else {
             how.jobs.unwrap_or_else(|| self.jobs(how.threads, &pending, how.share).count)
         };
+        if starts.iter().any(Option::is_some) {
+            self.plan.warnings.iter().for_each(|warning| how.display.line(&format!("warning: {warning}")));
+        }
         let rows = |config: &_| self.library.rows(config);
         let samples = |config: &RunConfig, engine: &mut dyn Engine| {
             sample::at_the_end(engine, self.library.open(&config.data)?.tokenizer(), config)

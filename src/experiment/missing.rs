@@ -158,7 +158,7 @@ fn describe(found: &Missing) -> String {
     let outer = outer.filter(|dir| !dir.as_os_str().is_empty());
     match outer {
         Some(dir) if !dir.exists() => format!("there is no `{path}`: no directory `{}`", dir.display()),
-        _ if file.is_dir() => format!("the directory `{path}` holds neither .parquet nor .txt files"),
+        _ if file.is_dir() => format!("the directory `{path}` holds no shards"),
         _ if glob => format!("no file matches `{path}`"),
         _ => format!("there is no file `{path}`"),
     }

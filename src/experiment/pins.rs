@@ -35,12 +35,9 @@ pub(crate) fn shard_pins(manifest: &Manifest) -> Result<Vec<(String, String)>> {
     let mut pins: Vec<(String, String)> = Vec::new();
     for (index, cell) in manifest.cells.iter().enumerate() {
         let data = data_config(&cell.settings);
-        let corpus = Corpus::open(&data.shards, data.document)?;
-        let found: Vec<(String, String)> = corpus
-            .files(&cache)?
-            .into_iter()
-            .map(|(file, digest)| (pin_name(&file), digest.to_string()))
-            .collect();
+        let files = Corpus::open_with(&data.shards, &data, &cache)?.files(&cache)?;
+        let found: Vec<(String, String)> =
+            files.iter().map(|(file, digest)| (short_name(file, &files), digest.to_string())).collect();
         if index > 0 && found != pins {
             return Err(cell
                 .locate("data.shards", Error::input("the cells read different shards"))
@@ -57,9 +54,39 @@ pub(crate) fn shard_pins(manifest: &Manifest) -> Result<Vec<(String, String)>> {
     Ok(pins)
 }
 
-/// What a shard is called in the table.
-fn pin_name(file: &Path) -> String {
-    file.file_name().unwrap_or(file.as_os_str()).to_string_lossy().into_owned()
+impl Pinned {
+    /// Whether a pin of this name speaks of it: the file's name, or more of its path.
+    fn is_meant_by(&self, pin: &str) -> bool {
+        match (self.name == TOKENIZER_PIN, pin == TOKENIZER_PIN) {
+            (false, false) => self.file.ends_with(pin),
+            (this, that) => this && that,
+        }
+    }
+}
+
+/// The name of a shard's pin: its file name, with as much of its path as tells it from other shards of that name.
+fn short_name(file: &Path, files: &[(PathBuf, Digest)]) -> String {
+    let mut name = PathBuf::new();
+    for part in file.components().rev() {
+        name =
+            if name.as_os_str().is_empty() { part.as_os_str().into() } else { Path::new(&part).join(name) };
+        if files.iter().filter(|(other, _)| other.ends_with(&name)).count() < 2 {
+            break;
+        }
+    }
+    name.to_string_lossy().into_owned()
+}
+
+/// The names of some pins, as messages list them.
+fn listed<'p>(pins: impl IntoIterator<Item = &'p Pinned>) -> String {
+    const MOST: usize = 8;
+    let mut names: Vec<String> = pins.into_iter().map(|pinned| format!("`{}`", pinned.name)).collect();
+    let more = names.len().saturating_sub(MOST);
+    names.truncate(MOST);
+    if more > 0 {
+        names.push(format!("{more} more"));
+    }
+    names.join(", ")
 }
 
 impl Experiment {
@@ -105,14 +132,30 @@ impl Experiment {
             }
             let found = self.hashes(&run.config.data)?;
             // First: another set of shards trains another tokenizer, which would hide why.
-            if let Some(name) = pins.keys().find(|name| found.iter().all(|pinned| pinned.name != **name)) {
-                return Err(cell
-                    .locate("data.sha256", Error::input(format!("the pinned `{name}` is not among the data")))
-                    .expected(format!("{} files", found.len()))
-                    .help("get the file; if it is not meant to be there, `nanorun lock` pins what is"));
+            for name in pins.keys() {
+                let meant: Vec<&Pinned> = found.iter().filter(|pinned| pinned.is_meant_by(name)).collect();
+                let (what, expected, help) = match meant.as_slice() {
+                    [_] => continue,
+                    [] => (
+                        format!("the pinned `{name}` is not among the data"),
+                        format!("a pin for each of {}", listed(&found)),
+                        "get the file; if it is not meant to be there, `nanorun lock` pins what is",
+                    ),
+                    several => (
+                        format!("the pin `{name}` is that of {} shards", several.len()),
+                        format!(
+                            "as much of their paths as tells them apart: {}",
+                            listed(several.iter().copied())
+                        ),
+                        "`nanorun lock` pins them so",
+                    ),
+                };
+                return Err(cell.locate("data.sha256", Error::input(what)).expected(expected).help(help));
             }
-            for Pinned { name, file, digest } in &found {
-                let (what, expected) = match pins.get(name) {
+            for pinned in &found {
+                let Pinned { name, file, digest } = pinned;
+                let pin = pins.iter().find(|(name, _)| pinned.is_meant_by(name)).map(|(_, pin)| pin);
+                let (what, expected) = match pin {
                     Some(pin) if pin.eq_ignore_ascii_case(&digest.to_string()) => continue,
                     Some(pin) => (format!("its SHA-256 is {digest}"), pin.clone()),
                     // A cell with a tokenizer of its own.
@@ -132,11 +175,9 @@ impl Experiment {
 
     fn hashes(&self, data: &DataConfig) -> Result<Vec<Pinned>> {
         let opened = self.library.open(data)?;
-        let shards = opened.files(&self.library)?.into_iter().map(|(file, digest)| Pinned {
-            name: pin_name(&file),
-            file,
-            digest,
-        });
+        let files = opened.files(&self.library)?;
+        let names: Vec<String> = files.iter().map(|(file, _)| short_name(file, &files)).collect();
+        let shards = files.into_iter().zip(names).map(|((file, digest), name)| Pinned { name, file, digest });
         let tokenizer = match &data.tokenizer {
             TokenizerChoice::Path(path) => Path::new(path),
             _ => Path::new(TOKENIZER_PIN),

@@ -49,6 +49,7 @@ fn of_run(files: &Files, dir: &ExperimentDir, run: &PlannedRun) -> (DataFacts, O
     let recorded = DataFacts {
         vocab_size: run.vocab_size.and_then(|size| usize::try_from(size).ok()),
         content: run.content,
+        splits: None,
     };
     let own = files.read_if_there(&dir.run(&run.key).manifest()).ok().flatten();
     let own: Option<toml::Table> = own.and_then(|bytes| toml_text::from_slice(&bytes).ok());
@@ -62,6 +63,7 @@ fn of_run(files: &Files, dir: &ExperimentDir, run: &PlannedRun) -> (DataFacts, O
     let facts = DataFacts {
         vocab_size: recorded.vocab_size.or(vocab_size.and_then(|size| usize::try_from(size).ok())),
         content: recorded.content.or_else(|| digest(&["data", "content"])),
+        splits: None,
     };
     (facts, digest(&["init", "file", "sha256"]))
 }

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::missing::how_to_get_shards;
-use crate::data::{self, Corpus, TokenBytesRule, TokenizerChoice, TrainLimits};
+use crate::data::{self, Corpus, Reading, TokenBytesRule, TokenizerChoice, TrainLimits};
 use crate::error::{Error, Result};
 use crate::manifest::Manifest;
 use crate::plan::data_config;
@@ -46,7 +46,7 @@ impl TokenizerOrder {
     /// Shards that are missing or bad; cells with several data, vocabularies or token-bytes rules; nothing that says where
     /// the tokenizer goes.
     pub fn of(manifest: &Manifest, asked: &AskedFor) -> Result<Self> {
-        let mut found: Option<(Vec<String>, Wanted)> = None;
+        let mut found: Option<(Vec<String>, Reading, Wanted)> = None;
         for cell in &manifest.cells {
             let config = data_config(&cell.settings);
             let wanted = Wanted {
@@ -69,7 +69,7 @@ impl TokenizerOrder {
                     (None, _) => None,
                 },
             };
-            let this = (config.shards.clone(), wanted);
+            let this = (config.shards.clone(), Reading::from(&config), wanted);
             if found.as_ref().is_some_and(|found| *found != this) {
                 return Err(Error::input("the cells of the manifest have several tokenizers")
                     .file(&manifest.file)
@@ -78,7 +78,7 @@ impl TokenizerOrder {
             }
             found = Some(this);
         }
-        let (Some((shards, wanted)), Some(cell)) = (found, manifest.cells.first()) else {
+        let (Some((shards, reading, wanted)), Some(cell)) = (found, manifest.cells.first()) else {
             return Err(Error::input("the manifest has no cells").file(&manifest.file));
         };
         let Some(directory) = wanted.directory else {
@@ -90,7 +90,7 @@ impl TokenizerOrder {
             let error = Error::input(format!("the texts are not here: nothing matches `{first}`"));
             return Err(cell.locate("data.shards", error).help(how_to_get_shards(&missing, SHARDS)));
         }
-        let corpus = Corpus::open(&shards, data_config(&cell.settings).document)?;
+        let corpus = Corpus::open(&shards, reading)?;
         let upstream = TrainLimits::upstream(wanted.vocab_size);
         let limits = TrainLimits {
             max_chars: asked.max_chars.unwrap_or(upstream.max_chars),

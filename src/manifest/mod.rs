@@ -15,6 +15,7 @@ mod read;
 mod reference;
 pub mod settings;
 mod spelling;
+pub(crate) use spelling::nearest;
 
 #[cfg(test)]
 mod tests;

@@ -250,6 +250,12 @@ pub struct OptimizerSettings {
 pub struct DataSettings {
     /// Patterns with `~` and variables expanded, or `embedded`.
     pub shards: OneOrMany,
+    /// Column of parquet shards, field of JSON lines.
+    pub column: String,
+    /// What becomes of rows without a text.
+    pub nulls: NullsKind,
+    /// Name or glob of the shards that validate.
+    pub validation: Option<String>,
     /// Which tokenizer.
     pub tokenizer: TokenizerSetting,
     /// Declared vocabulary.
@@ -434,6 +440,13 @@ words! {
         Block,
         /// A line each.
         Line,
+    }
+    /// `data.nulls`.
+    NullsKind {
+        /// No run.
+        Error,
+        /// Passed over.
+        Skip,
     }
     /// `data.packing`.
     PackingKind {

@@ -2,15 +2,15 @@
 
 use super::groups::{GroupContext, optimizer, precision};
 use super::run_config::{
-    BackendChoice, BackendKind, CheckpointConfig, DataConfig, DocumentSplit, EvalConfig, InitSource, Packing,
-    RunConfig, TokenBytesRule, TokenizerChoice,
+    BackendChoice, BackendKind, CheckpointConfig, DataConfig, DocumentSplit, EvalConfig, InitSource, Nulls,
+    Packing, RunConfig, TokenBytesRule, TokenizerChoice,
 };
 use super::{DataFacts, Facts, RunSizes, batch};
 use crate::error::{Error, Result};
 use crate::manifest::Cell;
 use crate::manifest::settings::{
-    Backend, Budget, ComputePrecision, DocumentKind, InitChoice, ModelKind, ModelSettings, PackingKind,
-    Settings, TokenizerSetting, TotalBatch, WarmdownShape,
+    Backend, Budget, ComputePrecision, DocumentKind, InitChoice, ModelKind, ModelSettings, NullsKind,
+    PackingKind, Settings, TokenizerSetting, TotalBatch, WarmdownShape,
 };
 use crate::model::config::{
     BigramConfig, GptConfig, GptInit, LayerRamp, MicrogptConfig, ModelConfig, ValueEmbedConfig,
@@ -48,6 +48,13 @@ pub(crate) fn data_config(settings: &Settings) -> DataConfig {
             TokenBytes::Raw => TokenBytesRule::Raw,
         },
         content: None,
+        column: data.column.clone(),
+        nulls: match data.nulls {
+            NullsKind::Error => Nulls::Error,
+            NullsKind::Skip => Nulls::Skip,
+        },
+        validation: data.validation.clone(),
+        splits: None,
     }
 }
 
@@ -63,6 +70,7 @@ pub(super) fn complete(
         .map_err(|unknown| cell.locate("upstream.commit", Error::input(unknown.to_string())))?;
     let vocab_size = vocab_size(cell, &data, data_facts)?;
     data.content = data_facts.content;
+    data.splits = data_facts.splits;
 
     let model = match settings.model.kind {
         ModelKind::Gpt => gpt(cell, recipe, vocab_size)?,

@@ -6,7 +6,8 @@
 
 use serde::Serialize;
 
-use super::run_config::{BackendChoice, BatchConfig, DataConfig, InitSource, RunConfig};
+use super::run_config::{BackendChoice, BatchConfig, DataConfig, InitSource, Nulls, RunConfig};
+use crate::data::config::COLUMN;
 use crate::hash::{Canonical, Digest};
 use crate::optim::config::{GroupConfig, ScheduleConfig, StepValues};
 
@@ -117,7 +118,19 @@ fn start(config: &RunConfig) -> Digest {
         eval: _,
         checkpoint: _,
     } = config;
-    let DataConfig { shards, tokenizer, packing, document, token_bytes: _, content } = data;
+    let DataConfig {
+        shards,
+        tokenizer,
+        packing,
+        document,
+        token_bytes: _,
+        content,
+        // Which texts these give is in the hash of the content.
+        column,
+        nulls,
+        validation,
+        splits: _,
+    } = data;
 
     let mut canonical = Canonical::new("nanorun start");
     canonical.u64("numerics", NUMERICS_VERSION).u64("seed", *seed);
@@ -142,6 +155,16 @@ fn start(config: &RunConfig) -> Digest {
         canonical.none("content");
         tree(&mut canonical, "shards", shards);
         tree(&mut canonical, "tokenizer", tokenizer);
+        // Each only where it departs from what every plan had before there was a choice.
+        if column != COLUMN {
+            canonical.str("column", column);
+        }
+        if *nulls != Nulls::default() {
+            tree(&mut canonical, "nulls", nulls);
+        }
+        if let Some(validation) = validation {
+            canonical.str("validation", validation);
+        }
     }
     canonical.finish()
 }

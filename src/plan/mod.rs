@@ -3,6 +3,7 @@
 mod arms;
 mod batch;
 mod complete;
+mod data_use;
 mod details;
 pub mod evaluation;
 mod groups;
@@ -23,9 +24,11 @@ use serde::Serialize;
 
 pub use self::arms::Arm;
 pub(crate) use self::complete::data_config;
+pub use self::data_use::{DataUse, SplitUse};
 use self::key::{KeyChain, RunKey};
 use self::prefix::PrefixForest;
 use self::run_config::{DataConfig, RunConfig};
+use crate::data::Splits;
 use crate::error::{Error, Result};
 use crate::hash::Digest;
 use crate::manifest::Manifest;
@@ -38,6 +41,8 @@ pub struct DataFacts {
     pub vocab_size: Option<usize>,
     /// Hash over the contents of shards and tokenizer; none while they are not here.
     pub content: Option<Digest>,
+    /// What its splits are.
+    pub splits: Option<Splits>,
 }
 
 /// Where a plan learns what is not in the manifest.
@@ -45,6 +50,14 @@ pub trait Facts {
     /// Facts of a data set; asked once for each distinct one. An error is for data that are there and bad, absence
     /// is no error.
     fn data(&self, data: &DataConfig) -> Result<DataFacts>;
+
+    /// How often a run reads its data; none while they are not here.
+    ///
+    /// # Errors
+    /// Data that cannot be read.
+    fn data_use(&self, _: &RunConfig) -> Result<Option<DataUse>> {
+        Ok(None)
+    }
 
     /// SHA-256 of a file of initial weights.
     fn init_file(&self, path: &str) -> Result<Digest>;
@@ -102,6 +115,8 @@ pub struct PlannedRun {
     pub sizes: RunSizes,
     /// Its key; pending while the data's contents are unknown.
     pub key: RunKey,
+    /// How much text it has and how often it reads it; none while the data are not here.
+    pub data: Option<DataUse>,
 }
 
 /// Sizes of a run.
@@ -135,8 +150,9 @@ pub fn plan(manifest: &Manifest, facts: &dyn Facts) -> Result<Plan> {
         };
         let (config, sizes) = complete::complete(cell, data, data_facts, facts)?;
         let key = KeyChain::new(&config).run_key();
+        let data = facts.data_use(&config)?;
         let arm = arms.iter().position(|arm| arm.runs.contains(&index)).unwrap_or_default();
-        runs.push(PlannedRun { arm, cell: cell.overrides.clone(), config, sizes, key });
+        runs.push(PlannedRun { arm, cell: cell.overrides.clone(), config, sizes, key, data });
     }
     check_evaluations(manifest, &arms, &runs)?;
     check_across(manifest)?;

@@ -243,6 +243,7 @@ impl View<'_> {
         self.distinct(&mut text, "schedule", details::schedule);
         self.distinct(&mut text, "rates", details::rates);
         self.distinct(&mut text, "Muon", details::muon);
+        self.distinct(&mut text, "data", |run| run.data.map_or_else(String::new, |data| data.line()));
         for warning in &plan.warnings {
             let _ = writeln!(text, "warning: {warning}");
         }

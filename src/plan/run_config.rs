@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-pub use crate::data::config::{DataConfig, DocumentSplit, Packing, TokenBytesRule, TokenizerChoice};
+pub use crate::data::config::{DataConfig, DocumentSplit, Nulls, Packing, TokenBytesRule, TokenizerChoice};
 use crate::hash::Digest;
 pub use crate::manifest::settings::CheckpointEnd;
 use crate::model::config::ModelConfig;

@@ -74,7 +74,7 @@ impl Facts for Known {
 }
 
 fn here() -> Known {
-    Known(DataFacts { vocab_size: Some(32768), content: Some(Digest::of(b"data")) })
+    Known(DataFacts { vocab_size: Some(32768), content: Some(Digest::of(b"data")), splits: None })
 }
 
 #[test]

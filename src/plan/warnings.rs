@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::run_config::{InitSource, RunConfig};
-use super::{Arm, PlannedRun};
+use super::{Arm, DataUse, PlannedRun};
 use crate::manifest::{Cell, SEED};
 use crate::optim::config::Warmdown;
 
@@ -13,6 +13,7 @@ pub(super) fn warnings(cells: &[Cell], arms: &[Arm], runs: &[PlannedRun]) -> Vec
     warnings.extend(one_run_seeds(arms, runs));
     for (cell, run) in cells.iter().zip(runs) {
         let label = arms.get(run.arm).map_or("base", |arm| arm.label.as_str());
+        warnings.extend(run.data.iter().flat_map(DataUse::warnings));
         warnings.extend(phases(cell, &run.config).iter().map(|phase| format!("`{label}`: {phase}")));
     }
     let mut told = Vec::new();

@@ -1,16 +1,17 @@
 //! The data of an experiment's runs: each corpus and tokenizer opened once, however many runs read them.
 
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use crate::data::{
-    self, Batch, BatchShape, Cache, Corpus, Cursor, Loader, LoaderBytes, Split, Tokenizer, TokenizerChoice,
+    self, Batch, BatchShape, Cache, Corpus, Cursor, Loader, LoaderBytes, Sample, Split, Tokenizer,
+    TokenizerChoice,
 };
 use crate::error::{Error, Result};
 use crate::files::Files;
 use crate::hash::Digest;
 use crate::plan::run_config::{DataConfig, RunConfig};
-use crate::plan::{DataFacts, Facts};
+use crate::plan::{DataFacts, DataUse, Facts, SplitUse};
 use crate::train::session::{BatchSource, Rows};
 
 /// Corpora and tokenizers by the configuration that names them.
@@ -24,9 +25,20 @@ pub struct Opened {
     corpus: Corpus,
     tokenizer: Arc<Tokenizer>,
     facts: data::DataFacts,
+    /// The first documents of train and validation split.
+    samples: OnceLock<[Sample; 2]>,
 }
 
 impl Opened {
+    fn samples(&self) -> Result<&[Sample; 2]> {
+        if let Some(samples) = self.samples.get() {
+            return Ok(samples);
+        }
+        let of = |split| Sample::of(&self.corpus.split(split), &self.tokenizer);
+        let samples = [of(Split::Train)?, of(Split::Val)?];
+        Ok(self.samples.get_or_init(|| samples))
+    }
+
     /// Its tokenizer.
     pub fn tokenizer(&self) -> &Arc<Tokenizer> {
         &self.tokenizer
@@ -63,7 +75,7 @@ impl Missing {
         if self.is_tokenizer() {
             "upstream's tokenizer directory, or its tokenizer.pkl"
         } else {
-            "parquet shards with a column `text`, or text files: a directory, globs or files"
+            data::SHARDS
         }
     }
 }
@@ -91,16 +103,16 @@ impl Library {
     /// # Errors
     /// Data that are missing or bad.
     pub fn open(&self, data: &DataConfig) -> Result<Arc<Opened>> {
-        let named = DataConfig { content: None, ..data.clone() };
+        let named = data.as_named();
         let mut opened = self.opened.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((_, found)) = opened.iter().find(|(known, _)| *known == named) {
             return Ok(Arc::clone(found));
         }
-        let corpus = Corpus::open(&data.shards, data.document)?;
+        let corpus = Corpus::open_with(&data.shards, data, &self.cache)?;
         corpus.hash(&self.cache)?;
         let tokenizer = Tokenizer::resolve(&data.tokenizer, &corpus, &self.cache)?;
         let facts = data::DataFacts::of(&corpus, &tokenizer, &self.cache)?;
-        let found = Arc::new(Opened { corpus, tokenizer, facts });
+        let found = Arc::new(Opened { corpus, tokenizer, facts, samples: OnceLock::new() });
         opened.push((named, Arc::clone(&found)));
         Ok(found)
     }
@@ -127,7 +139,43 @@ impl Facts for Library {
             return Ok(DataFacts::default());
         }
         let facts = &self.open(data)?.facts;
-        Ok(DataFacts { vocab_size: Some(facts.vocab_size), content: Some(facts.content) })
+        Ok(DataFacts {
+            vocab_size: Some(facts.vocab_size),
+            content: Some(facts.content),
+            splits: Some(facts.splits),
+        })
+    }
+
+    fn data_use(&self, config: &RunConfig) -> Result<Option<DataUse>> {
+        if !self.missing(&config.data)?.is_empty() {
+            return Ok(None);
+        }
+        let opened = self.open(&config.data)?;
+        let [train, validation] = opened.samples()?;
+        let len = config.model.sequence_len();
+        let split = |split, sample: &Sample, rows: u64| {
+            let size = opened.corpus.split(split).size()?;
+            let (documents_a_row, exact) = sample.documents_a_row(config.data.packing, len)?;
+            let estimate = || (sample.bytes_a_document() * size.documents as f64) as u64;
+            Ok::<_, Error>(SplitUse {
+                files: size.files,
+                documents: size.documents,
+                bytes: size.bytes.unwrap_or_else(estimate),
+                bytes_are_estimated: size.bytes.is_none(),
+                epochs: rows as f64 * documents_a_row / size.documents.max(1) as f64,
+                epochs_are_estimated: !exact,
+            })
+        };
+        let batch = &config.batch;
+        let rows =
+            config.schedule.num_iterations.saturating_mul((batch.total_batch_size / len.max(1)) as u64);
+        // Whole batches alone are evaluated.
+        let micro = (batch.device_batch_size * len).max(1) as u64;
+        let evaluated = config.eval.tokens / micro * batch.device_batch_size as u64;
+        Ok(Some(DataUse {
+            train: split(Split::Train, train, rows)?,
+            validation: split(Split::Val, validation, evaluated)?,
+        }))
     }
 
     fn init_file(&self, path: &str) -> Result<Digest> {

@@ -53,6 +53,12 @@ pub(crate) fn shard() -> Vec<u8> {
     bytes
 }
 
+/// A shard of another writer.
+pub(crate) fn packed_shard(name: &str) -> Vec<u8> {
+    let packed = file(&format!("tests/fixtures/data/shards/{name}.parquet.zst"));
+    zstd::decode_all(&*packed).unwrap()
+}
+
 pub(crate) fn tensors() -> Vec<Vec<u8>> {
     let write = |tensors: &[NamedTensor<'_>]| {
         let mut bytes = Vec::new();

@@ -28,6 +28,7 @@ mod readme;
 mod reproduce;
 mod retention;
 mod run;
+mod shards;
 mod small_models;
 mod supply;
 mod support;

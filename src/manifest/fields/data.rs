@@ -15,8 +15,30 @@ pub(super) const FIELDS: &[Field] = &[
         Kind::Texts,
         "paths",
         Fallback::Value(|_| text("embedded")),
-        "Parquet shards (column `text`) or text files: a directory, globs or files; the last parquet file in name \
-         order is the validation split. `embedded` is the Shakespeare that comes with nanorun.",
+        "Parquet, JSON lines (`.jsonl`, `.ndjson`, `.json`) or text (`.txt`), the latter two also as `.gz` or `.zst`: a \
+         directory, globs or files; the last in name order is the validation split. `embedded` is the Shakespeare that \
+         comes with nanorun.",
+    ),
+    field(
+        "data.column",
+        Kind::Text,
+        "",
+        Fallback::Value(|_| text("text")),
+        "Where the texts are: the column of parquet shards, the field of JSON lines.",
+    ),
+    field(
+        "data.nulls",
+        Kind::Word(&["error", "skip"]),
+        "",
+        Fallback::Value(|_| text("error")),
+        "Rows without a text: an error before step 0, or passed over.",
+    ),
+    field(
+        "data.validation",
+        Kind::Text,
+        "name",
+        Fallback::Absent("the last shard by name validates; of a single one, its last tenth of documents"),
+        "Name or glob of the shards that validate, so that more shards do not move the split.",
     ),
     field(
         "data.tokenizer",

@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use nanorun::data::pickle::Pickle;
 use nanorun::data::{
-    Cache, Corpus, DocumentBatches as _, DocumentSplit, Position, Split, TokenBytesRule, TokenStream,
-    Tokenizer, documents_from_bytes, documents_to_bytes,
+    Cache, Corpus, DocumentBatches as _, DocumentSplit, Nulls, Position, Reading, Split, TokenBytesRule,
+    TokenStream, Tokenizer, documents_from_bytes, documents_to_bytes,
 };
 use nanorun::error::Error;
 use nanorun::hash::Digest;
@@ -17,8 +17,8 @@ use crate::harness::{Target, Verdict, scratch};
 use crate::seeds;
 
 /// Every document of both splits.
-fn read_corpus(path: &Path, document: DocumentSplit) -> Result<(), Error> {
-    let corpus = Corpus::open(&[path.to_str().unwrap_or_default().to_owned()], document)?;
+fn read_corpus(path: &Path, reading: impl Into<Reading>) -> Result<(), Error> {
+    let corpus = Corpus::open(&[path.to_str().unwrap_or_default().to_owned()], reading)?;
     for split in [Split::Train, Split::Val] {
         corpus.split(split).documents()?;
     }
@@ -33,8 +33,86 @@ fn parquet_shard() {
         fs::write(&path, input).unwrap();
         judged(read_corpus(&path, DocumentSplit::Block), "fuzzed.parquet")
     };
-    let seeds = vec![seeds::file("tests/fixtures/data/pyarrow_small.parquet"), seeds::shard()];
+    let mut seeds = vec![seeds::file("tests/fixtures/data/pyarrow_small.parquet"), seeds::shard()];
+    // Every encoding and compression, and both versions of pages.
+    seeds.extend(WRITERS.map(seeds::packed_shard));
     Target::new("parquet_shard", seeds, PARQUET_WORDS, &read).run();
+}
+
+const WRITERS: [&str; 12] = [
+    "categorical",
+    "codec_brotli",
+    "codec_gzip",
+    "codec_lz4",
+    "codec_snappy",
+    "delta_byte_array_v1",
+    "delta_byte_array_v2",
+    "delta_length_byte_array_v2",
+    "dictionary_v2_plain",
+    "duckdb",
+    "fallback",
+    "fastparquet_nulls",
+];
+
+/// Rows that are null, passed over.
+#[test]
+fn parquet_nulls() {
+    let place = scratch();
+    let path = place.path().join("fuzzed.parquet");
+    let read = |input: &[u8]| {
+        fs::write(&path, input).unwrap();
+        let reading = Reading { nulls: Nulls::Skip, ..Reading::from(DocumentSplit::Block) };
+        judged(read_corpus(&path, reading), "fuzzed.parquet")
+    };
+    let seeds = ["null_late_untold", "null_dictionary", "null_delta", "null_group"].map(seeds::packed_shard);
+    Target::new("parquet_nulls", seeds.to_vec(), PARQUET_WORDS, &read).run();
+}
+
+#[test]
+fn json_lines() {
+    let place = scratch();
+    let path = place.path().join("fuzzed.jsonl");
+    let read = |input: &[u8]| {
+        fs::write(&path, input).unwrap();
+        let reading = Reading { nulls: Nulls::Skip, ..Reading::from(DocumentSplit::Block) };
+        judged(read_corpus(&path, reading), "fuzzed.jsonl")?;
+        judged(read_corpus(&path, DocumentSplit::Block), "fuzzed.jsonl")
+    };
+    let seeds = vec![
+        b"{\"text\": \"one\"}\n{\"id\": [1, {}], \"text\": \"two\"}\r\n".to_vec(),
+        "\u{feff}{\"text\": \"caf\\u00e9\"}\n\n{\"text\":\"\u{10ffff}\",\"text\":\"b\"}".into(),
+    ];
+    Target::new("json_lines", seeds, JSON_WORDS, &read).run();
+}
+
+const JSON_WORDS: &[&[u8]] =
+    &[b"\"text\":", b"null", b"\\ud83d\\ude00", b"\\ud800", b"[[[[[[[[", b"{\"a\":", b"1e999", b"\n"];
+
+/// Whole files in either compression.
+#[test]
+fn compressed_shard() {
+    let place = scratch();
+    let paths = [place.path().join("fuzzed.txt.gz"), place.path().join("fuzzed.txt.zst")];
+    let read = |input: &[u8]| {
+        let mut verdict = Verdict::Refused;
+        for path in &paths {
+            fs::write(path, input).unwrap();
+            let name = path.file_name().unwrap().to_str().unwrap();
+            if judged(read_corpus(path, DocumentSplit::Line), name)? == Verdict::Accepted {
+                verdict = Verdict::Accepted;
+            }
+        }
+        Ok(verdict)
+    };
+    let text = b"one\ntwo\nthree\nfour four four four four four four\n";
+    let gzip = {
+        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
+        std::io::Write::write_all(&mut encoder, text).unwrap();
+        encoder.finish().unwrap()
+    };
+    let zstd = zstd::encode_all(&text[..], 3).unwrap();
+    let seeds = vec![gzip.clone(), [gzip.clone(), gzip].concat(), zstd];
+    Target::new("compressed_shard", seeds, &[b"\x1f\x8b\x08", b"\x28\xb5\x2f\xfd"], &read).run();
 }
 
 #[test]

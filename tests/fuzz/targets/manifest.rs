@@ -23,7 +23,7 @@ impl Facts for Plenty {
             TokenizerChoice::Char => Some(27),
             TokenizerChoice::Path(_) => None,
         };
-        Ok(DataFacts { vocab_size, content: Some(Digest::of(b"content")) })
+        Ok(DataFacts { vocab_size, content: Some(Digest::of(b"content")), splits: None })
     }
 
     fn init_file(&self, path: &str) -> Result<Digest, Error> {
