@@ -23,15 +23,19 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
+use crate::control_word;
 use crate::error::{Class, Result};
 use crate::experiment::Experiment;
 use crate::manifest::Options;
+use crate::stop::is_stop;
 
 use args::{Cli, Command, Common};
 use output::Output;
 
 /// Parses the command line, carries the command out and reports how it went.
 pub fn main() -> ExitCode {
+    // Before any thread is started: threads have the word of the one that starts them.
+    control_word::set();
     let cli = match Cli::try_parse_from(Cli::arguments(std::env::args_os())) {
         Ok(cli) => cli,
         Err(error) => {
@@ -44,7 +48,9 @@ pub fn main() -> ExitCode {
         Ok(None) => ExitCode::SUCCESS,
         Ok(Some(class)) => ExitCode::from(class.exit_code()),
         Err(error) => {
-            Output::new(false).warn(&format!("error: {error}"));
+            // To stop is what was asked for.
+            let what = if is_stop(&error) { "" } else { "error: " };
+            Output::new(false).warn(&format!("{what}{error}"));
             ExitCode::from(error.class().exit_code())
         }
     }

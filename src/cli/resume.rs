@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use crate::error::{Class, Error, Result};
 use crate::record::ExperimentDir;
 use crate::run::state::Standing;
+use crate::stop;
 
 use super::args::{Common, ResumeArgs, RunArgs};
 use super::naming::{at_home, results_of};
@@ -13,6 +14,7 @@ use super::{environment, run};
 
 /// Trains what the recorded plan has left to train, with the arguments that were recorded.
 pub(super) fn resume(args: &ResumeArgs) -> Result<Option<Class>> {
+    stop::watch()?;
     let (dir, _) = results_of(&args.directory, Path::new("results"))?;
     if !dir.file("plan.toml").exists() {
         return Err(nothing(&dir, "there is nothing to resume: the directory has no plan.toml")

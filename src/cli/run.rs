@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use crate::error::{Class, Result};
 use crate::experiment::{Experiment, HowToRun, Report, mfu, tokens_per_second};
 use crate::run::progress::Display;
-use crate::run::stop::StopFlag;
+use crate::stop::{self, StopFlag};
 
 use super::args::{Common, RunArgs};
 use super::output::Output;
@@ -13,6 +13,7 @@ use super::{experiment, threads};
 
 /// Trains what is not done and prints the scorecard.
 pub(super) fn run(args: &RunArgs) -> Result<Option<Class>> {
+    stop::watch()?;
     let mut experiment = experiment(&args.manifest, &args.common)?;
     let report = carry_out(&mut experiment, args)?;
     let output = Output::new(args.common.quiet);
@@ -32,7 +33,7 @@ pub(super) fn carry_out(experiment: &mut Experiment, args: &RunArgs) -> Result<R
         display.line(&format!("warning: {warning}"));
     }
     experiment.search_batch(threads(&args.common, experiment), &display)?;
-    let stop = StopFlag::on_signals()?;
+    let stop = StopFlag::default();
     experiment.run(&HowToRun {
         threads: threads(&args.common, experiment),
         jobs: args.jobs.map(usize::from),

@@ -8,6 +8,7 @@ use crate::error::{Class, Error, Result};
 use crate::experiment::{Experiment, Report};
 use crate::files::Files;
 use crate::gate::{Baseline, junit, markdown};
+use crate::stop;
 
 use super::args::{RunArgs, VerifyArgs};
 use super::comparison::json as comparison_json;
@@ -17,6 +18,9 @@ use super::run;
 
 /// Exits 4 where a hash or value differs.
 pub(super) fn verify(args: &VerifyArgs) -> Result<Option<Class>> {
+    if !args.read {
+        stop::watch()?;
+    }
     let here = std::env::current_dir().ok();
     let purpose = if args.read { For::Reading } else { For::Working };
     let Found { mut experiment, .. } = find(&args.manifest, &args.common, purpose)?;

@@ -14,6 +14,7 @@ use rayon::prelude::*;
 
 use super::fast_hash::FastMap;
 use super::split_pattern::pieces;
+use crate::error::Result;
 
 /// Merges between two words on how far it is.
 const TELL_EVERY: usize = 64;
@@ -69,7 +70,10 @@ struct PairInfo {
 
 /// The tokens of a vocabulary without special tokens, by id: the 256 bytes, then at most `merges` merged ones in
 /// the order in which they merge. Fewer when the texts have no more pairs. `watch` is told the merges so far.
-pub(super) fn train(counts: PieceCounts, merges: usize, watch: &dyn Fn(usize)) -> Vec<Vec<u8>> {
+///
+/// # Errors
+/// A stop asked for meanwhile.
+pub(super) fn train(counts: PieceCounts, merges: usize, watch: &dyn Fn(usize)) -> Result<Vec<Vec<u8>>> {
     let mut tokens: Vec<Vec<u8>> = (0..=u8::MAX).map(|byte| vec![byte]).collect();
     let mut words: Vec<(Vec<Token>, i64)> = counts
         .merged()
@@ -80,6 +84,7 @@ pub(super) fn train(counts: PieceCounts, merges: usize, watch: &dyn Fn(usize)) -
 
     let mut pairs: FastMap<Pair, PairInfo> = FastMap::default();
     for (index, (word, count)) in words.iter().enumerate() {
+        crate::stop::check()?;
         for (&left, &right) in word.iter().zip(word.iter().skip(1)) {
             let info = pairs.entry((left, right)).or_default();
             info.count += count;
@@ -93,6 +98,7 @@ pub(super) fn train(counts: PieceCounts, merges: usize, watch: &dyn Fn(usize)) -
 
     let mut fresh = Vec::new();
     while tokens.len() < 256 + merges {
+        crate::stop::check()?;
         let Some((count, Reverse(pair))) = heap.pop() else { break };
         let current = pairs.get(&pair).map_or(0, |info| info.count);
         if current <= 0 {
@@ -125,7 +131,7 @@ pub(super) fn train(counts: PieceCounts, merges: usize, watch: &dyn Fn(usize)) -
             }
         }
     }
-    tokens
+    Ok(tokens)
 }
 
 /// Merges `pair` into `token` wherever it stands in the word, left to right, and keeps the counts of the pairs

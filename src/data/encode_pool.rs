@@ -58,6 +58,7 @@ impl Worker {
     ) -> Result<Vec<Arc<[u32]>>> {
         let Self { scratch, ids } = self;
         let encoded = documents.iter().map(|document| {
+            crate::stop::check()?;
             ids.clear();
             // The room that one huge document took is given back before the next.
             ids.shrink_to(BUFFER_IDS);

@@ -14,7 +14,7 @@ use crate::hash::{Canonical, Digest};
 /// not read every shard again.
 ///
 /// # Errors
-/// A file that cannot be read.
+/// A file that cannot be read; a stop asked for meanwhile.
 pub fn file_digest(path: &Path, cache: &Cache) -> Result<Digest> {
     let unreadable = |error| Error::input("cannot read a file").file(path).because(error);
     let mut file = File::open(path).map_err(unreadable)?;
@@ -28,6 +28,7 @@ pub fn file_digest(path: &Path, cache: &Cache) -> Result<Digest> {
     let mut hasher = Sha256::new();
     let mut buffer = vec![0; 1 << 20];
     loop {
+        crate::stop::check()?;
         let read = file.read(&mut buffer).map_err(unreadable)?;
         if read == 0 {
             break;

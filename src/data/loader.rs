@@ -14,6 +14,7 @@ use super::shards::SplitSource;
 use super::token_stream::TokenStream;
 use super::tokenizer::Tokenizer;
 use crate::error::{Error, Result};
+use crate::stop;
 
 /// How a loader makes batches.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,11 +66,12 @@ impl Loader {
     /// The next batch.
     ///
     /// # Errors
-    /// A shard that cannot be read, or a split without documents; then no batch follows.
+    /// A shard that cannot be read, or a split without documents; a stop asked for while it is not ready. Then no batch
+    /// follows.
     // Not an iterator: it never ends, and its errors must not be skipped over.
     #[expect(clippy::should_implement_trait)]
     pub fn next(&mut self) -> Result<Batch> {
-        self.batches.take(|| Ok(()))?.unwrap_or_else(|| Err(Error::internal("the data thread has ended")))
+        self.batches.take(stop::check)?.unwrap_or_else(|| Err(Error::internal("the data thread has ended")))
     }
 
     /// What it holds beside the batches that it has given out, by its own count at the last batch it made.
@@ -82,13 +84,15 @@ impl Drop for Loader {
     fn drop(&mut self) {
         // The thread's next put tells it to return.
         self.batches.close();
-        if let Some(thread) = self.thread.take() {
+        // Where the process ends, nobody waits for a large group to be read: what the thread writes is whole or absent.
+        if let Some(thread) = self.thread.take().filter(|_| !stop::signalled()) {
             let _ = thread.join();
         }
     }
 }
 
 fn pack_ahead(mut packer: Packer<TokenStream>, batches: &Maker) {
+    crate::control_word::set();
     loop {
         let batch = catch_unwind(AssertUnwindSafe(|| packer.next_batch()))
             .unwrap_or_else(|_| Err(Error::internal("the data thread panicked")));

@@ -164,7 +164,7 @@ impl Tokenizer {
         }
         let counts = count_pieces(source, limits, watch)?;
         let merged = |merges| watch(TrainProgress::Merged(merges + MIN_VOCAB_SIZE, vocab_size));
-        let tokens = bpe_train::train(counts, vocab_size - MIN_VOCAB_SIZE, &merged);
+        let tokens = bpe_train::train(counts, vocab_size - MIN_VOCAB_SIZE, &merged)?;
         let reached = tokens.len() + SPECIAL_TOKENS.len();
         if reached < vocab_size {
             return Err(Error::input(format!(
@@ -333,7 +333,7 @@ impl Tokenizer {
     /// The ids of each document with BOS before them, on all threads.
     ///
     /// # Errors
-    /// A character that a character tokenizer does not know; a document of 4 GiB or more.
+    /// A character that a character tokenizer does not know; a document of 4 GiB or more; a stop asked for meanwhile.
     pub fn encode_documents(
         &self,
         documents: &[impl AsRef<str> + Sync],
@@ -402,6 +402,7 @@ fn for_each_group(source: &SplitSource, mut each: impl FnMut(Vec<String>) -> Res
     for file in 0..source.files() {
         let reader = source.open(file)?;
         for group in 0..reader.groups() {
+            crate::stop::check()?;
             if !each(reader.read_split(group)?)? {
                 return Ok(());
             }

@@ -28,8 +28,8 @@ use crate::run::batch_search;
 use crate::run::library::Library;
 use crate::run::progress::Display;
 use crate::run::state::Standing;
-use crate::run::stop::StopFlag;
 use crate::scorecard::Scorecard;
+use crate::stop::StopFlag;
 
 use ends::{Ends, RunEnd};
 use recorded::{RecordedFacts, RecordedFirst};

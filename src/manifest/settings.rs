@@ -296,12 +296,14 @@ pub struct EvalSettings {
 }
 
 /// `[checkpoint]`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct CheckpointSettings {
     /// Steps between kept ones.
     pub every: u64,
     /// How many stay.
     pub keep: usize,
+    /// Minutes between those that are saved by time.
+    pub minutes: Switch,
 }
 
 /// What no cell changes.

@@ -163,6 +163,7 @@ impl Microgpt {
             input = Some((y, norm));
         }
         for block in &self.blocks {
+            inputs.go_on()?;
             let (h, h_norm) = ops.rms_norm(&x, eps)?;
             let q = ops.linear(&h, &weights[block.wq])?;
             let k = ops.linear(&h, &weights[block.wk])?;
@@ -188,6 +189,7 @@ impl Microgpt {
         let &Inputs { ops, weights, tokens, sequence, .. } = inputs;
         let shape = self.attention_shape(sequence);
         for (ids, block) in self.blocks.iter().zip(saved.blocks).rev() {
+            inputs.go_on()?;
             let du =
                 ops.relu_squared_linear_backward(&block.u, &weights[ids.fc2], &dx, &mut grads[ids.fc2])?;
             let dh2 = ops.linear_backward(&block.h2, &weights[ids.fc1], &du, &mut grads[ids.fc1], None)?;

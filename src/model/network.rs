@@ -1,6 +1,7 @@
 //! What every model kind offers: a forward over any backend, and a backward over those that train.
 
-use crate::ops::{ForwardOps, Losses, OpResult, SequenceShape, TrainOps};
+use crate::ops::{ForwardOps, Losses, OpError, OpResult, SequenceShape, TrainOps};
+use crate::stop::StopFlag;
 
 use super::param::{ParamSpec, Params};
 
@@ -16,6 +17,18 @@ pub struct Inputs<'a, B: ForwardOps, T> {
     pub tokens: &'a B::Tokens,
     /// Which of the tokens make a sequence.
     pub sequence: SequenceShape,
+    /// Asked between blocks.
+    pub stop: &'a StopFlag,
+}
+
+impl<B: ForwardOps, T> Inputs<'_, B, T> {
+    /// Asked between blocks, in both directions.
+    ///
+    /// # Errors
+    /// [`OpError::Stopped`] where whoever runs it asked to stop.
+    pub fn go_on(&self) -> OpResult<()> {
+        if self.stop.is_raised() { Err(OpError::Stopped) } else { Ok(()) }
+    }
 }
 
 /// A model: its parameters and what is computed with them. V logits a token.

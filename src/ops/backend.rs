@@ -1,6 +1,7 @@
 //! What a run needs of a backend besides its ops.
 
 use super::TrainOps;
+use crate::stop::StopFlag;
 
 /// Where a backend computes, for the records; nothing here changes a result.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -25,6 +26,11 @@ pub trait Backend: TrainOps {
     fn allocations(&self) -> Option<u64> {
         None
     }
+    /// The flag that [`Self::may_skip`] goes by. A backend whose ops are over in a moment need not know it.
+    fn stop_on(&mut self, _: &StopFlag) {}
+    /// Whether ops, once the flag is raised, may leave their work undone and return whatever there is. The caller
+    /// drops all that came of them then, and never lets an update of weights or state be among them.
+    fn may_skip(&self, _: bool) {}
     /// Waits until every op is done, where ops may return before they are.
     fn synchronize(&self) {}
     /// Where it computes.

@@ -21,6 +21,9 @@ pub enum OpError {
         /// Bytes asked for; 0 where the backend does not say.
         bytes: usize,
     },
+    /// Whoever runs it asked to stop; what was begun is to be dropped.
+    #[error("stopped")]
+    Stopped,
     /// Anything else the backend reports.
     #[error("{op}: {message}")]
     Backend {

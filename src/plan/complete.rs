@@ -134,7 +134,11 @@ pub(super) fn complete(
             tokens: settings.eval.tokens,
             max_drift_bytes: settings.eval.max_drift_bytes,
         },
-        checkpoint: CheckpointConfig { every: settings.checkpoint.every, keep: settings.checkpoint.keep },
+        checkpoint: CheckpointConfig {
+            every: settings.checkpoint.every,
+            keep: settings.checkpoint.keep,
+            minutes: settings.checkpoint.minutes.value(),
+        },
     };
     Ok((config, sizes))
 }

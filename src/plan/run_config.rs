@@ -102,4 +102,8 @@ pub struct CheckpointConfig {
     pub every: u64,
     /// How many of the kept ones stay; 0 is all.
     pub keep: usize,
+    /// Minutes after which one is written whatever the step, in place of the last such one; 0 is after every step, none
+    /// is never. Which steps that hits depends on the machine, so nothing but a resume may start from there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub minutes: Option<f64>,
 }

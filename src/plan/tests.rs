@@ -350,6 +350,8 @@ const IDLE: &[&str] = &[
     "eval.max_drift_bytes=1",
     "checkpoint.every=3",
     "checkpoint.keep=2",
+    "checkpoint.minutes=0",
+    "checkpoint.minutes=false",
     "data.token_bytes=decoded",
     "run.device=cuda:1",
 ];

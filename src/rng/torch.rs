@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::box_muller::{BLOCK, box_muller};
 use super::mt19937::{Mt19937, N};
+use crate::control_word;
 use crate::simd::simd_fn;
 
 /// Blocks of normals that are made in one task.
@@ -101,7 +102,10 @@ impl TorchGenerator {
     pub fn uniform(&mut self, values: &mut [f32], low: f64, high: f64) {
         let (low, high) = (low as f32, high as f32);
         self.engine.fill(values, unit);
-        values.par_chunks_mut(BLOCKS_PER_TASK * BLOCK).for_each(|values| scale(values, high - low, low));
+        values.par_chunks_mut(BLOCKS_PER_TASK * BLOCK).for_each(|values| {
+            control_word::set();
+            scale(values, high - low, low);
+        });
     }
 
     /// `tensor.normal_(0, std)` on a contiguous float32 tensor: in blocks of 16, or one by one if there are fewer
@@ -117,7 +121,10 @@ impl TorchGenerator {
         self.engine.fill(values, unit);
         let (blocks, rest) = values.as_chunks_mut::<BLOCK>();
         // Uniforms come in one order; what is made of them does not depend on who makes it.
-        blocks.par_chunks_mut(BLOCKS_PER_TASK).for_each(|blocks| box_muller(blocks, std));
+        blocks.par_chunks_mut(BLOCKS_PER_TASK).for_each(|blocks| {
+            control_word::set();
+            box_muller(blocks, std);
+        });
         // The last 16 values, some of them done already, are drawn anew.
         if !rest.is_empty()
             && let Some(last) = values.last_chunk_mut::<BLOCK>()

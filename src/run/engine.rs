@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use crate::backend::cpu::CpuBackend;
+use crate::control_word;
 use crate::error::{Error, Result};
 use crate::files::Files;
 use crate::hash::Digest;
@@ -57,6 +58,8 @@ pub fn engine_from(
     threads: usize,
     values: impl FnOnce(&[ParamSpec]) -> Result<InitialValues>,
 ) -> Result<Box<dyn Engine>> {
+    // Initial values are drawn here, partly in this thread.
+    control_word::set();
     match model {
         ModelConfig::Gpt(model) => on_backend(Gpt::new(model.clone())?, optimizer, backend, threads, values),
         ModelConfig::Microgpt(model) => {

@@ -4,10 +4,12 @@ use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
+use crate::control_word;
 use crate::error::{Error, Result};
-use crate::files::Files;
+use crate::files::{Files, now};
 use crate::plan::run_config::RunConfig;
 use crate::record::{Attempts, ExperimentDir};
+use crate::stop::{StopFlag, is_stop};
 use crate::train::checkpoint::CheckpointStore;
 use crate::train::engine::Engine;
 use crate::train::observer::{Event, Observer};
@@ -17,7 +19,6 @@ use super::engine::engine;
 use super::progress::{Display, RunProgress};
 use super::single::{Donor, Outcome, Setting, train};
 use super::state::Start;
-use super::stop::StopFlag;
 use super::task::Task;
 
 /// Opens the rows of a run; each call has readers of its own.
@@ -176,12 +177,20 @@ impl Executor<'_> {
         index: usize,
         reached: &dyn Fn(u64),
     ) -> Outcome {
+        control_word::set();
         let task = &tasks[index];
         let mut watch = Reached { progress: self.display.run(&task.label, task.steps()), reached };
         // A defect in one run must not take the others with it.
         let run = || self.train(tasks, starts, attempts, index, &mut watch);
         let outcome = catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|panic| Err(defect(panic.as_ref())));
-        let outcome = outcome.unwrap_or_else(Outcome::Failed);
+        let outcome = outcome.unwrap_or_else(|error| {
+            // Before the first step of this process or after the last one; what is on disk is what was there.
+            if is_stop(&error) {
+                Outcome::Interrupted { step: self.on_disk(attempts[index].as_ref()) }
+            } else {
+                Outcome::Failed(error)
+            }
+        });
         watch.progress.finish(&match &outcome {
             Outcome::Finished(result) => format!("done, result {}", result.result_hash.short()),
             Outcome::Interrupted { step } => format!("stopped after step {step}; carries on from there"),
@@ -189,6 +198,14 @@ impl Executor<'_> {
             Outcome::Failed(error) => format!("failed: {}", error.what()),
         });
         outcome
+    }
+
+    /// The step of an attempt's newest checkpoint.
+    fn on_disk(&self, start: Option<&Start>) -> u64 {
+        let steps = start.map(|start| {
+            CheckpointStore::new(self.files.clone(), start.attempt.checkpoints()).steps().unwrap_or_default()
+        });
+        steps.and_then(|mut steps| steps.pop()).unwrap_or(0)
     }
 
     fn train(
@@ -206,6 +223,7 @@ impl Executor<'_> {
         let threads = (self.threads / self.jobs.max(1)).max(1);
         let rows = (self.rows)(&task.config)?;
         let mut engine = engine(&task.config, threads)?;
+        engine.stop_on(self.stop);
         let donors: Vec<_> = starts[index]
             .map(|(donor, steps)| Donor {
                 run_key: tasks[donor].run_key,
@@ -228,6 +246,7 @@ impl Executor<'_> {
             alone: self.jobs <= 1,
             samples: &|engine| (self.samples)(&task.config, engine),
             stop: &|| self.stop.is_raised(),
+            clock: &now,
         };
         train(task, &setting, engine.as_mut(), watch)
     }

@@ -8,7 +8,6 @@ pub mod progress;
 pub mod sample;
 pub mod single;
 pub mod state;
-pub mod stop;
 pub mod task;
 
 #[cfg(test)]

@@ -11,10 +11,11 @@ use crate::host::{HostFacts, peak_rss_bytes};
 use crate::plan::key::NUMERICS_VERSION;
 use crate::record::journal::{Event as JournalEvent, Journal};
 use crate::record::{AttemptDir, Conditions, Divergence, RunDir, RunResult, Timings};
+use crate::stop::is_stop;
 use crate::train::checkpoint::{Checkpoint, CheckpointError, CheckpointStore, EvalPoint, TrainState};
 use crate::train::engine::Engine;
 use crate::train::observer::{Event, Observer, Origin};
-use crate::train::session::{Ending, Finished, Rows, Session, retention};
+use crate::train::session::{Ending, Finished, Rows, Session, is_scheduled, retention};
 
 use super::state::{self, Start};
 use super::task::Task;
@@ -69,8 +70,10 @@ pub struct Setting<'a> {
     pub alone: bool,
     /// Samples text once it is trained.
     pub samples: &'a dyn Fn(&mut dyn Engine) -> Result<String>,
-    /// Whether to stop at the next step boundary.
+    /// Whether to stop; see [`Session::stop`].
     pub stop: &'a dyn Fn() -> bool,
+    /// The time, for saving by it.
+    pub clock: &'a dyn Fn() -> Instant,
 }
 
 /// Trains a run to its end and writes its result. Everything about it is journalled.
@@ -119,6 +122,7 @@ pub fn train(
         // A run that cannot be journalled stops: its disk is full or gone.
         stop: &|| (setting.stop)() || unjournalled.get(),
         alone: setting.alone,
+        clock: setting.clock,
     };
     let ending = session.run(engine, start);
     if let Some(error) = watch.lost {
@@ -126,8 +130,17 @@ pub fn train(
     }
     match ending {
         Ok(Ending::Finished(finished)) => {
-            // For people to look at: a model that cannot be sampled from is trained all the same.
-            let samples = (setting.samples)(engine).unwrap_or_else(|error| format!("no samples: {error}\n"));
+            let step = finished.state.step;
+            let samples = match (setting.samples)(engine) {
+                Ok(samples) => samples,
+                Err(error) if is_stop(&error) => {
+                    // Nothing of it is left to train; the rest is made from the last checkpoint.
+                    journal.add(JournalEvent::Interrupted { step })?;
+                    return Ok(Outcome::Interrupted { step });
+                }
+                // For people to look at: a model that cannot be sampled from is trained all the same.
+                Err(error) => format!("no samples: {error}\n"),
+            };
             files.write(&attempt.samples(), samples.as_bytes())?;
             let Finished { state, train_hash, environment_class } = *finished;
             let timings = timings(setting, &attempt, &state, engine.peak_bytes())?;
@@ -278,7 +291,10 @@ impl Place {
             for attempt in attempts {
                 let donated = CheckpointStore::new(setting.files.clone(), attempt.checkpoints());
                 let steps = donated.steps()?;
-                for step in steps.into_iter().rev().filter(|&step| step > 0 && step <= donor.steps) {
+                // Where two runs part must not depend on how fast the donor was: what it saved by time is passed over.
+                let fits =
+                    |step| step == donor.steps || (step < donor.steps && is_scheduled(&task.config, step));
+                for step in steps.into_iter().rev().filter(|&step| step > 0 && fits(step)) {
                     // A donor is a convenience: whatever is wrong with its checkpoint, the steps can be trained.
                     match donated.load(step).and_then(|checkpoint| accept(&checkpoint).map(|()| checkpoint)) {
                         Ok(checkpoint) => {

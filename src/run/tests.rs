@@ -1,11 +1,15 @@
 //! Runs in this process: stopped, killed, damaged, in the dark; and always the result of the undisturbed one.
 
 mod damage;
+mod last_bits;
 mod power;
 mod resume;
+mod saves;
+mod stop;
 
 use std::cell::Cell;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use super::engine::engine;
 use super::library::Library;
@@ -14,10 +18,11 @@ use super::state::Start;
 use super::task::Task;
 use crate::data::Cache;
 use crate::error::Result;
-use crate::files::Files;
+use crate::files::{Files, now};
 use crate::manifest::{Manifest, Options};
 use crate::plan::plan;
 use crate::record::{HostFacts, RunDir, RunResult, Timings};
+use crate::stop::StopFlag;
 use crate::train::checkpoint::CheckpointStore;
 use crate::train::observer::{Event, Observer, Origin};
 
@@ -75,8 +80,9 @@ impl Lab {
     fn train(&self, task: &Task, attempt: &Attempt<'_>) -> (Result<Outcome>, Seen) {
         let rows = self.library.rows(&task.config).unwrap();
         let mut engine = engine(&task.config, attempt.threads).unwrap();
+        engine.stop_on(&attempt.flag);
         let dir = RunDir::at(&attempt.dir);
-        let asked = Cell::new(0);
+        let (asked, begun, read) = (Cell::new(0), now(), Cell::new(0));
         let setting = Setting {
             files: &attempt.files,
             dir: &dir,
@@ -90,7 +96,11 @@ impl Lab {
             samples: &|_| Ok(String::new()),
             stop: &|| {
                 asked.set(asked.get() + 1);
-                attempt.stop_at.is_some_and(|at| asked.get() > at)
+                attempt.flag.is_raised() || attempt.stop_at.is_some_and(|at| asked.get() > at)
+            },
+            clock: &|| {
+                read.set(read.get() + 1);
+                begun + attempt.tick * read.get()
             },
         };
         let mut seen = Seen::default();
@@ -124,6 +134,10 @@ struct Attempt<'a> {
     forks: &'a [u64],
     /// How often it may ask whether to stop before it is told to.
     stop_at: Option<usize>,
+    /// What the engine stops on, and the session.
+    flag: StopFlag,
+    /// How far the clock goes between two looks at it.
+    tick: Duration,
     /// Whether its memory is the process's: that of other tests is then in it.
     alone: bool,
     /// Whether it was asked to train again.
@@ -140,6 +154,8 @@ impl Attempt<'_> {
             donors: &[],
             forks: &[],
             stop_at: None,
+            flag: StopFlag::default(),
+            tick: Duration::ZERO,
             alone: false,
             rerun: false,
         }

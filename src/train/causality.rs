@@ -47,6 +47,7 @@ mod tests {
     use crate::model::param::ParamSpec;
     use crate::ops::{Losses, SequenceShape};
     use crate::optim::config::StepValues;
+    use crate::stop::StopFlag;
     use crate::train::engine::NamedTensor;
 
     /// The loss at a position is the sum of the inputs up to `last` positions after it.
@@ -55,6 +56,10 @@ mod tests {
     }
 
     impl Engine for Window {
+        fn stop_on(&mut self, _: &StopFlag) {}
+        fn drop_gradients(&mut self) -> Result<()> {
+            Ok(())
+        }
         fn losses(&mut self, batch: &MicroBatch<'_>) -> Result<Vec<f32>> {
             let rows = batch.inputs.chunks(batch.sequence.len);
             let loss = |row: &[i32], t: usize| row[..row.len().min(t + 1 + self.last)].iter().sum::<i32>();

@@ -5,6 +5,7 @@ use crate::model::param::ParamSpec;
 use crate::ops::{Hardware, Losses, SequenceShape};
 use crate::optim::config::StepValues;
 use crate::optim::optimizer::NamedState;
+use crate::stop::StopFlag;
 
 /// A tensor as checkpoints hold it.
 pub type NamedTensor<'a> = NamedState<'a>;
@@ -29,11 +30,16 @@ impl MicroBatch<'_> {
 
 /// A model with its weights, gradients and optimizer on a backend.
 pub trait Engine {
+    /// The flag that stops it: once it is raised, [`Self::accumulate`], [`Self::losses`], [`Self::logits`] and
+    /// [`Self::decode`] end within a moment, in an error of class `Interrupted`. An update is made whole.
+    fn stop_on(&mut self, stop: &StopFlag);
     /// The model's parameters.
     fn specs(&self) -> &[ParamSpec];
     /// Adds the gradient of `grad_scale * sum of the losses` and returns the losses of the N tokens, which the device
     /// may still be computing.
     fn accumulate(&mut self, batch: &MicroBatch<'_>, grad_scale: f32) -> Result<Losses<Error>>;
+    /// Clears the gradients: those of a step that is dropped, or were left half made by a stop.
+    fn drop_gradients(&mut self) -> Result<()>;
     /// One optimizer step on the accumulated gradients, which it clears.
     fn update(&mut self, values: &StepValues) -> Result<()>;
     /// Losses of the N tokens, without gradients.

@@ -10,4 +10,5 @@ pub mod observer;
 pub mod ops_engine;
 pub mod result_hash;
 pub mod scalar_engine;
+mod saves;
 pub mod session;

@@ -9,6 +9,7 @@ use crate::model::param::{ParamSpec, Params};
 use crate::ops::{Backend, Hardware, Losses, OpError, OpResult};
 use crate::optim::config::{OptimizerConfig, StepValues};
 use crate::optim::optimizer::Optimizer;
+use crate::stop::{StopFlag, stopped};
 
 use super::engine::{Engine, MicroBatch, NamedTensor};
 
@@ -23,6 +24,7 @@ pub struct OpsEngine<M: Network, B: Backend> {
     cache: Option<M::Cache<B>>,
     /// Rows of the last micro-batch, to name in an out-of-memory.
     rows: usize,
+    stop: StopFlag,
 }
 
 /// Every parameter on the backend, as they come.
@@ -32,6 +34,8 @@ fn weights<B: Backend>(ops: &B, specs: &[ParamSpec], values: InitialValues) -> R
     values.for_each(specs, |index, values| {
         let spec = specs.get(index).filter(|spec| spec.numel() == values.len()).ok_or_else(unfit)?;
         weights[index] = Some(weight(ops, spec, values).map_err(op_error)?);
+        // Drawing millions of values takes seconds.
+        crate::stop::check()?;
         Ok::<(), Error>(())
     })?;
     Ok(Params(weights.into_iter().collect::<Option<Vec<_>>>().ok_or_else(unfit)?))
@@ -54,7 +58,18 @@ impl<M: Network, B: Backend> OpsEngine<M, B> {
             specs.iter().map(|spec| ops.grad(&spec.shape)).collect::<OpResult<_>>().map_err(op_error)?;
         let optimizer = Optimizer::new(&ops, specs, optimizer)?;
         let tables = network.tables(&ops, network.sequence_len()).map_err(op_error)?;
-        Ok(Self { network, tables, weights, grads: Params(grads), optimizer, cache: None, rows: 0, ops })
+        let stop = StopFlag::default();
+        Ok(Self {
+            network,
+            tables,
+            weights,
+            grads: Params(grads),
+            optimizer,
+            cache: None,
+            rows: 0,
+            stop,
+            ops,
+        })
     }
 
     fn named<'a>(
@@ -71,22 +86,42 @@ impl<M: Network, B: Backend> OpsEngine<M, B> {
     }
 }
 
+/// Runs ops that may be left undone once the flag is raised. What came of them is dropped then: of none is it known
+/// whether it was done.
+fn stoppable<B: Backend, R>(ops: &B, stop: &StopFlag, run: impl FnOnce() -> OpResult<R>) -> OpResult<R> {
+    ops.may_skip(true);
+    let done = run();
+    ops.may_skip(false);
+    // Asked after the last op: a flag is never lowered, so that whatever an op saw is seen here.
+    if stop.is_raised() { Err(OpError::Stopped) } else { done }
+}
+
 impl<M: Network, B: Backend> Engine for OpsEngine<M, B> {
+    fn stop_on(&mut self, stop: &StopFlag) {
+        self.stop = stop.clone();
+        self.ops.stop_on(stop);
+    }
+
+    fn drop_gradients(&mut self) -> Result<()> {
+        self.grads.0.iter_mut().try_for_each(|grad| self.ops.zero_grad(grad)).map_err(op_error)
+    }
+
     fn specs(&self) -> &[ParamSpec] {
         self.network.specs()
     }
 
     fn accumulate(&mut self, batch: &MicroBatch<'_>, grad_scale: f32) -> Result<Losses<Error>> {
-        let Self { network, ops, tables, weights, grads, .. } = self;
-        let mut run = || {
+        let Self { network, ops, tables, weights, grads, stop, .. } = self;
+        let run = || {
             let (tokens, targets) = (ops.tokens(batch.inputs)?, ops.tokens(batch.targets)?);
-            let inputs = Inputs { ops, weights, tables, tokens: &tokens, sequence: batch.sequence };
+            let inputs = Inputs { ops, weights, tables, tokens: &tokens, sequence: batch.sequence, stop };
             network.loss_and_grads(&inputs, &targets, grad_scale, grads)
         };
+        let done = stoppable(ops, stop, run);
         let rows = batch.sequence.batch;
         self.rows = rows;
         let told = move |error| batch_error(error, rows);
-        Ok(run().map_err(told)?.map_err(told))
+        Ok(done.map_err(told)?.map_err(told))
     }
 
     fn update(&mut self, values: &StepValues) -> Result<()> {
@@ -95,27 +130,27 @@ impl<M: Network, B: Backend> Engine for OpsEngine<M, B> {
         let rows = self.rows;
         let updated = self.optimizer.step(&self.ops, &mut self.weights, &mut self.grads, values);
         updated.map_err(|error| batch_error(error, rows))?;
-        self.grads.0.iter_mut().try_for_each(|grad| self.ops.zero_grad(grad)).map_err(op_error)
+        self.drop_gradients()
     }
 
     fn losses(&mut self, batch: &MicroBatch<'_>) -> Result<Vec<f32>> {
-        let Self { network, ops, tables, weights, .. } = self;
+        let Self { network, ops, tables, weights, stop, .. } = self;
         let run = || {
             let (tokens, targets) = (ops.tokens(batch.inputs)?, ops.tokens(batch.targets)?);
-            let inputs = Inputs { ops, weights, tables, tokens: &tokens, sequence: batch.sequence };
+            let inputs = Inputs { ops, weights, tables, tokens: &tokens, sequence: batch.sequence, stop };
             network.losses(&inputs, &targets)
         };
-        run().map_err(|error| batch_error(error, batch.sequence.batch))
+        stoppable(ops, stop, run).map_err(|error| batch_error(error, batch.sequence.batch))
     }
 
     fn logits(&mut self, batch: &MicroBatch<'_>) -> Result<Vec<f32>> {
-        let Self { network, ops, tables, weights, .. } = self;
+        let Self { network, ops, tables, weights, stop, .. } = self;
         let run = || {
             let tokens = ops.tokens(batch.inputs)?;
-            let inputs = Inputs { ops, weights, tables, tokens: &tokens, sequence: batch.sequence };
+            let inputs = Inputs { ops, weights, tables, tokens: &tokens, sequence: batch.sequence, stop };
             ops.tensor_values(&network.logits(&inputs)?)
         };
-        run().map_err(op_error)
+        stoppable(ops, stop, run).map_err(op_error)
     }
 
     fn gradients(&self) -> Result<Vec<NamedTensor<'_>>> {
@@ -154,10 +189,10 @@ impl<M: Network, B: Backend> Engine for OpsEngine<M, B> {
     }
 
     fn decode(&mut self, ids: &[i32]) -> Result<Vec<f32>> {
-        let Self { network, ops, weights, cache, .. } = self;
+        let Self { network, ops, weights, cache, stop, .. } = self;
         let cache = cache.as_mut().ok_or_else(|| Error::internal("decoding was not started"))?;
-        let logits = network.decode(ops, weights, cache, ids).and_then(|logits| ops.tensor_values(&logits));
-        logits.map_err(op_error)
+        let run = || network.decode(ops, weights, cache, ids).and_then(|logits| ops.tensor_values(&logits));
+        stoppable(ops, stop, run).map_err(op_error)
     }
 
     fn live_bytes(&self) -> u64 {
@@ -197,6 +232,7 @@ pub fn op_error(error: OpError) -> Error {
             Error::internal("an operation was given shapes that do not fit").because(error)
         }
         OpError::Backend { .. } => Error::run("the backend failed").because(error),
+        OpError::Stopped => stopped(),
     }
 }
 

@@ -7,6 +7,7 @@ use crate::model::network::{Inputs, Network};
 use crate::model::param::{ParamSpec, Params};
 use crate::ops::{ForwardOps, Losses, OpResult};
 use crate::optim::config::{GroupConfig, OptimizerConfig, StepValues};
+use crate::stop::StopFlag;
 
 use super::engine::{Engine, MicroBatch, NamedTensor, in_order};
 use super::ops_engine::op_error;
@@ -27,6 +28,7 @@ pub struct ScalarEngine<M: Network> {
     steps: u64,
     cache: Option<M::Cache<ScalarBackend>>,
     tape_cost: TapeCost,
+    stop: StopFlag,
 }
 
 impl<M: Network> ScalarEngine<M> {
@@ -61,6 +63,7 @@ impl<M: Network> ScalarEngine<M> {
             steps: 0,
             cache: None,
             tape_cost: TapeCost::default(),
+            stop: StopFlag::default(),
         })
     }
 
@@ -76,10 +79,10 @@ impl<M: Network> ScalarEngine<M> {
 
     /// [`Engine::accumulate`] with the losses in f64.
     pub fn accumulate_exact(&mut self, batch: &MicroBatch<'_>, grad_scale: f64) -> Result<Vec<f64>> {
-        let Self { network, ops, tables, weights, .. } = self;
+        let Self { network, ops, tables, weights, stop, .. } = self;
         let differentiated = ops.differentiate(grad_scale, |ops| {
             let (tokens, targets) = (ops.tokens(batch.inputs)?, ops.tokens(batch.targets)?);
-            let inputs = Inputs { ops, weights, tables, tokens: &tokens, sequence: batch.sequence };
+            let inputs = Inputs { ops, weights, tables, tokens: &tokens, sequence: batch.sequence, stop };
             network.losses(&inputs, &targets).map(drop)
         });
         let differentiated = differentiated.map_err(op_error)?;
@@ -115,6 +118,15 @@ impl<M: Network> ScalarEngine<M> {
 }
 
 impl<M: Network> Engine for ScalarEngine<M> {
+    fn stop_on(&mut self, stop: &StopFlag) {
+        self.stop = stop.clone();
+    }
+
+    fn drop_gradients(&mut self) -> Result<()> {
+        self.gradients = Gradients::default();
+        Ok(())
+    }
+
     fn specs(&self) -> &[ParamSpec] {
         self.network.specs()
     }
@@ -130,25 +142,24 @@ impl<M: Network> Engine for ScalarEngine<M> {
             let gradient = self.gradients.weight_gradient(weight);
             state.update(config, values, self.steps, weight, &gradient);
         }
-        self.gradients = Gradients::default();
-        Ok(())
+        self.drop_gradients()
     }
 
     fn losses(&mut self, batch: &MicroBatch<'_>) -> Result<Vec<f32>> {
-        let Self { network, ops, tables, weights, .. } = self;
+        let Self { network, ops, tables, weights, stop, .. } = self;
         let run = || {
             let (tokens, targets) = (ops.tokens(batch.inputs)?, ops.tokens(batch.targets)?);
-            let inputs = Inputs { ops, weights, tables, tokens: &tokens, sequence: batch.sequence };
+            let inputs = Inputs { ops, weights, tables, tokens: &tokens, sequence: batch.sequence, stop };
             network.losses(&inputs, &targets)
         };
         run().map_err(op_error)
     }
 
     fn logits(&mut self, batch: &MicroBatch<'_>) -> Result<Vec<f32>> {
-        let Self { network, ops, tables, weights, .. } = self;
+        let Self { network, ops, tables, weights, stop, .. } = self;
         let run = || {
             let tokens = ops.tokens(batch.inputs)?;
-            let inputs = Inputs { ops, weights, tables, tokens: &tokens, sequence: batch.sequence };
+            let inputs = Inputs { ops, weights, tables, tokens: &tokens, sequence: batch.sequence, stop };
             ops.tensor_values(&network.logits(&inputs)?)
         };
         run().map_err(op_error)

@@ -1,14 +1,16 @@
 //! The step loop: trains a run from wherever it stands to a step, evaluating and saving on the way.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use crate::control_word;
 use crate::data::{Batch, Cursor, LoaderBytes};
 use crate::error::{Error, Result};
 use crate::files::{ExactF32, ExactF64, now};
 use crate::hash::{Canonical, Digest};
 use crate::ops::SequenceShape;
 use crate::plan::run_config::{EvalConfig, RunConfig};
+use crate::stop::{signal_name, stopped, unless_stopped};
 
 use super::causality::check_causality;
 use super::checkpoint::{self, Checkpoint, CheckpointStore, EvalPoint, EvalProgress, Retention, TrainState};
@@ -16,6 +18,7 @@ use super::engine::{Engine, MicroBatch, NamedTensor};
 use super::guard::{DriftGuard, HeldBytes};
 use super::observer::{EvalDone, Event, Observer, Origin, StepDone};
 use super::result_hash::train_hash;
+use super::saves::Saves;
 
 /// Name of the validation metric in an [`EvalPoint`].
 pub const VAL_BPB: &str = "val_bpb";
@@ -60,8 +63,11 @@ pub struct Session<'a> {
     pub forks: &'a [u64],
     /// Who watches.
     pub observer: &'a mut dyn Observer,
-    /// Whether to stop at the next step boundary, or after the next batch of an evaluation.
+    /// Whether to stop. Asked between micro-batches and evaluation batches; inside them the engine and the rows ask
+    /// for themselves. A step that was begun is dropped.
     pub stop: &'a dyn Fn() -> bool,
+    /// The time, for saving by it.
+    pub clock: &'a dyn Fn() -> Instant,
     /// Whether no other run trains in this process, so that the process's memory is this run's.
     pub alone: bool,
 }
@@ -92,7 +98,6 @@ pub enum Ending {
 /// How an evaluation ended.
 enum Evaluation {
     Done,
-    Stopped,
     NotFinite { metric: &'static str, value: f64 },
 }
 
@@ -117,6 +122,7 @@ impl Session<'_> {
         engine: &mut dyn Engine,
         start: Option<(Checkpoint<'static>, Origin)>,
     ) -> Result<Ending> {
+        control_word::set();
         let last = self.config.schedule.num_iterations;
         let (mut state, origin) = match start {
             Some((checkpoint, origin)) => {
@@ -135,38 +141,42 @@ impl Session<'_> {
         let mut train = None;
         let mut causal = false;
         // A prefix lies in another run's directory: this run's own first checkpoint is still to be written.
-        let mut saved = if origin == Origin::Checkpoint { Some(state.step) } else { None };
+        let saved = if origin == Origin::Checkpoint { Some(state.step) } else { None };
+        let mut saves = Saves::new(saved, self.config.checkpoint.minutes, (self.clock)());
         loop {
             let step = state.step;
-            if self.evaluates_at(step) && state.evals.iter().all(|eval| eval.step != step) {
-                self.save(engine, &mut state, &mut saved)?;
-                if !std::mem::replace(&mut causal, true) {
-                    self.check_causality(engine)?;
-                }
-                match self.evaluate(engine, &mut guard, &mut state)? {
-                    Evaluation::Done => {}
-                    Evaluation::Stopped => return Ok(Ending::Interrupted { step }),
-                    Evaluation::NotFinite { metric, value } => {
+            if evaluates_at(self.config, step) && state.evals.iter().all(|eval| eval.step != step) {
+                self.save(engine, &state, &mut saves)?;
+                let evaluated = self.checked_evaluation(engine, &mut guard, &mut state, &mut causal);
+                match unless_stopped(evaluated)? {
+                    Some(Evaluation::Done) => {}
+                    Some(Evaluation::NotFinite { metric, value }) => {
                         let last_good = self.store.steps()?.into_iter().rev().find(|&saved| saved < step);
                         return Ok(Ending::Diverged { state: Box::new(state), metric, value, last_good });
                     }
+                    None => {
+                        self.tell_stop(&state, true);
+                        return Ok(Ending::Interrupted { step });
+                    }
                 }
             }
-            if self.saves_at(step) {
-                self.save(engine, &mut state, &mut saved)?;
+            if self.saves_at(step) || saves.is_due((self.clock)()) {
+                self.save(engine, &state, &mut saves)?;
             }
             if step == last {
                 break;
-            }
-            if (self.stop)() {
-                self.save(engine, &mut state, &mut saved)?;
-                return Ok(Ending::Interrupted { step });
             }
             let source = match &mut train {
                 Some(source) => source,
                 None => train.insert(self.rows.train(state.cursor.clone())?),
             };
-            let loss = self.step(engine, source.as_mut(), &mut state)?;
+            let Some(loss) = unless_stopped(self.step(engine, source.as_mut(), &mut state))? else {
+                // The step is dropped: its rows are read again after the checkpoint before it.
+                engine.drop_gradients()?;
+                self.tell_stop(&state, saves.has(step));
+                self.save(engine, &state, &mut saves)?;
+                return Ok(Ending::Interrupted { step });
+            };
             if !loss.is_finite() {
                 let (metric, value) = ("loss", f64::from(loss));
                 let last_good = self.store.steps()?.pop();
@@ -198,29 +208,43 @@ impl Session<'_> {
         key.copied().ok_or_else(|| Error::internal(format!("the run has no key at step {step}")))
     }
 
-    fn evaluates_at(&self, step: u64) -> bool {
-        let EvalConfig { every, .. } = self.config.eval;
-        step == 0 || step == self.config.schedule.num_iterations || (every > 0 && step.is_multiple_of(every))
-    }
-
     fn saves_at(&self, step: u64) -> bool {
-        let every = self.config.checkpoint.every;
         step == self.config.schedule.num_iterations
-            || (step > 0 && every > 0 && step.is_multiple_of(every))
+            || is_kept(self.config, step)
             || self.forks.contains(&step)
     }
 
-    /// One optimizer step; returns its mean loss, which is not recorded where it is not finite.
+    /// An error of class `Interrupted` where it is to stop.
+    fn asked(&self) -> Result<()> {
+        if (self.stop)() { Err(stopped()) } else { Ok(()) }
+    }
+
+    /// Says that it stops, and what will be on disk; `saved` where it is there already.
+    fn tell_stop(&mut self, state: &TrainState, saved: bool) {
+        let why = signal_name().map_or_else(String::new, |name| format!(": {name}"));
+        let step = state.step;
+        let checkpoint = if saved {
+            format!("the checkpoint of step {step} is on disk")
+        } else {
+            format!("a checkpoint of step {step} will be on disk in a moment")
+        };
+        self.observer.event(&Event::Note(&format!("stopping{why}; {checkpoint}")));
+    }
+
+    /// One optimizer step; returns its mean loss, which is not recorded where it is not finite. Where it is asked to
+    /// stop, `state` and the weights are those before the step.
     fn step(
         &mut self,
         engine: &mut dyn Engine,
         source: &mut dyn BatchSource,
         state: &mut TrainState,
     ) -> Result<f32> {
+        control_word::set();
         let started = now();
         let accumulation = self.config.batch.grad_accum_steps;
         let (mut losses, mut cursor, mut tokens) = (Vec::new(), None, 0);
         for _ in 0..accumulation {
+            self.asked()?;
             let batch = source.next_batch()?;
             let micro = micro_batch(&batch);
             let valid = micro.valid_targets().max(1);
@@ -262,18 +286,34 @@ impl Session<'_> {
     }
 
     /// Puts the state on disk unless it is there already, then drops checkpoints that need not stay.
-    fn save(&mut self, engine: &dyn Engine, state: &mut TrainState, saved: &mut Option<u64>) -> Result<()> {
-        if *saved == Some(state.step) {
+    fn save(&mut self, engine: &dyn Engine, state: &TrainState, saves: &mut Saves) -> Result<()> {
+        if saves.has(state.step) {
             return Ok(());
         }
+        let began = (self.clock)();
         self.observer.event(&Event::Saving);
         let (parameters, optimizer) = (engine.parameters()?, engine.optimizer_state()?);
         let (params, optimizer) = (named(&parameters), named(&optimizer));
         self.store.save(&Checkpoint { state: state.clone(), params, optimizer })?;
-        *saved = Some(state.step);
+        saves.saved(state.step, began, (self.clock)());
         self.store.prune(&retention(self.config, self.forks, 2))?;
         self.observer.event(&Event::Saved { step: state.step });
         Ok(())
+    }
+
+    /// The causality check, before the first evaluation of this process, and an evaluation.
+    fn checked_evaluation(
+        &mut self,
+        engine: &mut dyn Engine,
+        guard: &mut DriftGuard,
+        state: &mut TrainState,
+        checked: &mut bool,
+    ) -> Result<Evaluation> {
+        self.asked()?;
+        if !std::mem::replace(checked, true) {
+            self.check_causality(engine)?;
+        }
+        self.evaluate(engine, guard, state)
     }
 
     fn check_causality(&self, engine: &mut dyn Engine) -> Result<()> {
@@ -292,13 +332,15 @@ impl Session<'_> {
     /// carried on from where an earlier process left it. A value that is not finite is told and not recorded.
     ///
     /// # Errors
-    /// `eval.tokens` below one batch, or a split in which no target has bytes; class `Input`.
+    /// `eval.tokens` below one batch, or a split in which no target has bytes; class `Input`. Where it is asked to stop
+    /// in between, what it has is on disk; class `Interrupted`.
     fn evaluate(
         &mut self,
         engine: &mut dyn Engine,
         guard: &mut DriftGuard,
         state: &mut TrainState,
     ) -> Result<Evaluation> {
+        control_word::set();
         let started = now();
         let step = state.step;
         self.observer.event(&Event::Evaluating { step });
@@ -309,7 +351,7 @@ impl Session<'_> {
         let mut progress = EvalProgress::begin(step, settings, train_hash, engine.environment_class());
         if let Some(before) = self.store.evaluation()?
             && progress.continues(&before)
-            && before.batches <= batches
+            && (1..=batches).contains(&before.batches)
         {
             progress = before;
             let how = if progress.batches < batches {
@@ -324,24 +366,30 @@ impl Session<'_> {
         if progress.batches < batches {
             let mut source = self.rows.validation(progress.cursor.clone())?;
             while progress.batches < batches {
-                let batch = source.next_batch()?;
-                let losses = engine.losses(&micro_batch(&batch))?;
+                let made = self.asked().and_then(|()| {
+                    let batch = source.next_batch()?;
+                    let losses = engine.losses(&micro_batch(&batch))?;
+                    Ok((batch, losses))
+                });
+                let Some((batch, losses)) = unless_stopped(made)? else {
+                    // Without a batch there is nothing to keep, and what another evaluation kept stays.
+                    if progress.batches > 0 {
+                        self.store.save_evaluation(&progress)?;
+                    }
+                    return Err(stopped());
+                };
                 progress.sums.add(&losses, &batch.targets, self.rows.token_bytes());
                 progress.batches += 1;
                 // A finished one needs no place to go on from.
                 progress.cursor = (progress.batches < batches).then_some(batch.cursor_after);
                 let sound = watch.after_batch(HeldBytes::read(engine, source.held(), self.alone));
-                let stop = (self.stop)();
-                let keep = sound.is_err() || stop || progress.batches == batches;
+                let keep = sound.is_err() || progress.batches == batches;
                 if keep || kept.elapsed() >= KEEP_PROGRESS_EVERY {
                     // Before the guard ends the run: the next process goes on after this batch, not at the same end.
                     let saved = self.store.save_evaluation(&progress);
                     sound?;
                     saved?;
                     kept = now();
-                }
-                if stop && progress.batches < batches {
-                    return Ok(Evaluation::Stopped);
                 }
             }
         }
@@ -367,6 +415,23 @@ impl Session<'_> {
         state.evals.push(point);
         Ok(Evaluation::Done)
     }
+}
+
+fn evaluates_at(config: &RunConfig, step: u64) -> bool {
+    let EvalConfig { every, .. } = config.eval;
+    step == 0 || step == config.schedule.num_iterations || (every > 0 && step.is_multiple_of(every))
+}
+
+/// Whether `checkpoint.every` keeps the checkpoint of this step.
+fn is_kept(config: &RunConfig, step: u64) -> bool {
+    let every = config.checkpoint.every;
+    step > 0 && every > 0 && step.is_multiple_of(every)
+}
+
+/// Whether a run that gets as far as this step always has had a checkpoint there: what time alone saved is not among
+/// these.
+pub fn is_scheduled(config: &RunConfig, step: u64) -> bool {
+    evaluates_at(config, step) || is_kept(config, step)
 }
 
 /// How many batches an evaluation has.

@@ -22,6 +22,7 @@ use nanorun::plan::run_config::{BackendChoice, BackendKind, RunConfig};
 use nanorun::precision::Precision;
 use nanorun::run::engine::engine_from;
 use nanorun::run::library::Library;
+use nanorun::stop::StopFlag;
 use nanorun::train::checkpoint::CheckpointStore;
 use nanorun::train::engine::{Engine, MicroBatch, NamedTensor};
 use nanorun::train::observer::{Event, Observer, Origin};
@@ -173,6 +174,12 @@ impl Witness {
 }
 
 impl Engine for Witness {
+    fn stop_on(&mut self, stop: &StopFlag) {
+        self.engine.stop_on(stop);
+    }
+    fn drop_gradients(&mut self) -> Result<()> {
+        self.engine.drop_gradients()
+    }
     fn losses(&mut self, batch: &MicroBatch<'_>) -> Result<Vec<f32>> {
         self.look()?;
         self.engine.losses(batch)
@@ -292,6 +299,7 @@ fn session_over(
         observer: &mut log,
         stop: &|| false,
         alone: false,
+        clock: &nanorun::files::now,
     };
     let ending = session.run(engine, start);
     (ending, log.0)

@@ -16,6 +16,7 @@ mod gate;
 mod golden;
 mod help;
 mod interrupt;
+mod last_bits;
 mod layering;
 mod memory_guard;
 mod misfits;

@@ -1,7 +1,10 @@
 //! What a run needs of the backend besides its ops.
 
+use std::sync::atomic::Ordering;
+
 use super::{CpuBackend, environment_class};
 use crate::ops::Backend;
+use crate::stop::StopFlag;
 
 impl Backend for CpuBackend {
     fn live_bytes(&self) -> u64 {
@@ -10,6 +13,15 @@ impl Backend for CpuBackend {
 
     fn allocations(&self) -> Option<u64> {
         Some(self.pool.allocations())
+    }
+
+    fn stop_on(&mut self, stop: &StopFlag) {
+        self.workers.stop = stop.clone();
+    }
+
+    fn may_skip(&self, may: bool) {
+        // No order with the tasks is needed: each op hands them over with one of its own.
+        self.workers.may_skip.store(may, Ordering::Relaxed);
     }
 
     fn environment_class(&self) -> String {

@@ -2,11 +2,14 @@
 
 use std::cell::RefCell;
 use std::ops::Range;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use rayon::prelude::*;
 
 use super::pool::{Buffer, Pool};
+use crate::control_word;
 use crate::ops::{OpError, OpResult};
+use crate::stop::StopFlag;
 
 thread_local! {
     static SCRATCH: RefCell<Option<Buffer>> = const { RefCell::new(None) };
@@ -19,6 +22,10 @@ pub(super) const SCRATCH_LEN: usize = 384 * 1024;
 #[derive(Debug)]
 pub(super) struct Workers {
     threads: rayon::ThreadPool,
+    /// Raised when whoever runs them asks to stop.
+    pub(super) stop: StopFlag,
+    /// Whether tasks may then be left out: what they would have written is dropped.
+    pub(super) may_skip: AtomicBool,
 }
 
 impl Workers {
@@ -27,6 +34,9 @@ impl Workers {
         let threads = rayon::ThreadPoolBuilder::new()
             .num_threads(threads.max(1))
             .thread_name(|i| format!("cpu-{i}"))
+            .start_handler(|_| {
+                control_word::set();
+            })
             .build()
             .map_err(|e| OpError::Backend { op: "threads", message: e.to_string() })?;
         let memory = threads.broadcast(|_| -> OpResult<()> {
@@ -35,7 +45,7 @@ impl Workers {
             Ok(())
         });
         memory.into_iter().collect::<OpResult<Vec<()>>>()?;
-        Ok(Self { threads })
+        Ok(Self { threads, stop: StopFlag::default(), may_skip: AtomicBool::new(false) })
     }
 
     /// How many there are.
@@ -48,13 +58,24 @@ impl Workers {
         self.threads.install(f)
     }
 
-    /// Runs `f(0) .. f(tasks - 1)`, in any order, in parallel.
+    /// Runs `f(0) .. f(tasks - 1)`, in any order, in parallel. Those not begun when a stop is asked for are left out
+    /// where that is allowed, so that an op of minutes is over in a moment.
     pub(super) fn run(&self, tasks: usize, f: impl Fn(usize) + Send + Sync) {
+        let f = |task| {
+            if !self.skips() {
+                f(task);
+            }
+        };
         self.install(|| match tasks {
             0 => {}
             1 => f(0),
             _ => (0..tasks).into_par_iter().with_max_len(1).for_each(f),
         });
+    }
+
+    #[inline]
+    fn skips(&self) -> bool {
+        self.may_skip.load(Ordering::Relaxed) && self.stop.is_raised()
     }
 
     /// [`Self::run`] with the thread's scratch memory, whose contents are unspecified. `f` must not spawn.

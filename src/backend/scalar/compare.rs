@@ -4,6 +4,7 @@ use super::ScalarBackend;
 use crate::model::network::{Inputs, Network};
 use crate::model::param::Params;
 use crate::ops::{ForwardOps, OpResult, SequenceShape, TrainOps};
+use crate::stop::StopFlag;
 
 /// How far a backend is from the oracle on one batch.
 #[derive(Debug, Clone, PartialEq)]
@@ -40,10 +41,11 @@ pub fn compare_gradients<M: Network, B: TrainOps>(
     let specs = network.specs();
     let oracle = ScalarBackend::new();
     let weights = weights(&oracle, network, values)?;
+    let stop = &StopFlag::default();
     let tables = network.tables(&oracle, sequence.len)?;
     let expected = oracle.differentiate(f64::from(grad_scale), |ops| {
         let (tokens, targets) = (ops.tokens(inputs)?, ops.tokens(targets)?);
-        let inputs = Inputs { ops, weights: &weights, tables: &tables, tokens: &tokens, sequence };
+        let inputs = Inputs { ops, weights: &weights, tables: &tables, tokens: &tokens, sequence, stop };
         network.losses(&inputs, &targets).map(drop)
     })?;
     let expected_gradients: Vec<Vec<f64>> =
@@ -53,7 +55,7 @@ pub fn compare_gradients<M: Network, B: TrainOps>(
     let tables = network.tables(ops, sequence.len)?;
     let mut grads = Params(specs.iter().map(|spec| ops.grad(&spec.shape)).collect::<OpResult<Vec<_>>>()?);
     let (tokens, targets) = (ops.tokens(inputs)?, ops.tokens(targets)?);
-    let inputs = Inputs { ops, weights: &weights, tables: &tables, tokens: &tokens, sequence };
+    let inputs = Inputs { ops, weights: &weights, tables: &tables, tokens: &tokens, sequence, stop };
     let losses = network.loss_and_grads(&inputs, &targets, grad_scale, &mut grads)?.read()?;
 
     let difference =

@@ -16,6 +16,7 @@ use crate::model::network::{Inputs, Network};
 use crate::model::param::Params;
 use crate::ops::SequenceShape;
 use crate::precision::Precision;
+use crate::stop::StopFlag;
 
 /// Longest sequence of a random model.
 const MAX_LEN: usize = 9;
@@ -152,10 +153,11 @@ fn differentiate<M: Network>(
     grad_scale: f64,
 ) -> Differentiated {
     let tables = network.tables(ops, sequence.len).unwrap();
+    let stop = &StopFlag::default();
     ops.differentiate(grad_scale, |ops| {
         let (tokens, targets) = (ops.tokens(inputs)?, ops.tokens(targets)?);
         network
-            .losses(&Inputs { ops, weights, tables: &tables, tokens: &tokens, sequence }, &targets)
+            .losses(&Inputs { ops, weights, tables: &tables, tokens: &tokens, sequence, stop }, &targets)
             .map(drop)
     })
     .unwrap()
@@ -226,7 +228,8 @@ proptest! {
         let tables = network.tables(&ops, 6).unwrap();
         let sequence = SequenceShape { batch: 1, len: 6 };
         let tokens = ops.tokens(&ids).unwrap();
-        let inputs = Inputs { ops: &ops, weights: &weights, tables: &tables, tokens: &tokens, sequence };
+        let stop = &StopFlag::default();
+        let inputs = Inputs { ops: &ops, weights: &weights, tables: &tables, tokens: &tokens, sequence, stop };
         let full = network.logits(&inputs).unwrap();
         let mut cache = network.cache(&ops, 6).unwrap();
         for (fed, upto) in [(0, 2), (2, 3), (3, 6)] {

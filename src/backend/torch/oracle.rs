@@ -16,6 +16,7 @@ use crate::model::network::{Inputs, Network};
 use crate::model::param::Params;
 use crate::ops::{ForwardOps, Losses, SequenceShape, TrainOps};
 use crate::precision::Precision;
+use crate::stop::StopFlag;
 
 fn norm(x: &Tensor, eps: f32) -> Tensor {
     x * (x.square().mean_dim([-1_i64].as_slice(), true, Kind::Double) + f64::from(eps)).rsqrt()
@@ -161,7 +162,8 @@ fn check(switches: usize, precision: Precision, tolerance: f64) {
     let sequence = SequenceShape { batch: BATCH, len: config.sequence_len };
     let (tokens, wanted) = (ops.tokens(&ids).unwrap(), ops.tokens(&targets).unwrap());
     let weights = Params(weights);
-    let inputs = Inputs { ops: &ops, weights: &weights, tables: &tables, tokens: &tokens, sequence };
+    let stop = &StopFlag::default();
+    let inputs = Inputs { ops: &ops, weights: &weights, tables: &tables, tokens: &tokens, sequence, stop };
     let ours = network.loss_and_grads(&inputs, &wanted, 0.1, &mut grads).and_then(Losses::read).unwrap();
 
     let params: BTreeMap<_, _> = specs

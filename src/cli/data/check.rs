@@ -8,12 +8,13 @@ use crate::cli::output::Output;
 use crate::error::{Class, Error, Result};
 use crate::fetch::{self, Checked, Found, SUMS};
 use crate::files::Files;
-use crate::run::stop::StopFlag;
+use crate::stop::{self, StopFlag};
 
 /// Reads every file; other bytes than once came are bad input.
 pub(super) fn check(args: &CheckArgs) -> Result<Option<Class>> {
     let output = Output::new(args.quiet);
-    let stop = StopFlag::on_signals()?;
+    stop::watch()?;
+    let stop = StopFlag::default();
     let each = |one: &Checked| {
         if !args.json {
             output.result(&line(one));

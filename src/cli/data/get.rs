@@ -10,7 +10,7 @@ use crate::data::Cache;
 use crate::error::{Class, Result};
 use crate::fetch::{self, Address, Dataset, Environment, Fetched, Order, Origin, Patience, Place};
 use crate::files::Files;
-use crate::run::stop::StopFlag;
+use crate::stop::{self, StopFlag};
 
 /// Downloads, and pins where asked to.
 pub(super) fn get(args: &GetArgs) -> Result<Option<Class>> {
@@ -38,7 +38,8 @@ pub(super) fn get(args: &GetArgs) -> Result<Option<Class>> {
     if let Some(manifest) = &args.lock {
         lock::check_reads_shards(manifest)?;
     }
-    let stop = StopFlag::on_signals()?;
+    stop::watch()?;
+    let stop = StopFlag::default();
     let place = Place {
         environment: variables,
         files: Files::from_env()?,

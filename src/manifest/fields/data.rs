@@ -1,5 +1,7 @@
 //! `[data]`, `[eval]`, `[checkpoint]`.
 
+use toml::Value;
+
 use super::super::field::{Fallback, Field, Kind};
 use super::super::settings::ModelKind;
 use super::{field, int, text, word};
@@ -120,5 +122,14 @@ pub(super) const FIELDS: &[Field] = &[
         "checkpoints",
         Fallback::Value(|_| int(0)),
         "How many of the kept ones stay; 0 is all.",
+    ),
+    field(
+        "checkpoint.minutes",
+        Kind::FloatOrFalse(0.0, 1e6),
+        "minutes",
+        Fallback::Value(|_| Value::Float(10.0)),
+        "The most training that is lost where a run ends without warning: a checkpoint is written when the last one is \
+         this old, and takes its place. 0 writes one after every step; `false` none but those of other fields. Where \
+         writing takes longer than a tenth of it, it is ten times that. Changes no result.",
     ),
 ];

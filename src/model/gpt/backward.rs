@@ -30,6 +30,7 @@ impl Gpt {
         };
         let mut dx0 = ops.zeros(sequence.rows(), self.config.n_embd)?;
         for (layer, block) in ids.blocks.iter().enumerate().rev() {
+            inputs.go_on()?;
             let Some(saved) = blocks.pop() else { break };
             if layer == self.backout_layer()
                 && let Some(dkept) = dkept.take()
@@ -78,7 +79,7 @@ impl Gpt {
         dx: B::Tensor,
         grads: &mut Params<B::Grad>,
     ) -> OpResult<B::Tensor> {
-        let &Inputs { ops, weights, tables: rotary, tokens, sequence } = inputs;
+        let &Inputs { ops, weights, tables: rotary, tokens, sequence, .. } = inputs;
         let config = &self.config;
         let (head_dim, scale) = (config.head_dim(), config.qk_scale);
         let BlockSaved { h, q, k, v, o, .. } = saved;

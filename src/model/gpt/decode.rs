@@ -3,6 +3,7 @@
 use crate::model::network::{Inputs, Network};
 use crate::model::param::Params;
 use crate::ops::{ForwardOps, OpError, OpResult, SequenceShape};
+use crate::stop::StopFlag;
 
 use super::Gpt;
 use super::forward::Qkv;
@@ -77,7 +78,8 @@ impl Gpt {
             }
             None => embedding,
         };
-        let inputs = Inputs { ops, weights, tables: &cache.rotary, tokens: &tokens, sequence };
+        let stop = &StopFlag::default();
+        let inputs = Inputs { ops, weights, tables: &cache.rotary, tokens: &tokens, sequence, stop };
         let mut x = ops.copy(&x0)?;
         let mut kept = None;
         for (layer, block) in param.blocks.iter().enumerate() {

@@ -76,6 +76,7 @@ impl Gpt {
         let mut kept = None;
         let mut x = None;
         for (layer, block) in ids.blocks.iter().enumerate() {
+            inputs.go_on()?;
             let input = x.take();
             let mixed = ops.residual_mix(
                 input.as_ref().unwrap_or(&x0),
@@ -131,7 +132,7 @@ impl Gpt {
         start: usize,
         h: &B::Tensor,
     ) -> OpResult<Qkv<B>> {
-        let &Inputs { ops, weights, tables: rotary, tokens, sequence } = inputs;
+        let &Inputs { ops, weights, tables: rotary, tokens, sequence, .. } = inputs;
         let config = &self.config;
         let (head_dim, scale, eps) = (config.head_dim(), config.qk_scale, config.norm_eps);
         let q = ops.linear(h, &weights[block.c_q])?;

@@ -137,6 +137,7 @@ impl Network for Gpt {
         let mut saved = self.trunk(inputs, |block| blocks.push(block))?;
         saved.blocks = blocks;
         let lm_head = self.ids.lm_head;
+        inputs.go_on()?;
         let (losses, dy) = inputs.ops.cross_entropy_train_unread(
             &saved.y,
             &inputs.weights[lm_head],

@@ -57,8 +57,8 @@ fn copy(from: &Path, to: &Path) {
 #[test]
 fn a_damaged_checkpoint_is_passed_over_for_the_one_before() {
     let lab = Lab::new();
-    // Rolling checkpoints alone, and kept ones of which one stays.
-    for (every, stop_at, newest, before) in [(0, 9, 5, 4), (2, 8, 4, 2)] {
+    // An evaluation asks three times, a step once. Rolling checkpoints alone, and kept ones of which one stays.
+    for (every, stop_at, newest, before) in [(0, 11, 5, 4), (2, 10, 4, 2)] {
         let sets = [format!("checkpoint.every={every}"), "checkpoint.keep=1".to_owned()];
         let task = lab.gpt(6, &[&sets[0], &sets[1], "eval.every=4", "eval.tokens=256"]);
         let expected = lab.undisturbed(&task);

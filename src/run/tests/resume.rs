@@ -106,9 +106,9 @@ fn a_finished_evaluation_is_not_made_again() {
     let task = lab.gpt(4, &[]);
     let expected = lab.undisturbed(&task);
     let place = tempfile::tempdir().unwrap();
-    // Stopped at the step boundary after the evaluation of step 2; the checkpoint is from before it.
+    // An evaluation of four batches asks five times, a step once. Stopped at the step boundary after the evaluation of step 2; the checkpoint is from before it.
     let attempt = Attempt::at(place.path());
-    let stopped = lab.train(&task, &Attempt { stop_at: Some(4 + 2 + 4), ..Attempt::at(place.path()) });
+    let stopped = lab.train(&task, &Attempt { stop_at: Some(5 + 2 + 5), ..Attempt::at(place.path()) });
     assert!(matches!(stopped.0, Ok(Outcome::Interrupted { step: 2 })), "{stopped:?}");
     let checkpoint: Checkpoint<'_> = attempt.store().load(2).unwrap();
     assert_eq!(checkpoint.state.evals.len(), 1);
@@ -119,7 +119,7 @@ fn a_finished_evaluation_is_not_made_again() {
     for damage in [false, true] {
         let place = tempfile::tempdir().unwrap();
         let attempt = Attempt::at(place.path());
-        let stopped = lab.train(&task, &Attempt { stop_at: Some(1), ..Attempt::at(place.path()) });
+        let stopped = lab.train(&task, &Attempt { stop_at: Some(2), ..Attempt::at(place.path()) });
         assert!(matches!(stopped.0, Ok(Outcome::Interrupted { step: 0 })), "{stopped:?}");
         let path = place.path().join("attempt/1/checkpoints/evaluation.json");
         if damage {
