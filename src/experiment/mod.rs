@@ -1,6 +1,7 @@
 //! A manifest carried out, from its plan to tables and scorecard.
 
 mod carry_out;
+mod disk;
 mod ends;
 mod jobs;
 mod judge;
@@ -8,6 +9,8 @@ mod missing;
 mod pins;
 mod preflight;
 mod recorded;
+mod room;
+mod size;
 mod speed;
 mod tables;
 mod tokenizer;
@@ -34,9 +37,10 @@ use crate::scorecard::Scorecard;
 use ends::{Ends, RunEnd};
 use recorded::{RecordedFacts, RecordedFirst};
 
+pub use disk::DiskPlan;
 pub use jobs::Jobs;
 pub(crate) use pins::{TOKENIZER_PIN, shard_pins};
-pub use preflight::Preflight;
+pub use preflight::{MemoryPlan, Preflight};
 pub use recorded::FromResults;
 pub use speed::ResultsOnDisk;
 pub use tables::{Recorded, mfu, tokens_per_second};

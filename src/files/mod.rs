@@ -41,5 +41,5 @@ pub use faults::{Fault, FaultAt, Faults, Step};
 pub use lock::{DirLock, LockError, LockHolder};
 pub use partial::PartialFile;
 pub use seam::Files;
-pub use space::{Space, space};
+pub use space::{Space, free_bytes, space};
 pub use staged::{StagedDir, StagedFile};

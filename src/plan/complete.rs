@@ -5,7 +5,7 @@ use super::run_config::{
     BackendChoice, BackendKind, CheckpointConfig, DataConfig, DocumentSplit, EvalConfig, InitSource, Packing,
     RunConfig, TokenBytesRule, TokenizerChoice,
 };
-use super::{DataFacts, Facts, RunSizes, batch};
+use super::{DataFacts, Facts, RunSizes, batch, limits};
 use crate::error::{Error, Result};
 use crate::manifest::Cell;
 use crate::manifest::settings::{
@@ -136,6 +136,7 @@ pub(super) fn complete(
         },
         checkpoint: CheckpointConfig { every: settings.checkpoint.every, keep: settings.checkpoint.keep },
     };
+    limits::check(cell, &config)?;
     Ok((config, sizes))
 }
 

@@ -6,6 +6,7 @@ mod complete;
 mod details;
 mod groups;
 pub mod key;
+pub mod limits;
 pub mod prefix;
 pub mod render;
 pub mod run_config;

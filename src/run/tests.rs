@@ -1,6 +1,7 @@
 //! Runs in this process: stopped, killed, damaged, in the dark; and always the result of the undisturbed one.
 
 mod damage;
+mod legal;
 mod power;
 mod resume;
 

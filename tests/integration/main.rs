@@ -24,6 +24,7 @@ mod parity;
 mod oracle;
 mod readme;
 mod reproduce;
+mod room;
 mod run;
 mod small_models;
 mod supply;
