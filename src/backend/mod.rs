@@ -3,5 +3,6 @@
 #[cfg(test)]
 pub(crate) mod conformance;
 pub mod cpu;
+pub mod memory;
 pub mod torch;
 pub mod scalar;

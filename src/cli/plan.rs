@@ -39,9 +39,16 @@ pub(super) fn plan(args: &PlanArgs) -> Result<Option<Class>> {
     let pending: Vec<bool> = statuses.iter().map(RunStatus::is_pending).collect();
     let jobs = experiment.jobs(threads, &pending, true);
     let view = View { plan: &experiment.plan, statuses: &statuses, speed: speed.as_ref() };
-    let memory = experiment.preflight();
     let not_comparable = experiment.not_comparable()?;
     let anew = experiment.no_longer_counts();
+    let begun = |standing: &Option<Standing>| {
+        standing.as_ref().is_some_and(|standing| matches!(standing.status, Status::Begun { .. }))
+    };
+    let begun: Vec<bool> = standings.iter().map(begun).collect();
+    // Of a plan whose runs are all done people ask what it took.
+    let shown = if pending.contains(&true) { pending.clone() } else { vec![true; pending.len()] };
+    let memory = experiment.memory((jobs.count, jobs.threads), &shown, &begun)?;
+    let disk = experiment.disk(jobs.count)?;
     // Nothing is wrong with a plan without its data, so the error of running without them is only quoted.
     let required = experiment.require_present();
     if args.common.json {
@@ -50,9 +57,15 @@ pub(super) fn plan(args: &PlanArgs) -> Result<Option<Class>> {
         json["missing_data"] = json!(paths);
         json["help"] = json!(required.as_ref().err().and_then(|error| error.help_text()));
         json["jobs"] = json!({ "count": jobs.count, "threads": jobs.threads, "reason": jobs.reason });
-        json["memory"] = json!(memory);
         json["no_longer_counts"] = json!(anew);
         json["not_comparable"] = json!(not_comparable);
+        json["memory"] = json!(memory.shapes);
+        json["memory_at_once"] = json!({
+            "needs": memory.at_once,
+            "available": memory.available,
+            "limit": memory.limit,
+        });
+        json["disk"] = json!(disk);
         json["awaits_batch_search"] = json!(experiment.awaits_batch_search());
         json["directory"] = json!(experiment.dir.path());
         output.result(&json.to_string());
@@ -63,11 +76,14 @@ pub(super) fn plan(args: &PlanArgs) -> Result<Option<Class>> {
             text.push_str(&jobs.to_string());
             text.push('\n');
         }
-        for (index, preflight) in memory.iter().enumerate() {
+        for (index, line) in memory.lines().iter().enumerate() {
             text.push_str(if index == 0 { "memory: " } else { "        " });
-            text.push_str(&preflight.to_string());
+            text.push_str(line);
             text.push('\n');
         }
+        text.push_str("disk: ");
+        text.push_str(&disk.line());
+        text.push('\n');
         for what in anew.iter().chain(&not_comparable) {
             text.push_str(what);
             text.push('\n');

@@ -29,9 +29,6 @@ pub(super) fn carry_out(experiment: &mut Experiment, args: &RunArgs) -> Result<R
         (false, true) => Display::bars(),
         (false, false) => Display::lines(),
     };
-    for warning in &experiment.plan.warnings {
-        display.line(&format!("warning: {warning}"));
-    }
     experiment.search_batch(threads(&args.common, experiment), &display)?;
     let stop = StopFlag::default();
     experiment.run(&HowToRun {

@@ -16,7 +16,7 @@ use crate::run::engine::check_initial_weights;
 use crate::run::execute::Executor;
 use crate::run::sample;
 use crate::run::single::Outcome;
-use crate::run::state::Start;
+use crate::run::state::{Start, Status};
 use crate::run::task::Task;
 use crate::train::engine::Engine;
 use crate::train::session::eval_settings;
@@ -34,8 +34,10 @@ impl Experiment {
         let _lock = self.begin(how)?;
         let mut ends = Ends::default();
         let mut starts: Vec<Option<Start>> = Vec::new();
+        let mut begun = Vec::new();
         for (index, run) in self.plan.runs.iter().enumerate() {
             let standing = self.standing(run)?;
+            begun.push(!how.rerun && matches!(standing.status, Status::Begun { .. }));
             // Cells with one run key are one run.
             let first = tasks.iter().position(|other| other.run_key == run.key.run) == Some(index);
             let start = standing.next(how.rerun).filter(|_| first);
@@ -55,6 +57,9 @@ impl Experiment {
         };
         if starts.iter().any(Option::is_some) {
             self.plan.warnings.iter().for_each(|warning| how.display.line(&format!("warning: {warning}")));
+        }
+        for warning in self.require_room((jobs, how.threads / jobs.max(1)), &pending, &begun)? {
+            how.display.line(&format!("warning: {warning}"));
         }
         let rows = |config: &_| self.library.rows(config);
         let samples = |config: &RunConfig, engine: &mut dyn Engine| {

@@ -68,8 +68,20 @@ impl Experiment {
         } else if threads < 2 {
             one("there is one thread")
         } else {
-            let count = waiting.min(threads);
-            Jobs { count, threads: threads / count, reason: "small models leave threads idle" }
+            let wished = waiting.min(threads);
+            let fits = |&count: &usize| {
+                let memory = self.memory((count, threads / count), pending, &[]);
+                // What cannot be planned is refused elsewhere.
+                memory.is_ok_and(|memory| memory.fits())
+            };
+            match (2..=wished).rev().find(fits) {
+                None => one("memory has no room for two at a time"),
+                Some(count) => {
+                    let idle = "small models leave threads idle";
+                    let reason = if count == wished { idle } else { "memory has room for no more" };
+                    Jobs { count, threads: threads / count, reason }
+                }
+            }
         }
     }
 
@@ -95,6 +107,11 @@ mod tests {
 
     /// Of a manifest that ends with `matrix`.
     fn jobs_of(matrix: &str, sets: &[&str], threads: usize, share: bool) -> Jobs {
+        let experiment = load(matrix, sets);
+        experiment.jobs(threads, &vec![true; experiment.plan.runs.len()], share)
+    }
+
+    fn load(matrix: &str, sets: &[&str]) -> Experiment {
         let text = r#"
             name = "jobs"
             upstream.commit = "92d63d4"
@@ -111,8 +128,7 @@ mod tests {
         std::fs::write(&path, format!("{text}\n{matrix}\n")).unwrap();
         let sets = sets.iter().map(|set| (*set).to_owned()).collect();
         let options = Options { sets, ..Options::default() };
-        let experiment = Experiment::load(&path, &options, Path::new("results")).unwrap();
-        experiment.jobs(threads, &vec![true; experiment.plan.runs.len()], share)
+        Experiment::load(&path, &options, Path::new("results")).unwrap()
     }
 
     fn jobs(sets: &[&str], threads: usize) -> Jobs {
@@ -140,6 +156,19 @@ mod tests {
         let shapes = arms("schedule.warmdown", "'linear', 'sqrt'", "'linear'");
         assert_eq!(of(jobs_of(&shapes, &["budget.steps=20"], 2, true)), (2, 1));
         assert_eq!(of(jobs_of(&shapes, &["budget.steps=20"], 2, false)), (1, 2));
+    }
+
+    #[test]
+    fn what_will_not_fit_is_started_all_the_same_where_the_manifest_says_so() {
+        let room = |preflight: &str| {
+            let sets = ["model.depth=1000", "model.aspect_ratio=1024", preflight];
+            let experiment = load("", &sets);
+            experiment.require_room((1, 2), &[true], &[])
+        };
+        let error = room("run.preflight=true").unwrap_err();
+        assert_eq!(error.class().exit_code(), 2);
+        assert!(error.help_text().unwrap().contains("run.preflight=false"), "{error}");
+        assert_eq!(room("run.preflight=false").unwrap(), Vec::<String>::new());
     }
 
     #[test]

@@ -3,6 +3,7 @@
 mod anew;
 mod carry_out;
 mod clean;
+mod disk;
 mod ends;
 mod jobs;
 mod judge;
@@ -10,6 +11,8 @@ mod missing;
 mod pins;
 mod preflight;
 mod recorded;
+mod room;
+mod size;
 mod speed;
 mod tables;
 mod tokenizer;
@@ -37,9 +40,10 @@ use ends::{Ends, RunEnd};
 use recorded::{RecordedFacts, RecordedFirst};
 
 pub use clean::{Cleaned, Unneeded, Why, clean, unneeded};
+pub use disk::DiskPlan;
 pub use jobs::Jobs;
 pub(crate) use pins::{TOKENIZER_PIN, shard_pins};
-pub use preflight::Preflight;
+pub use preflight::{MemoryPlan, Preflight};
 pub use recorded::FromResults;
 pub use speed::ResultsOnDisk;
 pub use tables::{Recorded, mfu, tokens_per_second};

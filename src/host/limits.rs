@@ -49,6 +49,12 @@ pub fn memory_limit() -> Option<MemoryLimit> {
     memory_limit_in(&Tree::real())
 }
 
+/// Memory that this process can still get, bytes: what the machine has available without swapping (`MemAvailable`), or
+/// what a control group around the process has left, where that is less. None where the system does not tell.
+pub fn available_memory() -> Option<u64> {
+    available_memory_in(&Tree::real())
+}
+
 /// Threads that make sense here: CPUs that this process may run on, fewer where a control group grants less time than
 /// that. 1 at least.
 pub fn usable_cpus() -> usize {
@@ -84,6 +90,12 @@ fn memory_limit_in(tree: &Tree) -> Option<MemoryLimit> {
     .flatten()
     .min_by_key(|(bytes, _)| *bytes)
     .map(|(bytes, from)| MemoryLimit { bytes, from })
+}
+
+fn available_memory_in(tree: &Tree) -> Option<u64> {
+    let machine = table_kilobytes(&tree.text(Path::new("/proc/meminfo"))?, "MemAvailable:")?;
+    let groups = groups(tree, "memory").filter_map(|group| group.memory_left(tree));
+    Some(groups.chain([machine]).chain(address_space(tree)).min().unwrap_or(machine))
 }
 
 /// Whole CPUs of time that the groups grant, rounded up; none where none of them limits it.
@@ -125,6 +137,23 @@ impl Group {
         };
         // "max", and in version 1 a number of 63 bits, is no limit; the latter loses against the machine.
         tree.text(&self.dir.join(name))?.trim().parse().ok()
+    }
+
+    /// What its limit leaves, in bytes: pages of files that it holds can be dropped for others.
+    fn memory_left(&self, tree: &Tree) -> Option<u64> {
+        let limit = self.memory(tree)?;
+        let name = match self.version {
+            Version::One => "memory.usage_in_bytes",
+            Version::Two => "memory.current",
+        };
+        let used: u64 = tree.text(&self.dir.join(name))?.trim().parse().ok()?;
+        let stat = tree.text(&self.dir.join("memory.stat")).unwrap_or_default();
+        let pages = |name: &str| {
+            let value = stat.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+            value.and_then(|value| value.trim().parse::<u64>().ok()).unwrap_or(0)
+        };
+        let files = pages("inactive_file") + pages("active_file");
+        Some(limit.saturating_sub(used.saturating_sub(files)))
     }
 
     /// Its own limit of CPU time, in whole CPUs.

@@ -9,7 +9,7 @@ use std::fs;
 use serde::{Deserialize, Serialize};
 
 pub use identity::{Life, ProcessId, life_here};
-pub use limits::{LimitFrom, MemoryLimit, memory_limit, usable_cpus};
+pub use limits::{LimitFrom, MemoryLimit, available_memory, memory_limit, usable_cpus};
 
 /// Facts about machine and build, recorded beside the results and never hashed.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]

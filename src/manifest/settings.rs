@@ -51,6 +51,8 @@ pub struct RunSettings {
     pub precision: ComputePrecision,
     /// Threads, none for all cores.
     pub threads: Option<usize>,
+    /// Whether runs that will not fit are refused.
+    pub preflight: bool,
 }
 
 /// `[budget]`: exactly one.

@@ -18,10 +18,13 @@ pub struct Hardware {
 pub trait Backend: TrainOps {
     /// Bytes held for tensors right now, pooled memory not counted.
     fn live_bytes(&self) -> u64;
-    /// The most bytes held for tensors since the backend was made; none where it does not count.
+    /// The most bytes held for tensors since the backend was made, with those that wait where the backend pools them
+    /// itself; none where it does not count.
     fn peak_bytes(&self) -> Option<u64> {
         None
     }
+    /// Gives memory that waits for reuse back, before work whose sizes are others.
+    fn release(&self) {}
     /// How often tensor memory has been asked of the system; none where the backend does not count.
     fn allocations(&self) -> Option<u64> {
         None

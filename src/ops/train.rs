@@ -31,6 +31,11 @@ pub trait TrainOps: ForwardOps {
     fn table_state(&self, shape: &[usize], values: &[f32]) -> OpResult<Self::State> {
         self.state(shape, values)
     }
+    /// State of zeros; `table` says that it is one of [`Self::table_state`].
+    fn zero_state(&self, shape: &[usize], table: bool) -> OpResult<Self::State> {
+        let zeros = vec![0.0; shape.iter().product()];
+        if table { self.table_state(shape, &zeros) } else { self.state(shape, &zeros) }
+    }
     /// The values of a state, exactly as stored.
     fn state_values<'a>(&self, state: &'a Self::State) -> OpResult<Cow<'a, [f32]>>;
 

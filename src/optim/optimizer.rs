@@ -74,6 +74,18 @@ fn slot_shapes(config: &GroupConfig, shape: &[usize]) -> Vec<(&'static str, Vec<
     }
 }
 
+/// Values of the optimizer's state of a parameter.
+///
+/// # Errors
+/// A parameter whose group `config` does not mention.
+pub fn state_elements(config: &OptimizerConfig, spec: &ParamSpec) -> Result<u64> {
+    let (_, config) = config.groups.iter().find(|(group, _)| *group == spec.group).ok_or_else(|| {
+        Error::internal(format!("no optimizer for group {:?} of `{}`", spec.group, spec.name))
+    })?;
+    let len = |shape: Vec<usize>| shape.into_iter().fold(1_u64, |len, size| len.saturating_mul(size as u64));
+    Ok(slot_shapes(config, &spec.shape).into_iter().map(|(_, shape)| len(shape)).fold(0, u64::saturating_add))
+}
+
 fn matrix_shape(shape: &[usize]) -> (usize, usize) {
     match shape {
         [rows, cols] => (*rows, *cols),
@@ -114,10 +126,9 @@ impl<B: TrainOps> Optimizer<B> {
         let slots = params
             .iter()
             .map(|param| {
-                let mut states = slot_shapes(&param.config, &param.shape).into_iter().map(|(_, shape)| {
-                    let zeros = vec![0.0; shape.iter().product()];
-                    param.state(ops, &shape, &zeros)
-                });
+                let mut states = slot_shapes(&param.config, &param.shape)
+                    .into_iter()
+                    .map(|(_, shape)| ops.zero_state(&shape, param.table));
                 slot(&param.config, &mut states)
             })
             .collect::<OpResult<Vec<_>>>()

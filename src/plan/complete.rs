@@ -5,7 +5,7 @@ use super::run_config::{
     BackendChoice, BackendKind, CheckpointConfig, DataConfig, DocumentSplit, EvalConfig, InitSource, Nulls,
     Packing, RunConfig, TokenBytesRule, TokenizerChoice,
 };
-use super::{DataFacts, Facts, RunSizes, batch};
+use super::{DataFacts, Facts, RunSizes, batch, limits};
 use crate::error::{Error, Result};
 use crate::manifest::Cell;
 use crate::manifest::settings::{
@@ -149,6 +149,7 @@ pub(super) fn complete(
             minutes: settings.checkpoint.minutes.value(),
         },
     };
+    limits::check(cell, &config)?;
     Ok((config, sizes))
 }
 

@@ -8,6 +8,7 @@ mod details;
 pub mod evaluation;
 mod groups;
 pub mod key;
+pub mod limits;
 pub mod prefix;
 pub mod render;
 pub mod run_config;

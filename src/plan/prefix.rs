@@ -35,6 +35,14 @@ impl PrefixNode {
         self.end - self.start + self.children.iter().map(Self::steps).sum::<u64>()
     }
 
+    /// Adds the ends of the stretches that others take from a run.
+    fn forked_at(&self, run: usize, steps: &mut Vec<u64>) {
+        if self.end > self.start && self.runs.len() > 1 && self.runs.first() == Some(&run) {
+            steps.push(self.end);
+        }
+        self.children.iter().for_each(|child| child.forked_at(run, steps));
+    }
+
     fn forks(&self, run: usize) -> bool {
         let follows = self.end > self.start && self.runs.first() != Some(&run);
         self.runs.contains(&run) && (follows || self.children.iter().any(|child| child.forks(run)))
@@ -67,6 +75,13 @@ impl PrefixForest {
     /// Whether a run, by index, takes its first steps from an earlier one.
     pub fn forks(&self, run: usize) -> bool {
         self.roots.iter().any(|root| root.forks(run))
+    }
+
+    /// Steps of a run, by index, from whose checkpoints others start.
+    pub fn forked_at(&self, run: usize) -> Vec<u64> {
+        let mut steps = Vec::new();
+        self.roots.iter().for_each(|root| root.forked_at(run, &mut steps));
+        steps
     }
 
     /// What is saved, in words: "4 runs, 2.95 runs of work".

@@ -2,6 +2,7 @@
 
 mod damage;
 mod last_bits;
+mod legal;
 mod power;
 mod resume;
 mod saves;

@@ -5,6 +5,7 @@ pub mod causality;
 pub mod checkpoint;
 pub mod engine;
 mod even_growth;
+pub mod footprint;
 pub mod guard;
 pub mod observer;
 pub mod ops_engine;

@@ -184,6 +184,10 @@ impl<M: Network, B: Backend> Engine for OpsEngine<M, B> {
     }
 
     fn start_decoding(&mut self, capacity: usize) -> Result<()> {
+        // The sizes of one token fit none of a micro-batch, whose memory would only wait beside theirs.
+        if self.cache.take().is_none() {
+            self.ops.release();
+        }
         self.cache = Some(self.network.cache(&self.ops, capacity).map_err(op_error)?);
         Ok(())
     }

@@ -27,6 +27,7 @@ mod oracle;
 mod readme;
 mod reproduce;
 mod retention;
+mod room;
 mod run;
 mod shards;
 mod small_models;

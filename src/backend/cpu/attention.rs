@@ -23,6 +23,9 @@ const TASK_QUERIES: usize = 4 * MR;
 /// The largest head.
 pub(super) const MAX_HEAD_DIM: usize = super::gemm::KC;
 
+// The plan refuses larger ones.
+const _: () = assert!(MAX_HEAD_DIM == crate::plan::limits::CPU_HEAD_DIM);
+
 /// Log-sum-exp of every query's scaled scores, (B, H, T).
 #[derive(Debug)]
 pub struct AttentionSaved(pub(super) Buffer);

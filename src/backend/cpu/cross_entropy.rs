@@ -13,7 +13,7 @@ use crate::math::{exp, log, tanh};
 use crate::ops::{HeadShape, OpResult};
 
 /// Rows of logits held at once: a numerics constant (gradients of `lm_head` are summed chunk by chunk).
-const CHUNK_ROWS: usize = 512;
+pub(super) const CHUNK_ROWS: usize = 512;
 /// A softcap up to this keeps exp(logit - softcap) far from underflow, so no maximum need be found.
 const FIXED_SHIFT_LIMIT: f32 = 40.0;
 

@@ -19,7 +19,7 @@ use crate::ops::{MuonParam, MuonStep, OpResult};
 use crate::precision::Precision;
 
 /// Matrices that go through the phases together: bounds the scratch memory.
-const BATCH: usize = 4;
+pub(super) const BATCH: usize = 4;
 
 /// (a, b, c) of each iteration `X <- aX + (bA + cA^2)X`, `A = X X^T`. arXiv 2505.16932, for five iterations with a
 /// safety factor of 0.02 and cushion 2, as nanochat uses them.

@@ -2,6 +2,9 @@
 //!
 //! After the first step every size has been seen and no step allocates; [`Pool::allocations`] counts, so tests can
 //! tell. Refused memory is an [`OpError::OutOfMemory`], never an abort.
+//!
+//! What a pool hands out is memory, or no more than a claim to as much: with claims, the memory of a run is counted
+//! before there is any, by the very rules it will be handed out by.
 
 use std::alloc::{Layout, alloc_zeroed};
 use std::collections::BTreeMap;
@@ -21,13 +24,37 @@ const LINE_BYTES: usize = LINE * size_of::<f32>();
 #[repr(C, align(16))]
 struct Quarter([f32; LINE / 4]);
 
+/// What a pool hands out: as many lines as were asked for.
+pub(super) trait Room: Default {
+    /// Zeroed lines, or none where they are refused.
+    fn zeroed(lines: usize) -> Option<Self>;
+    /// How many there are.
+    fn lines(&self) -> usize;
+}
+
+/// Lines that are only counted.
+#[derive(Debug, Default)]
+pub(super) struct Claim(usize);
+
+/// The largest claim in lines, 64 TiB: sums of claims stay far below what a `u64` holds.
+const LARGEST_CLAIM: usize = 1 << 40;
+
+impl Room for Claim {
+    fn zeroed(lines: usize) -> Option<Self> {
+        (lines <= LARGEST_CLAIM).then_some(Self(lines))
+    }
+
+    fn lines(&self) -> usize {
+        self.0
+    }
+}
+
 /// Whole lines of memory, with room to begin at one.
 #[derive(Debug, Default)]
-struct Memory(Vec<Quarter>);
+pub(super) struct Memory(Vec<Quarter>);
 
-impl Memory {
-    /// Zeroed memory, or none where it is refused. The system hands it over page by page when it is first touched, so
-    /// by all threads at once.
+impl Room for Memory {
+    /// The system hands it over page by page when it is first touched, so by all threads at once.
     fn zeroed(lines: usize) -> Option<Self> {
         if lines == 0 {
             return Some(Self::default());
@@ -48,7 +75,9 @@ impl Memory {
     fn lines(&self) -> usize {
         self.0.len() / 4
     }
+}
 
+impl Memory {
     /// Quarters before the first whole line.
     fn skipped(&self) -> usize {
         if self.0.is_empty() {
@@ -60,25 +89,26 @@ impl Memory {
 
 /// A source of buffers.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Pool(Arc<Shelves>);
+pub(super) struct Pool<M: Room = Memory>(Arc<Shelves<M>>);
 
 #[derive(Debug, Default)]
-struct Shelves {
+struct Shelves<M> {
     /// Returned memory by its length in lines.
-    free: Mutex<BTreeMap<usize, Vec<Memory>>>,
+    free: Mutex<BTreeMap<usize, Vec<M>>>,
     allocations: AtomicU64,
     bytes: AtomicU64,
+    peak: AtomicU64,
 }
 
-impl Pool {
+impl<M: Room> Pool<M> {
     /// A buffer of `len` floats; whatever was in it before is still there.
-    pub(super) fn take(&self, op: &'static str, len: usize) -> OpResult<Buffer> {
+    pub(super) fn take(&self, op: &'static str, len: usize) -> OpResult<Buffer<M>> {
         Ok(self.buffer(op, len, self.waiting(len))?.0)
     }
 
     /// A buffer for less than an op: the smallest of those waiting that is large enough, whatever it was made for. As
     /// it comes back before anybody misses it, it adds to the peak only where nothing fits.
-    pub(super) fn spare(&self, op: &'static str, len: usize) -> OpResult<Buffer> {
+    pub(super) fn spare(&self, op: &'static str, len: usize) -> OpResult<Buffer<M>> {
         let lines = len.div_ceil(LINE);
         let mut free = self.0.free.lock().unwrap_or_else(PoisonError::into_inner);
         let reused = free.range_mut(lines..).find_map(|(_, shelf)| shelf.pop());
@@ -86,33 +116,14 @@ impl Pool {
         Ok(self.buffer(op, len, reused)?.0)
     }
 
-    /// A buffer of zeros. What comes from the system is zeros, and first touched by whoever first writes there.
-    pub(super) fn zeroed(&self, op: &'static str, len: usize) -> OpResult<Buffer> {
-        self.zeroed_by(op, len, |values| values.fill(0.0))
-    }
-
-    /// A buffer of zeros, which `fill` writes where the memory was used before.
-    pub(super) fn zeroed_by(
-        &self,
-        op: &'static str,
-        len: usize,
-        fill: impl FnOnce(&mut [f32]),
-    ) -> OpResult<Buffer> {
-        let (mut buffer, fresh) = self.buffer(op, len, self.waiting(len))?;
-        if !fresh {
-            fill(&mut buffer);
-        }
-        Ok(buffer)
-    }
-
     /// Returned memory of this length.
-    fn waiting(&self, len: usize) -> Option<Memory> {
+    fn waiting(&self, len: usize) -> Option<M> {
         let mut free = self.0.free.lock().unwrap_or_else(PoisonError::into_inner);
         free.get_mut(&len.div_ceil(LINE)).and_then(Vec::pop)
     }
 
     /// A buffer of memory that waited or, without, of new memory; and whether it is new.
-    fn buffer(&self, op: &'static str, len: usize, reused: Option<Memory>) -> OpResult<(Buffer, bool)> {
+    fn buffer(&self, op: &'static str, len: usize, reused: Option<M>) -> OpResult<(Buffer<M>, bool)> {
         let fresh = reused.is_none();
         let memory = match reused {
             Some(memory) => memory,
@@ -131,6 +142,11 @@ impl Pool {
         self.0.bytes.load(Ordering::Relaxed)
     }
 
+    /// The most bytes held so far, in use or waiting.
+    pub(super) fn peak_bytes(&self) -> u64 {
+        self.0.peak.load(Ordering::Relaxed)
+    }
+
     /// Bytes held that are in use.
     pub(super) fn live_bytes(&self) -> u64 {
         let free = self.0.free.lock().unwrap_or_else(PoisonError::into_inner);
@@ -146,21 +162,43 @@ impl Pool {
         self.0.bytes.fetch_sub((waiting * LINE_BYTES) as u64, Ordering::Relaxed);
     }
 
-    fn allocate(&self, op: &'static str, lines: usize) -> OpResult<Memory> {
+    fn allocate(&self, op: &'static str, lines: usize) -> OpResult<M> {
         let bytes = lines.saturating_mul(LINE_BYTES);
-        let memory = Memory::zeroed(lines).ok_or(OpError::OutOfMemory { op, bytes })?;
+        let memory = M::zeroed(lines).ok_or(OpError::OutOfMemory { op, bytes })?;
         self.0.allocations.fetch_add(1, Ordering::Relaxed);
-        self.0.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+        let held = self.0.bytes.fetch_add(bytes as u64, Ordering::Relaxed) + bytes as u64;
+        self.0.peak.fetch_max(held, Ordering::Relaxed);
         Ok(memory)
+    }
+}
+
+impl Pool {
+    /// A buffer of zeros. What comes from the system is zeros, and first touched by whoever first writes there.
+    pub(super) fn zeroed(&self, op: &'static str, len: usize) -> OpResult<Buffer> {
+        self.zeroed_by(op, len, |values| values.fill(0.0))
+    }
+
+    /// A buffer of zeros, which `fill` writes where the memory was used before.
+    pub(super) fn zeroed_by(
+        &self,
+        op: &'static str,
+        len: usize,
+        fill: impl FnOnce(&mut [f32]),
+    ) -> OpResult<Buffer> {
+        let (mut buffer, fresh) = self.buffer(op, len, self.waiting(len))?;
+        if !fresh {
+            fill(&mut buffer);
+        }
+        Ok(buffer)
     }
 }
 
 /// Floats, aligned to cache lines; back to their pool on drop.
 #[derive(Debug)]
-pub(super) struct Buffer {
-    memory: Memory,
+pub(super) struct Buffer<M: Room = Memory> {
+    memory: M,
     len: usize,
-    shelves: Option<Arc<Shelves>>,
+    shelves: Option<Arc<Shelves<M>>>,
 }
 
 impl Buffer {
@@ -200,7 +238,7 @@ impl DerefMut for Buffer {
     }
 }
 
-impl Drop for Buffer {
+impl<M: Room> Drop for Buffer<M> {
     fn drop(&mut self) {
         if let Some(shelves) = self.shelves.take() {
             let memory = std::mem::take(&mut self.memory);
@@ -216,7 +254,7 @@ mod tests {
 
     #[test]
     fn memory_comes_back() {
-        let pool = Pool::default();
+        let pool: Pool = Pool::default();
         let first = pool.take("test", 100).unwrap();
         let address = first.as_ptr();
         assert_eq!(address as usize % 64, 0);
@@ -232,7 +270,7 @@ mod tests {
 
     #[test]
     fn used_memory_is_zeroed_again() {
-        let pool = Pool::default();
+        let pool: Pool = Pool::default();
         let mut first = pool.take("test", 100).unwrap();
         let address = first.as_ptr();
         first.fill(7.0);
@@ -243,7 +281,7 @@ mod tests {
 
     #[test]
     fn every_buffer_begins_at_a_line_and_is_as_long_as_asked() {
-        let pool = Pool::default();
+        let pool: Pool = Pool::default();
         for len in (1..=300).chain([1 << 20, (1 << 20) + 1]) {
             let mut buffer = pool.zeroed("test", len).unwrap();
             assert_eq!((buffer.as_ptr() as usize % 64, buffer.len()), (0, len));
@@ -256,7 +294,7 @@ mod tests {
 
     #[test]
     fn a_spare_is_the_smallest_that_fits_and_goes_back_where_it_was() {
-        let pool = Pool::default();
+        let pool: Pool = Pool::default();
         let made = [1000, 200, 500].map(|len| pool.take("test", len).unwrap());
         let middle = made[2].as_ptr();
         drop(made);
@@ -271,7 +309,7 @@ mod tests {
 
     #[test]
     fn refusal_is_an_error() {
-        let error = Pool::default().take("test", usize::MAX / 8).unwrap_err();
+        let error = Pool::<Memory>::default().take("test", usize::MAX / 8).unwrap_err();
         assert!(matches!(error, OpError::OutOfMemory { op: "test", bytes } if bytes > 1 << 60));
     }
 }

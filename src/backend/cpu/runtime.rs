@@ -11,6 +11,14 @@ impl Backend for CpuBackend {
         self.pool.live_bytes()
     }
 
+    fn peak_bytes(&self) -> Option<u64> {
+        Some(self.pool.peak_bytes())
+    }
+
+    fn release(&self) {
+        self.pool.trim();
+    }
+
     fn allocations(&self) -> Option<u64> {
         Some(self.pool.allocations())
     }

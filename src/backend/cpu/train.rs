@@ -56,6 +56,10 @@ impl TrainOps for CpuBackend {
         self.param("state", shape, values)
     }
 
+    fn zero_state(&self, shape: &[usize], _: bool) -> OpResult<Param> {
+        self.grad(shape)
+    }
+
     fn state_values<'a>(&self, state: &'a Param) -> OpResult<Cow<'a, [f32]>> {
         Ok(Cow::Borrowed(state.values()))
     }

@@ -9,6 +9,7 @@
 
 pub mod compare;
 mod forward;
+pub mod memory;
 pub mod optim;
 mod tape;
 #[cfg(test)]
@@ -28,7 +29,7 @@ use self::weight::{Held, WeightId, shape_error};
 use crate::ops::{ForwardOps, HeadShape, OpError, OpResult};
 
 /// Bytes a tape may grow to unless [`ScalarBackend::with_max_tape_bytes`] says otherwise.
-const MAX_TAPE_BYTES: usize = 8 << 30;
+pub const MAX_TAPE_BYTES: usize = 8 << 30;
 
 /// The ops over f64 scalars.
 #[derive(Debug)]

@@ -1,5 +1,6 @@
 //! Memory: what a run will need, and what it holds.
 
+use crate::backend::memory::MemoryEstimate;
 use crate::model::config::{GptConfig, ModelConfig};
 use crate::precision::Precision;
 
@@ -9,30 +10,11 @@ use super::{chunks, flash};
 /// Bytes that CUDA's context, cuBLAS and the allocator's rounding take beside tensors.
 const CUDA_OVERHEAD: u64 = 1 << 30;
 
-/// What a training run needs at once, in bytes: counted tensor by tensor, tested on the CPU device against what was
-/// taken.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
-pub struct MemoryEstimate {
-    /// Master weights, compute copies, gradients and optimizer state.
-    pub parameters: u64,
-    /// What the forward keeps for the backward, and the largest temporaries of the backward of a block.
-    pub activations: u64,
-    /// What the loss or the optimizer needs beyond the room that activations take; on a GPU the library.
-    pub workspace: u64,
-}
-
-impl MemoryEstimate {
-    /// All of it.
-    pub fn total(&self) -> u64 {
-        self.parameters + self.activations + self.workspace
-    }
-}
-
 /// Bytes of a float32.
 const FLOAT: u64 = 4;
 
-/// What training `model` with `rows` rows a micro-batch needs on the tch backend. None for the small models, which fit
-/// anywhere.
+/// What training `model` with `rows` rows a micro-batch needs on the tch backend: an estimate, counted tensor by tensor
+/// and tested on the CPU device against what was taken. None for the small models, which fit anywhere.
 pub fn estimate(
     model: &ModelConfig,
     precision: Precision,
@@ -172,21 +154,6 @@ fn parameters(config: &GptConfig) -> (u64, u64, u64) {
     let block = 2 * channels * channels + 2 * channels * kv + 8 * channels * channels;
     let values = (0..config.n_layer).filter(|&layer| config.has_value_embed(layer)).count() as u64;
     (config.n_layer as u64 * block, padded * channels, padded * channels + values * padded * kv)
-}
-
-/// The largest power of two of rows a micro-batch, below `rows`, that fits into `bytes`; none if not even one row does.
-pub fn largest_batch(
-    model: &ModelConfig,
-    precision: Precision,
-    device: TorchDevice,
-    rows: usize,
-    bytes: u64,
-) -> Option<usize> {
-    let fits = |rows: &usize| {
-        estimate(model, precision, device, *rows).is_none_or(|estimate| estimate.total() <= bytes)
-    };
-    let halves = std::iter::successors(Some(rows.next_power_of_two() / 2), |rows| Some(rows / 2));
-    halves.take_while(|&rows| rows > 0).find(fits)
 }
 
 /// Bytes in tensors now, and at most since [`reset_peak`]. Pooled memory is not counted. None where libtorch does not

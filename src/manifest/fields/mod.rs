@@ -69,7 +69,7 @@ pub fn is_section(path: &str) -> bool {
 
 /// Whether a matrix may sweep it: not names, verdicts and thread counts.
 pub fn is_sweepable(path: &str) -> bool {
-    !matches!(path, "name" | "question" | "run.threads" | "upstream.repo" | "data.sha256")
+    !matches!(path, "name" | "question" | "run.threads" | "run.preflight" | "upstream.repo" | "data.sha256")
         && !path.starts_with("scorecard.")
 }
 

@@ -66,6 +66,14 @@ pub(super) const FIELDS: &[Field] = &[
         "Threads of the cpu backend; --threads overrides it. Changes no result.",
     ),
     field(
+        "run.preflight",
+        Kind::Bool,
+        "",
+        Fallback::Value(|_| Value::Boolean(true)),
+        "Whether runs that will not fit into memory or on disk are refused before they start; `false` starts them all \
+         the same. Changes no result.",
+    ),
+    field(
         "train.device_batch_size",
         Kind::IntOr(1, 1 << 20, "auto"),
         "rows",

@@ -88,6 +88,16 @@ pub enum CheckpointError {
         /// Its step.
         step: u64,
     },
+    /// There is too little room to write it.
+    #[error("the checkpoint of step {step} needs {needs} bytes on disk, and {free} are free")]
+    NoRoom {
+        /// Its step.
+        step: u64,
+        /// Bytes it needs.
+        needs: u64,
+        /// Bytes there are.
+        free: u64,
+    },
     /// The file system refused.
     #[error(transparent)]
     File(#[from] FileError),
@@ -136,6 +146,9 @@ impl From<CheckpointError> for Error {
             _ => Some("remove that directory: the run carries on from the checkpoint before"),
         };
         match (error, help) {
+            (error @ CheckpointError::NoRoom { .. }, _) => Self::new(Class::Run, error.to_string()).help(
+                "nothing is lost up to the checkpoint before: make room, then the same command carries on from there",
+            ),
             (CheckpointError::File(error), _) => error.into(),
             (error, Some(help)) => Self::new(Class::Input, error.to_string()).help(help),
             (error, None) => Self::new(Class::Input, error.to_string()),

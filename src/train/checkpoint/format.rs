@@ -69,6 +69,17 @@ impl Manifest {
 }
 
 impl Checkpoint<'_> {
+    /// Bytes that its tensors and documents take on disk, nearly: what else there is, is small.
+    pub fn size(&self) -> u64 {
+        let tensors = self
+            .params
+            .iter()
+            .chain(&self.optimizer)
+            .map(|tensor| (tensor.values.len() * tensor.values.dtype().1) as u64);
+        let documents = self.state.cursor.iter().flat_map(|cursor| &cursor.buffered);
+        tensors.sum::<u64>() + documents.map(|document| 4 * document.len() as u64).sum::<u64>()
+    }
+
     /// Writes the directory `dir`, whose parent exists, replacing one that is there.
     pub fn write(&self, files: &Files, dir: &Path) -> Result<(), CheckpointError> {
         let staged = files.stage_dir(dir)?;

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use super::error::CheckpointError;
 use super::evaluation::EvalProgress;
 use super::format::Checkpoint;
-use crate::files::{FileError, Files};
+use crate::files::{FileError, Files, free_bytes};
 
 /// Where the progress of an evaluation is kept.
 const EVALUATION: &str = "evaluation.json";
@@ -83,8 +83,16 @@ impl CheckpointStore {
     }
 
     /// Writes a checkpoint durably.
+    ///
+    /// # Errors
+    /// [`CheckpointError::NoRoom`] before anything is written, where the file system says that it has too little room;
+    /// what the file system refuses.
     pub fn save(&self, checkpoint: &Checkpoint<'_>) -> Result<(), CheckpointError> {
         self.files.create_dir_all(&self.dir)?;
+        let needs = checkpoint.size();
+        if let Some(free) = free_bytes(&self.dir).filter(|&free| free < needs) {
+            return Err(CheckpointError::NoRoom { step: checkpoint.state.step, needs, free });
+        }
         checkpoint.write(&self.files, &self.step_dir(checkpoint.state.step))
     }
 

@@ -16,7 +16,7 @@ use std::ops::Range;
 
 use ndarray::ArrayView2;
 
-use super::pool::{Buffer, Pool};
+use super::pool::{Buffer, Pool, Room};
 use super::workers::{Shared, Workers, piece};
 use crate::ops::OpResult;
 
@@ -138,12 +138,17 @@ pub(crate) struct PackedB(Buffer);
 
 /// Packs `b`, unless it is too large to be held twice.
 pub(crate) fn prepack(workers: &Workers, pool: &Pool, b: ArrayView2<'_, f32>) -> OpResult<Option<PackedB>> {
-    if b.len() > PREPACK_LIMIT {
-        return Ok(None);
-    }
-    let mut packed = pool.take("gemm", packed_len(b.ncols(), b.nrows()))?;
+    let Some(mut packed) = prepack_room(pool, b.ncols(), b.nrows())? else { return Ok(None) };
     pack_b(workers, &mut packed, &[b.into()]);
     Ok(Some(PackedB(packed)))
+}
+
+/// What [`prepack`] takes of a pool for a right side (k, n).
+pub(super) fn prepack_room<M: Room>(pool: &Pool<M>, n: usize, k: usize) -> OpResult<Option<Buffer<M>>> {
+    if n * k > PREPACK_LIMIT {
+        return Ok(None);
+    }
+    pool.take("gemm", packed_len(n, k)).map(Some)
 }
 
 /// One product, whose right side `packed` holds if it is there.
@@ -179,16 +184,40 @@ pub(crate) fn gemm_batch(
     }
     assert!(part == Part::All || jobs.iter().all(|job| job.finish.is_none()));
     let plan = Plan::new(m, n, k, jobs.len(), workers.count());
-    let packed = if plan.prepack {
+    let mut packed = packing_room(pool, (m, n, k), jobs.len(), &plan)?;
+    if let Some(packed) = &mut packed {
         let sides: Vec<Factor<'_>> = jobs.iter().map(|job| job.b).collect();
-        let mut packed = pool.spare("gemm", packed_len(n, k) * sides.len())?;
-        pack_b(workers, &mut packed, &sides);
-        Some(packed)
-    } else {
-        None
-    };
+        pack_b(workers, packed, &sides);
+    }
     run(workers, jobs, &plan, packed.as_deref(), store, part);
     Ok(())
+}
+
+/// What `jobs` products of sizes (m, n, k) by `plan` take of a pool.
+fn packing_room<M: Room>(
+    pool: &Pool<M>,
+    (_, n, k): (usize, usize, usize),
+    jobs: usize,
+    plan: &Plan,
+) -> OpResult<Option<Buffer<M>>> {
+    if !plan.prepack {
+        return Ok(None);
+    }
+    pool.spare("gemm", packed_len(n, k) * jobs).map(Some)
+}
+
+/// Takes of a pool, and gives back, what `jobs` products of sizes (m, n, k) on so many threads take meanwhile.
+pub(super) fn claim<M: Room>(
+    pool: &Pool<M>,
+    sizes: (usize, usize, usize),
+    jobs: usize,
+    threads: usize,
+) -> OpResult<()> {
+    let (m, n, k) = sizes;
+    if m == 0 || n == 0 || jobs == 0 {
+        return Ok(());
+    }
+    packing_room(pool, sizes, jobs, &Plan::new(m, n, k, jobs, threads)).map(drop)
 }
 
 fn run(workers: &Workers, jobs: &[Job<'_>], plan: &Plan, packed: Option<&[f32]>, store: Store, part: Part) {

@@ -4,6 +4,7 @@
 mod conformance;
 mod bits;
 mod gradients;
+mod memory;
 mod muon;
 mod optimizers;
 mod reference;
