@@ -100,6 +100,9 @@ pub(super) fn read_footer(bytes: &Bytes, column: &str) -> Result<Footer> {
     let unreadable = |error| bad("cannot read a shard").because(error);
     let mut source = bytes.open()?;
     let size = source.seek(SeekFrom::End(0)).map_err(unreadable)?;
+    if size == 0 {
+        return Err(bad("an empty file is no shard").help("download it again"));
+    }
     let mut end = [0; END as usize];
     if size >= END {
         source
