@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 
 use crate::error::Result;
-use crate::files::{DirLock, FileError, Files, LockHolder, is_temporary};
+use crate::files::{DirLock, FileError, Files, LockHolder, is_abandoned, is_temporary};
 use crate::hash::Digest;
 use crate::host::host_name;
 use crate::record::{Attempts, Event, ExperimentDir, Journal, PlanRecord, RunDir};
@@ -119,7 +119,7 @@ fn temporaries(dir: &Path, found: &mut Vec<Unneeded>) -> Result<()> {
         if is_temporary(&path) {
             // One that was moved aside for a successor that never came is no rubbish: recovery gives its name back.
             let aside = path.extension().is_some_and(|extension| extension == "old");
-            if !aside {
+            if !aside && is_abandoned(&path) {
                 add(&path, Why::Temporary, found)?;
             }
         } else if path.symlink_metadata().is_ok_and(|meta| meta.is_dir()) {

@@ -43,7 +43,7 @@ pub use error::{FileError, FileResult};
 pub(crate) use faults::Unsynced;
 pub use faults::{Fault, FaultAt, Faults, Step};
 pub use lock::{DirLock, LockError, LockHolder};
-pub use names::is_temporary;
+pub use names::{is_abandoned, is_temporary};
 pub use partial::PartialFile;
 pub use probe::{Answer, FileSystemFacts, file_system_facts};
 pub use seam::Files;

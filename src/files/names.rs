@@ -25,6 +25,11 @@ pub fn is_temporary(path: &Path) -> bool {
     Temporary::of(path).is_some()
 }
 
+/// Whether it is something on its way whose writer is not known to live: rubbish, for the holder of the directory's lock.
+pub fn is_abandoned(path: &Path) -> bool {
+    Temporary::of(path).is_some_and(|temporary| temporary.writer() != Life::Alive)
+}
+
 /// Its first [`KEPT`] bytes, whole characters.
 fn shortened(name: &str) -> &str {
     let ends = name.char_indices().map(|(at, character)| at + character.len_utf8());

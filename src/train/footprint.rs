@@ -10,7 +10,7 @@ use crate::model::config::ModelConfig;
 use crate::model::param::ParamSpec;
 use crate::model::specs::{bigram_specs, gpt_specs, microgpt_specs};
 use crate::optim::optimizer::state_elements;
-use crate::plan::run_config::{BackendKind, RunConfig};
+use crate::plan::run_config::{BackendKind, CheckpointEnd, RunConfig};
 
 use super::checkpoint::Retention;
 use super::session::retention;
@@ -51,19 +51,20 @@ impl Footprint {
     /// # Errors
     /// A network without an optimizer for one of its groups.
     pub fn of(config: &RunConfig, forks: &[u64]) -> Result<Self> {
-        let checkpoint = checkpoint_bytes(config)?;
+        let (checkpoint, weights) = checkpoint_bytes(config)?;
         let steps = config.schedule.num_iterations;
         let evaluations = count(steps, config.eval.every) + 2;
         let saves = evaluations + count(steps, config.checkpoint.every) + forks.len() as u64;
         let records =
             FIXED_BYTES + steps * STEP_BYTES + evaluations * EVALUATION_BYTES + saves * JOURNAL_BYTES;
         let during = most_checkpoints(config, forks, saves);
-        let kept = kept_checkpoints(config);
-        Ok(Self {
-            checkpoint,
-            most: during.saturating_mul(checkpoint).saturating_add(records),
-            end: kept.saturating_mul(checkpoint).saturating_add(records),
-        })
+        let stays = match config.checkpoint.at_end {
+            CheckpointEnd::All => checkpoint,
+            CheckpointEnd::Weights => weights,
+            CheckpointEnd::None => 0,
+        };
+        let end = kept_checkpoints(config).saturating_mul(stays).saturating_add(records);
+        Ok(Self { checkpoint, most: during.saturating_mul(checkpoint).saturating_add(records), end })
     }
 }
 
@@ -76,18 +77,18 @@ pub fn specs(model: &ModelConfig) -> Vec<ParamSpec> {
     }
 }
 
-fn checkpoint_bytes(config: &RunConfig) -> Result<u64> {
-    let mut bytes = 0_u64;
+/// Bytes of a checkpoint, and of one of which the weights alone have stayed.
+fn checkpoint_bytes(config: &RunConfig) -> Result<(u64, u64)> {
+    let (mut bytes, mut kept) = (0_u64, 0_u64);
+    // Every value once more, exactly: three floats each.
+    let copies = if config.backend.kind == BackendKind::Scalar { 4 } else { 1 };
     for spec in specs(&config.model) {
         let weights = spec.shape.iter().fold(1_u64, |len, &size| len.saturating_mul(size as u64));
         let states = state_elements(&config.optimizer, &spec)?;
-        let mut elements = weights.saturating_add(states);
-        if config.backend.kind == BackendKind::Scalar {
-            // Every value once more, exactly: three floats each.
-            elements = elements.saturating_mul(4);
-        }
-        bytes = bytes.saturating_add(elements.saturating_mul(FLOAT));
-        bytes = bytes.saturating_add(3 * (HEADER + spec.name.len() as u64));
+        let size = |elements: u64| elements.saturating_mul(copies).saturating_mul(FLOAT);
+        let entry = HEADER + spec.name.len() as u64;
+        bytes = bytes.saturating_add(size(weights.saturating_add(states))).saturating_add(3 * entry);
+        kept = kept.saturating_add(size(weights)).saturating_add(entry);
     }
     let documents = match config.data.packing {
         Packing::BestFitBos => BUFFERED,
@@ -95,7 +96,8 @@ fn checkpoint_bytes(config: &RunConfig) -> Result<u64> {
     };
     let tokens = DOCUMENT_BYTES / bytes_of_a_token(config.model.vocab_size());
     let state = config.schedule.num_iterations * STEP_BYTES;
-    Ok(bytes.saturating_add((documents as f64 * tokens) as u64 * FLOAT).saturating_add(state / 2))
+    let whole = bytes.saturating_add((documents as f64 * tokens) as u64 * FLOAT).saturating_add(state / 2);
+    Ok((whole, kept.saturating_add(state / 2)))
 }
 
 /// Bytes of English that a token of a vocabulary of this size stands for, roughly.
