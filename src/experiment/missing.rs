@@ -5,7 +5,9 @@ use std::path::Path;
 
 use crate::error::{Error, Result};
 use crate::fetch::{DATASETS, Dataset, Environment};
-use crate::run::library::Missing;
+use crate::manifest::{Cell, Manifest};
+use crate::plan::data_config;
+use crate::run::library::{Library, Missing};
 
 use super::Experiment;
 
@@ -144,6 +146,18 @@ fn environment() -> Environment {
         Some((name.into_string().ok()?, value.into_string().ok()?))
     };
     Environment::of(std::env::vars_os().filter_map(text))
+}
+
+/// The error of a plan whose vocabulary is not known, with what is missing that would tell it.
+pub(super) fn named(error: Error, manifest: &Manifest, library: &Library) -> Error {
+    if error.key_path() != Some("data.vocab_size") {
+        return error;
+    }
+    let of_cell = |cell: &Cell| library.missing(&data_config(&cell.settings)).ok()?.into_iter().next();
+    match manifest.cells.iter().find_map(of_cell) {
+        Some(missing) => error.because(describe(&missing)),
+        None => error,
+    }
 }
 
 /// What is missing at a path, as precisely as can be told.

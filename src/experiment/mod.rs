@@ -280,6 +280,6 @@ impl Experiment {
 fn planned(manifest: &Manifest, library: &Library, recorded: Option<&RecordedFacts>) -> Result<Plan> {
     match recorded {
         Some(recorded) => plan(manifest, &RecordedFirst { recorded, library }),
-        None => plan(manifest, library),
+        None => plan(manifest, library).map_err(|error| missing::named(error, manifest, library)),
     }
 }

@@ -20,7 +20,9 @@ use crate::train::footprint::specs;
 
 /// What a process holds beside its runs: code, threads, tokenizer and allocator. Measured in
 /// results/benchmarks/2026-11-29-memory.md.
-const PROCESS: u64 = 32 << 20;
+const PROCESS: u64 = if cfg!(feature = "tch") { (32 + LIBTORCH) << 20 } else { 32 << 20 };
+/// MiB that libtorch takes in a program that is linked against it, whichever backend trains.
+const LIBTORCH: u64 = 84;
 /// Documents, text and tokens that a run's loaders hold beside batches.
 const LOADERS: u64 = 16 << 20;
 /// Batches that a loader makes ahead at most, and the bytes of them.

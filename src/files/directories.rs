@@ -76,7 +76,15 @@ impl Files {
     /// # Errors
     /// The disk fails.
     pub fn discard_dir(&self, path: &Path) -> FileResult<()> {
-        match self.remove_dir(path) {
+        self.may_stay(self.remove_dir(path))
+    }
+
+    /// How it went to make room: what cannot be let go of now only takes room, so it stays with a note.
+    ///
+    /// # Errors
+    /// The disk fails.
+    pub fn may_stay(&self, outcome: FileResult<()>) -> FileResult<()> {
+        match outcome {
             Err(error) if stays_for_now(&error.source) => {
                 self.note_stays(&error);
                 Ok(())

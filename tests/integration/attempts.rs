@@ -28,11 +28,13 @@ pub(crate) fn files_below(dir: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     let mut open = vec![dir.to_owned()];
     while let Some(next) = open.pop() {
         for entry in std::fs::read_dir(next).into_iter().flatten() {
-            let path = entry.unwrap().path();
+            let Ok(entry) = entry else { continue };
+            let path = entry.path();
             if path.is_dir() {
                 open.push(path);
-            } else {
-                found.insert(path.clone(), std::fs::read(&path).unwrap());
+            } else if let Ok(bytes) = std::fs::read(&path) {
+                // What is gone meanwhile was on its way to its name, in a run that is under way.
+                found.insert(path, bytes);
             }
         }
     }

@@ -64,6 +64,11 @@ fn every_step_of_writing_may_fail_and_nothing_finished_is_lost() {
         let fault = format!("{kind}@{at}");
         let failed = place.command(&arguments(&results)).env("WRITE_FAULT", &fault).output().unwrap();
         if failed.status.success() {
+            // What only makes room may be refused without harm: it stays for now.
+            if kind == "readonly" {
+                assert_eq!(exact_tables(&place.path(&results).join("tiny")), whole, "{fault}");
+                continue;
+            }
             assert!(at > 150, "{at} steps");
             break;
         }

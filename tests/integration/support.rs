@@ -34,6 +34,7 @@ impl Place {
         command.current_dir(self.0.path()).args(arguments).env("NO_COLOR", "1");
         // One cache for all: its entries are content-addressed.
         command.env("NANORUN_CACHE", std::env::temp_dir().join("nanorun-test-cache"));
+        heed_signals(&mut command);
         command
     }
 
@@ -53,6 +54,27 @@ impl Place {
         let runs = report.json()["runs"].as_array().unwrap().clone();
         let text = |value: &serde_json::Value| value.as_str().map(str::to_owned);
         runs.iter().map(|run| (text(&run["label"]).unwrap(), text(&run["result_hash"]))).collect()
+    }
+}
+
+/// Signals do what they do by default, also where whoever started the tests ignores some, as `nohup` and the background
+/// of a script do: nanorun leaves alone what is ignored when it starts.
+fn heed_signals(command: &mut Command) {
+    #[cfg(unix)]
+    {
+        use std::os::unix::process::CommandExt as _;
+
+        let signals =
+            [libc::SIGHUP, libc::SIGINT, libc::SIGTERM, libc::SIGUSR1, libc::SIGUSR2, libc::SIGXCPU];
+        // SAFETY: between fork and exec the closure makes system calls alone.
+        unsafe {
+            command.pre_exec(move || {
+                for number in signals {
+                    libc::signal(number, libc::SIG_DFL);
+                }
+                Ok(())
+            });
+        }
     }
 }
 

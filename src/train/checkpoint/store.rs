@@ -146,7 +146,7 @@ impl CheckpointStore {
             if let Err(CheckpointError::File(error)) =
                 Checkpoint::keep_weights(&self.files, &self.step_dir(step))
             {
-                return Err(error.into());
+                self.files.may_stay(Err(error))?;
             }
         }
         Ok(())
@@ -155,7 +155,7 @@ impl CheckpointStore {
     /// Removes every checkpoint but those at `whole`.
     pub fn remove_all(&self, whole: &[u64]) -> Result<(), CheckpointError> {
         for step in self.steps()?.into_iter().filter(|step| !whole.contains(step)) {
-            self.files.remove_dir(&self.step_dir(step))?;
+            self.files.discard_dir(&self.step_dir(step))?;
         }
         Ok(())
     }
