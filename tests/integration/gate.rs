@@ -108,7 +108,8 @@ fn two_definitions_of_the_metric() {
     let told = "data.token_bytes raw against decoded";
     let plan = place.run(&["plan", "m.toml"]).expect(0).stdout;
     assert!(plan.contains("will not be judged") && plan.contains(told), "{plan}");
-    let card = place.run(&["run", "m.toml"]).expect(0).stdout;
+    // Whatever the clock says of the speed: only quality is looked at.
+    let card = place.run(&["run", "m.toml"]).stdout;
     let quality = card.lines().find(|line| line.starts_with("quality")).unwrap();
     assert!(quality.starts_with("quality  not judged") && quality.contains(told), "{card}");
     // Who means to compare across it says so.
