@@ -1,6 +1,6 @@
 //! What takes a while before the first step tells how far it is: hashing shards, training a tokenizer.
 //!
-//! Whoever works makes a [`Task`] and advances it; nobody need watch. A watcher ([`watch`]) is told of tasks that have
+//! Whoever works makes a `Task` and advances it; nobody need watch. A watcher ([`watch`]) is told of tasks that have
 //! taken a second, a few times a second, and of their end. Nothing here changes a result.
 
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -8,7 +8,7 @@
 //! - *Tensors* must not grow by more than `eval.max_drift_bytes`, in one evaluation or over all of a run.
 //! - *The loader* has buffers that fill while it reads: they may hold what their own bounds allow, and that limit more.
 //! - *The process* does other things beside: caches fill, an allocator keeps what was freed, the training loader reads
-//!   ahead. Its growth is never an error; where it goes on evenly ([`super::even_growth`]), a note tells of it.
+//!   ahead. Its growth is never an error; where it goes on evenly (`train::even_growth`), a note tells of it.
 
 use crate::data::LoaderBytes;
 use crate::error::{Error, Result};
