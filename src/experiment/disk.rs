@@ -191,17 +191,17 @@ mod tests {
         assert!((3_000_000_000..3_300_000_000).contains(&found.checkpoint), "{found:?}");
         assert!(found.refusal().is_none() && found.warning().is_none());
         insta::assert_snapshot!("d12_on_disk", found.line());
-        let refused = with(60).refusal().unwrap();
+        let refused = with(40).refusal().unwrap();
         assert_eq!(refused.class().exit_code(), 2);
         insta::assert_snapshot!("d12_on_a_small_disk", refused);
         // The advice helps.
         let mut fewer = plan.clone();
         for run in &mut fewer.runs {
-            run.config.checkpoint.keep = with(60).fitting_keep.unwrap();
+            run.config.checkpoint.keep = with(40).fitting_keep.unwrap();
         }
-        assert!(DiskPlan::with(&fewer, 1, 0, Some(60 << 30)).unwrap().refusal().is_none());
-        assert_eq!(with(10).fitting_keep, None);
+        assert!(DiskPlan::with(&fewer, 1, 0, Some(40 << 30)).unwrap().refusal().is_none());
+        assert_eq!(with(4).fitting_keep, None);
         // What is there already need not be written again.
-        assert!(DiskPlan::with(&plan, 1, 100 << 30, Some(60 << 30)).unwrap().refusal().is_none());
+        assert!(DiskPlan::with(&plan, 1, 100 << 30, Some(40 << 30)).unwrap().refusal().is_none());
     }
 }
