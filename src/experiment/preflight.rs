@@ -376,7 +376,6 @@ mod tests {
 
     fn memory(gib: u64) -> Memory {
         let limit = MemoryLimit { bytes: (gib + 1) << 30, from: LimitFrom::ControlGroup };
-        // With libtorch a process takes more, and the texts are to be the same.
         Memory { available: Some((gib << 30) + PROCESS), limit: Some(limit) }
     }
 
@@ -402,7 +401,10 @@ mod tests {
         assert!(found.shapes.len() == 1 && shape.exact && shape.total() > 25 << 30, "{shape:?}");
         let (key, error) = found.refusal().unwrap();
         assert_eq!((key, error.class().exit_code()), ("train.device_batch_size", 2));
-        insta::assert_snapshot!("d12_on_a_cpu", format!("{error}\n\n{}", found.lines().join("\n")));
+        let text = format!("{error}\n\n{}", found.lines().join("\n"));
+        // What a process takes differs by the features it is built with.
+        let text = text.replace(&size((24 << 30) + PROCESS), &size(24 << 30));
+        insta::assert_snapshot!("d12_on_a_cpu", text);
         // The advice helps.
         let rows = shape.fitting_batch_size.unwrap();
         let set = format!("train.device_batch_size={rows}");
