@@ -145,6 +145,7 @@ impl Experiment {
             evaluation: Some(eval_settings(&run.config)),
             vocab_size: Some(run.config.model.vocab_size() as u64),
             content: run.config.data.content,
+            data: run.data,
             cell: run.cell.clone(),
         });
         let directory = std::env::current_dir().ok();

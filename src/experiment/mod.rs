@@ -232,7 +232,9 @@ impl Experiment {
             ends.push(&self.label(run), standing);
         }
         let scorecard = self.judge(&ends.runs)?;
-        Ok(ends.report(false, scorecard, None))
+        let mut report = ends.report(false, scorecard, None);
+        report.notes.extend(self.plan.data_warnings());
+        Ok(report)
     }
 
     /// Results against a baseline.
@@ -258,6 +260,7 @@ impl Experiment {
             experiment: &self.plan.name,
             arm: self.arm(run),
             config: &run.config,
+            data: run.data.as_ref(),
             run_key: run.key.run.to_string(),
             parameters: run.sizes.params.total,
             flops_per_token: run.sizes.flops_per_token as f64,
@@ -279,7 +282,11 @@ impl Experiment {
 
 fn planned(manifest: &Manifest, library: &Library, recorded: Option<&RecordedFacts>) -> Result<Plan> {
     match recorded {
-        Some(recorded) => plan(manifest, &RecordedFirst { recorded, library }),
+        Some(recorded) => {
+            let mut plan = plan(manifest, &RecordedFirst { recorded, library })?;
+            recorded.tell_uses(&mut plan);
+            Ok(plan)
+        }
         None => plan(manifest, library).map_err(|error| missing::named(error, manifest, library)),
     }
 }

@@ -9,7 +9,7 @@ use crate::hash::Digest;
 use crate::manifest::settings::InitChoice;
 use crate::manifest::{Manifest, Options};
 use crate::plan::run_config::DataConfig;
-use crate::plan::{DataFacts, Facts, data_config};
+use crate::plan::{DataFacts, DataUse, Facts, Plan, data_config};
 use crate::record::{ExperimentDir, PlanRecord, PlannedRun};
 use crate::run::library::Library;
 use crate::toml_text;
@@ -21,6 +21,8 @@ pub(super) struct RecordedFacts {
     /// Whether the data that are here are asked before.
     data_first: bool,
     init: Vec<(String, Digest)>,
+    /// How often runs read their data, by run key.
+    uses: Vec<(Digest, DataUse)>,
 }
 
 impl RecordedFacts {
@@ -32,6 +34,7 @@ impl RecordedFacts {
             let Some(run) = results.record.runs.iter().find(|run| run.cell == cell.overrides) else {
                 continue;
             };
+            facts.uses.extend(run.data.map(|data| (run.key, data)));
             let (found, weights) = of_run(files, &results.dir, run);
             if found.content.is_some() {
                 facts.data.push((data_config(&cell.settings), found));
@@ -41,6 +44,14 @@ impl RecordedFacts {
             }
         }
         facts
+    }
+
+    /// Tells the runs of a plan that was made without looking at their data how often they read them.
+    pub(super) fn tell_uses(&self, plan: &mut Plan) {
+        for run in plan.runs.iter_mut().filter(|run| run.data.is_none()) {
+            let known = self.uses.iter().find(|(key, _)| *key == run.key.run);
+            run.data = known.map(|(_, data)| *data);
+        }
     }
 }
 

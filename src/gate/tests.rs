@@ -436,6 +436,7 @@ fn results_are_read_from_their_directory() {
     files.create_dir_all(experiment.path()).unwrap();
     let finished = result(LINEAR, 1, &LOSSES, 2.5);
     let planned = |arm: &str, key| PlannedRun {
+        data: None,
         arm: arm.into(),
         seed: 1,
         key,

@@ -1,9 +1,9 @@
 //! How often a run reads its data: what a budget of hundreds of epochs looks like before it is spent.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// How much text a run's splits hold and how often it goes through them.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct DataUse {
     /// Over the whole run.
     pub train: SplitUse,
@@ -12,7 +12,7 @@ pub struct DataUse {
 }
 
 /// One split.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct SplitUse {
     /// Files, or parts of one.
     pub files: usize,

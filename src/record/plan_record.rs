@@ -8,6 +8,7 @@ use super::layout::{ExperimentDir, LAYOUT};
 use super::result::RecordError;
 use crate::files::Files;
 use crate::hash::Digest;
+use crate::plan::DataUse;
 use crate::toml_text;
 
 pub(super) const NAME: &str = "plan.toml";
@@ -70,6 +71,9 @@ pub struct PlannedRun {
     /// Hash over the contents of its shards and tokenizer; layout 1 does not know it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub content: Option<Digest>,
+    /// How much text it has and how often it reads it; other versions do not know it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub data: Option<DataUse>,
     /// The cell: every axis's key path and value.
     #[serde(default)]
     pub cell: BTreeMap<String, toml::Value>,

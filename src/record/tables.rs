@@ -21,6 +21,8 @@ table! {
     steps_done: u64, "steps", exact, "optimizer steps done";
     tokens: u64, "tokens", exact, "tokens trained on, over the steps done";
     flops_per_token: f64, "FLOP", exact, "by upstream's formula";
+    train_epochs: Option<f64>, "", exact, "times that the run reads its training text, as planned";
+    eval_epochs: Option<f64>, "", exact, "times that an evaluation reads the validation split, as planned";
     final_loss: Option<f32>, "nats/token", exact, "mean loss of the last step";
     val_bpb: Option<f64>, "bits/byte", exact, "final validation";
     best_val_bpb: Option<f64>, "bits/byte", exact, "lowest of all validations";

@@ -204,6 +204,7 @@ fn a_plan_comes_back() {
         nanorun: "0.1.0".into(),
         control: Some("schedule.warmdown=linear".into()),
         runs: vec![PlannedRun {
+            data: None,
             arm: "schedule.warmdown=sqrt".into(),
             seed: 1,
             key: Digest::of(b"key"),

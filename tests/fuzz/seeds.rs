@@ -140,6 +140,7 @@ pub(crate) fn results(dir: &ExperimentDir) {
     files.create_dir_all(dir.path()).unwrap();
     let result = result();
     let run = PlannedRun {
+        data: None,
         arm: "schedule.warmdown=\"sqrt\"".into(),
         seed: 1,
         key: result.run_key,

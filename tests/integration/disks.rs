@@ -403,6 +403,42 @@ fn a_disk_that_is_full_and_then_is_not() {
     assert!(ended.stderr.contains("read-only"), "{}", ended.stderr);
 }
 
+/// The plan was let pass, or another process took the room: a checkpoint that does not fit is not even begun.
+#[test]
+fn a_disk_that_fills_while_a_run_is_trained() {
+    let place = Faulty::new();
+    let keeping_all = [
+        &RUN[..],
+        &["--results", "disk", "--set", "run.preflight=false", "--set", "checkpoint.every=1"],
+        &["--set", "checkpoint.keep=0"],
+    ]
+    .concat();
+    // A checkpoint has 200 kB: some of the seven fit.
+    let Some(mount) = Mount::new(place.0.path("disk"), &["-t", "tmpfs", "-o", "size=800k", "tmpfs"]) else {
+        return skip("a disk that fills: mounting takes root");
+    };
+    let ended = place.0.run(&keeping_all).expect(3);
+    assert!(
+        ended.stderr.contains("bytes on disk, and") && ended.stderr.contains("are free"),
+        "{}",
+        ended.stderr
+    );
+    assert!(ended.stderr.contains("make room, then the same command carries on"), "{}", ended.stderr);
+    let journal = |place: &Place| {
+        let files = files_of(&place.path("disk"));
+        let journals = files.iter().filter(|(path, _)| path.ends_with("journal.jsonl"));
+        journals.map(|(_, bytes)| String::from_utf8_lossy(bytes).into_owned()).collect::<String>()
+    };
+    assert!(journal(&place.0).contains("\"event\":\"failed\""), "{}", journal(&place.0));
+    assert!(mount.mount(&["-o", "remount,size=64m"]));
+    place.0.run(&keeping_all).expect(0);
+    assert!(journal(&place.0).contains("\"event\":\"resumed\""), "{}", journal(&place.0));
+    let run = |results: &str| place.0.path(results).join("tiny");
+    place.whole();
+    let evaluations = |results: &str| std::fs::read(run(results).join("evals.parquet")).unwrap();
+    assert_eq!(evaluations("disk"), evaluations("whole"));
+}
+
 #[test]
 fn layered_file_systems_lose_nothing() {
     let place = Faulty::new();

@@ -3,6 +3,8 @@
 use std::fs;
 use std::path::Path;
 
+use nanorun::files::Files;
+use nanorun::record::{RunRow, read_table};
 use serde_json::Value;
 
 use crate::support::{Ended, Place};
@@ -308,6 +310,14 @@ fn epochs_are_silent() {
     // Told before it is trained, too.
     let ended = place.run(&["run", "m.toml", "--set", "budget.steps=30"]).expect(0);
     assert!(ended.stderr.contains("warning: the training text is read 2.22 times"), "{}", ended.stderr);
+    // And afterwards, from the results alone.
+    fs::rename(place.path("a.txt"), place.path("gone.txt")).unwrap();
+    let report = place.run(&["report", "m.toml", "--set", "budget.steps=30"]).expect(0);
+    assert!(report.stderr.contains("the training text is read 2.22 times"), "{}", report.stderr);
+    let rows: Vec<RunRow> = read_table(&Files::new(), &place.path("results/s/runs.parquet")).unwrap();
+    assert_eq!(rows[0].train_epochs.map(|epochs| (epochs * 100.0).round()), Some(222.0));
+    assert_eq!(rows[0].eval_epochs.map(|epochs| (epochs * 100.0).round()), Some(67.0));
+    fs::rename(place.path("gone.txt"), place.path("a.txt")).unwrap();
     // Packed rows: what the first documents take.
     let packed = plan(&["--set", "data.packing=\"best_fit_bos\""]);
     assert!(packed.contains("read about 0."), "{packed}");
