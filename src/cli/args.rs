@@ -104,6 +104,9 @@ pub(super) struct Common {
     /// Override a manifest field; may be given several times
     #[arg(long = "set", value_name = "PATH=VALUE")]
     pub(super) sets: Vec<String>,
+    /// Only the cells that have this value; several of one field are alternatives
+    #[arg(long = "only", value_name = "PATH=VALUE")]
+    pub(super) only: Vec<String>,
     /// Where results are kept
     #[arg(long, value_name = "DIR", default_value = "results")]
     pub(super) results: PathBuf,
@@ -130,6 +133,9 @@ pub(super) struct RunArgs {
     /// Train every run from its first step, sharing no prefix
     #[arg(long)]
     pub(super) no_share: bool,
+    /// Take finished runs over from these results instead of training them; may be given several times
+    #[arg(long, value_name = "DIR")]
+    pub(super) reuse: Vec<PathBuf>,
     /// Runs trained at the same time (default: the plan's choice)
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
     pub(super) jobs: Option<u16>,
@@ -144,6 +150,9 @@ pub(super) struct PlanArgs {
     /// The experiment's manifest
     #[arg(value_name = "MANIFEST")]
     pub(super) manifest: PathBuf,
+    /// Take finished runs over from these results instead of training them; may be given several times
+    #[arg(long, value_name = "DIR")]
+    pub(super) reuse: Vec<PathBuf>,
     /// Common options
     #[command(flatten)]
     pub(super) common: Common,
@@ -155,6 +164,12 @@ pub(super) struct ResumeArgs {
     /// A results directory, e.g. results/quickstart, or a run or a manifest that has one
     #[arg(value_name = "EXPERIMENT")]
     pub(super) directory: PathBuf,
+    /// Only the cells that have this value (default: those of the last start); several of one field are alternatives
+    #[arg(long = "only", value_name = "PATH=VALUE")]
+    pub(super) only: Vec<String>,
+    /// Take finished runs over from these results instead of training them; may be given several times
+    #[arg(long, value_name = "DIR")]
+    pub(super) reuse: Vec<PathBuf>,
     /// Threads of the CPU backend (default: the manifest's, or all cores); never changes a result
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub(super) threads: Option<u16>,
@@ -181,6 +196,9 @@ pub(super) struct VerifyArgs {
     /// Compare the results that are there; run nothing
     #[arg(long)]
     pub(super) read: bool,
+    /// Take finished runs over from these results instead of training them; may be given several times
+    #[arg(long, value_name = "DIR", conflicts_with = "read")]
+    pub(super) reuse: Vec<PathBuf>,
     /// Write a JUnit report for CI
     #[arg(long, value_name = "FILE")]
     pub(super) junit: Option<PathBuf>,
@@ -199,6 +217,12 @@ pub(super) struct DiffArgs {
     pub(super) a: PathBuf,
     /// The one it is compared with
     pub(super) b: PathBuf,
+    /// Only the cells that have this value of an axis; several of one field are alternatives
+    #[arg(long = "only", value_name = "PATH=VALUE")]
+    pub(super) only: Vec<String>,
+    /// Where results are kept
+    #[arg(long, value_name = "DIR", default_value = "results")]
+    pub(super) results: PathBuf,
     /// Print machine-readable JSON on stdout
     #[arg(long)]
     pub(super) json: bool,
@@ -307,6 +331,15 @@ pub(super) struct CleanArgs {
     /// A manifest or a results directory (default: every experiment in the results)
     #[arg(value_name = "EXPERIMENT")]
     pub(super) experiment: Option<PathBuf>,
+    /// Lay `[profile.NAME]` over the manifest
+    #[arg(long, value_name = "NAME", requires = "experiment")]
+    pub(super) profile: Option<String>,
+    /// Override a manifest field; may be given several times
+    #[arg(long = "set", value_name = "PATH=VALUE", requires = "experiment")]
+    pub(super) sets: Vec<String>,
+    /// Only the cells that have this value of an axis; several of one field are alternatives
+    #[arg(long = "only", value_name = "PATH=VALUE", requires = "experiment")]
+    pub(super) only: Vec<String>,
     /// Remove what is listed: never a result, a table or a journal, and nothing where another nanorun works
     #[arg(long)]
     pub(super) yes: bool,

@@ -11,7 +11,7 @@ use super::{experiment, threads};
 pub(super) fn bench(args: &BenchArgs) -> Result<Option<Class>> {
     let experiment = experiment(&args.manifest, &args.common)?;
     experiment.require_data()?;
-    let run = experiment.plan.runs.first().ok_or_else(|| {
+    let run = experiment.selected_runs().next().ok_or_else(|| {
         Error::input("the manifest plans no run").file(&args.manifest).expected("at least one cell")
     })?;
     let threads = threads(&args.common, &experiment);

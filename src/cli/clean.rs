@@ -9,11 +9,13 @@ use crate::error::{Class, Error, Result};
 use crate::experiment::{Cleaned, Experiment, clean as clean_results};
 use crate::files::Files;
 use crate::hash::Digest;
-use crate::record::{ExperimentDir, Named};
+use crate::manifest::Options;
+use crate::record::{ExperimentDir, Named, PlanRecord};
 
 use super::args::CleanArgs;
+use super::environment;
 use super::output::Output;
-use super::{environment, plan_options};
+use super::selection::picked;
 
 /// Lists what nothing needs; removes it where it is told to.
 pub(super) fn clean(args: &CleanArgs) -> Result<Option<Class>> {
@@ -21,12 +23,12 @@ pub(super) fn clean(args: &CleanArgs) -> Result<Option<Class>> {
     let mut cleaned = Vec::new();
     match &args.experiment {
         Some(name) => {
-            let (dir, keys) = named(name, &args.results)?;
-            cleaned.push(clean_results(&files, &dir, keys.as_deref(), args.yes)?);
+            let CleanedBy { dir, keys, within } = named(name, args)?;
+            cleaned.push(clean_results(&files, &dir, keys.as_deref(), within.as_deref(), args.yes)?);
         }
         None => {
             for dir in experiments(&args.results)? {
-                cleaned.push(clean_results(&files, &dir, None, args.yes)?);
+                cleaned.push(clean_results(&files, &dir, None, None, args.yes)?);
             }
         }
     }
@@ -54,21 +56,46 @@ pub(super) fn clean(args: &CleanArgs) -> Result<Option<Class>> {
     Ok(None)
 }
 
+/// Results, and by what they are cleaned.
+struct CleanedBy {
+    dir: ExperimentDir,
+    /// The keys of the runs that the experiment has; none are those of its plan.
+    keys: Option<Vec<Digest>>,
+    /// Those of the runs that it is about; none is everything.
+    within: Option<Vec<Digest>>,
+}
+
 /// The results that `name` names; of a manifest, the keys of the runs that it has now as well.
-fn named(name: &Path, results: &Path) -> Result<(ExperimentDir, Option<Vec<Digest>>)> {
-    let named = Named::read(name, results)?;
+fn named(name: &Path, args: &CleanArgs) -> Result<CleanedBy> {
+    let named = Named::read(name, &args.results)?;
+    if named.results().is_some() && (args.profile.is_some() || !args.sets.is_empty()) {
+        return Err(super::naming::nothing_over_results(name));
+    }
     match named {
         Named::Manifest(manifest) => {
-            let experiment = Experiment::load_to_read(&manifest, &plan_options(environment()), results)?;
+            let options = Options {
+                profile: args.profile.clone(),
+                sets: args.sets.clone(),
+                only: args.only.clone(),
+                env: environment().collect(),
+            };
+            let experiment = Experiment::load_to_read(&manifest, &options, &args.results)?;
             if experiment.plan.runs.iter().any(|run| run.key.pending) {
                 return Err(Error::input("what this manifest's runs are cannot be told without their data")
                     .file(manifest)
                     .help("name the results directory: what its own plan has is kept"));
             }
-            let keys = experiment.plan.runs.iter().map(|run| run.key.run).collect();
-            Ok((experiment.dir, Some(keys)))
+            let keys = Some(experiment.plan.runs.iter().map(|run| run.key.run).collect());
+            let selected = || experiment.selected_runs().map(|run| run.key.run).collect();
+            let within = experiment.manifest.is_view().then(selected);
+            Ok(CleanedBy { dir: experiment.dir, keys, within })
         }
-        Named::Results(results) => Ok((results, None)),
+        Named::Results(dir) if args.only.is_empty() => Ok(CleanedBy { dir, keys: None, within: None }),
+        Named::Results(dir) => {
+            let record = PlanRecord::read(&Files::from_env()?, &dir)?;
+            let within = Some(picked(&record, &args.only)?.iter().map(|run| run.key).collect());
+            Ok(CleanedBy { dir, keys: None, within })
+        }
         Named::Run { .. } | Named::Checkpoint { .. } => Err(Error::input("a run cannot be cleaned alone")
             .file(name)
             .expected("an experiment or its results")),

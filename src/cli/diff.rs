@@ -11,17 +11,24 @@ use super::args::DiffArgs;
 use super::comparison::json;
 use super::naming::results_of;
 use super::output::Output;
+use super::selection::picked;
 
 /// Exits 4 where two runs of one cell differ.
 pub(super) fn diff(args: &DiffArgs) -> Result<Option<Class>> {
     let files = Files::new();
     let read = |name: &Path| {
-        let (dir, key) = results_of(name, Path::new("results"))?;
+        let (dir, key) = results_of(name, &args.results)?;
         let mut found = read_results(&files, &dir)?;
         if let Some(key) = &key {
             let run = PlanRecord::read(&files, &dir)?;
             let run = run.run_of(key)?;
             found.candidates.retain(|candidate| candidate.arm == run.arm && candidate.seed == run.seed);
+        }
+        if !args.only.is_empty() {
+            let record = PlanRecord::read(&files, &dir)?;
+            let runs = picked(&record, &args.only)?;
+            let is_picked = |arm: &str, seed: u64| runs.iter().any(|run| run.arm == arm && run.seed == seed);
+            found.candidates.retain(|candidate| is_picked(&candidate.arm, candidate.seed));
         }
         Ok::<_, Error>((found, key.is_some()))
     };

@@ -17,6 +17,11 @@ use super::{environment, experiment, options};
 
 /// Writes `[data.sha256]`; everything else in the manifest stays as it is.
 pub(super) fn lock(args: &LockArgs) -> Result<Option<Class>> {
+    if let Some(only) = args.common.only.first() {
+        return Err(Error::input("pins are those of every cell")
+            .file(format!("--only {only}"))
+            .expected("no --only"));
+    }
     let experiment = experiment(&args.manifest, &args.common)?;
     experiment.require_present()?;
     let pins = experiment.pins()?;
@@ -86,7 +91,7 @@ pub(super) fn lock_shards(manifest: &Path, brought: &[(String, String)], output:
 
 /// The manifest as it stands, in this environment.
 fn no_options() -> Options {
-    Options { profile: None, sets: Vec::new(), env: environment().collect() }
+    Options { env: environment().collect(), ..Options::default() }
 }
 
 /// The manifest with these pins, and the names of those that hold for every cell.

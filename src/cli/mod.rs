@@ -17,6 +17,7 @@ mod report;
 mod resume;
 mod run;
 mod sample;
+mod selection;
 mod tokenizer;
 mod threads;
 mod verify;
@@ -91,14 +92,19 @@ fn dispatch(cli: Cli) -> Result<Option<Class>> {
 fn experiment(manifest: &std::path::Path, common: &Common) -> Result<Experiment> {
     waiting::show_waiting(common.quiet);
     let manifest = Manifest::load(manifest, &options(common))?;
-    let told = manifest.cells.first().and_then(|cell| cell.settings.run.threads);
+    let told = manifest.selected_cells().next().and_then(|cell| cell.settings.run.threads);
     threads::start(common.threads.map(usize::from).or(told))?;
     Experiment::of(manifest, &common.results)
 }
 
 /// What lies over the manifest.
 fn options(common: &Common) -> Options {
-    Options { profile: common.profile.clone(), sets: common.sets.clone(), env: environment().collect() }
+    Options {
+        profile: common.profile.clone(),
+        sets: common.sets.clone(),
+        only: common.only.clone(),
+        env: environment().collect(),
+    }
 }
 
 /// The same without any of it.

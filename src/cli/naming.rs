@@ -44,9 +44,7 @@ pub(super) fn find(name: &Path, common: &Common, purpose: For) -> Result<Found> 
         return Ok(Found { experiment, key: None, checkpoint: None });
     };
     if common.profile.is_some() || !common.sets.is_empty() {
-        return Err(Error::input("results have the profile and the settings that they were made with")
-            .file(results.path())
-            .expected("neither --profile nor --set, or the manifest by its name"));
+        return Err(nothing_over_results(results.path()));
     }
     let (results, checkpoint) = match &named {
         Named::Checkpoint { dir, .. } => (at_home(results)?, Some(absolute(dir)?)),
@@ -54,10 +52,18 @@ pub(super) fn find(name: &Path, common: &Common, purpose: For) -> Result<Found> 
     };
     let environment: Vec<_> = environment().collect();
     let experiment = match purpose {
-        For::Reading => results.to_read(&environment)?,
-        For::Working => results.to_carry_on(&environment)?,
+        For::Reading => results.to_read(&environment, &common.only)?,
+        For::Working => results.to_carry_on(&environment, &common.only)?,
     };
     Ok(Found { experiment, key: named.key().map(str::to_owned), checkpoint })
+}
+
+/// The error of laying something over results.
+pub(super) fn nothing_over_results(results: &Path) -> Error {
+    Error::input("results have the profile and the settings that they were made with")
+        .file(results)
+        .expected("neither --profile nor --set")
+        .help("name the manifest to lay something over it; --only picks cells of results too")
 }
 
 /// The results that `name` names, those of a manifest by its name, and the first digits of the run's key.

@@ -1,5 +1,7 @@
 //! `nanorun plan`: show what would be run, and why, without doing it.
 
+use std::fmt::Write as _;
+
 use serde_json::json;
 
 use crate::bench::products_rate;
@@ -12,6 +14,7 @@ use crate::run::state::{Standing, Status};
 
 use super::args::PlanArgs;
 use super::output::Output;
+use super::run::selection;
 use super::{experiment, threads};
 
 /// Prints the plan; computes nothing and writes nothing.
@@ -21,9 +24,13 @@ pub(super) fn plan(args: &PlanArgs) -> Result<Option<Class>> {
     let standings = experiment.standings()?;
     let threads = threads(&args.common, &experiment);
     let speed = speed(&experiment, &standings, threads);
+    let reusable = experiment.reusable(&args.reuse, threads)?;
     let output = Output::new(args.common.quiet);
     let mut class = None;
-    for (run, standing) in experiment.plan.runs.iter().zip(&standings) {
+    for (index, (run, standing)) in experiment.plan.runs.iter().zip(&standings).enumerate() {
+        if !experiment.is_selected(index) {
+            continue;
+        }
         if let Some(Status::Damaged(error)) = standing.as_ref().map(|standing| &standing.status) {
             output.warn(&format!("{}: {error}", experiment.label(run)));
             class = Some(Class::Input);
@@ -34,11 +41,20 @@ pub(super) fn plan(args: &PlanArgs) -> Result<Option<Class>> {
         .runs
         .iter()
         .zip(&standings)
-        .map(|(run, standing)| run_status(standing.as_ref(), experiment.last_failure(run)))
+        .enumerate()
+        .map(|(index, (run, standing))| {
+            let from = reusable.get(index).and_then(|reusable| reusable.from.as_ref());
+            let status = match from {
+                Some(from) => RunStatus::TakenOver { from: from.display().to_string() },
+                None => run_status(standing.as_ref(), experiment.last_failure(run)),
+            };
+            if experiment.is_selected(index) { status } else { RunStatus::not_selected(&status) }
+        })
         .collect();
     let pending: Vec<bool> = statuses.iter().map(RunStatus::is_pending).collect();
     let jobs = experiment.jobs(threads, &pending, true);
     let view = View { plan: &experiment.plan, statuses: &statuses, speed: speed.as_ref() };
+    let not_taken: Vec<&String> = reusable.iter().flat_map(|reusable| &reusable.notes).collect();
     let not_comparable = experiment.not_comparable()?;
     let anew = experiment.no_longer_counts();
     let begun = |standing: &Option<Standing>| {
@@ -46,7 +62,8 @@ pub(super) fn plan(args: &PlanArgs) -> Result<Option<Class>> {
     };
     let begun: Vec<bool> = standings.iter().map(begun).collect();
     // Of a plan whose runs are all done people ask what it took.
-    let shown = if pending.contains(&true) { pending.clone() } else { vec![true; pending.len()] };
+    let selected: Vec<bool> = (0..pending.len()).map(|run| experiment.is_selected(run)).collect();
+    let shown = if pending.contains(&true) { pending.clone() } else { selected };
     let memory = experiment.memory((jobs.count, jobs.threads), &shown, &begun)?;
     let disk = experiment.disk(jobs.count)?;
     // Nothing is wrong with a plan without its data, so the error of running without them is only quoted.
@@ -58,6 +75,7 @@ pub(super) fn plan(args: &PlanArgs) -> Result<Option<Class>> {
         json["help"] = json!(required.as_ref().err().and_then(|error| error.help_text()));
         json["jobs"] = json!({ "count": jobs.count, "threads": jobs.threads, "reason": jobs.reason });
         json["no_longer_counts"] = json!(anew);
+        json["not_taken_over"] = json!(not_taken);
         json["not_comparable"] = json!(not_comparable);
         json["memory"] = json!(memory.shapes);
         json["memory_at_once"] = json!({
@@ -68,9 +86,23 @@ pub(super) fn plan(args: &PlanArgs) -> Result<Option<Class>> {
         json["disk"] = json!(disk);
         json["awaits_batch_search"] = json!(experiment.awaits_batch_search());
         json["directory"] = json!(experiment.dir.path());
+        json["varied"] = json!(experiment.manifest.variation.departures());
+        json["selected"] = json!(selection(&experiment));
+        json["not_its_own"] = json!(experiment.not_its_own());
         output.result(&json.to_string());
     } else {
         let mut text = view.human();
+        if !experiment.manifest.variation.is_empty() {
+            let departures = experiment.manifest.variation.departures().join(", ");
+            let place = experiment.dir.path().display();
+            let _ = writeln!(text, "varied: {departures}; results go to {place}");
+        }
+        if let Some(selection) = selection(&experiment) {
+            let _ = writeln!(text, "{selection}");
+        }
+        if let Some(other) = experiment.not_its_own() {
+            let _ = writeln!(text, "warning: {other}; it will not be run there");
+        }
         if pending.contains(&true) {
             text.push_str("cores: ");
             text.push_str(&jobs.to_string());
@@ -84,7 +116,7 @@ pub(super) fn plan(args: &PlanArgs) -> Result<Option<Class>> {
         text.push_str("disk: ");
         text.push_str(&disk.line());
         text.push('\n');
-        for what in anew.iter().chain(&not_comparable) {
+        for what in anew.iter().chain(&not_comparable).chain(not_taken) {
             text.push_str(what);
             text.push('\n');
         }

@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use crate::error::{Class, Result};
 use crate::experiment::{Experiment, HowToRun, Report, mfu, tokens_per_second};
+use crate::manifest::Condition;
 use crate::run::progress::Display;
 use crate::stop::{self, StopFlag};
 
@@ -36,6 +37,7 @@ pub(super) fn carry_out(experiment: &mut Experiment, args: &RunArgs) -> Result<R
         jobs: args.jobs.map(usize::from),
         share: !args.no_share,
         rerun: args.rerun,
+        reuse: &args.reuse,
         display: &display,
         stop: &stop,
     })
@@ -47,19 +49,34 @@ pub(super) fn tell(experiment: &Experiment, report: &Report, common: &Common, ou
         output.warn(&format!("{label} failed: {error}"));
     }
     report.notes.iter().for_each(|note| output.note(note));
+    if let Some(selection) = selection(experiment) {
+        output.note(&format!("{selection}; what is said of arms is over all of their runs"));
+    }
     if common.json {
         output.result(&json(experiment, report).to_string());
     } else if report.interrupted {
         // What is finished so far is no result of the experiment; `report` shows it.
-        let finished = report.results.iter().flatten().count();
+        let selected = report.results.iter().enumerate().filter(|(run, _)| experiment.is_selected(*run));
+        let finished = selected.clone().filter(|(_, result)| result.is_some()).count();
         output.note(&format!(
             "interrupted: {finished} of {} runs are finished; the same command carries on from here",
-            report.results.len()
+            selected.count()
         ));
     } else {
         output.result(&report.scorecard.to_string());
         output.note(&format!("results are in {}", experiment.dir.path().display()));
     }
+}
+
+/// Which runs a command is about, in words; none where it is about all.
+pub(super) fn selection(experiment: &Experiment) -> Option<String> {
+    if !experiment.manifest.is_view() {
+        return None;
+    }
+    let conditions: Vec<String> = experiment.manifest.selection.iter().map(Condition::text).collect();
+    let by = if conditions.is_empty() { String::new() } else { format!(" by {}", conditions.join(", ")) };
+    let (selected, all) = (experiment.selected_runs().count(), experiment.plan.runs.len());
+    Some(format!("selected{by}: {selected} of {all} runs"))
 }
 
 fn json(experiment: &Experiment, report: &Report) -> Value {
@@ -68,7 +85,9 @@ fn json(experiment: &Experiment, report: &Report) -> Value {
         .runs
         .iter()
         .zip(&report.results)
-        .map(|(run, result)| {
+        .enumerate()
+        .filter(|(index, _)| experiment.is_selected(*index))
+        .map(|(_, (run, result))| {
             let steps = result.iter().flat_map(|result| {
                 let each = result.step_losses.iter().zip(&result.timings.step_seconds).enumerate();
                 each.map(|(step, (loss, seconds))| json!({ "step": step, "loss": loss.0, "seconds": seconds }))
@@ -82,6 +101,7 @@ fn json(experiment: &Experiment, report: &Report) -> Value {
                 "label": experiment.label(run),
                 "run_key": run.key.run,
                 "finished": result.is_some(),
+                "taken_over_from": result.as_ref().and_then(|result| result.taken_over_from.as_ref()),
                 "data": run.data,
                 "result_hash": result.as_ref().map(|result| result.result_hash),
                 "tokens_per_second": result.as_ref().and_then(|result| tokens_per_second(&run.config, result)),
@@ -119,6 +139,12 @@ fn json(experiment: &Experiment, report: &Report) -> Value {
             })
         })
         .collect();
+    let retired: Vec<Value> = report
+        .scorecard
+        .retired
+        .iter()
+        .map(|run| json!({ "arm": run.arm, "seed": run.seed, "result_hash": run.result_hash }))
+        .collect();
     let failures: Vec<Value> = report
         .failures
         .iter()
@@ -127,10 +153,13 @@ fn json(experiment: &Experiment, report: &Report) -> Value {
     json!({
         "experiment": experiment.plan.name,
         "directory": experiment.dir.path(),
+        "varied": experiment.manifest.variation.departures(),
+        "selected": selection(experiment),
         "interrupted": report.interrupted,
         "first_step_seconds": report.first_step_seconds,
         "runs": runs,
         "verdicts": verdicts,
+        "retired": retired,
         "failures": failures,
     })
 }

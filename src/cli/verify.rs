@@ -48,6 +48,7 @@ pub(super) fn verify(args: &VerifyArgs) -> Result<Option<Class>> {
             manifest: args.manifest.clone(),
             rerun: false,
             no_share: false,
+            reuse: args.reuse.iter().map(|path| from_here(path)).collect(),
             jobs: None,
             common: args.common.clone(),
         };
@@ -111,8 +112,12 @@ fn bless(
     as_json: bool,
 ) -> Result<Option<Class>> {
     if report.results.iter().any(Option::is_none) {
-        return Err(Error::run("not every run is finished, so there is nothing to bless")
-            .help("look at the failures above, or run without --read"));
+        let help = if experiment.manifest.is_view() {
+            "a baseline is of all cells: bless without --only"
+        } else {
+            "look at the failures above, or run without --read"
+        };
+        return Err(Error::run("not every run is finished, so there is nothing to bless").help(help));
     }
     let blessed = experiment.bless(baseline)?;
     output.result(&if as_json {

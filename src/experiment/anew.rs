@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::Experiment;
+use super::retired::Retired;
 use crate::plan::PlannedRun;
 use crate::record::{Attempts, PlanRecord};
 use crate::toml_text;
@@ -11,13 +12,14 @@ use crate::toml_text;
 const TOLD: usize = 4;
 
 impl Experiment {
-    /// Every run that was carried out last time, has a result, and is none of the plan's now: in words, with what
+    /// Every run that was carried out before, has a result, and is none of the plan's now: in words, with what
     /// changed. Nothing of them goes; whoever goes back finds them finished.
     pub fn no_longer_counts(&self) -> Vec<String> {
-        // Results that cannot be read tell nothing; whoever needs them says so.
-        let Ok(record) = PlanRecord::read(&self.files, &self.dir) else { return Vec::new() };
         let mut told = Vec::new();
-        for then in &record.runs {
+        // A plan that cannot be read tells nothing; whoever needs it says so.
+        let record = PlanRecord::read(&self.files, &self.dir);
+        let recorded = record.map(|record| record.runs).unwrap_or_default();
+        for then in &recorded {
             let key = |run: &&PlannedRun| run.key.run == then.key;
             if self.plan.runs.iter().any(|run| key(&run)) {
                 continue;
@@ -38,9 +40,14 @@ impl Experiment {
                         then.key.short()
                     )
                 }
-                None => format!("{name} is no longer in the manifest; its result {} stays", then.key.short()),
+                None => no_longer_there(&name, &then.key.short()),
             });
         }
+        // Of earlier plans.
+        let retired = self.retired();
+        let is_told = |key: &str| recorded.iter().any(|then| then.key.short() == key);
+        let older = retired.iter().map(Retired::name).filter(|(_, key)| !is_told(key));
+        told.extend(older.map(|(name, key)| no_longer_there(&name, key)));
         told
     }
 
@@ -79,6 +86,10 @@ impl Experiment {
         let more = if more == 0 { String::new() } else { format!(", and {more} more") };
         words.join(", ") + &more
     }
+}
+
+fn no_longer_there(name: &str, key: &str) -> String {
+    format!("{name} is no longer in the manifest; its result {key} stays")
 }
 
 /// Values by their paths, as text.

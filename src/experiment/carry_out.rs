@@ -1,5 +1,6 @@
 //! An experiment carried out: what is not finished is trained, tables are written after every run.
 
+use std::collections::BTreeSet;
 use std::io::ErrorKind;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -14,9 +15,10 @@ use crate::plan::run_config::RunConfig;
 use crate::record::{self, LAYOUT, PlanRecord};
 use crate::run::engine::check_initial_weights;
 use crate::run::execute::Executor;
+use crate::run::reuse::places;
 use crate::run::sample;
 use crate::run::single::Outcome;
-use crate::run::state::{Start, Status};
+use crate::run::state::{Standing, Start, Status};
 use crate::run::task::Task;
 use crate::train::engine::Engine;
 use crate::train::session::eval_settings;
@@ -28,18 +30,37 @@ impl Experiment {
     /// What keeps the experiment from being carried out at all. A run that fails is in the report.
     pub fn run(&self, how: &HowToRun<'_>) -> Result<Report> {
         self.require_data()?;
-        self.plan.runs.iter().try_for_each(|run| check_initial_weights(&run.config))?;
+        // Before anything is written.
+        places(how.reuse)?;
+        self.selected_runs().try_for_each(|run| check_initial_weights(&run.config))?;
         let task = |run: &PlannedRun| Task::new(self.label(run), run.config.clone(), run.key.run);
         let tasks: Vec<_> = self.plan.runs.iter().map(task).collect();
         let _lock = self.begin(how)?;
+        let retired = self.retired();
         let mut ends = Ends::default();
+        self.take_over(how, &tasks, &mut ends)?;
         let mut starts: Vec<Option<Start>> = Vec::new();
         let mut begun = Vec::new();
+        // Whether runs that the command is not about are still to be trained, and may want to fork from these.
+        let mut others_wait = false;
+        let mut taken = BTreeSet::new();
         for (index, run) in self.plan.runs.iter().enumerate() {
+            if !self.is_selected(index) {
+                let standing = if run.key.pending { None } else { Some(self.standing(run)?) };
+                let finished = |standing: &Standing| matches!(standing.status, Status::Finished(_));
+                others_wait |= !standing.as_ref().is_some_and(finished);
+                match standing {
+                    Some(standing) => ends.push_pending(&tasks[index].label, standing),
+                    None => ends.push(&tasks[index].label, None),
+                }
+                starts.push(None);
+                begun.push(false);
+                continue;
+            }
             let standing = self.standing(run)?;
             begun.push(!how.rerun && matches!(standing.status, Status::Begun { .. }));
             // Cells with one run key are one run.
-            let first = tasks.iter().position(|other| other.run_key == run.key.run) == Some(index);
+            let first = taken.insert(run.key.run);
             let start = standing.next(how.rerun).filter(|_| first);
             if start.is_some() && !standing.has_ended() || how.rerun {
                 // What becomes of it is told once it ends.
@@ -72,6 +93,7 @@ impl Experiment {
             jobs,
             share: how.share,
             rerun: how.rerun,
+            others_wait,
             rows: &rows,
             samples: &samples,
             display: how.display,
@@ -85,7 +107,7 @@ impl Experiment {
                     runs[other].take(outcome);
                 }
             }
-            self.write_tables(&runs).map_err(as_a_run)
+            self.write_tables(&runs, &retired).map_err(as_a_run)
         })?;
         ends.runs = runs.into_inner().unwrap_or_else(PoisonError::into_inner);
         // Stopped before some of them were taken, or in the middle of one.
@@ -103,10 +125,10 @@ impl Experiment {
                 None => {}
             }
         }
-        self.write_tables(&ends.runs).map_err(as_a_run)?;
-        let scorecard = self.judge(&ends.runs)?;
+        self.write_tables(&ends.runs, &retired).map_err(as_a_run)?;
+        let scorecard = self.judge(&ends.runs, &retired)?;
         tables::write_scorecard(&self.files, &self.dir, &scorecard).map_err(as_a_run)?;
-        Ok(ends.report(interrupted, scorecard, how.display.first_step_seconds()))
+        Ok(ends.report(interrupted, self.view(&scorecard)?, how.display.first_step_seconds()))
     }
 
     /// Makes the directory, locks it, removes what a crash left, and writes the plan.
@@ -127,6 +149,7 @@ impl Experiment {
             lock => lock?,
         };
         PlanRecord::check_layout(&self.files, &self.dir)?;
+        self.require_own_directory()?;
         lock.recover(&self.files, self.dir.path())?;
         if let Some(note) = lock.note() {
             self.files.note(note);
@@ -137,7 +160,9 @@ impl Experiment {
         controls.dedup();
         // Where every arm has a control of its own, no single one is the experiment's.
         let control = Some(controls).filter(|controls| controls.len() == 1).and_then(|mut one| one.pop());
-        let runs = self.plan.runs.iter().map(|run| record::PlannedRun {
+        // Those that the command is not about need no data: of what they are without, nobody knows what they will be.
+        let known = self.plan.runs.iter().filter(|run| !run.key.pending);
+        let runs = known.map(|run| record::PlannedRun {
             arm: self.arm(run).to_owned(),
             seed: run.config.seed,
             key: run.key.run,
@@ -158,6 +183,8 @@ impl Experiment {
             profile: self.manifest.profile.clone(),
             sets: self.manifest.sets.clone(),
             env: self.manifest.env.clone(),
+            only: self.manifest.only.clone(),
+            varied: self.manifest.variation.departures(),
             no_share: !how.share,
             nanorun: env!("CARGO_PKG_VERSION").to_owned(),
             control: control.and_then(|arm| Some(self.plan.arms.get(arm)?.label.clone())),

@@ -180,11 +180,17 @@ impl Cleaned {
 }
 
 /// Lists what nothing needs of an experiment, and with `remove` removes it. `keys` are the keys of its runs, those of
-/// its recorded plan where none are given. Where another process works, nothing is listed and nothing removed.
+/// its recorded plan where none are given; with `within` it is about the directories of these runs alone. Where another process works, nothing is listed and nothing removed.
 ///
 /// # Errors
 /// Results of a later layout, without a plan, or that cannot be read; what cannot be removed.
-pub fn clean(files: &Files, dir: &ExperimentDir, keys: Option<&[Digest]>, remove: bool) -> Result<Cleaned> {
+pub fn clean(
+    files: &Files,
+    dir: &ExperimentDir,
+    keys: Option<&[Digest]>,
+    within: Option<&[Digest]>,
+    remove: bool,
+) -> Result<Cleaned> {
     let record = PlanRecord::read(files, dir)?;
     let recorded: Vec<Digest> = record.runs.iter().map(|run| run.key).collect();
     let keys = keys.unwrap_or(&recorded);
@@ -201,6 +207,10 @@ pub fn clean(files: &Files, dir: &ExperimentDir, keys: Option<&[Digest]>, remove
         Err(error) => return Err(error.into()),
     };
     cleaned.items = unneeded(files, dir, keys)?;
+    if let Some(within) = within {
+        let lies_in = |item: &Unneeded| within.iter().any(|key| item.path.starts_with(dir.run(key).path()));
+        cleaned.items.retain(lies_in);
+    }
     if remove {
         for item in &cleaned.items {
             if item.path.symlink_metadata().is_ok_and(|meta| meta.is_dir()) {

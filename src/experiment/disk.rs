@@ -38,13 +38,19 @@ pub struct DiskPlan {
 }
 
 impl DiskPlan {
-    /// Of a plan whose results go to `dir`, `jobs` runs at a time.
-    pub(super) fn of(plan: &Plan, dir: &Path, jobs: usize) -> Result<Self> {
-        Self::with(plan, jobs, bytes_in(dir), free_bytes(dir))
+    /// Of the runs of a plan that `counts` picks, whose results go to `dir`, `jobs` runs at a time.
+    pub(super) fn of(plan: &Plan, dir: &Path, jobs: usize, counts: &dyn Fn(usize) -> bool) -> Result<Self> {
+        Self::with(plan, jobs, bytes_in(dir), free_bytes(dir), counts)
     }
 
-    fn with(plan: &Plan, jobs: usize, there: u64, free: Option<u64>) -> Result<Self> {
-        let mut found = Self::needs(plan, jobs, |config| config.checkpoint.keep)?;
+    fn with(
+        plan: &Plan,
+        jobs: usize,
+        there: u64,
+        free: Option<u64>,
+        counts: &dyn Fn(usize) -> bool,
+    ) -> Result<Self> {
+        let mut found = Self::needs(plan, jobs, counts, |config| config.checkpoint.keep)?;
         (found.there, found.free) = (there, free);
         if !found.fits() {
             let most = plan.runs.iter().map(|run| most_kept(&run.config)).max().unwrap_or(1);
@@ -52,7 +58,7 @@ impl DiskPlan {
             let (mut low, mut high) = (0, most);
             while low < high {
                 let keep = (low + high).div_ceil(2);
-                let mut fewer = Self::needs(plan, jobs, |_| keep)?;
+                let mut fewer = Self::needs(plan, jobs, counts, |_| keep)?;
                 (fewer.there, fewer.free) = (there, free);
                 if fewer.fits() {
                     low = keep;
@@ -65,10 +71,15 @@ impl DiskPlan {
         Ok(found)
     }
 
-    fn needs(plan: &Plan, jobs: usize, keep: impl Fn(&RunConfig) -> usize) -> Result<Self> {
+    fn needs(
+        plan: &Plan,
+        jobs: usize,
+        counts: &dyn Fn(usize) -> bool,
+        keep: impl Fn(&RunConfig) -> usize,
+    ) -> Result<Self> {
         let (mut checkpoint, mut run_most, mut end, mut steps) = (0, 0, 0_u64, 0_u64);
         let (mut more, mut seen) = (Vec::new(), Vec::new());
-        for (index, run) in plan.runs.iter().enumerate() {
+        for (index, run) in plan.runs.iter().enumerate().filter(|(index, _)| counts(*index)) {
             // Cells with one run key are one run.
             if !run.key.pending && seen.contains(&run.key.run) {
                 continue;
@@ -186,7 +197,7 @@ mod tests {
     #[test]
     fn disk() {
         let plan = d12();
-        let with = |gib: u64| DiskPlan::with(&plan, 1, 0, Some(gib << 30)).unwrap();
+        let with = |gib: u64| DiskPlan::with(&plan, 1, 0, Some(gib << 30), &|_| true).unwrap();
         let found = with(1000);
         assert!((3_000_000_000..3_300_000_000).contains(&found.checkpoint), "{found:?}");
         assert!(found.refusal().is_none() && found.warning().is_none());
@@ -199,9 +210,9 @@ mod tests {
         for run in &mut fewer.runs {
             run.config.checkpoint.keep = with(40).fitting_keep.unwrap();
         }
-        assert!(DiskPlan::with(&fewer, 1, 0, Some(40 << 30)).unwrap().refusal().is_none());
+        assert!(DiskPlan::with(&fewer, 1, 0, Some(40 << 30), &|_| true).unwrap().refusal().is_none());
         assert_eq!(with(4).fitting_keep, None);
         // What is there already need not be written again.
-        assert!(DiskPlan::with(&plan, 1, 100 << 30, Some(40 << 30)).unwrap().refusal().is_none());
+        assert!(DiskPlan::with(&plan, 1, 100 << 30, Some(40 << 30), &|_| true).unwrap().refusal().is_none());
     }
 }

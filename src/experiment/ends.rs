@@ -81,6 +81,14 @@ impl Ends {
         damaged
     }
 
+    pub(super) fn note(&mut self, notes: impl IntoIterator<Item = String>) {
+        for note in notes {
+            if !self.notes.contains(&note) {
+                self.notes.push(note);
+            }
+        }
+    }
+
     pub(super) fn fail(&mut self, label: &str, error: Error) {
         self.failures.push((label.to_owned(), error));
     }
@@ -91,11 +99,7 @@ impl Ends {
 
     /// Tells of results that cannot both be right, once a run, and of those that cannot be read beside one that can.
     pub(super) fn compare(&mut self, label: &str, standing: &Standing) {
-        for note in standing.notes.iter().map(|note| format!("{label}: {note}")) {
-            if !self.notes.contains(&note) {
-                self.notes.push(note);
-            }
-        }
+        self.note(standing.notes.iter().map(|note| format!("{label}: {note}")));
         let told = |(other, error): &(String, Error)| other == label && error.class() == Class::HashMismatch;
         if let Some(two) = &standing.contradiction
             && !self.failures.iter().any(told)

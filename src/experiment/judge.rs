@@ -22,7 +22,10 @@ pub(super) fn scorecard(files: &Files, experiment: &Experiment, runs: Vec<RunSum
         .filter_map(|arm| Some((arm.label.clone(), plan.arms.get(arm.control?)?.label.clone())))
         .collect();
     let baseline = match &settings.reproducibility.baseline {
-        Some(path) => Some(baseline(files, dir, Path::new(path))?),
+        Some(path) => match Baseline::read(files, Path::new(path))? {
+            Some(_) => Some(compare(files, dir, Path::new(path))?.baseline_outcome()),
+            None => Some(BaselineOutcome::NoBaseline),
+        },
         None => None,
     };
     let metric = metric(experiment)?;
@@ -91,10 +94,12 @@ impl Experiment {
     }
 }
 
-fn baseline(files: &Files, dir: &ExperimentDir, path: &Path) -> Result<BaselineOutcome> {
-    let Some(baseline) = Baseline::read(files, path)? else { return Ok(BaselineOutcome::NoBaseline) };
-    let results = read_results(files, dir)?;
-    Ok(baseline.compare(&results.experiment, &results.candidates, path).baseline_outcome())
+/// The runs that the command is about against a baseline.
+pub(super) fn baseline(experiment: &Experiment, path: &Path) -> Result<BaselineOutcome> {
+    match Baseline::read(&experiment.files, path)? {
+        Some(_) => Ok(experiment.compare(path)?.baseline_outcome()),
+        None => Ok(BaselineOutcome::NoBaseline),
+    }
 }
 
 /// Results on disk against a baseline.

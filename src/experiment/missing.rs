@@ -1,6 +1,5 @@
 //! What data an experiment needs that are not on this machine, and how to get them.
 
-use std::fmt::Write as _;
 use std::path::Path;
 
 use crate::error::{Error, Result};
@@ -16,13 +15,13 @@ use super::Experiment;
 const TOKENS_A_SHARD: u64 = 40_000_000;
 
 impl Experiment {
-    /// What data are missing, in the order of the runs that need them.
+    /// What data are missing, in the order of the runs that need them, of those that the command is about.
     ///
     /// # Errors
     /// A pattern that is no glob.
     pub fn missing_data(&self) -> Result<Vec<Missing>> {
         let mut missing = Vec::new();
-        for run in &self.plan.runs {
+        for run in self.selected_runs() {
             for found in self.library.missing(&run.config.data)? {
                 if !missing.contains(&found) {
                     missing.push(found);
@@ -78,14 +77,7 @@ impl Experiment {
         }
         let mut ways = Vec::new();
         if tokenizer && can_come {
-            let mut train = format!("nanorun tokenizer train {}", self.manifest.file.display());
-            if let Some(profile) = &self.manifest.profile {
-                let _ = write!(train, " --profile {profile}");
-            }
-            for set in &self.manifest.sets {
-                let _ = write!(train, " --set '{set}'");
-            }
-            commands.push(train);
+            commands.push(self.command_on_manifest("tokenizer train"));
             upstreams.push("python -m scripts.tok_train".to_owned());
         }
         if !commands.is_empty() {
@@ -108,7 +100,7 @@ impl Experiment {
 
     /// As many shards as the longest run needs.
     fn shards_needed(&self) -> u64 {
-        let tokens = self.plan.runs.iter().map(|run| run.sizes.tokens).max().unwrap_or(0);
+        let tokens = self.selected_runs().map(|run| run.sizes.tokens).max().unwrap_or(0);
         // One more validates.
         tokens.div_ceil(TOKENS_A_SHARD) + 1
     }

@@ -8,9 +8,12 @@ mod ends;
 mod jobs;
 mod judge;
 mod missing;
+mod owner;
 mod pins;
 mod preflight;
 mod recorded;
+mod retired;
+mod reuse;
 mod room;
 mod size;
 mod speed;
@@ -18,7 +21,8 @@ mod tables;
 mod tokenizer;
 mod trained;
 
-use std::path::Path;
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
 
 use crate::data::Cache;
 use crate::error::{Class, Error, Result};
@@ -38,6 +42,7 @@ use crate::stop::StopFlag;
 
 use ends::{Ends, RunEnd};
 use recorded::{RecordedFacts, RecordedFirst};
+use retired::Retired;
 
 pub use clean::{Cleaned, Unneeded, Why, clean, unneeded};
 pub use disk::DiskPlan;
@@ -45,6 +50,7 @@ pub use jobs::Jobs;
 pub(crate) use pins::{TOKENIZER_PIN, shard_pins};
 pub use preflight::{MemoryPlan, Preflight};
 pub use recorded::FromResults;
+pub use reuse::Reusable;
 pub use speed::ResultsOnDisk;
 pub use tables::{Recorded, mfu, tokens_per_second};
 pub use tokenizer::{AskedFor, TokenizerOrder};
@@ -77,6 +83,8 @@ pub struct HowToRun<'a> {
     pub share: bool,
     /// Whether finished runs are trained again.
     pub rerun: bool,
+    /// Results from which finished runs are taken over: of experiments, or directories that hold several.
+    pub reuse: &'a [PathBuf],
     /// Shows progress.
     pub display: &'a Display,
     /// Asks to stop.
@@ -85,7 +93,7 @@ pub struct HowToRun<'a> {
 
 /// How it went.
 pub struct Report {
-    /// How each run stands now, in the plan's order.
+    /// How each run stands now, in the plan's order, those that the command is not about included.
     pub results: Vec<Option<RunResult>>,
     /// Runs that failed, diverged or are damaged: label and why.
     pub failures: Vec<(String, Error)>,
@@ -93,7 +101,7 @@ pub struct Report {
     pub notes: Vec<String>,
     /// Whether a signal stopped it.
     pub interrupted: bool,
-    /// The verdicts.
+    /// The runs that the command is about, with the verdicts on their arms.
     pub scorecard: Scorecard,
     /// From the start of this process to the end of the first optimizer step in it; none where it took no step.
     pub first_step_seconds: Option<f64>,
@@ -123,7 +131,10 @@ impl Experiment {
     /// As [`Self::load`].
     pub fn of(manifest: Manifest, results: &Path) -> Result<Self> {
         let dir = ExperimentDir::at(results.join(manifest.results_name()));
-        Self::plan_in(dir, manifest, None)
+        // Cells that the command is not about need not have their data here.
+        let environment: Vec<_> = manifest.env.clone().into_iter().collect();
+        let facts = if manifest.is_view() { Self::recorded_facts(&dir, &environment, true) } else { None };
+        Self::plan_in(dir, manifest, facts)
     }
 
     fn plan_in(dir: ExperimentDir, manifest: Manifest, facts: Option<RecordedFacts>) -> Result<Self> {
@@ -160,6 +171,7 @@ impl Experiment {
     pub fn search_batch(&mut self, threads: usize, display: &Display) -> Result<()> {
         let Some(question) = self.search else { return Ok(()) };
         self.require_data()?;
+        self.require_own_directory()?;
         display.line("searching for the largest device batch size that fits");
         let rows = batch_search::search(&self.plan, threads)?;
         batch_search::record(&self.files, &self.dir, &question, rows)?;
@@ -174,6 +186,39 @@ impl Experiment {
     pub(super) fn key_of(&self, digits: &str) -> Result<Digest> {
         let keys: Vec<_> = self.plan.runs.iter().map(|run| (run.key.run, self.label(run))).collect();
         key_of(digits, &keys)
+    }
+
+    /// A command on this experiment, as advice tells it: with everything that makes it this one.
+    pub fn command(&self, verb: &str) -> String {
+        let mut command = self.command_on_manifest(verb);
+        if let Some(results) = self.dir.path().parent().filter(|results| *results != Path::new("results")) {
+            let _ = write!(command, " --results '{}'", results.display());
+        }
+        command
+    }
+
+    /// The same of one that has no results.
+    fn command_on_manifest(&self, verb: &str) -> String {
+        let mut command = format!("nanorun {verb} {}", self.manifest.file.display());
+        if let Some(profile) = &self.manifest.profile {
+            let _ = write!(command, " --profile {profile}");
+        }
+        for (option, values) in [("--set", &self.manifest.sets), ("--only", &self.manifest.only)] {
+            for value in values {
+                let _ = write!(command, " {option} '{value}'");
+            }
+        }
+        command
+    }
+
+    /// Whether the command is about the run at this place of the plan.
+    pub fn is_selected(&self, run: usize) -> bool {
+        self.manifest.cells.get(run).is_none_or(|cell| cell.selected)
+    }
+
+    /// The runs that the command is about.
+    pub fn selected_runs(&self) -> impl Iterator<Item = &PlannedRun> {
+        self.plan.runs.iter().enumerate().filter(|(index, _)| self.is_selected(*index)).map(|(_, run)| run)
     }
 
     /// What a run is called.
@@ -228,10 +273,15 @@ impl Experiment {
             self.require_data()?;
         }
         let mut ends = Ends::default();
-        for (run, standing) in self.plan.runs.iter().zip(standings) {
-            ends.push(&self.label(run), standing);
+        for (index, (run, standing)) in self.plan.runs.iter().zip(standings).enumerate() {
+            match standing {
+                // What is wrong with runs that nobody asks about, whoever asks about them is told.
+                Some(standing) if !self.is_selected(index) => ends.push_pending(&self.label(run), standing),
+                standing => ends.push(&self.label(run), standing),
+            }
         }
-        let scorecard = self.judge(&ends.runs)?;
+        ends.note(self.other_owner().map(|other| other.note()));
+        let scorecard = self.view(&self.judge(&ends.runs, &self.retired())?)?;
         let mut report = ends.report(false, scorecard, None);
         report.notes.extend(self.plan.data_warnings());
         Ok(report)
@@ -239,7 +289,18 @@ impl Experiment {
 
     /// Results against a baseline.
     pub fn compare(&self, baseline: &Path) -> Result<Comparison> {
-        judge::compare(&self.files, &self.dir, baseline)
+        let mut comparison = judge::compare(&self.files, &self.dir, baseline)?;
+        self.keep_selected(&mut comparison);
+        Ok(comparison)
+    }
+
+    /// Leaves out of a comparison what the command is not about.
+    fn keep_selected(&self, comparison: &mut Comparison) {
+        if self.manifest.is_view() {
+            let picked =
+                |run: &PlannedRun, arm: &str, seed: u64| self.arm(run) == arm && run.config.seed == seed;
+            comparison.runs.retain(|one| self.selected_runs().any(|run| picked(run, &one.arm, one.seed)));
+        }
     }
 
     /// Makes the results the baseline.
@@ -265,28 +326,50 @@ impl Experiment {
             parameters: run.sizes.params.total,
             flops_per_token: run.sizes.flops_per_token as f64,
             end,
+            retired: false,
         })
         .collect()
     }
 
-    fn write_tables(&self, ends: &[RunEnd]) -> Result<()> {
-        tables::write_tables(&self.files, &self.dir, &self.recorded(ends))
+    /// Over all that is there: the runs of the plan, whether the command is about them or not, then the retired ones.
+    fn write_tables(&self, ends: &[RunEnd], retired: &[Retired]) -> Result<()> {
+        let mut runs = self.recorded(ends);
+        runs.extend(retired.iter().map(|run| run.recorded(&self.plan.name)));
+        tables::write_tables(&self.files, &self.dir, &runs)
     }
 
-    fn judge(&self, ends: &[RunEnd]) -> Result<Scorecard> {
+    /// Judges the runs of the plan and lists the retired ones.
+    fn judge(&self, ends: &[RunEnd], retired: &[Retired]) -> Result<Scorecard> {
         let metric = judge::metric(self)?;
         let runs = self.recorded(ends).iter().map(|run| tables::summary(run, &metric)).collect();
-        judge::scorecard(&self.files, self, runs)
+        let mut scorecard = judge::scorecard(&self.files, self, runs)?;
+        let summary = |run: &Retired| tables::summary(&run.recorded(&self.plan.name), &metric);
+        scorecard.retired = retired.iter().map(summary).collect();
+        Ok(scorecard)
+    }
+
+    /// What of a scorecard the command is about. The numbers of an arm and the verdicts on it stay those over all that
+    /// is there: a view must not make another verdict.
+    fn view(&self, scorecard: &Scorecard) -> Result<Scorecard> {
+        if !self.manifest.is_view() {
+            return Ok(scorecard.clone());
+        }
+        let mut view = scorecard.view(&|run| self.is_selected(run));
+        if let Some(path) = &self.manifest.head.scorecard.reproducibility.baseline {
+            let baseline = judge::baseline(self, Path::new(path))?;
+            view.judge_reproducibility(&baseline);
+        }
+        Ok(view)
     }
 }
 
 fn planned(manifest: &Manifest, library: &Library, recorded: Option<&RecordedFacts>) -> Result<Plan> {
-    match recorded {
-        Some(recorded) => {
-            let mut plan = plan(manifest, &RecordedFirst { recorded, library })?;
+    let planned = match recorded {
+        Some(recorded) => plan(manifest, &RecordedFirst { recorded, library }).map(|mut plan| {
             recorded.tell_uses(&mut plan);
-            Ok(plan)
-        }
-        None => plan(manifest, library).map_err(|error| missing::named(error, manifest, library)),
-    }
+            plan
+        }),
+        None => plan(manifest, library),
+    };
+    planned.map_err(|error| missing::named(error, manifest, library))
 }

@@ -122,10 +122,11 @@ impl Experiment {
         Ok(pins)
     }
 
-    /// Compares the data of every cell with what is pinned for it.
+    /// Compares the data of every cell that the command is about with what is pinned for it.
     pub(super) fn check_pins(&self) -> Result<()> {
         let mut checked: Vec<(&DataConfig, &BTreeMap<String, String>)> = Vec::new();
-        for (cell, run) in self.manifest.cells.iter().zip(&self.plan.runs) {
+        let cells = self.manifest.cells.iter().zip(&self.plan.runs);
+        for (cell, run) in cells.filter(|(cell, _)| cell.selected) {
             let Some(pins) = &cell.settings.data.sha256 else { continue };
             if checked.contains(&(&run.config.data, pins)) {
                 continue;

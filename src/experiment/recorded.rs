@@ -145,35 +145,45 @@ impl FromResults {
     }
 
     /// What lay over its manifest. Of the environment, `here` has what paths refer to; what set fields is as recorded.
-    fn options(&self, here: &[(String, String)]) -> Options {
+    fn options(&self, here: &[(String, String)], only: &[String]) -> Options {
         let paths = here.iter().filter(|(name, _)| !name.starts_with("NANORUN_")).cloned();
         let recorded = self.record.env.iter().map(|(name, value)| (name.clone(), value.clone()));
         Options {
             profile: self.record.profile.clone(),
             sets: self.record.sets.clone(),
+            only: only.to_vec(),
             env: paths.chain(recorded).collect(),
         }
     }
 
-    fn parse(&self, environment: &[(String, String)]) -> Result<Manifest> {
-        Manifest::parse(&self.manifest, &self.text, &self.options(environment))
+    fn parse(&self, environment: &[(String, String)], only: &[String]) -> Result<Manifest> {
+        Manifest::parse(&self.manifest, &self.text, &self.options(environment, only))
     }
 
-    /// The experiment, to be carried on: planned against the data that are here.
+    /// The experiment, or the cells of it that `only` picks, to be carried on: planned against the data that are here.
     ///
     /// # Errors
     /// As [`Experiment::load`].
-    pub fn to_carry_on(&self, environment: &[(String, String)]) -> Result<Experiment> {
-        Experiment::plan_in(self.dir.clone(), self.parse(environment)?, None)
+    pub fn to_carry_on(&self, environment: &[(String, String)], only: &[String]) -> Result<Experiment> {
+        let manifest = self.parse(environment, only)?;
+        let facts = manifest.is_view().then(|| self.facts(&manifest, true));
+        Experiment::plan_in(self.dir.clone(), manifest, facts)
     }
 
-    /// The experiment, to be read: planned by what the results know of its data.
+    /// What they know of the data of a manifest's runs; with `data_first` only where the data themselves are not here.
+    fn facts(&self, manifest: &Manifest, data_first: bool) -> RecordedFacts {
+        let mut facts = RecordedFacts::of(&Files::new(), self, manifest);
+        facts.data_first |= data_first;
+        facts
+    }
+
+    /// The experiment, or the cells of it that `only` picks, to be read: planned by what the results know of its data.
     ///
     /// # Errors
     /// A manifest that cannot be read any more.
-    pub fn to_read(&self, environment: &[(String, String)]) -> Result<Experiment> {
-        let manifest = self.parse(environment)?;
-        let facts = RecordedFacts::of(&Files::new(), self, &manifest);
+    pub fn to_read(&self, environment: &[(String, String)], only: &[String]) -> Result<Experiment> {
+        let manifest = self.parse(environment, only)?;
+        let facts = self.facts(&manifest, false);
         Experiment::plan_in(self.dir.clone(), manifest, Some(facts))
     }
 }
@@ -186,24 +196,32 @@ impl Experiment {
     pub fn load_to_read(manifest: &Path, options: &Options, results: &Path) -> Result<Self> {
         let manifest = Manifest::load(manifest, options)?;
         let dir = ExperimentDir::at(results.join(manifest.results_name()));
-        let files = Files::new();
-        PlanRecord::check_layout(&files, &dir)?;
-        // Results that cannot be read know nothing; data of which they know nothing are asked themselves.
-        let recorded = FromResults::read(&files, &dir).ok();
-        let facts = recorded.and_then(|recorded| {
-            let then = recorded.parse(&options.env).ok()?;
-            Some(RecordedFacts::of(&files, &recorded, &then))
-        });
+        PlanRecord::check_layout(&Files::new(), &dir)?;
+        let facts = Self::recorded_facts(&dir, &options.env, false);
         Self::plan_in(dir, manifest, facts)
     }
 
-    /// Leaves the runs alone whose key begins with these digits.
+    /// What results know of their data. Those that cannot be read know nothing; data of which they know nothing are
+    /// asked themselves.
+    pub(super) fn recorded_facts(
+        dir: &ExperimentDir,
+        environment: &[(String, String)],
+        data_first: bool,
+    ) -> Option<RecordedFacts> {
+        let recorded = FromResults::read(&Files::new(), dir).ok()?;
+        let then = recorded.parse(environment, &[]).ok()?;
+        Some(recorded.facts(&then, data_first))
+    }
+
+    /// Makes it about the run alone whose key begins with these digits.
     ///
     /// # Errors
     /// No such run, or several; class `Input`.
     pub fn only(&mut self, digits: &str) -> Result<()> {
         let key = self.key_of(digits)?;
-        self.plan.runs.retain(|run| run.key.run == key);
+        for (cell, run) in self.manifest.cells.iter_mut().zip(&self.plan.runs) {
+            cell.selected &= run.key.run == key;
+        }
         Ok(())
     }
 }

@@ -17,12 +17,12 @@ impl Experiment {
         MemoryPlan::of(&self.plan.runs, &pending, resumed, jobs, &Memory::here())
     }
 
-    /// What all runs leave on disk, `jobs` of them at a time.
+    /// What the runs leave on disk that the command is about, `jobs` of them at a time.
     ///
     /// # Errors
     /// A run that no network can be made of.
     pub fn disk(&self, jobs: usize) -> Result<DiskPlan> {
-        DiskPlan::of(&self.plan, self.dir.path(), jobs)
+        DiskPlan::of(&self.plan, self.dir.path(), jobs, &|run| self.is_selected(run))
     }
 
     /// Refuses runs that will not fit, unless the manifest has them started all the same. Returns what to warn of.
@@ -32,7 +32,7 @@ impl Experiment {
         pending: &[bool],
         begun: &[bool],
     ) -> Result<Vec<String>> {
-        let asked = self.manifest.cells.iter().all(|cell| cell.settings.run.preflight);
+        let asked = self.manifest.selected_cells().all(|cell| cell.settings.run.preflight);
         if !asked || !pending.contains(&true) {
             return Ok(Vec::new());
         }

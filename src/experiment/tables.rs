@@ -8,7 +8,7 @@ use crate::files::Files;
 use crate::optim::config::StepValues;
 use crate::plan::DataUse;
 use crate::plan::evaluation::Evaluation;
-use crate::plan::run_config::RunConfig;
+use crate::plan::run_config::{BackendChoice, BackendKind, RunConfig};
 use crate::record::{EvalRow, ExperimentDir, RunResult, RunRow, StepRow, write_table};
 use crate::scorecard::{RunSummary, Scorecard};
 use crate::train::checkpoint::EvalPoint;
@@ -34,6 +34,8 @@ pub struct Recorded<'a> {
     pub flops_per_token: f64,
     /// Where it has come to.
     pub end: &'a RunEnd,
+    /// Whether the plan no longer has it.
+    pub retired: bool,
 }
 
 /// Writes `runs.parquet`, `steps.parquet` and `evals.parquet`.
@@ -65,6 +67,8 @@ pub(super) fn summary(run: &Recorded<'_>, metric: &str) -> RunSummary {
         alone: false,
         shared_steps: 0,
         machines: Vec::new(),
+        backend: backend_text(&run.config.backend),
+        environment_class: String::new(),
         result_hash: None,
     };
     let Some(result) = run.end.result() else { return summary };
@@ -83,8 +87,19 @@ pub(super) fn summary(run: &Recorded<'_>, metric: &str) -> RunSummary {
         // An older version knows the process that finished it.
         summary.machines.push(format!("{device}, {} threads", result.host.threads));
     }
+    summary.environment_class.clone_from(&result.environment_class);
     summary.result_hash = Some(result.result_hash);
     summary
+}
+
+/// `tch on cuda:0 in bf16`.
+fn backend_text(backend: &BackendChoice) -> String {
+    let (kind, precision) =
+        (format!("{:?}", backend.kind).to_lowercase(), format!("{:?}", backend.precision).to_lowercase());
+    match backend.kind {
+        BackendKind::Tch => format!("{kind} on {} in {precision}", backend.device),
+        BackendKind::Cpu | BackendKind::Scalar => format!("{kind} in {precision}"),
+    }
 }
 
 /// Tokens a second by the median step after the first, which allocates.
@@ -112,9 +127,18 @@ fn run_row(run: &Recorded<'_>) -> RunRow {
     let result = run.end.result();
     let steps = config.schedule.num_iterations;
     let (status, reason, steps_done) = match run.end {
-        RunEnd::Finished(_) => ("finished", None, steps),
+        RunEnd::Finished(result) => {
+            let from = result.taken_over_from.as_ref();
+            ("finished", from.map(|from| format!("taken over from {from}")), steps)
+        }
         RunEnd::Diverged(divergence) => ("diverged", Some(divergence.what()), divergence.step),
         RunEnd::Open(status, reason, reached) => (*status, reason.clone(), *reached),
+    };
+    let (status, reason) = if run.retired {
+        let before = reason.map_or_else(|| status.to_owned(), |reason| format!("{status}: {reason}"));
+        ("retired", Some(format!("{before}; the manifest no longer has it")))
+    } else {
+        (status, reason)
     };
     let bpbs = || evals(run).iter().filter_map(|e| Some(e.values.get(VAL_BPB)?.0));
     let seconds = |of: fn(&RunResult) -> f64| result.map_or(0.0, of);

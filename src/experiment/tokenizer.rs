@@ -47,7 +47,7 @@ impl TokenizerOrder {
     /// the tokenizer goes.
     pub fn of(manifest: &Manifest, asked: &AskedFor) -> Result<Self> {
         let mut found: Option<(Vec<String>, Reading, Wanted)> = None;
-        for cell in &manifest.cells {
+        for cell in manifest.selected_cells() {
             let config = data_config(&cell.settings);
             let wanted = Wanted {
                 vocab_size: match (asked.vocab_size, &config.tokenizer) {
@@ -78,7 +78,7 @@ impl TokenizerOrder {
             }
             found = Some(this);
         }
-        let (Some((shards, reading, wanted)), Some(cell)) = (found, manifest.cells.first()) else {
+        let (Some((shards, reading, wanted)), Some(cell)) = (found, manifest.selected_cells().next()) else {
             return Err(Error::input("the manifest has no cells").file(&manifest.file));
         };
         let Some(directory) = wanted.directory else {

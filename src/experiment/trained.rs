@@ -39,7 +39,7 @@ impl Experiment {
     pub fn trained(&self, key: Option<&str>, checkpoint: Option<&Path>, threads: usize) -> Result<Trained> {
         self.require_data()?;
         let key = key.map(|key| self.key_of(key)).transpose()?;
-        let candidates = self.plan.runs.iter().filter(|run| key.is_none_or(|key| run.key.run == key));
+        let candidates = self.selected_runs().filter(|run| key.is_none_or(|key| run.key.run == key));
         let mut damaged = None;
         for run in candidates {
             let mut found = checkpoint.map(|dir| Checkpoint::read(&self.files, dir)).transpose()?;
@@ -77,13 +77,22 @@ impl Experiment {
                 tokenizer: Arc::clone(self.library.open(&run.config.data)?.tokenizer()),
             });
         }
+        let candidates = self.selected_runs().filter(|run| key.is_none_or(|key| run.key.run == key));
+        let ended = candidates.map(|run| Ok(self.standing(run)?.has_ended())).collect::<Result<Vec<_>>>()?;
+        // What has ended is not trained again unless somebody asks for it.
+        let again = format!("{} --rerun --set checkpoint.final=weights trains it again", self.command("run"));
+        let over = ended.iter().all(|ended| *ended);
         if let Some(skipped) = damaged {
-            return Err(skipped.reason.into());
+            let error = Error::from(skipped.reason);
+            return Err(if over { error.help(again) } else { error });
         }
-        Err(Error::input("no run of this experiment has weights yet")
-            .file(self.dir.path())
-            .expected("a checkpoint of a run that was at least begun")
-            .help(format!("train it first: nanorun {}", self.manifest.file.display())))
+        let error = Error::input(if over {
+            "no weights of this experiment's runs were kept"
+        } else {
+            "no run of this experiment has weights yet"
+        });
+        let error = error.file(self.dir.path()).expected("a checkpoint of a run that was at least begun");
+        Err(error.help(if over { again } else { format!("train it first: {}", self.command("run")) }))
     }
 
     /// The attempts at a run: the one that speaks for it, then the others, the last of them first.

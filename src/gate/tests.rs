@@ -242,6 +242,8 @@ fn ci_systems_get_junit_and_markdown() {
         alone: true,
         shared_steps: 0,
         machines: Vec::new(),
+        backend: "cpu in f32".into(),
+        environment_class: "cpu".into(),
         measured: Vec::new(),
         result_hash: Some(Digest::of(arm.as_bytes())),
     };
@@ -455,6 +457,8 @@ fn results_are_read_from_their_directory() {
         profile: None,
         sets: Vec::new(),
         env: std::collections::BTreeMap::new(),
+        only: Vec::new(),
+        varied: Vec::new(),
         no_share: false,
         nanorun: "0.1.0".into(),
         control: None,

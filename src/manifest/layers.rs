@@ -23,6 +23,8 @@ pub enum Origin {
     Env(String),
     /// In a `--set` argument.
     Set(String),
+    /// In an `--only` argument.
+    Only(String),
 }
 
 impl Origin {
@@ -32,6 +34,7 @@ impl Origin {
             Self::File(file, line) => error.file(file).line(*line),
             Self::Env(name) => error.file(format!("environment variable {name}")),
             Self::Set(argument) => error.file(format!("--set {argument}")),
+            Self::Only(argument) => error.file(format!("--only {argument}")),
         }
     }
 
@@ -244,6 +247,21 @@ pub(crate) fn from_sets(arguments: &[String]) -> Result<Layer> {
         layer.extend(single);
     }
     check_groups(&layer)?;
+    Ok(layer)
+}
+
+/// The fields that an `--only path=value` argument asks for.
+pub(crate) fn from_only(argument: &str) -> Result<Layer> {
+    let origin = Origin::Only(argument.to_owned());
+    let Some((path, text)) = argument.split_once('=') else {
+        return Err(origin.locate(Error::input("an argument of --only has no `=`").expected("PATH=VALUE")));
+    };
+    let mut layer = Layer::new();
+    assign(path.trim(), text.trim(), &origin, &mut layer)?;
+    if let Some(path) = layer.keys().find(|path| !fields::is_sweepable(path)) {
+        let error = Error::input(format!("{path} tells no cells apart")).key(path.as_str());
+        return Err(origin.locate(error.expected("a field that decides something about a run")));
+    }
     Ok(layer)
 }
 

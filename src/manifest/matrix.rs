@@ -12,6 +12,7 @@ use super::document::{Node, NodeKind};
 use super::fields;
 use super::layers::{self, Entry, Layer, Origin, brief};
 use super::spelling::nearest;
+use super::vary;
 use crate::error::{Error, Result};
 
 /// The seed's axis, which includes are crossed with and which no arm contains.
@@ -122,7 +123,28 @@ impl Matrix {
         self.origin = stronger.origin.or_else(|| self.origin.take());
     }
 
-    /// Takes out what `--set` decides: an axis of such a key, or of its exclusive group, collapses.
+    /// Takes out of `over` what names a value that an axis has: it picks cells, and leaves the matrix as it is.
+    pub(crate) fn take_views(&self, over: &mut Layer) -> Layer {
+        let has = |path: &str, entry: &Entry| {
+            let values = self.axes.iter().flat_map(|axis| axis.rows.iter().flatten());
+            values.into_iter().any(|(key, own)| key == path && vary::same(path, &own.value, &entry.value))
+        };
+        let views: Layer = over
+            .iter()
+            .filter(|(path, entry)| has(path, entry))
+            .map(|(p, e)| (p.clone(), e.clone()))
+            .collect();
+        over.retain(|path, _| !views.contains_key(path));
+        views
+    }
+
+    /// Every field that it sets in some cell.
+    pub(crate) fn paths(&self) -> BTreeSet<String> {
+        let rows = self.axes.iter().map(|axis| &axis.rows).chain([&self.include]);
+        rows.flatten().flatten().map(|(path, _)| path.clone()).collect()
+    }
+
+    /// Takes out what `--set` or the environment decides: an axis of such a key, or of its exclusive group, collapses.
     pub(crate) fn collapse(&mut self, sets: &Layer) {
         let decided = |path: &str| {
             sets.contains_key(path)

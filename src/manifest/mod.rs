@@ -5,6 +5,7 @@
 //! commit filling what is missing). Knows recipes, but no sizes: those are the plan's.
 
 mod document;
+pub mod effect;
 mod expand;
 pub mod field;
 pub mod fields;
@@ -15,6 +16,7 @@ mod read;
 mod reference;
 pub mod settings;
 mod spelling;
+mod vary;
 pub(crate) use spelling::nearest;
 
 #[cfg(test)]
@@ -35,6 +37,7 @@ pub use self::pins::with_pins;
 pub use self::reference::markdown as reference_markdown;
 use self::settings::{DeviceBatch, InitChoice, ModelKind, OneOrMany, OptimizerKind, TokenizerSetting};
 pub use self::settings::{Head, Settings};
+pub use self::vary::{Condition, Variation};
 use crate::error::{Error, Result};
 use crate::upstream::{self, RECIPES};
 
@@ -45,6 +48,8 @@ pub struct Options {
     pub profile: Option<String>,
     /// `--set` arguments, `path=value`.
     pub sets: Vec<String>,
+    /// `--only` arguments, `path=value`.
+    pub only: Vec<String>,
     /// Environment variables: `NANORUN_A__B_C`, and what paths refer to.
     pub env: Vec<(String, String)>,
 }
@@ -60,6 +65,12 @@ pub struct Manifest {
     pub profile: Option<String>,
     /// The `--set` arguments laid over it.
     pub sets: Vec<String>,
+    /// The `--only` arguments.
+    pub only: Vec<String>,
+    /// In what it departs from the file and its profile; what does goes to a directory of its own.
+    pub variation: Variation,
+    /// What picks the cells that a command is about; without any it is about all.
+    pub selection: Vec<Condition>,
     /// The environment variables laid over it, by name, and those that paths in it may refer to.
     pub env: BTreeMap<String, String>,
     /// Name, question, scorecard.
@@ -79,6 +90,8 @@ pub struct Cell {
     pub overrides: BTreeMap<String, Value>,
     /// Every field, with the recipe's values where nothing else was said.
     pub settings: Settings,
+    /// Whether it is among those that the command is about.
+    pub selected: bool,
     /// Where values that were written stand.
     origins: BTreeMap<String, Origin>,
     /// The manifest, for what was not written.
@@ -135,31 +148,49 @@ impl Manifest {
             matrix.lay_over(profile.matrix);
             control = profile.control.or(control);
         }
-        layers::lay_over(&mut base, &layers::from_env(&options.env)?);
-        let sets = layers::from_sets(&options.sets)?;
-        layers::lay_over(&mut base, &sets);
-        matrix.collapse(&sets);
+        let mut over = layers::from_env(&options.env)?;
+        layers::lay_over(&mut over, &layers::from_sets(&options.sets)?);
+        let views = matrix.take_views(&mut over);
+        let axes = matrix.paths();
+        let own = base.clone();
+        layers::lay_over(&mut base, &over);
+        matrix.collapse(&over);
         let control = control.map(|control| {
             control
                 .into_iter()
-                .filter(|(path, _)| !sets.contains_key(path))
+                .filter(|(path, _)| !over.contains_key(path))
                 .map(|(p, e)| (p, e.value))
                 .collect()
         });
 
         let head = settle_head(&base, file, &options.env)?;
-        let strict = options.profile.is_none() && sets.is_empty();
+        let strict = options.profile.is_none() && over.is_empty();
         let overrides = matrix.expand(&base, strict)?;
         require(&base, &overrides, file)?;
+        let asked = vary::concerned(&over);
+        let pairs: Vec<_> = overrides
+            .iter()
+            .filter(|_| !over.is_empty())
+            .map(|cell| (vary::values(&own, cell, &asked), vary::values(&base, cell, &asked)))
+            .collect();
+        let variation = Variation::of(&over, &axes, &pairs);
+        let selection = vary::conditions(&options.only, views)?;
+        let selected = select(&base, &overrides, &selection)?;
         let cells = overrides
             .into_iter()
-            .map(|overrides| settle(&base, overrides, file, &options.env))
+            .zip(selected)
+            .map(|(overrides, selected)| {
+                Ok(Cell { selected, ..settle(&base, overrides, file, &options.env)? })
+            })
             .collect::<Result<_>>()?;
         Ok(Self {
             file: file.to_owned(),
             text: text.to_owned(),
             profile: options.profile.clone(),
             sets: options.sets.clone(),
+            only: options.only.clone(),
+            variation,
+            selection,
             env: layers::env_fields(&options.env).into_iter().chain(referenced(text, options)).collect(),
             head,
             control,
@@ -180,13 +211,70 @@ impl Manifest {
         }
     }
 
-    /// The directory name under `results/`: `<name>`, or `<name>@<profile>`.
+    /// The cells that the command is about.
+    pub fn selected_cells(&self) -> impl Iterator<Item = &Cell> {
+        self.cells.iter().filter(|cell| cell.selected)
+    }
+
+    /// Whether the command is about some of the cells alone.
+    pub fn is_view(&self) -> bool {
+        self.cells.iter().any(|cell| !cell.selected)
+    }
+
+    /// The directory name under `results/`: `<name>`, `<name>@<profile>` under a profile, and of a variation of either
+    /// `~<8 hex>` behind it.
     pub fn results_name(&self) -> String {
-        match &self.profile {
-            Some(profile) => format!("{}@{profile}", self.head.name),
-            None => self.head.name.clone(),
+        let mut name = self.head.name.clone();
+        if let Some(profile) = &self.profile {
+            name.push('@');
+            name.push_str(profile);
+        }
+        if !self.variation.is_empty() {
+            name.push('~');
+            name.push_str(&self.variation.hex());
+        }
+        name
+    }
+}
+
+/// Which cells every condition picks.
+fn select(base: &Layer, cells: &[Layer], conditions: &[Condition]) -> Result<Vec<bool>> {
+    if conditions.is_empty() {
+        return Ok(vec![true; cells.len()]);
+    }
+    let asked = conditions.iter().map(|condition| condition.path.as_str()).collect();
+    let values: Vec<_> = cells.iter().map(|cell| vary::values(base, cell, &asked)).collect();
+    let mut picked = vec![true; cells.len()];
+    for condition in conditions {
+        // Those that the conditions before it leave: what they have is what could be asked for.
+        let mut there: Vec<Value> = Vec::new();
+        for (picked, values) in picked.iter_mut().zip(&values).filter(|(picked, _)| **picked) {
+            let value = values.get(&condition.path);
+            if let Some(value) = value.filter(|value| !there.contains(value)) {
+                there.push(value.clone());
+            }
+            *picked = condition.picks(value);
+        }
+        if !picked.contains(&true) {
+            return Err(condition.picks_nothing(&there));
         }
     }
+    Ok(picked)
+}
+
+/// What a cell's words say of its model and its optimizer.
+fn kinds(model: Option<&str>, optimizer: Option<&str>) -> (ModelKind, OptimizerKind) {
+    let model = match model {
+        Some("microgpt") => ModelKind::Microgpt,
+        Some("bigram") => ModelKind::Bigram,
+        _ => ModelKind::Gpt,
+    };
+    let optimizer = match (optimizer, model) {
+        (Some("sgd"), _) => OptimizerKind::Sgd,
+        (Some("adamw"), _) | (None, ModelKind::Microgpt | ModelKind::Bigram) => OptimizerKind::Adamw,
+        _ => OptimizerKind::MuonAdamw,
+    };
+    (model, optimizer)
 }
 
 /// The variables that something in the text or in the layers over it may refer to, as far as they are set.
@@ -366,16 +454,7 @@ fn settle(base: &Layer, overrides: Layer, file: &Path, env: &[(String, String)])
         }
     };
     let word = |path: &str| set.get(path).and_then(|entry| entry.value.as_str());
-    let model = match word("model.kind") {
-        Some("microgpt") => ModelKind::Microgpt,
-        Some("bigram") => ModelKind::Bigram,
-        _ => ModelKind::Gpt,
-    };
-    let optimizer = match (word("optimizer.kind"), model) {
-        (Some("sgd"), _) => OptimizerKind::Sgd,
-        (Some("adamw"), _) | (None, ModelKind::Microgpt | ModelKind::Bigram) => OptimizerKind::Adamw,
-        _ => OptimizerKind::MuonAdamw,
-    };
+    let (model, optimizer) = kinds(word("model.kind"), word("optimizer.kind"));
     if optimizer == OptimizerKind::MuonAdamw && model != ModelKind::Gpt {
         let error = Error::input("only model.kind = \"gpt\" has optimizer.kind = \"muon_adamw\"")
             .key("optimizer.kind")
@@ -415,6 +494,7 @@ fn settle(base: &Layer, overrides: Layer, file: &Path, env: &[(String, String)])
     let mut cell = Cell {
         overrides: overrides.into_iter().map(|(path, entry)| (path, entry.value)).collect(),
         settings,
+        selected: true,
         origins: set.into_iter().map(|(path, entry)| (path, entry.origin)).collect(),
         file: file.to_owned(),
     };

@@ -28,6 +28,7 @@ fn settle_with(text: &str, profile: Option<&str>, sets: &[&str], env: &[(&str, &
     let options = Options {
         profile: profile.map(str::to_owned),
         sets: sets.iter().map(|&set| set.to_owned()).collect(),
+        only: Vec::new(),
         env: env.iter().map(|&(name, value)| (name.to_owned(), value.to_owned())).collect(),
     };
     Manifest::parse(Path::new("t.toml"), text, &options)
@@ -178,7 +179,7 @@ fn the_matrix_zips_excludes_and_includes() {
     );
     let manifest = settle_text(&text).unwrap();
     let show = |manifest: &Manifest| {
-        let cells = manifest.cells.iter().map(|cell| {
+        let cells = manifest.selected_cells().map(|cell| {
             let model = &cell.settings.model;
             let run = &cell.settings.run;
             format!("{} {} {} {} {}", model.depth, model.head_dim, model.aspect_ratio, model.smear, run.seed)
@@ -195,12 +196,20 @@ fn the_matrix_zips_excludes_and_includes() {
     2 128 64 false 1
     2 128 64 false 2
     ");
-    let collapsed = settle_with(&text, None, &["model.depth=4"], &[]).unwrap();
-    insta::assert_snapshot!(show(&collapsed).join("\n"), @r"
+    let selected = settle_with(&text, None, &["model.depth=4"], &[]).unwrap();
+    assert_eq!(selected.cells.len(), manifest.cells.len());
+    insta::assert_snapshot!(show(&selected).join("\n"), @r"
     4 64 32 true 1
     4 64 32 true 2
-    4 128 64 false 1
-    4 128 64 false 2
+    ");
+    let collapsed = settle_with(&text, None, &["model.depth=6"], &[]).unwrap();
+    insta::assert_snapshot!(show(&collapsed).join("\n"), @r"
+    6 32 16 true 1
+    6 64 32 true 1
+    6 32 16 true 2
+    6 64 32 true 2
+    6 128 64 false 1
+    6 128 64 false 2
     ");
     let one_seed = settle_with(&text, None, &["run.seed=7"], &[]).unwrap();
     assert!(one_seed.cells.iter().all(|cell| cell.settings.run.seed == 7));
@@ -285,7 +294,7 @@ fn what_a_flag_decides_leaves_the_matrix() {
     let seeds = "\"run.seed\" = [1, 2]\n";
     let zip = "[[matrix.zip]]\n\"model.depth\" = [2, 2, 4]\n\"model.head_dim\" = [32, 64, 32]\n";
     let matrix = format!("[matrix]\n{seeds}{zip}");
-    let left = cells(&matrix, None, &["model.head_dim=32"]);
+    let left = cells(&matrix, None, &["model.head_dim=128"]);
     let expected = [
         "model.depth=2 run.seed=1",
         "model.depth=4 run.seed=1",
@@ -528,4 +537,141 @@ fn numbers_as_people_write_them() {
         ]
         .join("\n")
     );
+}
+
+/// What selects and what varies, of one matrix: its directory and the cells that are selected.
+fn varied(matrix: &str, sets: &[&str], only: &[&str], env: &[(&str, &str)]) -> Result<(String, Vec<String>)> {
+    let owned = |list: &[&str]| list.iter().map(|&text| text.to_owned()).collect::<Vec<_>>();
+    let options = Options {
+        profile: None,
+        sets: owned(sets),
+        only: owned(only),
+        env: env.iter().map(|&(name, value)| (name.to_owned(), value.to_owned())).collect(),
+    };
+    let manifest = Manifest::parse(Path::new("t.toml"), &format!("{BASE}{matrix}"), &options)?;
+    let show = |cell: &Cell| {
+        let values: Vec<String> =
+            cell.overrides.iter().map(|(path, value)| format!("{path}={value}")).collect();
+        values.join(" ")
+    };
+    Ok((manifest.results_name(), manifest.selected_cells().map(show).collect()))
+}
+
+#[test]
+fn an_axis_set_to_one_of_its_values_selects() {
+    let matrix = "[matrix]\n\"model.depth\" = [2, 4]\n\"run.seed\" = [1, 2]\n[[matrix.include]]\nmodel.smear = false\n";
+    let with = |sets: &[&str], only: &[&str], env: &[(&str, &str)]| varied(matrix, sets, only, env).unwrap();
+    let (own, all) = with(&[], &[], &[]);
+    assert_eq!((own.as_str(), all.len()), ("t", 6));
+    let seed = with(&[], &["run.seed=2"], &[]);
+    assert_eq!(
+        seed,
+        (
+            "t".to_owned(),
+            ["model.depth=2 run.seed=2", "model.depth=4 run.seed=2", "model.smear=false run.seed=2"]
+                .map(str::to_owned)
+                .to_vec()
+        )
+    );
+    assert_eq!(with(&["run.seed=2"], &[], &[]), seed);
+    assert_eq!(with(&[], &[], &[("NANORUN_RUN__SEED", "2")]), seed);
+    // What a cell has from the base counts as much as what the matrix gives it.
+    let depth = with(&[], &["model.depth=2", "run.seed=1"], &[]);
+    assert_eq!(depth.1, ["model.depth=2 run.seed=1", "model.smear=false run.seed=1"]);
+    assert_eq!(with(&["model.depth=2"], &["run.seed=1"], &[]), depth);
+    // Several values of one field are alternatives, several fields are asked for together.
+    assert_eq!(with(&[], &["run.seed=1", "run.seed=2"], &[]).1, all);
+    assert_eq!(with(&[], &["model.smear=false", "run.seed=1"], &[]).1, ["model.smear=false run.seed=1"]);
+    // The recipe's values too.
+    assert_eq!(with(&[], &["schedule.warmdown=linear", "optimizer.ns_steps=5"], &[]).1.len(), 6);
+    // Of a zipped axis the whole row.
+    let zip = "[[matrix.zip]]\n\"model.depth\" = [2, 4]\n\"model.head_dim\" = [32, 64]\n";
+    assert_eq!(varied(zip, &["model.depth=4"], &[], &[]).unwrap().1, ["model.depth=4 model.head_dim=64"]);
+    // Commits are one however many digits are written.
+    let commits = "[matrix]\n\"upstream.commit\" = [\"92d63d4\", \"348fbb3\"]\n";
+    let commit = format!("upstream.commit={}", upstream::find("92d63d4").unwrap().commit);
+    assert_eq!(varied(commits, &[&commit], &[], &[]).unwrap().1.len(), 1);
+    assert_eq!(varied(commits, &[], &[&commit], &[]).unwrap().1.len(), 1);
+
+    let refused = |sets: &[&str], only: &[&str]| varied(matrix, sets, only, &[]).unwrap_err().to_string();
+    insta::assert_snapshot!(
+        [
+            refused(&[], &["run.seed=7"]),
+            refused(&["model.depth=4"], &["model.depth=2"]),
+            refused(&[], &["model.dpth=4"]),
+            refused(&[], &["model.depth=deep"]),
+            refused(&[], &["model.depth"]),
+            refused(&[], &["run.threads=2"]),
+            refused(&[], &["optimizer.lr=2"]),
+        ]
+        .join("\n")
+    );
+}
+
+#[test]
+fn what_enters_a_key_or_a_verdict_goes_to_a_directory_of_its_own() {
+    let matrix = "[matrix]\n\"model.depth\" = [2, 4]\n\"run.seed\" = [1, 2]\n";
+    let with = |sets: &[&str], env: &[(&str, &str)]| varied(matrix, sets, &[], env).unwrap().0;
+    let of = |sets: &[&str]| with(sets, &[]);
+    // The digits are what results are found by: they stay what they are.
+    let steps = of(&["budget.steps=5"]);
+    assert_eq!(steps, "t~2b3b2c0e");
+    // In any order, by any means, however it is spelled.
+    assert_eq!(with(&[], &[("NANORUN_BUDGET__STEPS", "5")]), steps);
+    assert_eq!(with(&["budget.steps=5"], &[("NANORUN_BUDGET__TOKENS", "64")]), steps);
+    assert_eq!(of(&["budget={ steps = 5.0 }"]), steps);
+    let two = of(&["budget.steps=5", "eval.tokens=512"]);
+    assert_eq!(of(&["eval.tokens=512", "budget.steps=7", "budget.steps=5"]), two);
+    assert_eq!(with(&["eval.tokens=512"], &[("NANORUN_BUDGET__STEPS", "5")]), two);
+    assert_ne!(two, steps);
+    // What selects beside it does not vary.
+    assert_eq!(of(&["budget.steps=5", "run.seed=2"]), steps);
+    // The manifest's own value, and the recipe's.
+    for own in
+        ["budget.steps=10", "optimizer.ns_steps=5", "scorecard.quality.margin=0.002", "model.init=torch"]
+    {
+        assert_eq!(of(&[own]), "t", "{own}");
+    }
+    // Beyond an axis, and in place of one.
+    assert_ne!(of(&["run.seed=7"]), "t");
+    assert_ne!(of(&["run.seed=7"]), of(&["run.seed=8"]));
+    let budgets = "[matrix]\n\"budget.steps\" = [3, 5]\n";
+    assert_ne!(varied(budgets, &["budget.flops=1e12"], &[], &[]).unwrap().0, "t");
+    // A base that the matrix hides is none of the cells': it takes them away.
+    assert_ne!(varied("[matrix]\n\"run.seed\" = [2, 3]\n", &["run.seed=1"], &[], &[]).unwrap().0, "t");
+    for verdict in
+        ["scorecard.quality.margin=0.1", "scorecard.speed.min_ratio=0.5", "scorecard.across=[\"a\"]"]
+    {
+        assert_ne!(of(&[verdict]), "t", "{verdict}");
+    }
+    for other in [
+        "name=t",
+        "question=Why?",
+        "run.threads=2",
+        "run.device=cpu",
+        "run.preflight=false",
+        "checkpoint.every=2",
+        "checkpoint.final=all",
+        "checkpoint.minutes=0",
+        "eval.every=2",
+        "eval.max_drift_bytes=1",
+        "scorecard.reproducibility.baseline=b.toml",
+    ] {
+        assert_eq!(of(&[other]), "t", "{other}");
+    }
+    // Texts at another place are the same texts, as far as names tell; those that come with nanorun are others.
+    let files = "shards = \"a/*.parquet\"\n";
+    let data = |sets: &[&str]| varied(files, sets, &[], &[]).unwrap().0;
+    assert_eq!(data(&["data.shards=b"]), "t");
+    assert_ne!(data(&["data.shards=embedded"]), "t");
+    assert_ne!(of(&["data.shards=b"]), "t");
+    assert_eq!(of(&["data.shards=b"]), of(&["data.shards=c"]));
+    // A tokenizer from a file in place of one that is trained, wherever the file is.
+    assert_ne!(of(&["data.tokenizer.path=x"]), "t");
+    assert_eq!(of(&["data.tokenizer.path=x"]), of(&["data.tokenizer.path=y"]));
+    // Under a profile too.
+    let text = format!("{BASE}[profile.p]\nmodel.depth = 3\n");
+    let under = |sets: &[&str]| settle_with(&text, Some("p"), sets, &[]).unwrap().results_name();
+    assert_eq!(under(&["model.depth=3"]), "t@p");
+    assert!(under(&["model.depth=2"]).starts_with("t@p~"), "{}", under(&["model.depth=2"]));
 }

@@ -17,7 +17,7 @@ pub fn config_of(case: &Case) -> Result<ParityConfig> {
     let file = case.directory.join("case.json");
     let recipe = upstream::find(&case.commit)
         .map_err(|unknown| Error::input(unknown.to_string()).file(&file).key("commit"))?;
-    let options = Options { profile: None, sets: Vec::new(), env: Vec::new() };
+    let options = Options::default();
     let manifest = Manifest::parse(&file, &manifest(case, recipe.commit)?, &options)?;
     let run = plan(&manifest, &NoData)?.runs.into_iter().next();
     let run = run.ok_or_else(|| Error::internal("a manifest without a run"))?;

@@ -50,12 +50,36 @@ pub enum RunStatus {
         /// What is missing, and how to get it.
         missing: String,
     },
+    /// Other results have it finished, and the next start takes it over.
+    TakenOver {
+        /// The attempt there.
+        from: String,
+    },
+    /// The command is not about it.
+    NotSelected {
+        /// What there is of it, in words.
+        stands: String,
+    },
 }
 
 impl RunStatus {
     /// Whether the next start trains it, or would if it could.
     pub fn is_pending(&self) -> bool {
-        !matches!(self, Self::Done | Self::Diverged { .. } | Self::Damaged { .. })
+        !matches!(
+            self,
+            Self::Done
+                | Self::TakenOver { .. }
+                | Self::Diverged { .. }
+                | Self::Damaged { .. }
+                | Self::NotSelected { .. }
+        )
+    }
+
+    /// That of a run that the command is not about.
+    #[must_use]
+    pub fn not_selected(of: &Self) -> Self {
+        let stands = of.text();
+        Self::NotSelected { stands: stands.split([':', ';']).next().unwrap_or_default().to_owned() }
     }
 
     fn text(&self) -> String {
@@ -71,6 +95,8 @@ impl RunStatus {
             Self::Damaged { reason } => format!("damaged: {reason}; --rerun trains it again"),
             Self::Done => "done: its result is there".to_owned(),
             Self::Blocked { missing } => format!("blocked: {missing}"),
+            Self::TakenOver { from } => format!("taken over from {from}"),
+            Self::NotSelected { stands } => format!("not selected ({stands})"),
         }
     }
 }
@@ -137,7 +163,12 @@ impl View<'_> {
             let apart: f64 =
                 root.runs.iter().filter_map(|&run| runs.get(run)).map(|run| run.sizes.steps as f64).sum();
             let share = root.steps() as f64 / apart.max(1.0);
-            let open = root.runs.iter().filter(|&&run| self.status(run) != RunStatus::Done);
+            let open = root.runs.iter().filter(|&&run| {
+                !matches!(
+                    self.status(run),
+                    RunStatus::Done | RunStatus::TakenOver { .. } | RunStatus::NotSelected { .. }
+                )
+            });
             for time in open.filter_map(|&run| runs.get(run)).map(|run| speed.time(run)) {
                 sum.training += share * time.training;
                 sum.evaluations += share * time.evaluations;

@@ -19,6 +19,7 @@ fn options(profile: Option<&str>, sets: &[&str]) -> Options {
     Options {
         profile: profile.map(str::to_owned),
         sets: sets.iter().map(|&set| set.to_owned()).collect(),
+        only: Vec::new(),
         env: vec![("HOME".to_owned(), "/home/ada".to_owned())],
     }
 }

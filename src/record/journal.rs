@@ -145,6 +145,13 @@ pub enum Event {
         /// The last checkpoint before it.
         last_checkpoint: Option<u64>,
     },
+    /// Its end was taken over from other results, with everything above.
+    TakenOver {
+        /// The attempt there.
+        from: String,
+        /// The host.
+        host: String,
+    },
     /// Another attempt stands for the run from here on.
     SetAside {
         /// Why.

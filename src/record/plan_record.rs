@@ -38,6 +38,12 @@ pub struct PlanRecord {
     /// The environment variables that set manifest fields, by name.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub env: BTreeMap<String, String>,
+    /// The `--only` arguments of the last start: which cells it was about.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub only: Vec<String>,
+    /// In what it departs from the manifest and its profile, where it is a variation of them, in words.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub varied: Vec<String>,
     /// Whether every run was to train all its steps itself.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub no_share: bool,

@@ -49,6 +49,9 @@ pub struct RunResult {
     pub timings: Timings,
     /// Where it was made; never hashed.
     pub host: HostFacts,
+    /// The attempt of other results that it was taken over from; none where it was trained here. Never hashed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub taken_over_from: Option<String>,
 }
 
 /// How long a run took and in what company; never hashed.
@@ -178,6 +181,7 @@ impl RunResult {
             evals,
             timings,
             host,
+            taken_over_from: None,
         })
     }
 

@@ -3,13 +3,13 @@
 use super::column::table;
 
 table! {
-    RunRow, "runs.parquet", "One row a run of the plan.",
+    RunRow, "runs.parquet", "One row a run of the plan, then the runs that it no longer has.",
     experiment: String, "", exact, "name of the experiment";
     arm: String, "", exact, "the cell without its seed, as `key=value` pairs";
     seed: u64, "", exact, "seed of the initial weights";
     run_key: String, "", exact, "identity of everything that decides the numbers";
-    status: String, "", exact, "`finished`, `diverged`, `failed`, `damaged`, `interrupted` or `planned`";
-    reason: Option<String>, "", exact, "why it is not finished";
+    status: String, "", exact, "`finished`, `diverged`, `failed`, `damaged`, `interrupted` or `planned`; `retired` where the manifest no longer has it";
+    reason: Option<String>, "", exact, "why it is not finished, or what else is to be known of it";
     commit: String, "", exact, "pinned upstream commit";
     backend: String, "", exact, "`cpu`, `tch` or `scalar`";
     device: String, "", exact, "device of the backend";

@@ -200,6 +200,8 @@ fn a_plan_comes_back() {
         profile: Some("smoke".into()),
         sets: Vec::new(),
         env: std::collections::BTreeMap::new(),
+        only: Vec::new(),
+        varied: Vec::new(),
         no_share: false,
         nanorun: "0.1.0".into(),
         control: Some("schedule.warmdown=linear".into()),

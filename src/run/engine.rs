@@ -20,7 +20,7 @@ use crate::plan::run_config::{BackendChoice, BackendKind, InitSource, RunConfig}
 use crate::tensors::{self, Values};
 use crate::train::engine::{Engine, NamedTensor, in_order};
 use crate::train::ops_engine::{OpsEngine, op_error};
-use crate::train::scalar_engine::ScalarEngine;
+use crate::train::scalar_engine::{ENVIRONMENT_CLASS as SCALAR_CLASS, ScalarEngine};
 
 /// Makes the engine of a run; `threads` never changes its results on the cpu backend; on
 /// the tch backend's CPU device it is part of the environment class.
@@ -116,6 +116,24 @@ fn on_backend<M: Network + 'static>(
         }
         #[cfg(not(feature = "tch"))]
         BackendKind::Tch => Err(crate::backend::torch::device::DeviceError::NotBuilt.into()),
+    }
+}
+
+/// The environment class of a backend as it is here; on the tch backend's CPU device `threads` are part of it.
+///
+/// # Errors
+/// A backend or device that is not there.
+pub fn environment_class(backend: &BackendChoice, threads: usize) -> Result<String> {
+    match backend.kind {
+        BackendKind::Cpu => Ok(crate::backend::cpu::environment_class()),
+        BackendKind::Scalar => Ok(SCALAR_CLASS.to_owned()),
+        #[cfg(feature = "tch")]
+        BackendKind::Tch => Ok(torch(backend, threads)?.environment_class()),
+        #[cfg(not(feature = "tch"))]
+        BackendKind::Tch => {
+            let _ = threads;
+            Err(crate::backend::torch::device::DeviceError::NotBuilt.into())
+        }
     }
 }
 

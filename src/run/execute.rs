@@ -38,6 +38,8 @@ pub struct Executor<'a> {
     pub share: bool,
     /// Whether these are further attempts that somebody asked for.
     pub rerun: bool,
+    /// Whether runs that are not to be trained now are not finished either: what they may fork from stays.
+    pub others_wait: bool,
     /// Opens data.
     pub rows: &'a OpenRows<'a>,
     /// Samples text from a trained run.
@@ -109,7 +111,7 @@ impl Executor<'_> {
             Some(outcome) => matches!(outcome, Outcome::Finished(_)),
             None => attempts[index].is_none(),
         };
-        if (0..tasks.len()).all(done) {
+        if !self.others_wait && (0..tasks.len()).all(done) {
             self.let_go_of_forks(tasks, &starts)?;
         }
         Ok(outcomes)

@@ -5,6 +5,7 @@ pub mod engine;
 pub mod execute;
 pub mod library;
 pub mod progress;
+pub mod reuse;
 pub mod sample;
 pub mod single;
 pub mod state;

@@ -361,7 +361,7 @@ impl From<NoStart> for Error {
 }
 
 /// The complete configuration, as TOML, so that the directory explains itself.
-fn write_manifest(files: &Files, dir: &RunDir, task: &Task) -> Result<()> {
+pub(super) fn write_manifest(files: &Files, dir: &RunDir, task: &Task) -> Result<()> {
     let text = toml::to_string(&task.config)
         .map_err(|e| Error::internal("the run's configuration cannot be written as TOML").because(e))?;
     let text = format!("# {}: everything that decides this run's numbers, complete.\n{text}", task.label);

@@ -53,7 +53,7 @@ pub struct Standing {
     pub status: Status,
     /// The attempt that says so; the one that a start carries on, where it does; none of a fresh run.
     pub attempt: Option<AttemptDir>,
-    /// What else people should know: results that cannot be read beside one that can.
+    /// What else people should know: results that cannot be read beside one that can, where one was taken over from.
     pub notes: Vec<String>,
     /// Two results that cannot both be right, the earlier first.
     pub contradiction: Option<Box<(RunResult, RunResult)>>,
@@ -111,7 +111,8 @@ impl Standing {
             standing.status = Status::Finished(Box::new(result.clone()));
             standing.attempt = Some(dir.clone());
             standing.notes =
-                attempts.all.into_iter().filter_map(|a| Some(a.result.err()?.to_string())).collect();
+                result.taken_over_from.iter().map(|from| format!("taken over from {from}")).collect();
+            standing.notes.extend(attempts.all.into_iter().filter_map(|a| Some(a.result.err()?.to_string())));
             return Ok(standing);
         }
         for (dir, result) in attempts.finished() {
@@ -177,6 +178,11 @@ impl Standing {
         last.map(|last| Start { attempt: last.dir.clone(), from: None })
     }
 
+    /// The run's directory, and the attempt beside those that are there.
+    pub(super) fn further(&self) -> (&RunDir, AttemptDir) {
+        (&self.run, self.anew().attempt)
+    }
+
     /// Another attempt, that has nothing of the others.
     fn anew(&self) -> Start {
         Start { attempt: self.run.attempt(self.highest + 1), from: None }
@@ -218,10 +224,20 @@ pub(super) fn finish(
     config: &RunConfig,
     result: &RunResult,
 ) -> Result<()> {
-    write_steps(files, attempt, config, &result.step_losses, &result.timings.step_seconds)?;
-    result.write(files, &attempt.result())?;
+    write_result(files, attempt, config, result)?;
     Ok(Journal::new(files.clone(), attempt.journal())
         .add(Event::Finished { result_hash: result.result_hash })?)
+}
+
+/// Writes an attempt's table, then its result: it is finished.
+pub(super) fn write_result(
+    files: &Files,
+    attempt: &AttemptDir,
+    config: &RunConfig,
+    result: &RunResult,
+) -> Result<()> {
+    write_steps(files, attempt, config, &result.step_losses, &result.timings.step_seconds)?;
+    Ok(result.write(files, &attempt.result())?)
 }
 
 /// Lets go of what nothing needs of a finished attempt's checkpoints; other runs may still take steps over at `forks`.

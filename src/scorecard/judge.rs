@@ -31,6 +31,10 @@ pub struct RunSummary {
     /// CPU or accelerator and number of threads, as one text each, of everything that trained its steps: speeds compare
     /// only where it is one and the same.
     pub machines: Vec<String>,
+    /// Backend, device and precision that the manifest asks for.
+    pub backend: String,
+    /// The environment class whose bits its result has; empty while it is unfinished.
+    pub environment_class: String,
     /// The result hash; none while it is unfinished or when it failed.
     pub result_hash: Option<Digest>,
 }
@@ -92,6 +96,8 @@ pub struct Scorecard {
     pub runs: Vec<RunSummary>,
     /// Its verdicts.
     pub verdicts: Vec<Verdict>,
+    /// Runs of earlier plans: listed, not judged.
+    pub retired: Vec<RunSummary>,
 }
 
 /// Judges the runs of an experiment, given in the order of its plan.
@@ -144,7 +150,14 @@ pub fn judge(name: &str, question: Option<&str>, criteria: &Criteria, runs: Vec<
         each(VerdictKind::Speed, &|arm, control| speed.judge(arm, control));
     }
     verdicts.extend(criteria.baseline.as_ref().map(BaselineOutcome::verdict));
-    Scorecard { name: name.to_owned(), question: question.map(str::to_owned), arms, runs, verdicts }
+    Scorecard {
+        name: name.to_owned(),
+        question: question.map(str::to_owned),
+        arms,
+        runs,
+        verdicts,
+        retired: Vec::new(),
+    }
 }
 
 /// Whether every run of an arm equals its control's of the same seed in all its bits: then neither quality nor speed is
@@ -179,6 +192,29 @@ fn summarise(name: &str, runs: &[&RunSummary], control: bool) -> ArmSummary {
 }
 
 impl Scorecard {
+    /// The part of it that is about some of its runs: those, their arms and the verdicts on these. What is said of an
+    /// arm stays what it is over all of its runs.
+    #[must_use]
+    pub fn view(&self, picks: &dyn Fn(usize) -> bool) -> Self {
+        let each = self.runs.iter().enumerate().filter(|(run, _)| picks(*run));
+        let runs: Vec<RunSummary> = each.map(|(_, run)| run.clone()).collect();
+        let shows = |arm: &str| arm.is_empty() || runs.iter().any(|run| run.arm == arm);
+        Self {
+            name: self.name.clone(),
+            question: self.question.clone(),
+            arms: self.arms.iter().filter(|arm| shows(&arm.name)).cloned().collect(),
+            verdicts: self.verdicts.iter().filter(|verdict| shows(&verdict.arm)).cloned().collect(),
+            retired: Vec::new(),
+            runs,
+        }
+    }
+
+    /// Says how results are to a baseline, in place of what was said before.
+    pub fn judge_reproducibility(&mut self, baseline: &BaselineOutcome) {
+        self.verdicts.retain(|verdict| verdict.kind != VerdictKind::Reproducibility);
+        self.verdicts.push(baseline.verdict());
+    }
+
     /// The gravest failure among its verdicts; none where none failed.
     pub fn failure(&self) -> Option<Class> {
         self.verdicts

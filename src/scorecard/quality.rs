@@ -22,7 +22,8 @@ impl Quality {
     /// the mean difference is at most the margin, fails when the whole interval is above it, and is undecided
     /// otherwise and with fewer than two pairs. An arm with a run that has no value never passes: the runs that
     /// failed may be those that went badly. Seeds whose runs are equal bit by bit count once, and differences without
-    /// any spread are never a pass.
+    /// any spread are never a pass. Seeds of which one run was made in another environment class than its partner are
+    /// left out and said, unless the manifest gives the two arms different backends.
     pub(super) fn judge(&self, arm: Arm<'_>, control: Arm<'_>) -> Verdict {
         let value =
             |run: &RunSummary| run.metrics.get(&self.metric).copied().filter(|value| value.is_finite());
@@ -37,9 +38,13 @@ impl Quality {
         let mut pairs: Vec<(f64, f64)> = Vec::new();
         let mut counted = Vec::new();
         let mut repeated = Vec::new();
+        let mut environments = Environments::default();
         for run in arm.runs {
             let Some(partner) = control.runs.iter().find(|other| other.seed == run.seed) else { continue };
             let Some(pair) = value(run).zip(value(partner)) else { continue };
+            if !environments.are_one(run, partner) {
+                continue;
+            }
             // Seeds that led to the same bits are one run: counting it twice would halve the interval for nothing.
             let bits = (run.result_hash, partner.result_hash);
             if counted.contains(&bits) {
@@ -55,6 +60,13 @@ impl Quality {
         // What is left of a spread of 0 after subtracting and averaging.
         let rounding = 1e-12 * ours.iter().chain(&theirs).fold(0.0_f64, |most, value| most.max(value.abs()));
         let lost = arm.runs.iter().filter(|run| value(run).is_none()).count();
+        if let (true, Some(why)) = (pairs.is_empty(), environments.why_none()) {
+            let mut verdict =
+                Verdict::new(VerdictKind::Quality, Outcome::NotJudged, arm.name, &self.metric, why);
+            verdict.control = Some(control.name.to_owned());
+            verdict.limit = Some(self.margin);
+            return verdict;
+        }
         let across = self.said_across(arm, control);
         let (outcome, detail) = match interval {
             // Real seeds scatter. Where they do not, whatever made them equal makes the interval worthless.
@@ -64,6 +76,9 @@ impl Quality {
             ),
             Some(i) if i.upper <= self.margin && lost > 0 => {
                 (Outcome::Undecided, format!("{lost} of {} runs have no result", arm.runs.len()))
+            }
+            Some(i) if i.upper <= self.margin && !environments.mixed.is_empty() => {
+                (Outcome::Undecided, "seeds are left out".to_owned())
             }
             None => (Outcome::Undecided, format!("an interval needs two seeds, there are {}", pairs.len())),
             Some(i) if i.upper <= self.margin => {
@@ -82,7 +97,7 @@ impl Quality {
                 seeds.len()
             ),
         };
-        let detail = detail + &across;
+        let detail = detail + &environments.said() + &across;
         let mut verdict = Verdict::new(VerdictKind::Quality, outcome, arm.name, &self.metric, detail);
         verdict.control = Some(control.name.to_owned());
         verdict.pairs = pairs.len();
@@ -113,6 +128,64 @@ impl Quality {
 
     fn is_across(&self, field: &str) -> bool {
         self.across.iter().any(|across| across == field)
+    }
+}
+
+/// The environment classes that pairs of runs were made in. Within one class equal runs are equal bit by bit; between
+/// two, a difference is also one of machines, which no margin speaks of.
+#[derive(Default)]
+struct Environments {
+    /// Seeds whose two runs were made in different classes, with those.
+    mixed: Vec<(u64, String, String)>,
+    /// Classes of the pairs that are compared, each once.
+    compared: Vec<String>,
+    /// Backends that the manifest compares, where it gives the arms different ones.
+    backends: Option<(String, String)>,
+}
+
+impl Environments {
+    /// Whether two runs are compared: in one class, or in two because the manifest asks for two backends.
+    fn are_one(&mut self, run: &RunSummary, partner: &RunSummary) -> bool {
+        let (ours, theirs) = (&run.environment_class, &partner.environment_class);
+        if run.backend != partner.backend {
+            self.backends = Some((run.backend.clone(), partner.backend.clone()));
+        } else if ours != theirs {
+            self.mixed.push((run.seed, ours.clone(), theirs.clone()));
+            return false;
+        }
+        if !self.compared.contains(ours) {
+            self.compared.push(ours.clone());
+        }
+        true
+    }
+
+    /// Why nothing is compared; none where that has another reason.
+    fn why_none(&self) -> Option<String> {
+        let (_, ours, theirs) = self.mixed.first()?;
+        Some(format!(
+            "every seed was trained in two environment classes, {ours} and {theirs}: train all of it in one, into \
+             other results (--results DIR)"
+        ))
+    }
+
+    fn said(&self) -> String {
+        let mut said = String::new();
+        if let Some((seed, ours, theirs)) = self.mixed.first() {
+            let more = match self.mixed.len() - 1 {
+                0 => String::new(),
+                more => format!(" and {more} more"),
+            };
+            said += &format!(
+                "; seed {seed}{more} left out, trained in two environment classes, {ours} and {theirs}"
+            );
+        }
+        if self.compared.len() > 1 {
+            said += &format!("; seeds of {} environment classes, each within one", self.compared.len());
+        }
+        if let Some((ours, theirs)) = &self.backends {
+            said += &format!("; across run.backend, {ours} against {theirs}");
+        }
+        said
     }
 }
 

@@ -16,7 +16,9 @@ impl fmt::Display for Scorecard {
             Some(question) => writeln!(f, "{}: {}\n", self.name, printable(question))?,
             None => writeln!(f, "{}\n", self.name)?,
         }
-        let mut metrics: Vec<&String> = self.arms.iter().flat_map(|arm| arm.metrics.keys()).collect();
+        let retired = self.retired.iter().flat_map(|run| run.metrics.keys());
+        let mut metrics: Vec<&String> =
+            self.arms.iter().flat_map(|arm| arm.metrics.keys()).chain(retired).collect();
         let place = |name: &str| FIRST.iter().position(|first| *first == name).unwrap_or(FIRST.len());
         metrics.sort_by_key(|name| (place(name), *name));
         metrics.dedup();
@@ -24,6 +26,10 @@ impl fmt::Display for Scorecard {
         write!(f, "{}", run_table(&self.runs, &metrics))?;
         if !self.verdicts.is_empty() {
             write!(f, "\n{}", verdict_table(&self.verdicts))?;
+        }
+        if !self.retired.is_empty() {
+            f.write_str("\nretired: the manifest no longer has these runs, nothing judges them\n")?;
+            write!(f, "{}", run_table(&self.retired, &metrics))?;
         }
         Ok(())
     }

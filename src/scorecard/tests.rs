@@ -17,6 +17,8 @@ fn run(arm: &str, seed: u64, bpb: f64) -> RunSummary {
         alone: true,
         shared_steps: 0,
         machines: vec!["AMD EPYC, 2 threads".into()],
+        backend: "cpu in f32".into(),
+        environment_class: "cpu".into(),
         result_hash: Some(Digest::of(format!("{arm}{seed}").as_bytes())),
     }
 }

@@ -12,6 +12,9 @@ use crate::stop::StopFlag;
 use super::engine::{Engine, MicroBatch, NamedTensor, in_order};
 use super::ops_engine::op_error;
 
+/// Scalar IEEE arithmetic and portable functions, in one thread: every machine gives the same bits.
+pub const ENVIRONMENT_CLASS: &str = "scalar";
+
 /// A network on the scalar backend.
 ///
 /// Weights and optimizer state are f64. [`Engine::parameters`] gives them rounded to f32; a checkpoint also takes
@@ -234,9 +237,8 @@ impl<M: Network> Engine for ScalarEngine<M> {
         self.ops.live_bytes()
     }
 
-    /// Scalar IEEE arithmetic and portable functions, in one thread: every machine gives the same bits.
     fn environment_class(&self) -> String {
-        "scalar".to_owned()
+        ENVIRONMENT_CLASS.to_owned()
     }
 }
 

@@ -159,6 +159,8 @@ pub(crate) fn results(dir: &ExperimentDir) {
         profile: None,
         sets: vec!["budget.steps=2".into()],
         env: [("NANORUN_RUN__SEED".to_owned(), "1".to_owned())].into(),
+        only: Vec::new(),
+        varied: Vec::new(),
         no_share: false,
         nanorun: "0.1.0".into(),
         control: Some("base".into()),

@@ -26,7 +26,7 @@ pub(crate) const BACKENDS: &[BackendKind] = &[
 
 /// The configuration of the first run of a manifest, by the path that every run takes.
 pub(crate) fn config(manifest: &str) -> RunConfig {
-    let options = Options { profile: None, sets: Vec::new(), env: Vec::new() };
+    let options = Options::default();
     let manifest = Manifest::parse(Path::new("m.toml"), manifest, &options).unwrap();
     plan(&manifest, &Library::new(Cache::disabled())).unwrap().runs.remove(0).config
 }

@@ -162,7 +162,10 @@ fn the_lock_of_a_killed_runner_locks_nobody_out() {
     first.wait().unwrap();
     let lock = std::fs::read_to_string(place.path("results/tiny/.lock")).unwrap();
     assert!(lock.contains(&format!("\"pid\":{}", first.id())), "{lock}");
-    let second = place.run(&["run", "m.toml", "--set", "budget.steps=3"]).expect(0);
+    let text = std::fs::read_to_string(place.path("m.toml")).unwrap();
+    let steps = text.lines().find(|line| line.starts_with("steps = ")).unwrap();
+    std::fs::write(place.path("m.toml"), text.replace(steps, "steps = 3")).unwrap();
+    let second = place.run(&["run", "m.toml"]).expect(0);
     assert!(!second.stderr.contains("waiting"), "{}", second.stderr);
 }
 

@@ -36,3 +36,4 @@ mod support;
 mod threads;
 mod tch;
 mod tokenizer;
+mod vary;

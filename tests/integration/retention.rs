@@ -46,7 +46,7 @@ fn in_the_end_weights_stay_or_all_or_none() {
     place.run(&["run", "m.toml", "-q"]).expect(0);
     assert!(checkpoint_files(&place).iter().all(|file| !file.starts_with("step_")));
     let none = place.run(&["sample", "m.toml", "-q"]).expect(2);
-    assert!(none.stderr.contains("no run of this experiment has weights"), "{}", none.stderr);
+    assert!(none.stderr.contains("no weights of this experiment's runs were kept"), "{}", none.stderr);
     // It is no part of any key.
     place.run(&["run", "m.toml", "-q", "--set", "checkpoint.final=\"all\""]).expect(0);
     assert!(checkpoint_files(&place).iter().all(|file| !file.starts_with("step_")));

@@ -42,6 +42,12 @@ impl Place {
         Ended::of(&self.command(arguments).output().unwrap(), self.0.path())
     }
 
+    /// The results directory that the manifest has under these arguments, from the place itself.
+    pub(crate) fn directory(&self, more: &[&str]) -> String {
+        let arguments: Vec<&str> = ["plan", "m.toml", "--json"].iter().chain(more).copied().collect();
+        self.run(&arguments).expect(0).json()["directory"].as_str().unwrap().to_owned()
+    }
+
     /// Every run's result hash by label, from `report --json`.
     pub(crate) fn hashes(&self) -> Vec<(String, Option<String>)> {
         self.hashes_with(&[])
