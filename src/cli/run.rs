@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use crate::error::{Class, Result};
 use crate::experiment::{Experiment, HowToRun, Report, mfu, tokens_per_second};
+use crate::run::engine::engine;
 use crate::run::progress::Display;
 use crate::stop::{self, StopFlag};
 
@@ -36,6 +37,7 @@ pub(super) fn carry_out(experiment: &mut Experiment, args: &RunArgs) -> Result<R
         jobs: args.jobs.map(usize::from),
         share: !args.no_share,
         rerun: args.rerun,
+        engine: &engine,
         display: &display,
         stop: &stop,
     })

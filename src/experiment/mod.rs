@@ -19,6 +19,7 @@ mod tokenizer;
 mod trained;
 
 use std::path::Path;
+use std::sync::Arc;
 
 use crate::data::Cache;
 use crate::error::{Class, Error, Result};
@@ -30,6 +31,7 @@ use crate::plan::run_config::BackendKind;
 use crate::plan::{Plan, PlannedRun, plan};
 use crate::record::{Event, ExperimentDir, Journal, PlanRecord, RunResult, key_of};
 use crate::run::batch_search;
+use crate::run::execute::MakeEngine;
 use crate::run::library::Library;
 use crate::run::progress::Display;
 use crate::run::state::Standing;
@@ -77,6 +79,8 @@ pub struct HowToRun<'a> {
     pub share: bool,
     /// Whether finished runs are trained again.
     pub rerun: bool,
+    /// Makes the engines of the runs.
+    pub engine: &'a MakeEngine<'a>,
     /// Shows progress.
     pub display: &'a Display,
     /// Asks to stop.
@@ -86,7 +90,7 @@ pub struct HowToRun<'a> {
 /// How it went.
 pub struct Report {
     /// How each run stands now, in the plan's order.
-    pub results: Vec<Option<RunResult>>,
+    pub results: Vec<Option<Arc<RunResult>>>,
     /// Runs that failed, diverged or are damaged: label and why.
     pub failures: Vec<(String, Error)>,
     /// What else is to be told of runs.

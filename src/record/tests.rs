@@ -165,6 +165,35 @@ fn tables_come_back_bit_by_bit() {
     assert_eq!(table_rows::<RunRow>(&table_bytes::<RunRow>(&[]).unwrap()).unwrap(), []);
 }
 
+/// Readers see no difference: one table, whatever parts it was made from.
+#[test]
+fn a_table_made_in_parts_is_one_table() {
+    let dir = tempfile::tempdir().unwrap();
+    let row = |step: u64| OwnStepRow { step, seconds: step as f64 / 7.0, ..OwnStepRow::default() };
+    let write = |name: &str, parts: &[std::ops::Range<u64>]| {
+        let path = dir.path().join(name);
+        write_table_of(&Files::new(), &path, parts.iter().map(|part| part.clone().map(row).collect()))
+            .unwrap();
+        path
+    };
+    // Small ones are the same bytes as written whole.
+    let whole = dir.path().join("whole.parquet");
+    write_table(&Files::new(), &whole, &(0..90).map(row).collect::<Vec<_>>()).unwrap();
+    for parts in [&[0..90][..], &[0..1, 1..40, 40..40, 40..90], &[0..0, 0..90]] {
+        assert_eq!(fs::read(write("parts.parquet", parts)).unwrap(), fs::read(&whole).unwrap(), "{parts:?}");
+    }
+    let empty = write("empty.parquet", &[]);
+    assert_eq!(read_table::<OwnStepRow>(&Files::new(), &empty).unwrap(), []);
+    // Large ones are several row groups, also where one part is larger than a row group.
+    for parts in [&[0..300_000][..], &[0..70_000, 70_000..80_000, 80_000..300_000]] {
+        let rows = read_table::<OwnStepRow>(&Files::new(), &write("large.parquet", parts)).unwrap();
+        assert!(
+            rows.iter().zip(0..).all(|(found, step)| *found == row(step)) && rows.len() == 300_000,
+            "{parts:?}"
+        );
+    }
+}
+
 #[test]
 fn a_table_of_another_kind_is_named() {
     let evals = table_bytes(&[EvalRow::default()]).unwrap();
