@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 use crate::error::{Class, Result};
 use crate::experiment::{Experiment, HowToRun, Report, mfu, tokens_per_second};
 use crate::manifest::Condition;
+use crate::run::engine::engine;
 use crate::run::progress::Display;
 use crate::stop::{self, StopFlag};
 
@@ -38,6 +39,7 @@ pub(super) fn carry_out(experiment: &mut Experiment, args: &RunArgs) -> Result<R
         share: !args.no_share,
         rerun: args.rerun,
         reuse: &args.reuse,
+        engine: &engine,
         display: &display,
         stop: &stop,
     })

@@ -79,7 +79,7 @@ pub use loader_bytes::LoaderBytes;
 pub use packing::{Batch, IGNORED, Packer};
 pub(crate) use parquet::check_shard;
 pub(crate) use parquet_guard::read_frame;
-pub use shard_files::missing;
+pub use shard_files::{Listing, missing};
 pub(crate) use shard_kind::SHARDS;
 pub use shards::{Corpus, Split, SplitSize, SplitSource};
 pub use special::{BOS, MIN_VOCAB_SIZE, SPECIAL_TOKENS};

@@ -13,21 +13,57 @@ const KEY: &str = "data.shards";
 /// # Errors
 /// A pattern that is no glob, or files that are no shards.
 pub fn missing(patterns: &[String]) -> Result<Vec<String>> {
-    let mut missing = Vec::new();
-    for pattern in patterns.iter().filter(|pattern| *pattern != EMBEDDED) {
-        let found = files_of(pattern)?;
-        if found.is_empty() || found.iter().any(|(path, _)| !path.exists()) {
-            missing.push(pattern.clone());
-        }
-    }
-    Ok(missing)
+    Ok(Listing::of(patterns)?.missing())
 }
 
-/// The files that `patterns` name, each once, in the order of their names.
-pub(super) fn resolve(patterns: &[String]) -> Result<Vec<(PathBuf, ShardKind)>> {
+/// What patterns match, looked up once: directories of shards may hold thousands and be slow to read.
+#[derive(Debug, Clone)]
+pub struct Listing(Vec<Listed>);
+
+#[derive(Debug, Clone)]
+struct Listed {
+    pattern: String,
+    files: Vec<(PathBuf, ShardKind)>,
+    /// Whether nothing matches, or the file that it names is not there.
+    is_missing: bool,
+}
+
+impl Listing {
+    /// Looks the patterns up; `embedded` matches no file and is not missing.
+    ///
+    /// # Errors
+    /// A pattern that is no glob, or files that are no shards.
+    pub fn of(patterns: &[String]) -> Result<Self> {
+        let listed = patterns.iter().map(|pattern| {
+            let is_embedded = pattern == EMBEDDED;
+            let files = if is_embedded { Vec::new() } else { files_of(pattern)? };
+            let is_missing =
+                !is_embedded && (files.is_empty() || files.iter().any(|(path, _)| !path.exists()));
+            Ok(Listed { pattern: pattern.clone(), files, is_missing })
+        });
+        listed.collect::<Result<_>>().map(Self)
+    }
+
+    /// Whether these are the patterns that were looked up.
+    pub fn is_of(&self, patterns: &[String]) -> bool {
+        self.patterns().eq(patterns)
+    }
+
+    /// The patterns.
+    pub(super) fn patterns(&self) -> impl ExactSizeIterator<Item = &String> {
+        self.0.iter().map(|listed| &listed.pattern)
+    }
+
+    /// Those that match nothing.
+    pub fn missing(&self) -> Vec<String> {
+        self.0.iter().filter(|listed| listed.is_missing).map(|listed| listed.pattern.clone()).collect()
+    }
+}
+
+/// The files that patterns name, each once, in the order of their names.
+pub(super) fn resolve(listing: &Listing) -> Result<Vec<(PathBuf, ShardKind)>> {
     let mut paths = Vec::new();
-    for pattern in patterns {
-        let found = files_of(pattern)?;
+    for Listed { pattern, files: found, .. } in &listing.0 {
         if found.is_empty() {
             let what = if Path::new(pattern).is_dir() {
                 format!("the directory `{pattern}` holds no shards")
@@ -39,7 +75,7 @@ pub(super) fn resolve(patterns: &[String]) -> Result<Vec<(PathBuf, ShardKind)>> 
                 .expected(format!("{SHARDS}: files, a directory of them, or a glob"))
                 .help("download the shards or correct the path; `shards = \"embedded\"` needs none"));
         }
-        paths.extend(found);
+        paths.extend(found.iter().cloned());
     }
     paths.sort_by(|(a, _), (b, _)| (a.file_name(), a).cmp(&(b.file_name(), b)));
     paths.dedup_by(|(a, _), (b, _)| a == b);

@@ -14,7 +14,7 @@ use super::embedded::{self, EMBEDDED};
 use super::parquet::Bytes;
 use super::progress::{Task, Unit};
 use super::shard::{Reader, Shard};
-use super::shard_files::resolve;
+use super::shard_files::{Listing, resolve};
 use super::shard_kind::{Compressed, Contents, ShardKind, backticked};
 use crate::error::{Error, Result};
 use crate::hash::Digest;
@@ -76,8 +76,16 @@ impl Corpus {
     /// A pattern that matches nothing, a file that is no shard, missing, empty, damaged or without the column; rows
     /// without a text where none are allowed; a corpus too small to hold anything out.
     pub fn open_with(patterns: &[String], reading: impl Into<Reading>, cache: &Cache) -> Result<Self> {
+        Self::open_listed(&Listing::of(patterns)?, reading, cache)
+    }
+
+    /// The same of patterns that were looked up already.
+    ///
+    /// # Errors
+    /// As [`Corpus::open_with`].
+    pub fn open_listed(listing: &Listing, reading: impl Into<Reading>, cache: &Cache) -> Result<Self> {
         let reading = Arc::new(reading.into());
-        let shards: Vec<Arc<Shard>> = find(patterns)?
+        let shards: Vec<Arc<Shard>> = find(listing)?
             .into_iter()
             .map(|(bytes, kind)| Arc::new(Shard::new(bytes, kind, Arc::clone(&reading))))
             .collect();
@@ -356,13 +364,13 @@ impl SpanReader {
     }
 }
 
-/// The shards that `patterns` name, in the order of their names.
-fn find(patterns: &[String]) -> Result<Vec<(Bytes, ShardKind)>> {
-    if patterns.iter().all(|pattern| pattern != EMBEDDED) {
-        let files = resolve(patterns)?.into_iter();
+/// The shards that patterns name, in the order of their names.
+fn find(listing: &Listing) -> Result<Vec<(Bytes, ShardKind)>> {
+    if listing.patterns().all(|pattern| pattern != EMBEDDED) {
+        let files = resolve(listing)?.into_iter();
         return Ok(files.map(|(path, kind)| (Bytes::File(path), kind)).collect());
     }
-    if patterns.len() > 1 {
+    if listing.patterns().len() > 1 {
         return Err(Error::input("`embedded` stands alone, but other shards are named too")
             .key("data.shards")
             .expected("either `embedded` or files"));

@@ -1,4 +1,4 @@
-//! An experiment carried out: what is not finished is trained, tables are written after every run.
+//! An experiment carried out: what is not finished is trained, tables are written along the way and at the end.
 
 use std::collections::BTreeSet;
 use std::io::ErrorKind;
@@ -24,7 +24,7 @@ use crate::train::engine::Engine;
 use crate::train::session::eval_settings;
 
 impl Experiment {
-    /// Trains what is not finished, writing tables after every run and the scorecard at the end.
+    /// Trains what is not finished, writing tables as runs end and the scorecard at the end.
     ///
     /// # Errors
     /// What keeps the experiment from being carried out at all. A run that fails is in the report.
@@ -33,7 +33,7 @@ impl Experiment {
         // Before anything is written.
         places(how.reuse)?;
         self.selected_runs().try_for_each(|run| check_initial_weights(&run.config))?;
-        let task = |run: &PlannedRun| Task::new(self.label(run), run.config.clone(), run.key.run);
+        let task = |run: &PlannedRun| Task::new(self.label(run), run);
         let tasks: Vec<_> = self.plan.runs.iter().map(task).collect();
         let _lock = self.begin(how)?;
         let retired = self.retired();
@@ -94,22 +94,24 @@ impl Experiment {
             share: how.share,
             rerun: how.rerun,
             others_wait,
+            engine: how.engine,
             rows: &rows,
             samples: &samples,
             display: how.display,
             stop: how.stop,
         };
-        let runs = Mutex::new(std::mem::take(&mut ends.runs));
+        let cadence = TableCadence { told: runs_without(&starts), since: 0 };
+        let runs = Mutex::new((std::mem::take(&mut ends.runs), cadence));
         let outcomes = executor.run(&tasks, &starts, &|index, outcome| {
-            let mut runs = lock(&runs);
+            let (runs, cadence) = &mut *lock(&runs);
             for (other, task) in tasks.iter().enumerate() {
                 if task.run_key == tasks[index].run_key {
                     runs[other].take(outcome);
                 }
             }
-            self.write_tables(&runs, &retired).map_err(as_a_run)
+            if cadence.is_due() { self.write_tables(runs, &retired).map_err(as_a_run) } else { Ok(()) }
         })?;
-        ends.runs = runs.into_inner().unwrap_or_else(PoisonError::into_inner);
+        (ends.runs, _) = runs.into_inner().unwrap_or_else(PoisonError::into_inner);
         // Stopped before some of them were taken, or in the middle of one.
         let untaken =
             |(start, outcome): (&Option<Start>, &Option<Outcome>)| start.is_some() && outcome.is_none();
@@ -121,7 +123,14 @@ impl Experiment {
                 Some(Outcome::Diverged(attempt, divergence)) => ends.diverged(label, &attempt, &divergence),
                 Some(Outcome::Interrupted { .. }) => interrupted = true,
                 // Compared with every other attempt's, whichever process made them.
-                Some(Outcome::Finished(_)) => ends.compare(label, &self.standing(&self.plan.runs[index])?),
+                Some(Outcome::Finished(_)) => {
+                    let run = &self.plan.runs[index];
+                    let dir = self.dir.run(&run.key.run);
+                    // A lone attempt has nothing to be compared with.
+                    if dir.attempts()?.len() > 1 || !dir.put_aside().is_empty() {
+                        ends.compare(label, &self.standing(run)?);
+                    }
+                }
                 None => {}
             }
         }
@@ -230,6 +239,51 @@ fn as_a_run(error: Error) -> Error {
     }
 }
 
+/// When the experiment's tables are written anew while runs are trained: after each run of a few, of many whenever
+/// those that ended since are a quarter of those in them. So all that is written over and over stays five times the
+/// tables at most, however many runs there are; what is not in them yet is in the runs' own tables and results.
+struct TableCadence {
+    /// Runs that the tables tell of.
+    told: usize,
+    /// Runs that ended since.
+    since: usize,
+}
+
+impl TableCadence {
+    /// Asked as a run ends.
+    fn is_due(&mut self) -> bool {
+        self.since += 1;
+        let due = self.since * 4 >= self.told;
+        if due {
+            self.told += std::mem::take(&mut self.since);
+        }
+        due
+    }
+}
+
+/// Runs that are not to be trained.
+fn runs_without(starts: &[Option<Start>]) -> usize {
+    starts.iter().filter(|start| start.is_none()).count()
+}
+
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::TableCadence;
+
+    #[test]
+    fn tables_of_many_runs_are_written_now_and_then() {
+        let due = |told: usize, runs: usize| {
+            let mut cadence = TableCadence { told, since: 0 };
+            (1..=runs).filter(|_| cadence.is_due()).collect::<Vec<_>>()
+        };
+        assert_eq!(due(0, 12), [1, 2, 3, 4, 5, 7, 9, 12]);
+        assert_eq!(due(100, 60), [25, 57]);
+        // Rows written in all, in runs: no more than five tables.
+        let written: usize = due(0, 10_000).iter().sum();
+        assert!(written <= 5 * 10_000, "{written}");
+    }
 }

@@ -1,5 +1,7 @@
 //! How the runs of an experiment ended, as reports and tables have it.
 
+use std::sync::Arc;
+
 use super::Report;
 use crate::error::{Class, Error};
 use crate::record::{AttemptDir, Divergence, RunResult};
@@ -11,7 +13,7 @@ use crate::scorecard::Scorecard;
 #[derive(Debug, Clone)]
 pub enum RunEnd {
     /// Its result.
-    Finished(Box<RunResult>),
+    Finished(Arc<RunResult>),
     /// How it diverged.
     Diverged(Box<Divergence>),
     /// It has no end: `failed`, `damaged`, `interrupted` or `planned`, why, and steps done.
@@ -33,7 +35,7 @@ impl RunEnd {
             return;
         }
         *self = match outcome {
-            Outcome::Finished(result) => Self::Finished(result.clone()),
+            Outcome::Finished(result) => Self::Finished(Arc::clone(result)),
             Outcome::Diverged(_, divergence) => Self::Diverged(divergence.clone()),
             Outcome::Interrupted { step } => Self::Open("interrupted", None, *step),
             Outcome::Failed(error) => Self::Open("failed", Some(error.what().to_owned()), 0),
@@ -69,7 +71,7 @@ impl Ends {
 
     fn push_end(&mut self, standing: Standing) -> Option<Error> {
         let (end, damaged) = match standing.status {
-            Status::Finished(result) => (RunEnd::Finished(result), None),
+            Status::Finished(result) => (RunEnd::Finished(Arc::from(result)), None),
             Status::Diverged(divergence) => (RunEnd::Diverged(divergence), None),
             Status::Begun { step } => (RunEnd::Open("planned", None, step), None),
             Status::Fresh => (RunEnd::Open("planned", None, 0), None),
@@ -114,7 +116,11 @@ impl Ends {
         scorecard: Scorecard,
         first_step_seconds: Option<f64>,
     ) -> Report {
-        let results = self.runs.iter().map(|end| end.result().cloned()).collect();
+        let result = |end| match end {
+            RunEnd::Finished(result) => Some(result),
+            _ => None,
+        };
+        let results = self.runs.into_iter().map(result).collect();
         let (failures, notes) = (self.failures, self.notes);
         Report { results, failures, notes, interrupted, scorecard, first_step_seconds }
     }

@@ -23,6 +23,7 @@ mod trained;
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use crate::data::Cache;
 use crate::error::{Class, Error, Result};
@@ -34,6 +35,7 @@ use crate::plan::run_config::BackendKind;
 use crate::plan::{Plan, PlannedRun, plan};
 use crate::record::{Event, ExperimentDir, Journal, PlanRecord, RunResult, key_of};
 use crate::run::batch_search;
+use crate::run::execute::MakeEngine;
 use crate::run::library::Library;
 use crate::run::progress::Display;
 use crate::run::state::Standing;
@@ -85,6 +87,8 @@ pub struct HowToRun<'a> {
     pub rerun: bool,
     /// Results from which finished runs are taken over: of experiments, or directories that hold several.
     pub reuse: &'a [PathBuf],
+    /// Makes the engines of the runs.
+    pub engine: &'a MakeEngine<'a>,
     /// Shows progress.
     pub display: &'a Display,
     /// Asks to stop.
@@ -94,7 +98,7 @@ pub struct HowToRun<'a> {
 /// How it went.
 pub struct Report {
     /// How each run stands now, in the plan's order, those that the command is not about included.
-    pub results: Vec<Option<RunResult>>,
+    pub results: Vec<Option<Arc<RunResult>>>,
     /// Runs that failed, diverged or are damaged: label and why.
     pub failures: Vec<(String, Error)>,
     /// What else is to be told of runs.

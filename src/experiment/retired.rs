@@ -1,5 +1,7 @@
 //! Runs that have ended in an experiment's directory and are none of its plan now. Tables list them, nothing judges them.
 
+use std::sync::Arc;
+
 use super::Experiment;
 use super::ends::RunEnd;
 use super::tables::Recorded;
@@ -25,6 +27,7 @@ impl Retired {
             experiment,
             arm: &self.arm,
             config: &self.config,
+            data: None,
             run_key: self.run_key.clone(),
             parameters: self.parameters,
             flops_per_token: self.flops_per_token,
@@ -69,7 +72,7 @@ impl Experiment {
         let attempts = Attempts::read(&self.files, &dir).ok()?;
         let finished = attempts.finished().next().map(|(_, result)| result.clone());
         let end = match finished {
-            Some(result) => RunEnd::Finished(Box::new(result)),
+            Some(result) => RunEnd::Finished(Arc::new(result)),
             None => RunEnd::Diverged(Box::new(attempts.all.into_iter().find_map(|one| one.divergence)?)),
         };
         let run_key = match &end {

@@ -9,7 +9,7 @@ use crate::optim::config::StepValues;
 use crate::plan::DataUse;
 use crate::plan::evaluation::Evaluation;
 use crate::plan::run_config::{BackendChoice, BackendKind, RunConfig};
-use crate::record::{EvalRow, ExperimentDir, RunResult, RunRow, StepRow, write_table};
+use crate::record::{EvalRow, ExperimentDir, RunResult, RunRow, StepRow, write_table, write_table_of};
 use crate::scorecard::{RunSummary, Scorecard};
 use crate::train::checkpoint::EvalPoint;
 use crate::train::session::VAL_BPB;
@@ -42,8 +42,8 @@ pub struct Recorded<'a> {
 pub(super) fn write_tables(files: &Files, dir: &ExperimentDir, runs: &[Recorded<'_>]) -> Result<()> {
     let of = |name: &str| dir.file(name);
     write(files, &of("runs.parquet"), &runs.iter().map(run_row).collect::<Vec<_>>())?;
-    write(files, &of("steps.parquet"), &runs.iter().flat_map(step_rows).collect::<Vec<_>>())?;
-    write(files, &of("evals.parquet"), &runs.iter().flat_map(eval_rows).collect::<Vec<_>>())
+    write_table_of(files, &of("steps.parquet"), runs.iter().map(step_rows))?;
+    Ok(write_table_of(files, &of("evals.parquet"), runs.iter().map(eval_rows))?)
 }
 
 /// Writes `scorecard.parquet` and `scorecard.txt`.

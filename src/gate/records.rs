@@ -1,12 +1,15 @@
 //! Runs as the gate sees them, from results or from a baseline.
 
 use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
 use crate::files::Files;
 use crate::hash::Digest;
 use crate::optim::config::StepValues;
-use crate::record::{Attempts, ExperimentDir, HostFacts, PlanRecord, RunResult, StepRow, read_table};
+use crate::record::{
+    AttemptDir, Attempts, ExperimentDir, HostFacts, OwnStepRow, PlanRecord, RunResult, StepRow, read_table,
+};
 
 /// A finished run of a cell.
 #[derive(Debug, Clone, PartialEq)]
@@ -136,6 +139,53 @@ pub struct Results {
     pub damaged: Vec<String>,
 }
 
+/// What the steps of runs consumed, as tables have it: they are made from results, and without them only differences
+/// of schedules go unnamed.
+struct Schedules<'a> {
+    files: &'a Files,
+    /// The experiment's table, for runs that have none of their own.
+    table: PathBuf,
+    of_all: Option<BTreeMap<String, Vec<StepValues>>>,
+}
+
+impl Schedules<'_> {
+    /// Of the run whose result is that of `attempt`; empty where nothing is known.
+    fn of(&mut self, attempt: &AttemptDir, run_key: &Digest) -> Result<Vec<StepValues>> {
+        if attempt.steps().exists() {
+            let rows: Vec<OwnStepRow> = read_table(self.files, &attempt.steps())?;
+            let values = |row: OwnStepRow| StepValues {
+                lr_multiplier: row.lr_multiplier,
+                muon_momentum: row.muon_momentum,
+                muon_weight_decay: row.muon_weight_decay,
+            };
+            return Ok(rows.into_iter().map(values).collect());
+        }
+        let of_all = match &mut self.of_all {
+            Some(known) => known,
+            None => self.of_all.insert(Self::of_all(self.files, &self.table)?),
+        };
+        Ok(of_all.get(&run_key.to_string()).cloned().unwrap_or_default())
+    }
+
+    fn of_all(files: &Files, table: &Path) -> Result<BTreeMap<String, Vec<StepValues>>> {
+        let rows: Vec<StepRow> = if table.exists() { read_table(files, table)? } else { Vec::new() };
+        let mut found: BTreeMap<String, Vec<StepValues>> = BTreeMap::new();
+        for row in rows {
+            let values = StepValues {
+                lr_multiplier: row.lr_multiplier,
+                muon_momentum: row.muon_momentum,
+                muon_weight_decay: row.muon_weight_decay,
+            };
+            let known = found.entry(row.run_key).or_default();
+            // Cells with one key are in the table more than once.
+            if row.step == known.len() as u64 {
+                known.push(values);
+            }
+        }
+        Ok(found)
+    }
+}
+
 /// Reads a results directory.
 ///
 /// # Errors
@@ -147,33 +197,22 @@ pub fn read_results(files: &Files, dir: &ExperimentDir) -> Result<Results> {
             .expected("a directory `results/<experiment>` that nanorun wrote"));
     }
     let plan = PlanRecord::read(files, dir)?;
-    // Schedules stand in a table that is made from results: without it, only their differences go unnamed.
-    let table = dir.file("steps.parquet");
-    let rows: Vec<StepRow> = if table.exists() { read_table(files, &table)? } else { Vec::new() };
-    let mut schedules: BTreeMap<String, BTreeMap<u64, StepValues>> = BTreeMap::new();
-    for row in rows {
-        let values = StepValues {
-            lr_multiplier: row.lr_multiplier,
-            muon_momentum: row.muon_momentum,
-            muon_weight_decay: row.muon_weight_decay,
-        };
-        schedules.entry(row.run_key).or_default().insert(row.step, values);
-    }
+    let mut schedules = Schedules { files, table: dir.file("steps.parquet"), of_all: None };
     let mut candidates = Vec::with_capacity(plan.runs.len());
     let mut unchecked = 0;
     let mut damaged = Vec::new();
     for run in &plan.runs {
         let attempts = Attempts::read(files, &dir.run(&run.key))?;
-        let result = attempts.result(&run.key, run.evaluation.as_ref()).map(|(_, result)| result);
-        unchecked += usize::from(result.is_some_and(|result| !result.has_checksum()));
-        let mut record = result.map(|result| RunRecord::new(&run.arm, run.seed, result, &[]));
+        let found = attempts.result(&run.key, run.evaluation.as_ref());
+        unchecked += usize::from(found.is_some_and(|(_, result)| !result.has_checksum()));
+        let record = match found {
+            Some((attempt, result)) => {
+                Some(RunRecord::new(&run.arm, run.seed, result, &schedules.of(attempt, &run.key)?))
+            }
+            None => None,
+        };
         if let Some(error) = attempts.damage().filter(|_| record.is_none()) {
             damaged.push(format!("{} cannot be read: {}", cell_name(&run.arm, run.seed), Error::from(error)));
-        }
-        let steps = record.iter_mut().flat_map(|record| &mut record.steps);
-        let schedule = schedules.get(&run.key.to_string());
-        for (number, step) in (0..).zip(steps) {
-            step.schedule = schedule.and_then(|schedule| schedule.get(&number)).copied();
         }
         candidates.push(Candidate { arm: run.arm.clone(), seed: run.seed, record });
     }

@@ -4,6 +4,8 @@
 //! and what step t consumes. The run key is `k[N]` with N. Commit, names, paths, horizon, schedule parameters,
 //! cadences and evaluation settings are not in it.
 
+use std::sync::LazyLock;
+
 use serde::Serialize;
 
 use super::run_config::{BackendChoice, BatchConfig, DataConfig, InitSource, Nulls, RunConfig};
@@ -33,7 +35,7 @@ impl RunKey {
 }
 
 /// The chain of a run.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Copy)]
 pub struct KeyChain<'a> {
     start: Digest,
     schedule: &'a ScheduleConfig,
@@ -41,11 +43,46 @@ pub struct KeyChain<'a> {
     pending: bool,
 }
 
+/// What `k[t + 1]` is the hash of, as [`Canonical`] writes it: the domain, then `k[t]` and three times the bits that
+/// step t consumes. A long run hashes millions of these, so the bytes that never change are laid out once.
+static STEP: LazyLock<[u8; STEP_BYTES]> = LazyLock::new(|| {
+    let mut bytes = Vec::with_capacity(STEP_BYTES);
+    let mut chunk = |text: &[u8]| {
+        bytes.extend((text.len() as u64).to_le_bytes());
+        bytes.extend(text);
+    };
+    chunk(b"nanorun step");
+    chunk(b"key");
+    bytes.push(6);
+    bytes.extend(32_u64.to_le_bytes());
+    bytes.extend([0; 32]);
+    for _ in 0..3 {
+        bytes.extend(4_u64.to_le_bytes());
+        bytes.extend(b"bits");
+        bytes.push(2);
+        bytes.extend(8_u64.to_le_bytes());
+        bytes.extend([0; 8]);
+    }
+    let mut laid_out = [0; STEP_BYTES];
+    laid_out.iter_mut().zip(bytes).for_each(|(to, from)| *to = from);
+    laid_out
+});
+const STEP_BYTES: usize = KEY_AT + 32 + 3 * BITS;
+/// Where the bytes of `k[t]` stand in [`STEP`].
+const KEY_AT: usize = 8 + 12 + 8 + 3 + 1 + 8;
+/// Bytes of one consumed value there, its own eight last.
+const BITS: usize = 8 + 4 + 1 + 8 + 8;
+
 impl<'a> KeyChain<'a> {
     /// The chain of a complete run.
     pub fn new(config: &'a RunConfig) -> Self {
+        Self::from_start(start(config), config)
+    }
+
+    /// The chain of a run whose `k[0]` is known already.
+    pub fn from_start(start: Digest, config: &'a RunConfig) -> Self {
         Self {
-            start: start(config),
+            start,
             schedule: &config.schedule,
             uses_muon: config.optimizer.groups.iter().any(|(_, group)| matches!(group, GroupConfig::Muon(_))),
             pending: config.data.content.is_none(),
@@ -57,29 +94,20 @@ impl<'a> KeyChain<'a> {
         self.start
     }
 
-    /// `k[0]`, `k[1]`, ... `k[N]`.
-    pub fn links(&self) -> impl Iterator<Item = Digest> {
-        let steps = 0..self.schedule.num_iterations;
-        std::iter::once(self.start).chain(steps.scan(self.start, |link, step| {
-            *link = self.next(link, step);
-            Some(*link)
-        }))
-    }
-
-    /// `k[step]`; of the last link if the run is shorter.
-    pub fn link(&self, step: u64) -> Digest {
-        (0..step.min(self.schedule.num_iterations)).fold(self.start, |link, step| self.next(&link, step))
+    /// `k[to]` from `k[from]`.
+    pub fn advance(&self, link: Digest, from: u64, to: u64) -> Digest {
+        (from..to).fold(link, |link, step| self.next(&link, step))
     }
 
     /// `k[step + 1]` from `k[step]`.
     pub fn next(&self, link: &Digest, step: u64) -> Digest {
-        let consumed = self.consumed(step);
-        let mut canonical = Canonical::new("nanorun step");
-        canonical.digest("key", link);
-        for bits in consumed {
-            canonical.u64("bits", bits);
+        let mut bytes = *STEP;
+        bytes[KEY_AT..KEY_AT + 32].copy_from_slice(link.as_bytes());
+        let slots = bytes[KEY_AT + 32..].chunks_exact_mut(BITS);
+        for (slot, bits) in slots.zip(self.consumed(step)) {
+            slot[BITS - 8..].copy_from_slice(&bits.to_le_bytes());
         }
-        canonical.finish()
+        Digest::of(&bytes)
     }
 
     /// The bits that step `step` consumes. Momentum and decay are Muon's alone.
@@ -89,17 +117,91 @@ impl<'a> KeyChain<'a> {
         [lr_multiplier.to_bits(), muon(muon_momentum), muon(muon_weight_decay)]
     }
 
+    /// Whether the two consume the same at every step.
+    pub(super) fn has_schedule_of(&self, other: &Self) -> bool {
+        self.uses_muon == other.uses_muon && self.schedule == other.schedule
+    }
+
     /// N.
     pub fn steps(&self) -> u64 {
         self.schedule.num_iterations
     }
 
-    /// The key of the whole run.
-    pub fn run_key(&self) -> RunKey {
-        let steps = self.schedule.num_iterations;
+    /// The key of the whole run, from `k[N]`.
+    pub fn run_key(&self, last: &Digest) -> RunKey {
         let mut canonical = Canonical::new("nanorun run");
-        canonical.digest("key", &self.link(steps)).u64("steps", steps);
+        canonical.digest("key", last).u64("steps", self.steps());
         RunKey { start: self.start, run: canonical.finish(), pending: self.pending }
+    }
+}
+
+/// Some links of a run's chain: `k[0]`, those at which runs part, and `k[N]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Links {
+    start: Digest,
+    /// Beyond `k[0]`, ascending by step.
+    later: Vec<(u64, Digest)>,
+}
+
+impl Links {
+    /// Of a run alone: the first and the last.
+    pub fn of(config: &RunConfig) -> Self {
+        let chain = KeyChain::new(config);
+        let mut links = Self::start(chain.start());
+        links.push(chain.steps(), chain.advance(chain.start(), 0, chain.steps()));
+        links
+    }
+
+    /// `k[0]` alone.
+    pub(super) fn start(start: Digest) -> Self {
+        Self { start, later: Vec::new() }
+    }
+
+    /// Adds one beyond all that are there; another is passed over.
+    pub(super) fn push(&mut self, step: u64, link: Digest) {
+        if step > self.before(u64::MAX).0 {
+            self.later.push((step, link));
+        }
+    }
+
+    /// The last of them.
+    pub fn last(&self) -> Digest {
+        self.before(u64::MAX).1
+    }
+
+    /// A place in the chain of the run whose links these are; it begins at `k[0]`.
+    pub fn cursor<'a>(&'a self, config: &'a RunConfig) -> KeyCursor<'a> {
+        KeyCursor { chain: KeyChain::from_start(self.start, config), links: self, at: 0, link: self.start }
+    }
+
+    /// The last of them up to `step`, with its own step.
+    fn before(&self, step: u64) -> (u64, Digest) {
+        self.later.iter().copied().take_while(|(at, _)| *at <= step).last().unwrap_or((0, self.start))
+    }
+}
+
+/// Goes along a chain, link by link, and holds one of them.
+#[derive(Debug, Clone)]
+pub struct KeyCursor<'a> {
+    chain: KeyChain<'a>,
+    links: &'a Links,
+    at: u64,
+    link: Digest,
+}
+
+impl KeyCursor<'_> {
+    /// `k[step]`, computed from the nearest link before it that is known; none beyond N.
+    pub fn link(&mut self, step: u64) -> Option<Digest> {
+        if step > self.chain.steps() {
+            return None;
+        }
+        let known = self.links.before(step);
+        if known.0 > self.at || self.at > step {
+            (self.at, self.link) = known;
+        }
+        self.link = self.chain.advance(self.link, self.at, step);
+        self.at = step;
+        Some(self.link)
     }
 }
 
@@ -214,6 +316,40 @@ fn walk(canonical: &mut Canonical, label: &str, value: &serde_json::Value) {
             canonical.u64(label, fields.len() as u64);
             for (name, field) in fields {
                 walk(canonical, name, field);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::optim::config::{MomentumSchedule, Warmdown, WeightDecayShape};
+
+    /// Every key there is was made this way.
+    #[test]
+    fn a_link_is_the_canonical_hash_of_the_one_before_and_what_the_step_consumes() {
+        let momentum = MomentumSchedule { start: 0.85, peak: 0.95, warmup_steps: 3, warmdown_to: Some(0.9) };
+        let schedule = ScheduleConfig {
+            num_iterations: 9,
+            warmup_steps: 2,
+            warmdown_steps: 4,
+            warmdown: Warmdown::Cosine,
+            final_lr_frac: 0.05,
+            momentum,
+            weight_decay: 0.2,
+            weight_decay_shape: WeightDecayShape::Linear,
+        };
+        for uses_muon in [false, true] {
+            let start = Digest::of(b"start");
+            let chain = KeyChain { start, schedule: &schedule, uses_muon, pending: false };
+            for step in 0..9 {
+                let mut canonical = Canonical::new("nanorun step");
+                canonical.digest("key", &start);
+                for bits in chain.consumed(step) {
+                    canonical.u64("bits", bits);
+                }
+                assert_eq!(chain.next(&start, step), canonical.finish());
             }
         }
     }

@@ -21,12 +21,13 @@ mod tests;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+use rayon::prelude::*;
 use serde::Serialize;
 
 pub use self::arms::Arm;
 pub(crate) use self::complete::data_config;
 pub use self::data_use::{DataUse, SplitUse};
-use self::key::{KeyChain, RunKey};
+use self::key::{KeyChain, Links, RunKey};
 use self::prefix::PrefixForest;
 use self::run_config::{DataConfig, RunConfig};
 use crate::data::Splits;
@@ -116,6 +117,9 @@ pub struct PlannedRun {
     pub sizes: RunSizes,
     /// Its key; pending while the data's contents are unknown.
     pub key: RunKey,
+    /// What of the chain behind the key is kept.
+    #[serde(skip)]
+    pub links: Links,
     /// How much text it has and how often it reads it; none while the data are not here.
     pub data: Option<DataUse>,
 }
@@ -151,9 +155,14 @@ impl Plan {
 /// Plans a manifest. Computes sizes and keys, touches no data itself.
 pub fn plan(manifest: &Manifest, facts: &dyn Facts) -> Result<Plan> {
     let mut known: Vec<(DataConfig, DataFacts)> = Vec::new();
-    let mut runs = Vec::new();
     let arms = arms::arms(manifest)?;
-    for (index, cell) in manifest.cells.iter().enumerate() {
+    let mut arm_of = vec![0; manifest.cells.len()];
+    for (arm, run) in arms.iter().enumerate().flat_map(|(arm, of)| of.runs.iter().map(move |&run| (arm, run)))
+    {
+        arm_of.get_mut(run).into_iter().for_each(|slot| *slot = arm);
+    }
+    let mut complete = Vec::with_capacity(manifest.cells.len());
+    for cell in &manifest.cells {
         let data = complete::data_config(&cell.settings);
         let data_facts = if let Some((_, facts)) = known.iter().find(|(other, _)| *other == data) {
             *facts
@@ -163,14 +172,28 @@ pub fn plan(manifest: &Manifest, facts: &dyn Facts) -> Result<Plan> {
             found
         };
         let (config, sizes) = complete::complete(cell, data, data_facts, facts)?;
-        let key = KeyChain::new(&config).run_key();
         let data = facts.data_use(&config)?;
-        let arm = arms.iter().position(|arm| arm.runs.contains(&index)).unwrap_or_default();
-        runs.push(PlannedRun { arm, cell: cell.overrides.clone(), config, sizes, key, data });
+        complete.push((config, sizes, data));
     }
+    let chains: Vec<KeyChain<'_>> = complete.par_iter().map(|(config, ..)| KeyChain::new(config)).collect();
+    let prefixes = PrefixForest::of_chains(&chains);
+    let links = prefixes.links(&chains);
+    let keys: Vec<RunKey> =
+        chains.iter().zip(&links).map(|(chain, links)| chain.run_key(&links.last())).collect();
+    let each = manifest.cells.iter().zip(arm_of).zip(complete).zip(keys.into_iter().zip(links));
+    let runs: Vec<PlannedRun> = each
+        .map(|(((cell, arm), (config, sizes, data)), (key, links))| PlannedRun {
+            arm,
+            cell: cell.overrides.clone(),
+            config,
+            sizes,
+            key,
+            links,
+            data,
+        })
+        .collect();
     check_evaluations(manifest, &arms, &runs)?;
     check_across(manifest)?;
-    let prefixes = PrefixForest::of(&runs.iter().map(|run| &run.config).collect::<Vec<_>>());
     let warnings = warnings::warnings(&manifest.cells, &arms, &runs);
     Ok(Plan {
         name: manifest.head.name.clone(),
@@ -199,9 +222,9 @@ fn check_across(manifest: &Manifest) -> Result<()> {
 
 /// Cells that train alike are one run with one result, so they must be evaluated alike: keys do not cover evaluation.
 fn check_evaluations(manifest: &Manifest, arms: &[Arm], runs: &[PlannedRun]) -> Result<()> {
+    let mut first: BTreeMap<Digest, &PlannedRun> = BTreeMap::new();
     for (index, run) in runs.iter().enumerate() {
-        let alike = |other: &&PlannedRun| other.key.run == run.key.run;
-        let Some(other) = runs.iter().take(index).find(alike) else { continue };
+        let other = *first.entry(run.key.run).or_insert(run);
         if key::eval_key(&run.config) == key::eval_key(&other.config) {
             continue;
         }

@@ -1,9 +1,13 @@
 //! Which runs share which steps: a tree over runs whose chains begin with the same links.
 
+use std::collections::BTreeMap;
+
+use rayon::prelude::*;
 use serde::Serialize;
 
-use super::key::KeyChain;
+use super::key::{KeyChain, Links};
 use super::run_config::RunConfig;
+use crate::hash::Digest;
 
 /// The trees of a plan, one for each distinct `k[0]`.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -43,6 +47,14 @@ impl PrefixNode {
         self.children.iter().for_each(|child| child.forked_at(run, steps));
     }
 
+    /// Adds the link at the end of every stretch for each of its runs; `link` is that at its beginning.
+    fn hash(&self, chains: &[KeyChain<'_>], link: Option<Digest>, found: &mut Vec<(usize, u64, Digest)>) {
+        let Some(chain) = self.runs.first().and_then(|&run| chains.get(run)) else { return };
+        let link = chain.advance(link.unwrap_or_else(|| chain.start()), self.start, self.end);
+        found.extend(self.runs.iter().map(|&run| (run, self.end, link)));
+        self.children.iter().for_each(|child| child.hash(chains, Some(link), found));
+    }
+
     fn forks(&self, run: usize) -> bool {
         let follows = self.end > self.start && self.runs.first() != Some(&run);
         self.runs.contains(&run) && (follows || self.children.iter().any(|child| child.forks(run)))
@@ -52,24 +64,70 @@ impl PrefixNode {
 impl PrefixForest {
     /// The forest of these runs. Two runs are together up to step s exactly when their `k[s]` are equal.
     pub fn of(configs: &[&RunConfig]) -> Self {
-        let chains: Vec<KeyChain<'_>> = configs.iter().map(|config| KeyChain::new(config)).collect();
+        let chains: Vec<KeyChain<'_>> = configs.par_iter().map(|config| KeyChain::new(config)).collect();
+        Self::of_chains(&chains)
+    }
+
+    /// The same of runs whose `k[0]` are known.
+    pub(super) fn of_chains(chains: &[KeyChain<'_>]) -> Self {
         let mut groups: Vec<Vec<usize>> = Vec::new();
+        let mut of_start: BTreeMap<Digest, usize> = BTreeMap::new();
         for (run, chain) in chains.iter().enumerate() {
-            let same = |group: &&mut Vec<usize>| {
-                group.first().and_then(|&first| chains.get(first)).is_some_and(|c| c.start() == chain.start())
-            };
-            match groups.iter_mut().find(same) {
+            let group = *of_start.entry(chain.start()).or_insert(groups.len());
+            match groups.get_mut(group) {
                 Some(group) => group.push(run),
                 None => groups.push(vec![run]),
             }
         }
-        let roots: Vec<PrefixNode> = groups.into_iter().map(|runs| grow(&chains, runs, 0)).collect();
+        let mut schedules = Schedules::of(chains);
+        let roots: Vec<PrefixNode> = groups.into_iter().map(|runs| schedules.grow(runs, 0)).collect();
         // Within a root all steps cost the same; across roots a run counts as one, whatever its size.
         let work = roots.iter().map(|root| {
             let apart: u64 = root.runs.iter().filter_map(|&run| chains.get(run)).map(KeyChain::steps).sum();
             root.steps() as f64 / apart.max(1) as f64 * root.runs.len() as f64
         });
-        Self { runs: configs.len(), runs_of_work: work.sum(), roots }
+        Self { runs: chains.len(), runs_of_work: work.sum(), roots }
+    }
+
+    /// The links of each run at the first step, wherever runs of the forest part, and at its last: in one pass over the
+    /// steps that are trained, so that shared ones are hashed once.
+    pub(super) fn links(&self, chains: &[KeyChain<'_>]) -> Vec<Links> {
+        let mut links: Vec<Links> = chains.iter().map(|chain| Links::start(chain.start())).collect();
+        let found: Vec<(usize, u64, Digest)> = self
+            .roots
+            .par_iter()
+            .flat_map_iter(|root| {
+                let mut found = Vec::new();
+                root.hash(chains, None, &mut found);
+                found
+            })
+            .collect();
+        for (run, step, link) in found {
+            if let Some(links) = links.get_mut(run) {
+                links.push(step, link);
+            }
+        }
+        links
+    }
+
+    /// The earlier run with which each one shares most of its first steps, and how many; of several the first, so that
+    /// one run donates to all. `alike` says whether two runs may share at all.
+    pub fn donors(&self, alike: impl Fn(usize, usize) -> bool) -> Vec<Option<(usize, u64)>> {
+        let mut donors = vec![None; self.runs];
+        let mut open: Vec<&PrefixNode> = self.roots.iter().collect();
+        // Children after their parents, so that the longest stretch speaks last.
+        while let Some(node) = open.pop() {
+            if node.end > 0 {
+                for (at, &run) in node.runs.iter().enumerate() {
+                    let donor = node.runs.iter().take(at).find(|&&donor| alike(donor, run));
+                    if let (Some(&donor), Some(slot)) = (donor, donors.get_mut(run)) {
+                        *slot = Some((donor, node.end));
+                    }
+                }
+            }
+            open.extend(&node.children);
+        }
+        donors
     }
 
     /// Whether a run, by index, takes its first steps from an earlier one.
@@ -91,29 +149,70 @@ impl PrefixForest {
     }
 }
 
-/// The stretch that begins at `start` for runs that are together up to there.
-fn grow(chains: &[KeyChain<'_>], runs: Vec<usize>, start: u64) -> PrefixNode {
-    let of = |run: usize| chains.get(run);
-    let steps = |run: usize| of(run).map_or(start, KeyChain::steps);
-    let shortest = runs.iter().map(|&run| steps(run)).min().unwrap_or(start);
-    let mut end = shortest;
-    if runs.len() > 1 {
-        end = (start..shortest)
-            .find(|&step| {
-                let mut consumed = runs.iter().filter_map(|&run| of(run)).map(|chain| chain.consumed(step));
-                let first = consumed.next();
-                consumed.any(|other| Some(other) != first)
-            })
-            .unwrap_or(shortest);
+/// The schedules of some runs, and where they part.
+struct Schedules<'a> {
+    chains: &'a [KeyChain<'a>],
+    /// For each run the first one that has its schedule.
+    first: Vec<usize>,
+    /// The first step at which two runs consume other values, at most the length of the shorter one.
+    parts: BTreeMap<(usize, usize), u64>,
+}
+
+impl<'a> Schedules<'a> {
+    fn of(chains: &'a [KeyChain<'a>]) -> Self {
+        let mut distinct: Vec<(usize, &KeyChain<'_>)> = Vec::new();
+        let first = chains.iter().enumerate().map(|(run, chain)| {
+            match distinct.iter().find(|(_, known)| known.has_schedule_of(chain)) {
+                Some((known, _)) => *known,
+                None => {
+                    distinct.push((run, chain));
+                    run
+                }
+            }
+        });
+        Self { chains, first: first.collect(), parts: BTreeMap::new() }
     }
-    let mut branches: Vec<([u64; 3], Vec<usize>)> = Vec::new();
-    for &run in runs.iter().filter(|&&run| steps(run) > end) {
-        let consumed = of(run).map_or([0; 3], |chain| chain.consumed(end));
-        match branches.iter_mut().find(|(other, _)| *other == consumed) {
-            Some((_, branch)) => branch.push(run),
-            None => branches.push((consumed, vec![run])),
+
+    fn steps(&self, run: usize) -> u64 {
+        self.chains.get(run).map_or(0, KeyChain::steps)
+    }
+
+    fn consumed(&self, run: usize, step: u64) -> [u64; 3] {
+        self.chains.get(run).map_or([0; 3], |chain| chain.consumed(step))
+    }
+
+    /// The run that stands for all with the schedule of this one.
+    fn first(&self, run: usize) -> usize {
+        self.first.get(run).copied().unwrap_or(run)
+    }
+
+    fn parts(&mut self, a: usize, b: usize) -> u64 {
+        if let Some(step) = self.parts.get(&(a, b)) {
+            return *step;
         }
+        let both = self.steps(a).min(self.steps(b));
+        let step = (0..both).find(|&step| self.consumed(a, step) != self.consumed(b, step)).unwrap_or(both);
+        self.parts.insert((a, b), step);
+        step
     }
-    let children = branches.into_iter().map(|(_, runs)| grow(chains, runs, end)).collect();
-    PrefixNode { start, end, runs, children }
+
+    /// The stretch that begins at `start` for runs that are together up to there.
+    fn grow(&mut self, runs: Vec<usize>, start: u64) -> PrefixNode {
+        let mut schedules: Vec<usize> = runs.iter().map(|&run| self.first(run)).collect();
+        schedules.sort_unstable();
+        schedules.dedup();
+        let shortest = schedules.iter().map(|&run| self.steps(run)).min().unwrap_or(start);
+        let together = |one: usize| schedules.iter().skip(1).map(|&other| self.parts(one, other)).min();
+        let end = schedules.first().copied().and_then(together).unwrap_or(shortest).min(shortest).max(start);
+        let mut branches: Vec<([u64; 3], Vec<usize>)> = Vec::new();
+        for &run in runs.iter().filter(|&&run| self.steps(run) > end) {
+            let consumed = self.consumed(run, end);
+            match branches.iter_mut().find(|(other, _)| *other == consumed) {
+                Some((_, branch)) => branch.push(run),
+                None => branches.push((consumed, vec![run])),
+            }
+        }
+        let children = branches.into_iter().map(|(_, runs)| self.grow(runs, end)).collect();
+        PrefixNode { start, end, runs, children }
+    }
 }

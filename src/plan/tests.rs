@@ -455,22 +455,40 @@ proptest! {
                 planned(&sets, &here()).unwrap().runs.remove(0).config
             })
             .collect();
-        let forest = PrefixForest::of(&configs.iter().collect::<Vec<_>>());
-        let links: Vec<Vec<Digest>> = configs.iter().map(|config| KeyChain::new(config).links().collect()).collect();
+        let chains: Vec<KeyChain<'_>> = configs.iter().map(KeyChain::new).collect();
+        let forest = PrefixForest::of_chains(&chains);
+        let kept = forest.links(&chains);
+        // Link by link, whatever is kept.
+        let links: Vec<Vec<Digest>> = chains
+            .iter()
+            .map(|chain| (0..=chain.steps()).map(|step| chain.advance(chain.start(), 0, step)).collect())
+            .collect();
+        let donors = forest.donors(|_, _| true);
         for (a, config) in configs.iter().enumerate() {
-            let chain = KeyChain::new(config);
-            prop_assert_eq!(links[a].len() as u64, chain.steps() + 1);
-            prop_assert_eq!(links[a].last().copied(), Some(chain.link(chain.steps())));
+            prop_assert_eq!(kept[a].last(), *links[a].last().unwrap());
+            prop_assert_eq!(Links::of(config).last(), kept[a].last());
+            // Forwards, and back and forth.
+            let steps: Vec<u64> = (0..links[a].len() as u64).collect();
+            let mut cursor = kept[a].cursor(config);
+            for step in steps.iter().chain(steps.iter().rev()) {
+                prop_assert_eq!(cursor.link(*step), Some(links[a][*step as usize]));
+            }
+            prop_assert_eq!(cursor.link(links[a].len() as u64), None);
             let mut forks = false;
+            let mut donor: Option<(usize, u64)> = None;
             for b in 0..a {
                 let together = forest.roots.iter().map(|root| shared(root, a, b)).max().unwrap_or(0);
                 let equal = links[a].iter().zip(&links[b]).take_while(|(x, y)| x == y).count() as u64;
                 prop_assert_eq!(together, equal.saturating_sub(1), "{} {}", a, b);
                 forks |= together > 0;
+                if together > donor.map_or(0, |(_, steps)| steps) {
+                    donor = Some((b, together));
+                }
                 // Once apart, apart for good.
                 prop_assert!(links[a].iter().zip(&links[b]).skip(equal as usize).all(|(x, y)| x != y));
             }
             prop_assert_eq!(forest.forks(a), forks);
+            prop_assert_eq!(donors[a], donor);
         }
         // Every run is in one root, and no work is lost or gained.
         let runs: usize = forest.roots.iter().map(|root| root.runs.len()).sum();

@@ -6,7 +6,8 @@
 use std::path::{Path, PathBuf};
 
 use polars::prelude::{
-    Column as PolarsColumn, DataFrame, KeyValueMetadata, NamedFrom as _, ParquetWriter, PolarsResult, Series,
+    Column as PolarsColumn, DataFrame, KeyValueMetadata, NamedFrom as _, ParquetWriter, PolarsError,
+    PolarsResult, Series,
 };
 
 use super::seal;
@@ -76,30 +77,71 @@ impl From<TableError> for Error {
     }
 }
 
+/// Rows from which on a part of a table is compressed and let go of. Smaller tables are one row group, as all tables
+/// were before there were parts.
+const PART: usize = 1 << 16;
+
 /// Writes a table, atomically, with a checksum over the whole file. The same rows give the same bytes.
 pub fn write_table<R: Row>(files: &Files, path: &Path, rows: &[R]) -> Result<(), TableError> {
+    sealed(files, path, |blank| parquet([rows], Some(blank)))
+}
+
+/// The same of a table that is made part by part, such as run by run: only few of its rows are in memory at a time.
+pub fn write_table_of<R: Row>(
+    files: &Files,
+    path: &Path,
+    parts: impl Iterator<Item = Vec<R>>,
+) -> Result<(), TableError> {
+    let mut parts = parts.fuse();
+    let mut gathered = std::iter::from_fn(|| {
+        let mut rows = parts.next()?;
+        while rows.len() < PART {
+            let Some(mut more) = parts.next() else { break };
+            rows.append(&mut more);
+        }
+        Some(rows)
+    });
+    sealed(files, path, |blank| parquet(&mut gathered, Some(blank)))
+}
+
+fn sealed(
+    files: &Files,
+    path: &Path,
+    bytes: impl FnOnce(KeyValueMetadata) -> Result<Vec<u8>, String>,
+) -> Result<(), TableError> {
     let blank = KeyValueMetadata::from_static(vec![(seal::KEY.to_owned(), seal::blank())]);
-    let mut bytes =
-        parquet(rows, Some(blank)).map_err(|what| TableError::Malformed { path: path.to_owned(), what })?;
+    let mut bytes = bytes(blank).map_err(|what| TableError::Malformed { path: path.to_owned(), what })?;
     seal::seal(&mut bytes);
     Ok(files.write(path, &bytes)?)
 }
 
 /// The bytes of a table's parquet file, without a checksum: for files whose hash is kept elsewhere.
 pub fn table_bytes<R: Row>(rows: &[R]) -> Result<Vec<u8>, String> {
-    parquet(rows, None)
+    parquet([rows], None)
 }
 
-fn parquet<R: Row>(rows: &[R], metadata: Option<KeyValueMetadata>) -> Result<Vec<u8>, String> {
-    let mut frame = R::to_frame(rows).map_err(|error| error.to_string())?;
+fn parquet<R: Row, P: AsRef<[R]>>(
+    parts: impl IntoIterator<Item = P>,
+    metadata: Option<KeyValueMetadata>,
+) -> Result<Vec<u8>, String> {
+    let said = |error: PolarsError| error.to_string();
     let mut bytes = Vec::new();
-    ParquetWriter::new(&mut bytes)
-        .set_parallel(false)
-        .with_key_value_metadata(metadata)
-        .finish(&mut frame)
-        .map_err(|error| error.to_string())?;
+    let schema = R::to_frame(&[]).map_err(said)?;
+    let writer = ParquetWriter::new(&mut bytes).set_parallel(false).with_key_value_metadata(metadata);
+    let mut writer = writer.batched(schema.schema()).map_err(said)?;
+    for part in parts {
+        // A part may be larger than a row group should be: a single run has its rows at once.
+        for rows in part.as_ref().chunks(ROW_GROUP) {
+            writer.write_batch(&R::to_frame(rows).map_err(said)?).map_err(said)?;
+        }
+    }
+    writer.finish().map_err(said)?;
+    drop(writer);
     Ok(bytes)
 }
+
+/// Most rows of a row group: polars' own number.
+const ROW_GROUP: usize = 512 * 512;
 
 /// Reads a table that [`write_table`] wrote. A file of which any bit changed since is refused before it is parsed.
 pub fn read_table<R: Row>(files: &Files, path: &Path) -> Result<Vec<R>, TableError> {
@@ -150,6 +192,7 @@ macro_rules! cell {
             }
 
             fn read(frame: &DataFrame, name: &str) -> Result<std::vec::IntoIter<Self>, String> {
+                frame.column(name).map_err(|_| format!("it has no column `{name}`"))?;
                 let values: Option<Vec<Self>> = <Option<$type>>::read(frame, name)?.collect();
                 values.map(Vec::into_iter).ok_or_else(|| format!("column `{name}` has empty fields"))
             }
@@ -164,7 +207,10 @@ macro_rules! cell {
             }
 
             fn read(frame: &DataFrame, name: &str) -> Result<std::vec::IntoIter<Self>, String> {
-                let column = frame.column(name).map_err(|_| format!("it has no column `{name}`"))?;
+                // Versions before a column was there left nothing in it.
+                let Ok(column) = frame.column(name) else {
+                    return Ok(vec![None; frame.height()].into_iter());
+                };
                 let found = column.$get().map_err(|_| {
                     format!("column `{name}` has type {}; expected {}", column.dtype(), $kind)
                 })?;

@@ -20,7 +20,7 @@ mod tests;
 
 pub use crate::host::HostFacts;
 pub use attempts::{Attempt, Attempts};
-pub use column::{Column, Row, TableError, read_table, schemas_markdown, write_table};
+pub use column::{Column, Row, TableError, read_table, schemas_markdown, write_table, write_table_of};
 pub use divergence::Divergence;
 pub use journal::{Conditions, Entry, Event, Journal, JournalText};
 pub use layout::{AttemptDir, ExperimentDir, LAYOUT, RunDir};

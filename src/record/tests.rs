@@ -165,6 +165,72 @@ fn tables_come_back_bit_by_bit() {
     assert_eq!(table_rows::<RunRow>(&table_bytes::<RunRow>(&[]).unwrap()).unwrap(), []);
 }
 
+/// Readers see no difference: one table, whatever parts it was made from.
+#[test]
+fn a_table_made_in_parts_is_one_table() {
+    let dir = tempfile::tempdir().unwrap();
+    let row = |step: u64| OwnStepRow { step, seconds: step as f64 / 7.0, ..OwnStepRow::default() };
+    let write = |name: &str, parts: &[std::ops::Range<u64>]| {
+        let path = dir.path().join(name);
+        write_table_of(&Files::new(), &path, parts.iter().map(|part| part.clone().map(row).collect()))
+            .unwrap();
+        path
+    };
+    // Small ones are the same bytes as written whole.
+    let whole = dir.path().join("whole.parquet");
+    write_table(&Files::new(), &whole, &(0..90).map(row).collect::<Vec<_>>()).unwrap();
+    for parts in [&[0..90][..], &[0..1, 1..40, 40..40, 40..90], &[0..0, 0..90]] {
+        assert_eq!(fs::read(write("parts.parquet", parts)).unwrap(), fs::read(&whole).unwrap(), "{parts:?}");
+    }
+    let empty = write("empty.parquet", &[]);
+    assert_eq!(read_table::<OwnStepRow>(&Files::new(), &empty).unwrap(), []);
+    // Large ones are several row groups, also where one part is larger than a row group.
+    for parts in [&[0..300_000][..], &[0..70_000, 70_000..80_000, 80_000..300_000]] {
+        let rows = read_table::<OwnStepRow>(&Files::new(), &write("large.parquet", parts)).unwrap();
+        assert!(
+            rows.iter().zip(0..).all(|(found, step)| *found == row(step)) && rows.len() == 300_000,
+            "{parts:?}"
+        );
+    }
+}
+
+/// One table as three versions have it.
+mod versions {
+    #![allow(unreachable_pub)]
+
+    use crate::record::column::table;
+
+    table! {
+        Before, "runs.parquet", "As an older version wrote it.",
+        arm: String, "", exact, "the cell without its seed";
+    }
+
+    table! {
+        WithSeeds, "runs.parquet", "With a column that is never empty.",
+        arm: String, "", exact, "the cell without its seed";
+        seed: u64, "", exact, "seed of the initial weights";
+    }
+
+    table! {
+        WithValues, "runs.parquet", "With a column that may be empty.",
+        arm: String, "", exact, "the cell without its seed";
+        val_bpb: Option<f64>, "bits/byte", exact, "final validation";
+    }
+}
+
+/// A column that may be empty is, where the table is older than the column; any other is missed.
+#[test]
+fn tables_of_before_a_column_was_added_are_read() {
+    use versions::{Before, WithSeeds, WithValues};
+    let before = table_bytes(&[Before { arm: "a".into() }, Before { arm: "b".into() }]).unwrap();
+    assert_eq!(table_rows::<WithSeeds>(&before).unwrap_err(), "it has no column `seed`");
+    let rows = table_rows::<WithValues>(&before).unwrap();
+    assert_eq!(
+        rows.iter().map(|row| (row.arm.as_str(), row.val_bpb)).collect::<Vec<_>>(),
+        [("a", None), ("b", None)]
+    );
+}
+
 #[test]
 fn a_table_of_another_kind_is_named() {
     let evals = table_bytes(&[EvalRow::default()]).unwrap();

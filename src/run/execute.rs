@@ -7,6 +7,7 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use crate::control_word;
 use crate::error::{Error, Result};
 use crate::files::{Files, now};
+use crate::plan::prefix::PrefixForest;
 use crate::plan::run_config::RunConfig;
 use crate::record::{Attempts, ExperimentDir};
 use crate::stop::{StopFlag, is_stop};
@@ -15,7 +16,6 @@ use crate::train::engine::Engine;
 use crate::train::observer::{Event, Observer};
 use crate::train::session::Rows;
 
-use super::engine::engine;
 use super::progress::{Display, RunProgress};
 use super::single::{Donor, Outcome, Setting, train};
 use super::state::{self, Start};
@@ -23,6 +23,9 @@ use super::task::Task;
 
 /// Opens the rows of a run; each call has readers of its own.
 pub type OpenRows<'a> = dyn Fn(&RunConfig) -> Result<Box<dyn Rows>> + Sync + 'a;
+
+/// Makes the engine of a run for so many threads: [`super::engine::engine`], save where the runner itself is measured.
+pub type MakeEngine<'a> = dyn Fn(&RunConfig, usize) -> Result<Box<dyn Engine>> + Sync + 'a;
 
 /// How an experiment is carried out. Nothing here changes a result.
 pub struct Executor<'a> {
@@ -40,6 +43,8 @@ pub struct Executor<'a> {
     pub rerun: bool,
     /// Whether runs that are not to be trained now are not finished either: what they may fork from stays.
     pub others_wait: bool,
+    /// Makes engines.
+    pub engine: &'a MakeEngine<'a>,
     /// Opens data.
     pub rows: &'a OpenRows<'a>,
     /// Samples text from a trained run.
@@ -79,7 +84,7 @@ impl Executor<'_> {
         let changed = Condvar::new();
         let outcomes: Mutex<Vec<Option<Outcome>>> = Mutex::new(tasks.iter().map(|_| None).collect());
         let failed = Mutex::new(None);
-        let starts: Vec<_> = (0..tasks.len()).map(|index| self.donor(tasks, index)).collect();
+        let starts = self.donors(tasks);
         let worker = || {
             while let Some(index) = self.next(tasks, &starts, &board, &changed) {
                 let reached = |step| {
@@ -132,14 +137,13 @@ impl Executor<'_> {
         Ok(())
     }
 
-    /// The earlier task that shares most steps with this one, and how many.
-    fn donor(&self, tasks: &[Task], index: usize) -> Option<(usize, u64)> {
+    /// For each task the earlier one that shares most steps with it, and how many.
+    fn donors(&self, tasks: &[Task]) -> Vec<Option<(usize, u64)>> {
         if !self.share {
-            return None;
+            return vec![None; tasks.len()];
         }
-        let shared = |other: usize| (other, tasks[index].shared_steps(&tasks[other]));
-        // The first of equals, so that one run donates to all.
-        (0..index).map(shared).filter(|&(_, steps)| steps > 0).rev().max_by_key(|&(_, steps)| steps)
+        let configs: Vec<&RunConfig> = tasks.iter().map(|task| &task.config).collect();
+        PrefixForest::of(&configs).donors(|a, b| tasks[a].evaluates_like(&tasks[b]))
     }
 
     /// Takes the first task that can start: its donor has come far enough, or has ended.
@@ -224,7 +228,7 @@ impl Executor<'_> {
         };
         let threads = (self.threads / self.jobs.max(1)).max(1);
         let rows = (self.rows)(&task.config)?;
-        let mut engine = engine(&task.config, threads)?;
+        let mut engine = (self.engine)(&task.config, threads)?;
         engine.stop_on(self.stop);
         let donors: Vec<_> = starts[index]
             .map(|(donor, steps)| Donor {

@@ -1,11 +1,11 @@
 //! The data of an experiment's runs: each corpus and tokenizer opened once, however many runs read them.
 
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use crate::data::{
-    self, Batch, BatchShape, Cache, Corpus, Cursor, Loader, LoaderBytes, Sample, Split, Tokenizer,
-    TokenizerChoice,
+    self, Batch, BatchShape, Cache, Corpus, Cursor, Listing, Loader, LoaderBytes, Packing, Reading, Sample,
+    Split, Tokenizer, TokenizerChoice,
 };
 use crate::error::{Error, Result};
 use crate::files::Files;
@@ -14,20 +14,26 @@ use crate::plan::run_config::{DataConfig, RunConfig};
 use crate::plan::{DataFacts, DataUse, Facts, SplitUse};
 use crate::train::session::{BatchSource, Rows};
 
-/// Corpora and tokenizers by the configuration that names them.
+/// Corpora and tokenizers by the configuration that names them. What shards there are is looked up once.
 pub struct Library {
     cache: Cache,
+    listings: Mutex<Vec<Arc<Listing>>>,
+    corpora: Mutex<Vec<(Vec<String>, Reading, Arc<Corpus>)>>,
     opened: Mutex<Vec<(DataConfig, Arc<Opened>)>>,
 }
 
 /// One corpus under one tokenizer.
 pub struct Opened {
-    corpus: Corpus,
+    corpus: Arc<Corpus>,
     tokenizer: Arc<Tokenizer>,
     facts: data::DataFacts,
     /// The first documents of train and validation split.
     samples: OnceLock<[Sample; 2]>,
+    /// Documents that a row of either split takes, and whether that is exact, by packing and length of rows.
+    appetites: Mutex<Vec<(Packing, usize, [Appetite; 2])>>,
 }
+
+type Appetite = (f64, bool);
 
 impl Opened {
     fn samples(&self) -> Result<&[Sample; 2]> {
@@ -37,6 +43,17 @@ impl Opened {
         let of = |split| Sample::of(&self.corpus.split(split), &self.tokenizer);
         let samples = [of(Split::Train)?, of(Split::Val)?];
         Ok(self.samples.get_or_init(|| samples))
+    }
+
+    fn appetites(&self, packing: Packing, len: usize) -> Result<[Appetite; 2]> {
+        let mut known = lock(&self.appetites);
+        if let Some((.., found)) = known.iter().find(|(of, rows, _)| (*of, *rows) == (packing, len)) {
+            return Ok(*found);
+        }
+        let [train, validation] = self.samples()?;
+        let found = [train.documents_a_row(packing, len)?, validation.documents_a_row(packing, len)?];
+        known.push((packing, len, found));
+        Ok(found)
     }
 
     /// Its tokenizer.
@@ -83,12 +100,12 @@ impl Missing {
 impl Library {
     /// A library that keeps tokens in `cache`.
     pub fn new(cache: Cache) -> Self {
-        Self { cache, opened: Mutex::default() }
+        Self { cache, listings: Mutex::default(), corpora: Mutex::default(), opened: Mutex::default() }
     }
 
     /// What of `data` is not on this machine; empty where nothing is missing.
     pub fn missing(&self, data: &DataConfig) -> Result<Vec<Missing>> {
-        let shards = data::missing(&data.shards)?.into_iter();
+        let shards = self.listing(&data.shards)?.missing().into_iter();
         let mut missing: Vec<_> = shards.map(|path| Missing { field: "data.shards", path }).collect();
         if let TokenizerChoice::Path(path) = &data.tokenizer
             && !std::path::Path::new(path).exists()
@@ -98,21 +115,48 @@ impl Library {
         Ok(missing)
     }
 
+    /// What the patterns match.
+    fn listing(&self, patterns: &[String]) -> Result<Arc<Listing>> {
+        let mut known = lock(&self.listings);
+        if let Some(found) = known.iter().find(|listing| listing.is_of(patterns)) {
+            return Ok(Arc::clone(found));
+        }
+        let found = Arc::new(Listing::of(patterns)?);
+        known.push(Arc::clone(&found));
+        Ok(found)
+    }
+
+    /// The shards of a data set, examined and hashed; data sets may differ in what is made of them alone.
+    fn corpus(&self, data: &DataConfig) -> Result<Arc<Corpus>> {
+        let reading = Reading::from(data);
+        let mut known = lock(&self.corpora);
+        let same =
+            |(shards, as_well, _): &&(Vec<String>, Reading, _)| *shards == data.shards && *as_well == reading;
+        if let Some((.., found)) = known.iter().find(same) {
+            return Ok(Arc::clone(found));
+        }
+        let listing = self.listing(&data.shards)?;
+        let found = Arc::new(Corpus::open_listed(&listing, data, &self.cache)?);
+        found.hash(&self.cache)?;
+        known.push((data.shards.clone(), reading, Arc::clone(&found)));
+        Ok(found)
+    }
+
     /// Opens a data set, or finds it open.
     ///
     /// # Errors
     /// Data that are missing or bad.
     pub fn open(&self, data: &DataConfig) -> Result<Arc<Opened>> {
         let named = data.as_named();
-        let mut opened = self.opened.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut opened = lock(&self.opened);
         if let Some((_, found)) = opened.iter().find(|(known, _)| *known == named) {
             return Ok(Arc::clone(found));
         }
-        let corpus = Corpus::open_with(&data.shards, data, &self.cache)?;
-        corpus.hash(&self.cache)?;
+        let corpus = self.corpus(data)?;
         let tokenizer = Tokenizer::resolve(&data.tokenizer, &corpus, &self.cache)?;
         let facts = data::DataFacts::of(&corpus, &tokenizer, &self.cache)?;
-        let found = Arc::new(Opened { corpus, tokenizer, facts, samples: OnceLock::new() });
+        let (samples, appetites) = (OnceLock::new(), Mutex::default());
+        let found = Arc::new(Opened { corpus, tokenizer, facts, samples, appetites });
         opened.push((named, Arc::clone(&found)));
         Ok(found)
     }
@@ -153,9 +197,9 @@ impl Facts for Library {
         let opened = self.open(&config.data)?;
         let [train, validation] = opened.samples()?;
         let len = config.model.sequence_len();
-        let split = |split, sample: &Sample, rows: u64| {
+        let [train_appetite, validation_appetite] = opened.appetites(config.data.packing, len)?;
+        let split = |split, sample: &Sample, (documents_a_row, exact): Appetite, rows: u64| {
             let size = opened.corpus.split(split).size()?;
-            let (documents_a_row, exact) = sample.documents_a_row(config.data.packing, len)?;
             let estimate = || (sample.bytes_a_document() * size.documents as f64) as u64;
             Ok::<_, Error>(SplitUse {
                 files: size.files,
@@ -173,8 +217,8 @@ impl Facts for Library {
         let micro = (batch.device_batch_size * len).max(1) as u64;
         let evaluated = config.eval.tokens / micro * batch.device_batch_size as u64;
         Ok(Some(DataUse {
-            train: split(Split::Train, train, rows)?,
-            validation: split(Split::Val, validation, evaluated)?,
+            train: split(Split::Train, train, train_appetite, rows)?,
+            validation: split(Split::Val, validation, validation_appetite, evaluated)?,
         }))
     }
 
@@ -182,6 +226,10 @@ impl Facts for Library {
         let bytes = Files::new().read(std::path::Path::new(path));
         Ok(Digest::of(&bytes.map_err(|error| Error::from(error).key("model.init"))?))
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 struct CorpusRows {
@@ -219,5 +267,41 @@ impl BatchSource for Loader {
 
     fn held(&self) -> LoaderBytes {
         Loader::held(self)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data::{DocumentSplit, Nulls, TokenBytesRule};
+
+    #[test]
+    fn what_is_there_is_looked_up_once() {
+        let place = tempfile::tempdir().unwrap();
+        let shards = place.path().join("shards");
+        std::fs::create_dir(&shards).unwrap();
+        for name in ["a.txt", "b.txt"] {
+            std::fs::write(shards.join(name), "one\ntwo\nthree\n").unwrap();
+        }
+        let data = |token_bytes| DataConfig {
+            shards: vec![shards.display().to_string()],
+            tokenizer: TokenizerChoice::Char,
+            packing: Packing::Document,
+            document: DocumentSplit::Line,
+            token_bytes,
+            content: None,
+            column: "text".to_owned(),
+            nulls: Nulls::Error,
+            validation: None,
+            splits: None,
+        };
+        let library = Library::new(Cache::disabled());
+        let [one, other] =
+            [TokenBytesRule::Raw, TokenBytesRule::Decoded].map(|rule| library.open(&data(rule)).unwrap());
+        assert!(!Arc::ptr_eq(&one, &other) && Arc::ptr_eq(&one.corpus, &other.corpus));
+        // Whoever asks afterwards is told what was found then.
+        std::fs::remove_dir_all(&shards).unwrap();
+        assert_eq!(library.missing(&data(TokenBytesRule::Raw)).unwrap(), []);
+        assert_eq!(Library::new(Cache::disabled()).missing(&data(TokenBytesRule::Raw)).unwrap().len(), 1);
     }
 }

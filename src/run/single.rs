@@ -1,6 +1,7 @@
 //! One run, from wherever it stands to its result on disk.
 
 use std::cell::Cell;
+use std::sync::Arc;
 use std::time::Instant;
 
 use crate::error::{Error, Result};
@@ -24,7 +25,7 @@ use super::task::Task;
 #[derive(Debug)]
 pub enum Outcome {
     /// Its result is on disk.
-    Finished(Box<RunResult>),
+    Finished(Arc<RunResult>),
     /// Stopped by a signal after this many steps; a checkpoint is on disk.
     Interrupted {
         /// Steps done.
@@ -114,7 +115,7 @@ pub fn train(
         Watch { observer, journal: &journal, since_save: None, lost: None, unjournalled: &unjournalled };
     let mut session = Session {
         config: &task.config,
-        keys: &task.keys,
+        keys: task.links.cursor(&task.config),
         rows: setting.rows,
         store: &store,
         forks: setting.forks,
@@ -158,7 +159,7 @@ pub fn train(
             state::finish(files, &attempt, &task.config, &result)?;
             // The result is safe: nobody needs to go back.
             state::settle(&store, &task.config, setting.forks)?;
-            Ok(Outcome::Finished(Box::new(result)))
+            Ok(Outcome::Finished(Arc::new(result)))
         }
         Ok(Ending::Interrupted { step }) => {
             journal.add(JournalEvent::Interrupted { step })?;
@@ -239,9 +240,8 @@ impl Place {
         let Self { journal, store, .. } = self;
         let class = engine.environment_class();
         let accept = |checkpoint: &Checkpoint<'static>| {
-            let state = &checkpoint.state;
-            let key = usize::try_from(state.step).ok().and_then(|step| task.keys.get(step));
-            checkpoint.check_run(key.unwrap_or(&task.run_key), &class)
+            let key = task.links.cursor(&task.config).link(checkpoint.state.step);
+            checkpoint.check_run(&key.unwrap_or(task.run_key), &class)
         };
         // Weights alone are good for evaluating what is trained.
         let goes_on = |checkpoint: &Checkpoint<'static>| {

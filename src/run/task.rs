@@ -1,7 +1,8 @@
 //! One run of an experiment as the executor sees it.
 
 use crate::hash::Digest;
-use crate::plan::key::KeyChain;
+use crate::plan::PlannedRun;
+use crate::plan::key::Links;
 use crate::plan::run_config::RunConfig;
 
 /// A run to carry out. Cells with equal run keys are one task.
@@ -11,17 +12,16 @@ pub struct Task {
     pub label: String,
     /// Everything that decides its numbers.
     pub config: RunConfig,
-    /// `k[0]` to `k[N]`.
-    pub keys: Vec<Digest>,
+    /// What is kept of the chain of its keys.
+    pub links: Links,
     /// The run key, which names its directory.
     pub run_key: Digest,
 }
 
 impl Task {
-    /// The task of a planned run, whose key the plan has computed.
-    pub fn new(label: String, config: RunConfig, run_key: Digest) -> Self {
-        let keys = KeyChain::new(&config).links().collect();
-        Self { label, config, keys, run_key }
+    /// The task of a planned run, whose keys the plan has computed.
+    pub fn new(label: String, run: &PlannedRun) -> Self {
+        Self { label, config: run.config.clone(), links: run.links.clone(), run_key: run.key.run }
     }
 
     /// N.
@@ -29,15 +29,10 @@ impl Task {
         self.config.schedule.num_iterations
     }
 
-    /// The most steps whose result `self` and `other` share: equal keys, and equal evaluations on the way.
-    pub fn shared_steps(&self, other: &Self) -> u64 {
+    /// Whether two that train alike would be evaluated at the same steps on the same tokens: only then does either go on
+    /// as it would have from the other's checkpoint.
+    pub fn evaluates_like(&self, other: &Self) -> bool {
         let (a, b) = (&self.config.eval, &other.config.eval);
-        if a.every != b.every || a.tokens != b.tokens {
-            return 0;
-        }
-        // Each key contains the one before it, so equality is a prefix.
-        let equal = |i: &usize| self.keys[*i] == other.keys[*i];
-        let both = self.keys.len().min(other.keys.len());
-        (0..both).take_while(equal).last().unwrap_or(0) as u64
+        a.every == b.every && a.tokens == b.tokens
     }
 }

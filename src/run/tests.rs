@@ -10,6 +10,7 @@ mod stop;
 
 use std::cell::Cell;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::engine::engine;
@@ -22,6 +23,7 @@ use crate::error::Result;
 use crate::files::{Files, now};
 use crate::manifest::{Manifest, Options};
 use crate::plan::plan;
+use crate::plan::prefix::PrefixForest;
 use crate::record::{HostFacts, RunDir, RunResult, Timings};
 use crate::stop::StopFlag;
 use crate::train::checkpoint::CheckpointStore;
@@ -62,7 +64,7 @@ impl Lab {
             Options { sets: sets.iter().map(|&set| set.to_owned()).collect(), ..Options::default() };
         let manifest = Manifest::parse(Path::new("m.toml"), manifest, &options).unwrap();
         let plan = plan(&manifest, &self.library).unwrap();
-        Task::new("run".to_owned(), plan.runs[0].config.clone(), plan.runs[0].key.run)
+        Task::new("run".to_owned(), &plan.runs[0])
     }
 
     /// A GPT of `steps` steps with an evaluation of four batches every two.
@@ -114,7 +116,7 @@ impl Lab {
     #[track_caller]
     fn finish(&self, task: &Task, attempt: &Attempt<'_>) -> (RunResult, Seen) {
         match self.train(task, attempt) {
-            (Ok(Outcome::Finished(result)), seen) => (*result, seen),
+            (Ok(Outcome::Finished(result)), seen) => (Arc::unwrap_or_clone(result), seen),
             (other, _) => panic!("{other:?}"),
         }
     }
@@ -189,6 +191,12 @@ impl Observer for Seen {
             _ => {}
         }
     }
+}
+
+/// Steps that the second may take over from the first.
+fn shared_steps(donor: &Task, fork: &Task) -> u64 {
+    let donors = PrefixForest::of(&[&donor.config, &fork.config]).donors(|_, _| donor.evaluates_like(fork));
+    donors[1].map_or(0, |(_, steps)| steps)
 }
 
 /// Everything of a result that is no timing and no fact of the host.

@@ -11,6 +11,7 @@ use crate::hash::Digest;
 use crate::ops::SequenceShape;
 use crate::plan::evaluation::Evaluation as EvaluationSettings;
 pub use crate::plan::evaluation::{VAL_BPB, VAL_LOSS};
+use crate::plan::key::KeyCursor;
 use crate::plan::run_config::{EvalConfig, RunConfig};
 use crate::stop::{signal_name, stopped, unless_stopped};
 
@@ -51,7 +52,7 @@ pub struct Session<'a> {
     /// What it is.
     pub config: &'a RunConfig,
     /// Its key after each number of steps, `k[0]` to `k[N]`.
-    pub keys: &'a [Digest],
+    pub keys: KeyCursor<'a>,
     /// Its rows.
     pub rows: &'a dyn Rows,
     /// Its checkpoints.
@@ -191,7 +192,7 @@ impl Session<'_> {
         Ok(Ending::Finished(Box::new(Finished { state, train_hash, environment_class })))
     }
 
-    fn fresh(&self, engine: &dyn Engine) -> Result<TrainState> {
+    fn fresh(&mut self, engine: &dyn Engine) -> Result<TrainState> {
         Ok(TrainState {
             step: 0,
             run_key: self.key(0)?,
@@ -205,9 +206,8 @@ impl Session<'_> {
         })
     }
 
-    fn key(&self, step: u64) -> Result<Digest> {
-        let key = usize::try_from(step).ok().and_then(|step| self.keys.get(step));
-        key.copied().ok_or_else(|| Error::internal(format!("the run has no key at step {step}")))
+    fn key(&mut self, step: u64) -> Result<Digest> {
+        self.keys.link(step).ok_or_else(|| Error::internal(format!("the run has no key at step {step}")))
     }
 
     fn saves_at(&self, step: u64) -> bool {

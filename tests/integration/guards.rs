@@ -17,7 +17,7 @@ use nanorun::model::network::{Inputs, Network};
 use nanorun::model::param::{ParamSpec, Params};
 use nanorun::ops::{ForwardOps, Losses, OpResult, TrainOps};
 use nanorun::optim::config::StepValues;
-use nanorun::plan::key::KeyChain;
+use nanorun::plan::key::Links;
 use nanorun::plan::run_config::{BackendChoice, BackendKind, RunConfig};
 use nanorun::precision::Precision;
 use nanorun::run::engine::engine_from;
@@ -286,13 +286,13 @@ fn session_over(
     engine: &mut dyn Engine,
     written: &Path,
 ) -> (Result<Ending>, Vec<String>) {
-    let keys: Vec<_> = KeyChain::new(config).links().collect();
+    let links = Links::of(config);
     let store = CheckpointStore::new(Files::new(), written);
     let start = store.latest_valid().unwrap().checkpoint.map(|found| (found, Origin::Checkpoint));
     let mut log = Log::default();
     let mut session = Session {
         config,
-        keys: &keys,
+        keys: links.cursor(config),
         rows,
         store: &store,
         forks: &[],

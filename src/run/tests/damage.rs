@@ -5,7 +5,7 @@ use std::path::Path;
 
 use crate::record::RunDir;
 use crate::run::single::{Donor, Outcome};
-use crate::run::tests::{Attempt, Lab, assert_same};
+use crate::run::tests::{Attempt, Lab, assert_same, shared_steps};
 use crate::train::observer::Origin;
 
 /// What can happen to a file.
@@ -120,7 +120,7 @@ fn two_checkpoints_stand_at_any_moment_and_one_in_the_end() {
 fn a_damaged_prefix_is_trained_instead_of_shared() {
     let lab = Lab::new();
     let (linear, sqrt) = (lab.gpt(6, &[]), lab.gpt(6, &["schedule.warmdown=\"sqrt\""]));
-    let shared = sqrt.shared_steps(&linear);
+    let shared = shared_steps(&linear, &sqrt);
     assert!(shared > 0 && shared < 6, "{shared}");
     let expected = lab.undisturbed(&sqrt);
     let donor_place = tempfile::tempdir().unwrap();

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::record::RunDir;
 use crate::run::single::{Donor, Outcome};
-use crate::run::tests::{Attempt, Lab, assert_same};
+use crate::run::tests::{Attempt, Lab, assert_same, shared_steps};
 use crate::train::observer::Origin;
 
 const MINUTE: Duration = Duration::from_secs(60);
@@ -59,7 +59,7 @@ fn a_fork_never_takes_what_time_saved() {
     let sets = ["eval.every=0", "checkpoint.minutes=0"];
     let (donor, fork) =
         (lab.gpt(8, &sets), lab.gpt(8, &[&sets[..], &["schedule.warmdown_ratio=0.25"]].concat()));
-    let shared = donor.shared_steps(&fork);
+    let shared = shared_steps(&donor, &fork);
     assert!((4..8).contains(&shared), "{shared}");
     let expected = lab.undisturbed(&fork);
     let forked = |stop_at: usize| {
