@@ -275,7 +275,7 @@ impl Experiment {
     }
 
     fn judge(&self, ends: &[RunEnd]) -> Result<Scorecard> {
-        let metric = judge::metric(self)?;
+        let metric = judge::metric(self);
         let runs = self.recorded(ends).iter().map(|run| tables::summary(run, &metric)).collect();
         judge::scorecard(&self.files, self, runs)
     }
