@@ -14,14 +14,28 @@ use serde::de::{Deserializer as _, IgnoredAny, MapAccess, Visitor};
 use serde_json::json;
 
 /// A tensor by name, row-major.
-#[derive(Debug, Clone)]
-pub struct NamedTensor<'a> {
+#[derive(Debug, Clone, PartialEq)]
+pub struct Named<V> {
     /// Its name.
     pub name: String,
     /// Its shape.
     pub shape: Vec<usize>,
     /// Its values.
-    pub values: Values<'a>,
+    pub values: V,
+}
+
+/// One as files hold it.
+pub type NamedTensor<'a> = Named<Values<'a>>;
+
+/// One of single precision, as engines hold it: values of the backend itself, where the host can read them.
+pub type SingleTensor<'a> = Named<Cow<'a, [f32]>>;
+
+impl SingleTensor<'_> {
+    /// With values of its own.
+    pub fn into_owned(self) -> SingleTensor<'static> {
+        let Self { name, shape, values } = self;
+        Named { name, shape, values: Cow::Owned(values.into_owned()) }
+    }
 }
 
 /// Values in the type they are computed in, borrowed where they can be.
@@ -99,12 +113,6 @@ impl<'a> NamedTensor<'a> {
 }
 
 /// Equal when name, shape, type and every bit of the values are.
-impl PartialEq for NamedTensor<'_> {
-    fn eq(&self, other: &Self) -> bool {
-        self.name == other.name && self.shape == other.shape && self.values == other.values
-    }
-}
-
 impl PartialEq for Values<'_> {
     fn eq(&self, other: &Self) -> bool {
         match (self, other) {

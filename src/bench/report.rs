@@ -1,6 +1,6 @@
 //! What was measured, for people and for programs.
 
-use std::fmt::{self, Write as _};
+use std::fmt;
 
 use serde_json::{Value, json};
 
@@ -8,6 +8,7 @@ use super::StepTimes;
 use super::data::DataSpeed;
 use super::flops::Work;
 use super::profile::{OpTime, Phase};
+use crate::text::Table;
 
 /// Speed on a number of threads.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -199,14 +200,11 @@ impl fmt::Display for Bench {
 impl Bench {
     fn table(&self) -> String {
         let total = self.ops.iter().map(|op| op.seconds).sum::<f64>() + self.outside();
-        let mut text = format!(
-            "\n{:<10} {:<28} {:>6} {:>9} {:>6} {:>8}\n",
-            "phase", "op", "calls", "ms", "%", "GFLOP/s"
-        );
+        let mut table = Table::new(["phase", "op", ">calls", ">ms", ">%", ">GFLOP/s"]);
         let mut row = |phase: &str, op: &str, calls: &str, seconds: f64, rate: &str| {
-            let (ms, share) = (seconds * 1e3, seconds / total * 100.0);
-            // Writing to a string does not fail.
-            let _ = writeln!(text, "{phase:<10} {op:<28} {calls:>6} {ms:>9.2} {share:>6.1} {rate:>8}");
+            let (ms, share) = (format!("{:.2}", seconds * 1e3), format!("{:.1}", seconds / total * 100.0));
+            let words = [phase, op, calls].map(str::to_owned);
+            table.push(words.into_iter().chain([ms, share, rate.to_owned()]).collect());
         };
         for phase in Phase::ALL {
             for op in self.ops.iter().filter(|op| op.phase == phase) {
@@ -216,7 +214,7 @@ impl Bench {
             row(phase.name(), "all", "", self.phase_seconds(phase), "");
         }
         row("", "outside ops", "", self.outside(), "");
-        text
+        format!("\n{table}")
     }
 }
 

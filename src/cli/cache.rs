@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use crate::data::{Cache, CacheFacts, KindFacts, LimitFrom, Selection};
 use crate::error::{Class, Result};
+use crate::text::Table;
 
 use super::args::{CacheAction, CacheArgs, ClearArgs};
 use super::output::Output;
@@ -71,15 +72,15 @@ fn table(facts: &CacheFacts) -> String {
     if let (Some(free), Some(reserve)) = (facts.free, facts.reserve) {
         let _ = writeln!(text, "disk        {} free, of which it leaves {}", size(free), size(reserve));
     }
-    let _ = writeln!(text, "\n{:<12}{:>8}{:>12}  last used", "kind", "entries", "size");
+    let mut table = Table::new(["kind", ">entries", ">size", "last used"]);
     for kind in facts.kinds.iter().chain([&facts.removable]) {
         let used = match (kind.newest, kind.oldest) {
             (Some(newest), Some(oldest)) => format!("{} to {} ago", age(newest), age(oldest)),
             _ => String::new(),
         };
-        let line = format!("{:<12}{:>8}{:>12}  {used}", kind.kind, kind.entries, size(kind.bytes));
-        let _ = writeln!(text, "{}", line.trim_end());
+        table.push(vec![kind.kind.to_string(), kind.entries.to_string(), size(kind.bytes), used]);
     }
+    let _ = write!(text, "\n{table}");
     if facts.removable.entries > 0 {
         text.push_str(
             "\n`old` is what earlier versions and killed processes left; nothing reads it, and it makes way first:\n\

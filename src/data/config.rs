@@ -3,6 +3,8 @@
 use serde::{Deserialize, Serialize};
 
 use crate::hash::Digest;
+pub use crate::manifest::settings::{DocumentSplit, Nulls, Packing, TokenizerChoice};
+pub use crate::upstream::TokenBytesRule;
 
 /// The data of a run, with content hashes once they are known.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -24,7 +26,7 @@ pub struct DataConfig {
     #[serde(default = "upstreams_column", skip_serializing_if = "is_upstreams_column")]
     pub column: String,
     /// What becomes of rows without a text.
-    #[serde(default, skip_serializing_if = "Nulls::is_default")]
+    #[serde(default, skip_serializing_if = "is_default")]
     pub nulls: Nulls,
     /// Name or glob of the shards that validate; none is the last by name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -74,23 +76,10 @@ fn is_upstreams_column(column: &str) -> bool {
     column == COLUMN
 }
 
-/// What becomes of a row without a text.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Nulls {
-    /// It is an error, before anything is computed.
-    #[default]
-    Error,
-    /// It is passed over.
-    Skip,
-}
-
-impl Nulls {
-    // Serde hands over a reference.
-    #[expect(clippy::trivially_copy_pass_by_ref)]
-    fn is_default(&self) -> bool {
-        *self == Self::default()
-    }
+// Serde hands over a reference.
+#[expect(clippy::trivially_copy_pass_by_ref)]
+fn is_default(nulls: &Nulls) -> bool {
+    *nulls == Nulls::default()
 }
 
 /// How shards are read: everything but their names that decides which texts are in which split.
@@ -121,49 +110,4 @@ impl From<&DataConfig> for Reading {
             validation: data.validation.clone(),
         }
     }
-}
-
-/// Which tokenizer.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum TokenizerChoice {
-    /// A trained one: upstream's directory or `tokenizer.pkl`.
-    Path(String),
-    /// BPE trained on the train split to this vocabulary.
-    Train {
-        /// V, with the nine special tokens.
-        vocab_size: usize,
-    },
-    /// One token a character and one BOS (the small models).
-    Char,
-}
-
-/// How rows are made.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Packing {
-    /// Upstream's best-fit packing, BOS at the start of each document.
-    BestFitBos,
-    /// One document a row: BOS, the document, BOS; cut at the context, targets beyond the end ignored.
-    Document,
-}
-
-/// How a text file divides into documents.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum DocumentSplit {
-    /// Blank-line separated blocks.
-    Block,
-    /// A document a line.
-    Line,
-}
-
-/// What counts as the bytes of a token.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum TokenBytesRule {
-    /// Bytes of the token decoded to text with replacement characters (upstream before 92d63d4).
-    Decoded,
-    /// The token's own bytes (92d63d4).
-    Raw,
 }

@@ -46,7 +46,6 @@ mod shard;
 mod shard_files;
 mod shard_kind;
 mod shards;
-mod special;
 mod split_pattern;
 mod stamp;
 mod text;
@@ -63,6 +62,7 @@ mod unpack;
 #[cfg(test)]
 mod tests;
 
+pub use crate::upstream::{BOS, MIN_VOCAB_SIZE, SPECIAL_TOKENS};
 pub use appetite::Sample;
 pub use cache::{Cache, CacheFacts, KINDS as CACHE_KINDS, KindFacts, LimitFrom, Selection};
 pub use config::{
@@ -82,7 +82,6 @@ pub(crate) use parquet_guard::read_frame;
 pub use shard_files::{Listing, missing};
 pub(crate) use shard_kind::SHARDS;
 pub use shards::{Corpus, Split, SplitSize, SplitSource};
-pub use special::{BOS, MIN_VOCAB_SIZE, SPECIAL_TOKENS};
 pub use split_pattern::{SPLIT_PATTERN, pieces};
 pub use token_stream::{DocumentBatches, Position, TokenStream};
 pub use tokenizer::{Tokenizer, TrainLimits};

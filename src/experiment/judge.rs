@@ -3,12 +3,13 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::files::Files;
 use crate::gate::{Baseline, Comparison, read_results};
 use crate::plan::evaluation::{Departure, Evaluation};
 use crate::record::ExperimentDir;
 use crate::scorecard::{BaselineOutcome, Criteria, Quality, RunSummary, Scorecard, Speed, judge};
+use crate::text::word;
 
 use super::Experiment;
 
@@ -28,7 +29,7 @@ pub(super) fn scorecard(files: &Files, experiment: &Experiment, runs: Vec<RunSum
         },
         None => None,
     };
-    let metric = metric(experiment)?;
+    let metric = metric(experiment);
     // Without a control nobody asked for a comparison.
     let compares = !controls.is_empty();
     let criteria = Criteria {
@@ -46,11 +47,8 @@ pub(super) fn scorecard(files: &Files, experiment: &Experiment, runs: Vec<RunSum
 }
 
 /// The name of the metric that quality is judged by.
-pub(super) fn metric(experiment: &Experiment) -> Result<String> {
-    serde_json::to_value(experiment.manifest.head.scorecard.quality.metric)
-        .ok()
-        .and_then(|name| name.as_str().map(str::to_owned))
-        .ok_or_else(|| Error::internal("the quality metric has no name"))
+pub(super) fn metric(experiment: &Experiment) -> String {
+    word(&experiment.manifest.head.scorecard.quality.metric)
 }
 
 impl Experiment {
@@ -59,7 +57,7 @@ impl Experiment {
     /// # Errors
     /// None that anybody has met: of a metric without a name.
     pub fn not_comparable(&self) -> Result<Vec<String>> {
-        let metric = metric(self)?;
+        let metric = metric(self);
         let across = self.manifest.head.scorecard.across.as_slice();
         let of = |arm: usize| {
             let runs = self.plan.runs.iter().filter(move |run| run.arm == arm);

@@ -344,7 +344,7 @@ impl Experiment {
 
     /// Judges the runs of the plan and lists the retired ones.
     fn judge(&self, ends: &[RunEnd], retired: &[Retired]) -> Result<Scorecard> {
-        let metric = judge::metric(self)?;
+        let metric = judge::metric(self);
         let runs = self.recorded(ends).iter().map(|run| tables::summary(run, &metric)).collect();
         let mut scorecard = judge::scorecard(&self.files, self, runs)?;
         let summary = |run: &Retired| tables::summary(&run.recorded(&self.plan.name), &metric);

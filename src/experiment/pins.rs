@@ -7,7 +7,6 @@ use crate::data::{Cache, Corpus};
 use crate::error::{Error, Result};
 use crate::hash::Digest;
 use crate::manifest::Manifest;
-use crate::manifest::settings::TokenizerSetting;
 use crate::plan::data_config;
 use crate::plan::run_config::{DataConfig, TokenizerChoice};
 
@@ -47,7 +46,7 @@ pub(crate) fn shard_pins(manifest: &Manifest) -> Result<Vec<(String, String)>> {
     }
     let kept = manifest.cells.first().and_then(|cell| {
         let data = &cell.settings.data;
-        let in_a_file = matches!(data.tokenizer, TokenizerSetting::Path(_));
+        let in_a_file = matches!(data.tokenizer, TokenizerChoice::Path(_));
         data.sha256.as_ref().filter(|_| in_a_file)?.get_key_value(TOKENIZER_PIN)
     });
     pins.extend(kept.map(|(name, digest)| (name.clone(), digest.clone())));

@@ -11,6 +11,7 @@ use crate::plan::evaluation::Evaluation;
 use crate::plan::run_config::{BackendChoice, BackendKind, RunConfig};
 use crate::record::{EvalRow, ExperimentDir, RunResult, RunRow, StepRow, write_table, write_table_of};
 use crate::scorecard::{RunSummary, Scorecard};
+use crate::text::word;
 use crate::train::checkpoint::EvalPoint;
 use crate::train::session::VAL_BPB;
 
@@ -151,9 +152,9 @@ fn run_row(run: &Recorded<'_>) -> RunRow {
         status: status.to_owned(),
         reason,
         commit: config.commit.clone(),
-        backend: format!("{:?}", config.backend.kind).to_lowercase(),
+        backend: word(&config.backend.kind),
         device: config.backend.device.clone(),
-        precision: format!("{:?}", config.backend.precision).to_lowercase(),
+        precision: word(&config.backend.precision),
         environment_class: result.map_or_else(String::new, |r| r.environment_class.clone()),
         numerics_version: result.map_or(0, |r| u64::from(r.numerics_version)),
         parameters: run.parameters,

@@ -35,7 +35,7 @@ use self::matrix::Matrix;
 pub use self::matrix::{Label, SEED};
 pub use self::pins::with_pins;
 pub use self::reference::markdown as reference_markdown;
-use self::settings::{DeviceBatch, InitChoice, ModelKind, OneOrMany, OptimizerKind, TokenizerSetting};
+use self::settings::{DeviceBatch, InitChoice, ModelKind, OneOrMany, OptimizerKind, TokenizerChoice};
 pub use self::settings::{Head, Settings};
 pub use self::vary::{Condition, Variation};
 use crate::error::{Error, Result};
@@ -504,9 +504,10 @@ fn settle(base: &Layer, overrides: Layer, file: &Path, env: &[(String, String)])
 }
 
 fn check_precision(cell: &Cell) -> Result<()> {
-    use self::settings::{Backend, ComputePrecision};
+    use self::settings::BackendKind;
+    use crate::precision::Precision;
     let run = &cell.settings.run;
-    if run.precision == ComputePrecision::Bf16 && run.backend != Backend::Tch {
+    if run.precision == Precision::Bf16 && run.backend != BackendKind::Tch {
         let error = Error::input("only run.backend = \"tch\" computes in bf16").expected("\"f32\"");
         return Err(cell.locate("run.precision", error));
     }
@@ -519,9 +520,9 @@ fn expand_paths(cell: &mut Cell, env: &[(String, String)]) -> Result<()> {
     let shards: std::result::Result<Vec<String>, _> =
         cell.settings.data.shards.as_slice().iter().map(|text| expand("data.shards", text)).collect();
     cell.settings.data.shards = OneOrMany::Many(shards.map_err(|failed| located(cell, failed))?);
-    if let TokenizerSetting::Path(text) = &cell.settings.data.tokenizer {
+    if let TokenizerChoice::Path(text) = &cell.settings.data.tokenizer {
         let path = expand("data.tokenizer.path", text).map_err(|failed| located(cell, failed))?;
-        cell.settings.data.tokenizer = TokenizerSetting::Path(path);
+        cell.settings.data.tokenizer = TokenizerChoice::Path(path);
     }
     if let InitChoice::File(text) = &cell.settings.model.init {
         let path = expand("model.init.file", text).map_err(|failed| located(cell, failed))?;

@@ -2,7 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::upstream::{PrecisionRule, ShortWindow, TokenBytes, WeightDecayLaw, WeightDecayShape};
+use crate::precision::Precision;
+use crate::upstream::{PrecisionRule, ShortWindow, TokenBytesRule, WeightDecayLaw, WeightDecayShape};
 
 /// A settled cell.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -44,11 +45,11 @@ pub struct RunSettings {
     /// Seed of initial weights and sampling.
     pub seed: u64,
     /// Which ops.
-    pub backend: Backend,
+    pub backend: BackendKind,
     /// `cpu` or `cuda:N`, of the tch backend.
     pub device: String,
     /// Compute precision.
-    pub precision: ComputePrecision,
+    pub precision: Precision,
     /// Threads, none for all cores.
     pub threads: Option<usize>,
     /// Whether runs that will not fit are refused.
@@ -73,7 +74,7 @@ pub enum Budget {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ScheduleSettings {
     /// Shape of the warm-down.
-    pub warmdown: WarmdownShape,
+    pub warmdown: Warmdown,
     /// Its length.
     pub warmdown_ratio: f64,
     /// LR warm-up in steps.
@@ -255,21 +256,22 @@ pub struct DataSettings {
     /// Column of parquet shards, field of JSON lines.
     pub column: String,
     /// What becomes of rows without a text.
-    pub nulls: NullsKind,
+    pub nulls: Nulls,
     /// Name or glob of the shards that validate.
     pub validation: Option<String>,
     /// Which tokenizer.
-    pub tokenizer: TokenizerSetting,
+    #[serde(with = "spelled")]
+    pub tokenizer: TokenizerChoice,
     /// Declared vocabulary.
     pub vocab_size: Option<usize>,
     /// Pinned SHA-256 by file name, and `tokenizer`.
     pub sha256: Option<std::collections::BTreeMap<String, String>>,
     /// How text divides into documents.
-    pub document: DocumentKind,
+    pub document: DocumentSplit,
     /// How rows are made.
-    pub packing: PackingKind,
+    pub packing: Packing,
     /// What counts as the bytes of a token.
-    pub token_bytes: TokenBytes,
+    pub token_bytes: TokenBytesRule,
 }
 
 /// One text or several.
@@ -409,52 +411,47 @@ words! {
         /// SGD on everything.
         Sgd,
     }
-    /// `run.backend`.
-    Backend {
+    /// The implementations of the ops: `run.backend`.
+    BackendKind {
         /// `ndarray` matrices, `rayon` threads, kernels of its own.
         Cpu,
         /// libtorch.
         Tch,
-        /// f64 autograd.
+        /// Reverse-mode differentiation over f64 scalars.
         Scalar,
     }
-    /// `run.precision`.
-    ComputePrecision {
-        /// float32.
-        F32,
-        /// bfloat16 with float32 masters.
-        Bf16,
-    }
-    /// `schedule.warmdown`.
-    WarmdownShape {
-        /// Straight down.
+    /// Shape of the warm-down, `schedule.warmdown`; p is the fraction of it already done, f the final fraction.
+    Warmdown {
+        /// `(1 - p) + p * f`, upstream's.
         Linear,
-        /// 1-sqrt.
+        /// `f + (1 - f) * (1 - sqrt(p))`. arXiv 2405.18392.
         Sqrt,
-        /// Half a cosine.
+        /// `f + (1 - f) * (1 + cos(pi p)) / 2`.
         Cosine,
-        /// Not at all.
+        /// 1 throughout.
         Constant,
     }
-    /// `data.document`.
-    DocumentKind {
-        /// Blank-line separated.
+    /// How a text file divides into documents: `data.document`.
+    DocumentSplit {
+        /// Blank-line separated blocks.
         Block,
-        /// A line each.
+        /// A document a line.
         Line,
     }
-    /// `data.nulls`.
-    NullsKind {
-        /// No run.
+    /// What becomes of a row without a text: `data.nulls`.
+    #[derive(Default)]
+    Nulls {
+        /// It is an error, before anything is computed.
+        #[default]
         Error,
-        /// Passed over.
+        /// It is passed over.
         Skip,
     }
-    /// `data.packing`.
-    PackingKind {
-        /// Upstream's.
+    /// How rows are made: `data.packing`.
+    Packing {
+        /// Upstream's best-fit packing, BOS at the start of each document.
         BestFitBos,
-        /// One document a row.
+        /// One document a row: BOS, the document, BOS; cut at the context, targets beyond the end ignored.
         Document,
     }
     /// `scorecard.quality.metric`.
@@ -476,14 +473,49 @@ pub enum InitChoice {
     File(String),
 }
 
-/// `data.tokenizer`.
+/// Which tokenizer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum TokenizerSetting {
-    /// One token a character.
-    Char,
-    /// A trained one.
+pub enum TokenizerChoice {
+    /// A trained one: upstream's directory or `tokenizer.pkl`.
     Path(String),
-    /// Trained on the train split.
-    VocabSize(usize),
+    /// BPE trained on the train split to this vocabulary.
+    Train {
+        /// V, with the nine special tokens.
+        vocab_size: usize,
+    },
+    /// One token a character and one BOS (the small models).
+    Char,
+}
+
+/// `data.tokenizer` as manifests spell it: records and keys have spelled it otherwise since before.
+mod spelled {
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    use super::TokenizerChoice;
+
+    #[derive(Serialize, Deserialize)]
+    #[serde(rename_all = "snake_case")]
+    enum Spelled {
+        Char,
+        Path(String),
+        VocabSize(usize),
+    }
+
+    pub(super) fn serialize<S: Serializer>(choice: &TokenizerChoice, to: S) -> Result<S::Ok, S::Error> {
+        match choice.clone() {
+            TokenizerChoice::Char => Spelled::Char,
+            TokenizerChoice::Path(path) => Spelled::Path(path),
+            TokenizerChoice::Train { vocab_size } => Spelled::VocabSize(vocab_size),
+        }
+        .serialize(to)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<TokenizerChoice, D::Error> {
+        Ok(match Spelled::deserialize(from)? {
+            Spelled::Char => TokenizerChoice::Char,
+            Spelled::Path(path) => TokenizerChoice::Path(path),
+            Spelled::VocabSize(vocab_size) => TokenizerChoice::Train { vocab_size },
+        })
+    }
 }

@@ -142,7 +142,7 @@ fn a_stronger_key_clears_its_group() {
     assert_eq!(budget(&["budget={ flops = 1e9 }"]), settings::Budget::Flops(1e9));
     let tokenizer = settle_with(BASE, None, &["data.tokenizer.path=x"], &[]).unwrap();
     let data = &tokenizer.cells[0].settings.data;
-    assert_eq!(data.tokenizer, TokenizerSetting::Path("x".to_owned()));
+    assert_eq!(data.tokenizer, TokenizerChoice::Path("x".to_owned()));
     assert_eq!(data.vocab_size, None);
     let warmup = settle_with(BASE, None, &["schedule.warmup_ratio=0.5"], &[]).unwrap();
     assert_eq!(warmup.cells[0].settings.schedule.warmup_steps, None);

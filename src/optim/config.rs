@@ -2,8 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 
+pub use crate::manifest::settings::Warmdown;
 use crate::model::param::ParamGroup;
 use crate::precision::Precision;
+pub use crate::upstream::WeightDecayShape;
 
 /// Which optimizer updates which group, with learning rates already scaled for width and batch.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -92,20 +94,6 @@ pub struct ScheduleConfig {
     pub weight_decay_shape: WeightDecayShape,
 }
 
-/// Shape of the warm-down; p is the fraction of it already done, f the final fraction.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Warmdown {
-    /// `(1 - p) + p * f`, upstream's.
-    Linear,
-    /// `f + (1 - f) * (1 - sqrt(p))`. arXiv 2405.18392.
-    Sqrt,
-    /// `f + (1 - f) * (1 + cos(pi p)) / 2`.
-    Cosine,
-    /// 1 throughout.
-    Constant,
-}
-
 /// Muon's momentum over steps.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct MomentumSchedule {
@@ -117,18 +105,6 @@ pub struct MomentumSchedule {
     pub warmup_steps: u64,
     /// Where momentum falls during the LR warm-down, its value at the end of it.
     pub warmdown_to: Option<f64>,
-}
-
-/// How weight decay changes over steps.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum WeightDecayShape {
-    /// `wd * (1 - t / N)`.
-    Linear,
-    /// `wd * (1 + cos(pi t / N)) / 2`.
-    Cosine,
-    /// `wd`.
-    Constant,
 }
 
 /// What step t consumes.

@@ -1,10 +1,9 @@
 //! The optimizer of a whole model: which update each parameter gets, and its state.
 
-use std::borrow::Cow;
-
 use crate::error::{Error, Result};
 use crate::model::param::{ParamSpec, Params};
 use crate::ops::{AdamWStep, MuonParam, MuonStep, OpError, OpResult, SgdStep, TrainOps};
+use crate::tensors::SingleTensor;
 
 use super::config::{AdamWConfig, GroupConfig, MuonConfig, OptimizerConfig, SgdConfig, StepValues};
 
@@ -13,25 +12,6 @@ enum Slot<S> {
     Adamw { exp_avg: S, exp_avg_sq: S },
     Muon { momentum: S, second_moment: S },
     Sgd { momentum: S },
-}
-
-/// A state tensor as checkpoints hold it.
-#[derive(Debug, Clone, PartialEq)]
-pub struct NamedState<'a> {
-    /// `parameter name` + `.` + `exp_avg`, `exp_avg_sq`, `momentum_buffer` or `second_momentum_buffer`.
-    pub name: String,
-    /// Its shape.
-    pub shape: Vec<usize>,
-    /// Its values, exactly as stored: those of the backend themselves, where the host can read them.
-    pub values: Cow<'a, [f32]>,
-}
-
-impl NamedState<'_> {
-    /// With values of its own.
-    pub fn into_owned(self) -> NamedState<'static> {
-        let Self { name, shape, values } = self;
-        NamedState { name, shape, values: Cow::Owned(values.into_owned()) }
-    }
 }
 
 /// Optimizer and state of every parameter of a model.
@@ -181,7 +161,8 @@ impl<B: TrainOps> Optimizer<B> {
     }
 
     /// Its state, for a checkpoint.
-    pub fn export(&self, ops: &B) -> OpResult<Vec<NamedState<'_>>> {
+    // Named `parameter name` + `.` + `exp_avg`, `exp_avg_sq`, `momentum_buffer` or `second_momentum_buffer`.
+    pub fn export(&self, ops: &B) -> OpResult<Vec<SingleTensor<'_>>> {
         let mut all = Vec::new();
         for (Param { name, shape, config, .. }, slot) in self.params.iter().zip(&self.slots) {
             let states = match slot {
@@ -190,7 +171,7 @@ impl<B: TrainOps> Optimizer<B> {
                 Slot::Sgd { momentum } => vec![momentum],
             };
             for ((slot, shape), state) in slot_shapes(config, shape).into_iter().zip(states) {
-                all.push(NamedState {
+                all.push(SingleTensor {
                     name: format!("{name}.{slot}"),
                     shape,
                     values: ops.state_values(state)?,
@@ -204,7 +185,7 @@ impl<B: TrainOps> Optimizer<B> {
     ///
     /// # Errors
     /// State that is missing or of another shape, by name.
-    pub fn import(&mut self, ops: &B, steps: u64, states: &[NamedState<'_>]) -> Result<()> {
+    pub fn import(&mut self, ops: &B, steps: u64, states: &[SingleTensor<'_>]) -> Result<()> {
         for (param, target) in self.params.iter().zip(&mut self.slots) {
             let Param { name, shape, config, .. } = param;
             let mut found = Vec::new();

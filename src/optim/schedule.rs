@@ -105,11 +105,7 @@ mod tests {
                     warmdown_to: momentum.warmdown_to,
                 },
                 weight_decay: number(&case["optimizer"]["weight_decay"]),
-                weight_decay_shape: match recipe.schedule.weight_decay_shape {
-                    upstream::WeightDecayShape::Linear => WeightDecayShape::Linear,
-                    upstream::WeightDecayShape::Cosine => WeightDecayShape::Cosine,
-                    upstream::WeightDecayShape::Constant => WeightDecayShape::Constant,
-                },
+                weight_decay_shape: recipe.schedule.weight_decay_shape,
             };
             let steps = case["steps"].as_array().unwrap();
             assert_eq!(steps.len() as u64, n);

@@ -2,26 +2,20 @@
 
 use super::groups::{GroupContext, optimizer, precision};
 use super::run_config::{
-    BackendChoice, BackendKind, CheckpointConfig, DataConfig, DocumentSplit, EvalConfig, InitSource, Nulls,
-    Packing, RunConfig, TokenBytesRule, TokenizerChoice,
+    BackendChoice, BackendKind, CheckpointConfig, DataConfig, EvalConfig, InitSource, RunConfig,
+    TokenizerChoice,
 };
 use super::{DataFacts, Facts, RunSizes, batch, limits};
 use crate::error::{Error, Result};
 use crate::manifest::Cell;
-use crate::manifest::settings::{
-    Backend, Budget, ComputePrecision, DocumentKind, InitChoice, ModelKind, ModelSettings, NullsKind,
-    PackingKind, Settings, TokenizerSetting, TotalBatch, WarmdownShape,
-};
+use crate::manifest::settings::{Budget, InitChoice, ModelKind, ModelSettings, Settings, TotalBatch};
 use crate::model::config::{
     BigramConfig, GptConfig, GptInit, LayerRamp, MicrogptConfig, ModelConfig, ValueEmbedConfig,
 };
 use crate::model::param::ParamGroup;
-use crate::optim::config::{MomentumSchedule, ScheduleConfig, Warmdown, WeightDecayShape};
-use crate::precision::Precision;
-use crate::upstream::{self, GptShape, ParamCounts, Recipe, TokenBytes};
+use crate::optim::config::{MomentumSchedule, ScheduleConfig};
+use crate::upstream::{self, GptShape, MIN_VOCAB_SIZE, ParamCounts, Recipe, SPECIAL_TOKENS};
 
-/// Byte tokens and special tokens: no BPE vocabulary is smaller.
-const SMALLEST_BPE_VOCAB: usize = 265;
 /// More steps than anybody means.
 const MOST_STEPS: u64 = 10_000_000;
 
@@ -30,29 +24,13 @@ pub(crate) fn data_config(settings: &Settings) -> DataConfig {
     let data = &settings.data;
     DataConfig {
         shards: data.shards.as_slice().to_vec(),
-        tokenizer: match &data.tokenizer {
-            TokenizerSetting::Char => TokenizerChoice::Char,
-            TokenizerSetting::Path(path) => TokenizerChoice::Path(path.clone()),
-            TokenizerSetting::VocabSize(vocab_size) => TokenizerChoice::Train { vocab_size: *vocab_size },
-        },
-        packing: match data.packing {
-            PackingKind::BestFitBos => Packing::BestFitBos,
-            PackingKind::Document => Packing::Document,
-        },
-        document: match data.document {
-            DocumentKind::Block => DocumentSplit::Block,
-            DocumentKind::Line => DocumentSplit::Line,
-        },
-        token_bytes: match data.token_bytes {
-            TokenBytes::Decoded => TokenBytesRule::Decoded,
-            TokenBytes::Raw => TokenBytesRule::Raw,
-        },
+        tokenizer: data.tokenizer.clone(),
+        packing: data.packing,
+        document: data.document,
+        token_bytes: data.token_bytes,
         content: None,
         column: data.column.clone(),
-        nulls: match data.nulls {
-            NullsKind::Error => Nulls::Error,
-            NullsKind::Skip => Nulls::Skip,
-        },
+        nulls: data.nulls,
         validation: data.validation.clone(),
         splits: None,
     }
@@ -173,9 +151,10 @@ fn vocab_size(cell: &Cell, data: &DataConfig, facts: DataFacts) -> Result<usize>
             .help("add `vocab_size = N` to [data], or bring the data");
         return Err(cell.locate("data.vocab_size", error));
     };
-    if data.tokenizer != TokenizerChoice::Char && vocab_size < SMALLEST_BPE_VOCAB {
+    if data.tokenizer != TokenizerChoice::Char && vocab_size < MIN_VOCAB_SIZE {
         let what = format!("a vocabulary of {vocab_size} tokens is too small");
-        let expected = format!("at least {SMALLEST_BPE_VOCAB}: 256 bytes and 9 special tokens");
+        let expected =
+            format!("at least {MIN_VOCAB_SIZE}: 256 bytes and {} special tokens", SPECIAL_TOKENS.len());
         return Err(cell.locate("data.vocab_size", Error::input(what).expected(expected)));
     }
     Ok(vocab_size)
@@ -385,18 +364,10 @@ fn check_eval(cell: &Cell, batch: &super::run_config::BatchConfig) -> Result<()>
 }
 
 fn backend(settings: &Settings) -> BackendChoice {
-    let kind = match settings.run.backend {
-        Backend::Cpu => BackendKind::Cpu,
-        Backend::Tch => BackendKind::Tch,
-        Backend::Scalar => BackendKind::Scalar,
-    };
+    let kind = settings.run.backend;
     // A profile may take a tch manifest to another backend and leave its device behind.
     let device = if kind == BackendKind::Tch { settings.run.device.clone() } else { "cpu".to_owned() };
-    let precision = match settings.run.precision {
-        ComputePrecision::F32 => Precision::F32,
-        ComputePrecision::Bf16 => Precision::Bf16,
-    };
-    BackendChoice { kind, device, precision }
+    BackendChoice { kind, device, precision: settings.run.precision }
 }
 
 fn schedule(settings: &Settings, steps: u64, weight_decay: f64) -> ScheduleConfig {
@@ -406,12 +377,7 @@ fn schedule(settings: &Settings, steps: u64, weight_decay: f64) -> ScheduleConfi
         num_iterations: steps,
         warmup_steps: schedule.warmup_steps.unwrap_or_else(|| share(schedule.warmup_ratio.unwrap_or(0.0))),
         warmdown_steps: share(schedule.warmdown_ratio),
-        warmdown: match schedule.warmdown {
-            WarmdownShape::Linear => Warmdown::Linear,
-            WarmdownShape::Sqrt => Warmdown::Sqrt,
-            WarmdownShape::Cosine => Warmdown::Cosine,
-            WarmdownShape::Constant => Warmdown::Constant,
-        },
+        warmdown: schedule.warmdown,
         final_lr_frac: schedule.final_lr_frac,
         momentum: MomentumSchedule {
             start: schedule.momentum_start,
@@ -420,10 +386,6 @@ fn schedule(settings: &Settings, steps: u64, weight_decay: f64) -> ScheduleConfi
             warmdown_to: schedule.momentum_warmdown_to.value(),
         },
         weight_decay,
-        weight_decay_shape: match schedule.weight_decay_shape {
-            upstream::WeightDecayShape::Linear => WeightDecayShape::Linear,
-            upstream::WeightDecayShape::Cosine => WeightDecayShape::Cosine,
-            upstream::WeightDecayShape::Constant => WeightDecayShape::Constant,
-        },
+        weight_decay_shape: schedule.weight_decay_shape,
     }
 }

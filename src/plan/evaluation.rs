@@ -3,6 +3,7 @@
 
 use super::run_config::{DocumentSplit, Packing, RunConfig, TokenBytesRule, TokenizerChoice};
 use crate::hash::{Canonical, Digest};
+use crate::text::word;
 
 /// Which values of a metric are better.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -134,14 +135,13 @@ impl Evaluation {
             TokenizerChoice::Path(path) => format!("{path}, {} tokens", self.vocab_size),
             TokenizerChoice::Train { vocab_size } => format!("trained, {vocab_size} tokens"),
         };
-        let word = |text: String| text.to_lowercase();
         let of = |field| match field {
             "eval.tokens" => self.counted_tokens().to_string(),
             "model.sequence_len" => self.sequence_len.to_string(),
-            "data.token_bytes" => word(format!("{:?}", self.token_bytes)),
+            "data.token_bytes" => word(&self.token_bytes),
             "data.tokenizer" => tokenizer.clone(),
-            "data.packing" => word(format!("{:?}", self.packing)),
-            "data.document" => word(format!("{:?}", self.document)),
+            "data.packing" => word(&self.packing),
+            "data.document" => word(&self.document),
             _ => self.shards.join(", "),
         };
         let matters = |field: &&'static str| match (metric, *field) {

@@ -1,6 +1,6 @@
 //! The optimizer of a run: upstream's groups, their rates scaled for width and batch.
 
-use crate::manifest::settings::{ComputePrecision, ModelKind, OptimizerKind, OptimizerSettings};
+use crate::manifest::settings::{ModelKind, OptimizerKind, OptimizerSettings};
 use crate::model::param::ParamGroup;
 use crate::optim::config::{AdamWConfig, GroupConfig, MuonConfig, OptimizerConfig, SgdConfig};
 use crate::precision::Precision;
@@ -11,7 +11,7 @@ pub(super) struct GroupContext {
     pub(super) model: ModelKind,
     pub(super) n_embd: usize,
     pub(super) total_batch_size: u64,
-    pub(super) compute: ComputePrecision,
+    pub(super) compute: Precision,
     /// Muon's decay with its law applied.
     pub(super) weight_decay: f64,
     /// Which groups the model has.
@@ -19,10 +19,11 @@ pub(super) struct GroupContext {
 }
 
 /// The precision a rule means in a run.
-pub(super) fn precision(rule: PrecisionRule, compute: ComputePrecision) -> Precision {
-    match (rule, compute) {
-        (PrecisionRule::F32, _) | (PrecisionRule::Compute, ComputePrecision::F32) => Precision::F32,
-        (PrecisionRule::Bf16, _) | (PrecisionRule::Compute, ComputePrecision::Bf16) => Precision::Bf16,
+pub(super) fn precision(rule: PrecisionRule, compute: Precision) -> Precision {
+    match rule {
+        PrecisionRule::F32 => Precision::F32,
+        PrecisionRule::Bf16 => Precision::Bf16,
+        PrecisionRule::Compute => compute,
     }
 }
 

@@ -8,13 +8,20 @@ use std::sync::LazyLock;
 
 use serde::Serialize;
 
-use super::run_config::{BackendChoice, BatchConfig, DataConfig, InitSource, Nulls, RunConfig};
+use super::run_config::{BackendChoice, BackendKind, BatchConfig, DataConfig, InitSource, Nulls, RunConfig};
 use crate::data::config::COLUMN;
 use crate::hash::{Canonical, Digest};
 use crate::optim::config::{GroupConfig, ScheduleConfig, StepValues};
+use crate::precision::Precision;
 
-/// Version of the numerics: raised whenever the same run may give other bits.
-pub const NUMERICS_VERSION: u64 = 1;
+/// Version of the numerics of a backend in a precision: raised whenever the same run may give other bits there. It is in
+/// the run key, in results, and on cpu in the environment class.
+pub const fn numerics_version(kind: BackendKind, precision: Precision) -> u32 {
+    match (kind, precision) {
+        (BackendKind::Cpu | BackendKind::Scalar, _) => 1,
+        (BackendKind::Tch, Precision::F32 | Precision::Bf16) => 1,
+    }
+}
 
 /// A run's key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -235,7 +242,7 @@ fn start(config: &RunConfig) -> Digest {
     } = data;
 
     let mut canonical = Canonical::new("nanorun start");
-    canonical.u64("numerics", NUMERICS_VERSION).u64("seed", *seed);
+    canonical.u64("numerics", u64::from(numerics_version(*kind, *precision))).u64("seed", *seed);
     match init {
         InitSource::Torch => canonical.str("init", "torch"),
         InitSource::File { path: _, sha256 } => canonical.digest("init", sha256),
@@ -268,14 +275,6 @@ fn start(config: &RunConfig) -> Digest {
             canonical.str("validation", validation);
         }
     }
-    canonical.finish()
-}
-
-/// The evaluation settings that decide a validation's result, for the eval hash.
-pub fn eval_key(config: &RunConfig) -> Digest {
-    let mut canonical = Canonical::new("nanorun eval");
-    canonical.u64("tokens", config.eval.tokens);
-    tree(&mut canonical, "token_bytes", &config.data.token_bytes);
     canonical.finish()
 }
 

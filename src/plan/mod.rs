@@ -27,6 +27,7 @@ use serde::Serialize;
 pub use self::arms::Arm;
 pub(crate) use self::complete::data_config;
 pub use self::data_use::{DataUse, SplitUse};
+use self::evaluation::Evaluation;
 use self::key::{KeyChain, Links, RunKey};
 use self::prefix::PrefixForest;
 use self::run_config::{DataConfig, RunConfig};
@@ -225,7 +226,7 @@ fn check_evaluations(manifest: &Manifest, arms: &[Arm], runs: &[PlannedRun]) -> 
     let mut first: BTreeMap<Digest, &PlannedRun> = BTreeMap::new();
     for (index, run) in runs.iter().enumerate() {
         let other = *first.entry(run.key.run).or_insert(run);
-        if key::eval_key(&run.config) == key::eval_key(&other.config) {
+        if Evaluation::of(&run.config).digest() == Evaluation::of(&other.config).digest() {
             continue;
         }
         let label = |run: &PlannedRun| arms.get(run.arm).map_or("base", |arm| &arm.label);

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 pub use crate::data::config::{DataConfig, DocumentSplit, Nulls, Packing, TokenBytesRule, TokenizerChoice};
 use crate::hash::Digest;
-pub use crate::manifest::settings::CheckpointEnd;
+pub use crate::manifest::settings::{BackendKind, CheckpointEnd};
 use crate::model::config::ModelConfig;
 use crate::optim::config::{OptimizerConfig, ScheduleConfig};
 use crate::precision::Precision;
@@ -60,18 +60,6 @@ pub struct BackendChoice {
     pub device: String,
     /// Compute precision.
     pub precision: Precision,
-}
-
-/// The implementations of the ops.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum BackendKind {
-    /// `ndarray` matrices, `rayon` threads, kernels of its own.
-    Cpu,
-    /// libtorch.
-    Tch,
-    /// Reverse-mode differentiation over f64 scalars.
-    Scalar,
 }
 
 /// Batch sizes. `total_batch_size = device_batch_size * sequence_len * grad_accum_steps`, in tokens.

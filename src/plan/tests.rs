@@ -389,7 +389,7 @@ fn what_decides_the_numbers_decides_the_key() {
 
 #[test]
 fn evaluation_settings_have_a_key_of_their_own() {
-    let eval = |set: &str| key::eval_key(&run(&["model.depth=4", set]).config);
+    let eval = |set: &str| Evaluation::of(&run(&["model.depth=4", set]).config).digest();
     assert_eq!(eval("eval.every=3"), eval("eval.every=4"));
     assert_ne!(eval("eval.tokens=65536"), eval("eval.tokens=131072"));
     assert_ne!(eval("data.token_bytes=raw"), eval("data.token_bytes=decoded"));

@@ -1,5 +1,6 @@
 //! Carries out a plan: cache, resume, prefixes, parallel runs, progress.
 
+mod admission;
 pub mod batch_search;
 pub mod engine;
 pub mod execute;

@@ -9,7 +9,7 @@ use crate::files::{ExactF64, FileError, Files, now, utc_now};
 use crate::hash::Digest;
 use crate::history::History;
 use crate::host::{HostFacts, peak_rss_bytes};
-use crate::plan::key::NUMERICS_VERSION;
+use crate::plan::key::numerics_version;
 use crate::record::journal::{Event as JournalEvent, Journal};
 use crate::record::{AttemptDir, Conditions, Divergence, RunDir, RunResult, Timings};
 use crate::stop::is_stop;
@@ -18,6 +18,7 @@ use crate::train::engine::Engine;
 use crate::train::observer::{Event, Observer, Origin};
 use crate::train::session::{Ending, Finished, Rows, Session, is_scheduled};
 
+use super::admission::Admission;
 use super::state::{self, Start};
 use super::task::Task;
 
@@ -148,7 +149,7 @@ pub fn train(
             let result = RunResult::new(
                 task.run_key,
                 environment_class,
-                NUMERICS_VERSION as u32,
+                numerics_version(task.config.backend.kind, task.config.backend.precision),
                 train_hash,
                 state.step_losses,
                 state.evals,
@@ -170,7 +171,7 @@ pub fn train(
                 format: Divergence::FORMAT,
                 run_key: task.run_key,
                 environment_class: engine.environment_class(),
-                numerics_version: NUMERICS_VERSION as u32,
+                numerics_version: numerics_version(task.config.backend.kind, task.config.backend.precision),
                 step: state.step,
                 metric: metric.to_owned(),
                 value: ExactF64(value),
@@ -239,18 +240,7 @@ impl Place {
     ) -> std::result::Result<Option<(Checkpoint<'static>, Origin)>, NoStart> {
         let Self { journal, store, .. } = self;
         let class = engine.environment_class();
-        let accept = |checkpoint: &Checkpoint<'static>| {
-            let key = task.links.cursor(&task.config).link(checkpoint.state.step);
-            checkpoint.check_run(&key.unwrap_or(task.run_key), &class)
-        };
-        // Weights alone are good for evaluating what is trained.
-        let goes_on = |checkpoint: &Checkpoint<'static>| {
-            let step = checkpoint.state.step;
-            if checkpoint.weights_alone && step < task.steps() {
-                return Err(CheckpointError::WeightsAlone { step });
-            }
-            accept(checkpoint)
-        };
+        let admission = Admission { task, environment_class: &class };
         let conditions = Some(Conditions {
             environment_class: class.clone(),
             machine: host.accelerator.as_ref().unwrap_or(&host.cpu_model).clone(),
@@ -262,7 +252,7 @@ impl Place {
             (Some(from.number()), store)
         }));
         for (attempt, store) in stores {
-            let found = store.latest_valid_where(goes_on)?;
+            let found = store.latest_valid_where(|checkpoint| admission.to_go_on(checkpoint))?;
             let onward = found.checkpoint.as_ref().map(|checkpoint| checkpoint.state.step);
             for skipped in found.skipped {
                 // Damaged checkpoints are passed over; one of another class must not be, its run belongs elsewhere.
@@ -304,13 +294,8 @@ impl Place {
                     |step| step == donor.steps || (step < donor.steps && is_scheduled(&task.config, step));
                 for step in steps.into_iter().rev().filter(|&step| step > 0 && fits(step)) {
                     // A donor is a convenience: whatever is wrong with its checkpoint, the steps can be trained.
-                    let whole = |checkpoint: Checkpoint<'static>| {
-                        if checkpoint.weights_alone {
-                            return Err(CheckpointError::WeightsAlone { step });
-                        }
-                        accept(&checkpoint).map(|()| checkpoint)
-                    };
-                    match donated.load(step).and_then(whole) {
+                    let admitted = |checkpoint| admission.to_fork(&checkpoint).map(|()| checkpoint);
+                    match donated.load(step).and_then(admitted) {
                         Ok(checkpoint) => {
                             let (from, host) = (donor.run_key, Some(host.host.clone()));
                             journal.add(JournalEvent::Forked { from, step, host, conditions })?;

@@ -5,3 +5,9 @@ mod table;
 
 pub(crate) use printable::{printable, shortened};
 pub(crate) use table::Table;
+
+/// How manifests and records spell one of several words, such as `best_fit_bos`; empty for what is no word.
+pub(crate) fn word(value: &impl serde::Serialize) -> String {
+    let spelled = serde_json::to_value(value).ok();
+    spelled.as_ref().and_then(serde_json::Value::as_str).unwrap_or_default().to_owned()
+}

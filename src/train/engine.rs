@@ -4,11 +4,8 @@ use crate::error::{Error, Result};
 use crate::model::param::ParamSpec;
 use crate::ops::{Hardware, Losses, SequenceShape};
 use crate::optim::config::StepValues;
-use crate::optim::optimizer::NamedState;
 use crate::stop::StopFlag;
-
-/// A tensor as checkpoints hold it.
-pub type NamedTensor<'a> = NamedState<'a>;
+pub use crate::tensors::SingleTensor as NamedTensor;
 
 /// Token ids of a micro-batch: N inputs and N targets (-1 is ignored), row-major over sequences.
 #[derive(Debug, Clone, Copy)]

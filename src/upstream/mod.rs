@@ -5,6 +5,7 @@ mod commits;
 mod horizon;
 mod recipe;
 mod sizes;
+mod special;
 
 #[cfg(test)]
 mod tests;
@@ -16,7 +17,8 @@ pub use horizon::{
 };
 pub use recipe::{
     AdamWRecipe, BatchRule, DataRecipe, InitRecipe, LayerRamp, ModelRecipe, MomentumRecipe, MuonRecipe,
-    OptimizerRecipe, PrecisionRule, Recipe, ScheduleRecipe, ShortWindow, TokenBytes, WarmupRule,
+    OptimizerRecipe, PrecisionRule, Recipe, ScheduleRecipe, ShortWindow, TokenBytesRule, WarmupRule,
     WeightDecayLaw, WeightDecayShape,
 };
 pub use sizes::{GptShape, GptSizes, ParamCounts, padded_vocab_size, windows};
+pub use special::{BOS, MIN_VOCAB_SIZE, SPECIAL_TOKENS};

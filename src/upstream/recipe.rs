@@ -203,7 +203,7 @@ pub struct DataRecipe {
     /// Tokens of an evaluation.
     pub eval_tokens: u64,
     /// What counts as the bytes of a token.
-    pub token_bytes: TokenBytes,
+    pub token_bytes: TokenBytesRule,
 }
 
 /// Length of a short window for a sequence of T tokens.
@@ -246,11 +246,11 @@ pub enum WeightDecayLaw {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum WeightDecayShape {
-    /// Linearly to zero.
+    /// `wd * (1 - t / N)`.
     Linear,
-    /// Half a cosine to zero.
+    /// `wd * (1 + cos(pi t / N)) / 2`.
     Cosine,
-    /// Not at all.
+    /// `wd`.
     Constant,
 }
 
@@ -275,9 +275,9 @@ pub enum BatchRule {
 /// What counts as the bytes of a token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum TokenBytes {
-    /// Of its text, with replacement characters for invalid UTF-8.
+pub enum TokenBytesRule {
+    /// Bytes of the token decoded to text with replacement characters (upstream before 92d63d4).
     Decoded,
-    /// Its own.
+    /// The token's own bytes (92d63d4).
     Raw,
 }

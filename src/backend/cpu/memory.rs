@@ -140,11 +140,8 @@ fn walk<M: Network>(network: &M, run: &CpuRun<'_>) -> std::result::Result<Memory
             *weight = walk.ops.param(&spec.shape)?;
         }
         // Names and shapes: there are no values.
-        let states: Vec<_> = optimizer
-            .export(&walk.ops)?
-            .into_iter()
-            .map(crate::optim::optimizer::NamedState::into_owned)
-            .collect();
+        let states: Vec<_> =
+            optimizer.export(&walk.ops)?.into_iter().map(crate::tensors::SingleTensor::into_owned).collect();
         optimizer.import(&walk.ops, 1, &states).map_err(too_large)?;
     } else {
         // The causality check and the evaluation of step 0.

@@ -5,9 +5,7 @@ use toml::Value;
 use super::super::field::{Fallback, Field, Kind};
 use super::super::settings::ModelKind;
 use super::{field, int, text, word};
-
-/// Byte tokens and special tokens: no vocabulary is smaller.
-pub(super) const SMALLEST_VOCAB: i64 = 265;
+use crate::upstream::MIN_VOCAB_SIZE;
 
 pub(super) const FIELDS: &[Field] = &[
     field(
@@ -59,7 +57,7 @@ pub(super) const FIELDS: &[Field] = &[
     ),
     field(
         "data.tokenizer.vocab_size",
-        Kind::Int(SMALLEST_VOCAB, 1 << 24),
+        Kind::Int(MIN_VOCAB_SIZE as i64, 1 << 24),
         "tokens",
         Fallback::Maybe(|context| match context.model {
             ModelKind::Gpt => Some(int(4096)),

@@ -2,7 +2,7 @@
 
 use crate::upstream::recipe::{
     AdamWRecipe, BatchRule, DataRecipe, InitRecipe, LayerRamp, ModelRecipe, MomentumRecipe, MuonRecipe,
-    OptimizerRecipe, PrecisionRule, Recipe, ScheduleRecipe, ShortWindow, TokenBytes, WarmupRule,
+    OptimizerRecipe, PrecisionRule, Recipe, ScheduleRecipe, ShortWindow, TokenBytesRule, WarmupRule,
     WeightDecayLaw, WeightDecayShape,
 };
 
@@ -76,6 +76,6 @@ pub(super) const RECIPE: Recipe = Recipe {
         total_batch_size: BatchRule::Tokens(524_288),
         eval_every: 250,
         eval_tokens: 20 * 524_288,
-        token_bytes: TokenBytes::Decoded,
+        token_bytes: TokenBytesRule::Decoded,
     },
 };

@@ -2,7 +2,7 @@
 
 use super::c4e014d3::RECIPE as BEFORE;
 use crate::upstream::recipe::{
-    DataRecipe, ModelRecipe, MuonRecipe, OptimizerRecipe, PrecisionRule, Recipe, TokenBytes,
+    DataRecipe, ModelRecipe, MuonRecipe, OptimizerRecipe, PrecisionRule, Recipe, TokenBytesRule,
 };
 
 pub(super) const RECIPE: Recipe = Recipe {
@@ -14,6 +14,6 @@ pub(super) const RECIPE: Recipe = Recipe {
         muon: MuonRecipe { update_precision: PrecisionRule::F32, ..BEFORE.optimizer.muon },
         ..BEFORE.optimizer
     },
-    data: DataRecipe { token_bytes: TokenBytes::Raw, ..BEFORE.data },
+    data: DataRecipe { token_bytes: TokenBytesRule::Raw, ..BEFORE.data },
     ..BEFORE
 };

@@ -171,7 +171,7 @@ fn thread_count_changes_nothing() {
 }
 
 /// Other machines and instruction sets must reproduce this; a change of numerics changes it, and with it
-/// `NUMERICS_VERSION`.
+/// `numerics_version`.
 #[test]
 fn bits_are_those_of_this_numerics_version() {
     assert_eq!(hash(&everything(2)), "40133db45f2532fe");

@@ -1,4 +1,5 @@
-//! Upstream's nine special tokens (nanochat/tokenizer.py), in the order of their ids after the merges.
+//! Upstream's nine special tokens (nanochat/tokenizer.py), in the order of their ids after the merges, and what follows
+//! from how many they are.
 
 /// Begins every document.
 pub const BOS: &str = "<|bos|>";
@@ -16,5 +17,5 @@ pub const SPECIAL_TOKENS: [&str; 9] = [
     "<|output_end|>",
 ];
 
-/// The smallest vocabulary: all bytes and the special tokens.
+/// The smallest BPE vocabulary: all bytes and the special tokens.
 pub const MIN_VOCAB_SIZE: usize = 256 + SPECIAL_TOKENS.len();
