@@ -31,7 +31,7 @@ use crate::control_word;
 use crate::error::{Class, Result};
 use crate::experiment::Experiment;
 use crate::manifest::{Manifest, Options};
-use crate::stop::is_stop;
+use crate::stop::{self, is_stop};
 
 use args::{Cli, Command, Common};
 use output::Output;
@@ -40,6 +40,7 @@ use output::Output;
 pub fn main() -> ExitCode {
     // Before any thread is started: threads have the word of the one that starts them.
     control_word::set();
+    stop::outlive_file_limits();
     let cli = match Cli::try_parse_from(Cli::arguments(std::env::args_os())) {
         Ok(cli) => cli,
         Err(error) => {

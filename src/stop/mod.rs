@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 use crate::error::{Class, Error, Result};
 
 #[cfg(unix)]
-pub use signals::watch;
+pub use signals::{outlive_file_limits, watch};
 
 /// The first signal that asked this process to stop; 0 while none has. A handler writes it, so it is all that a
 /// handler may write.
@@ -98,6 +98,10 @@ pub fn signal_name() -> Option<&'static str> {
     }
     None
 }
+
+/// There is no such limit.
+#[cfg(not(unix))]
+pub fn outlive_file_limits() {}
 
 /// Signals are watched on unix alone.
 ///

@@ -44,6 +44,15 @@ pub fn watch() -> Result<()> {
     watching.clone().map_err(|why| Error::internal("cannot watch for signals").because(why))
 }
 
+/// From now on a write beyond `ulimit -f` is an error that says so; by default the system ends the process (SIGXFSZ) in the
+/// middle of it, without a word and with a core file.
+pub fn outlive_file_limits() {
+    if !is_ignored(libc::SIGXFSZ) {
+        // SAFETY: the handler does nothing. Where it cannot be put in place, all is as it was.
+        let _ = unsafe { register(libc::SIGXFSZ, || {}) };
+    }
+}
+
 /// Runs inside the handler.
 fn handle(signal: Manners, start: Instant) {
     let at = u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX - 1);

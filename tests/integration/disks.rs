@@ -403,6 +403,26 @@ fn a_disk_that_is_full_and_then_is_not() {
     assert!(ended.stderr.contains("read-only"), "{}", ended.stderr);
 }
 
+/// The system would end the process in the middle of a write (SIGXFSZ).
+#[test]
+fn a_file_beyond_the_limit_of_the_shell_is_an_error() {
+    let place = Faulty::new();
+    let arguments = [&RUN[..], &["--results", "limited"]].concat();
+    let nanorun = place.0.command(&arguments);
+    let mut limited = Command::new("prlimit");
+    limited.arg("--fsize=100000").arg(nanorun.get_program()).args(nanorun.get_args());
+    limited
+        .current_dir(place.0.path(""))
+        .envs(nanorun.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    let ended = Ended::of(&limited.output().unwrap(), &place.0.path("")).expect(3);
+    assert!(
+        ended.stderr.contains("ulimit -f") && ended.stderr.contains("raise the limit"),
+        "{}",
+        ended.stderr
+    );
+    place.works("limited", "");
+}
+
 /// The plan was let pass, or another process took the room: a checkpoint that does not fit is not even begun.
 #[test]
 fn a_disk_that_fills_while_a_run_is_trained() {

@@ -314,7 +314,8 @@ fn epochs_are_silent() {
     fs::rename(place.path("a.txt"), place.path("gone.txt")).unwrap();
     let report = place.run(&["report", "m.toml", "--set", "budget.steps=30"]).expect(0);
     assert!(report.stderr.contains("the training text is read 2.22 times"), "{}", report.stderr);
-    let rows: Vec<RunRow> = read_table(&Files::new(), &place.path("results/s/runs.parquet")).unwrap();
+    let table = place.path(&place.directory(&["--set", "budget.steps=30"])).join("runs.parquet");
+    let rows: Vec<RunRow> = read_table(&Files::new(), &table).unwrap();
     assert_eq!(rows[0].train_epochs.map(|epochs| (epochs * 100.0).round()), Some(222.0));
     assert_eq!(rows[0].eval_epochs.map(|epochs| (epochs * 100.0).round()), Some(67.0));
     fs::rename(place.path("gone.txt"), place.path("a.txt")).unwrap();
