@@ -157,7 +157,12 @@ impl FromResults {
     }
 
     fn parse(&self, environment: &[(String, String)], only: &[String]) -> Result<Manifest> {
-        Manifest::parse(&self.manifest, &self.text, &self.options(environment, only))
+        let options = self.options(environment, only);
+        Manifest::parse(&self.manifest, &self.text, &options).or_else(|error| {
+            // What is wrong stands in the copy, where there is one: the file it was copied from may be whole.
+            let copy = self.dir.manifest();
+            if copy.is_file() { Manifest::parse(&copy, &self.text, &options) } else { Err(error) }
+        })
     }
 
     /// The experiment, or the cells of it that `only` picks, to be carried on: planned against the data that are here.

@@ -9,9 +9,9 @@ pub enum Effect {
     Evaluation,
     /// How results are judged.
     Verdict,
-    /// Where something is. What is there may enter keys; where it is does not.
+    /// Where something is, or is computed. What that is may enter keys; which of several equal places it is does not.
     Place,
-    /// Nothing that a result or a verdict says: names, devices, threads, cadences, guards, checks.
+    /// Nothing that a result or a verdict says: names, threads, cadences, guards, checks.
     Nothing,
 }
 
@@ -27,11 +27,13 @@ pub fn effect(path: &str) -> Option<Effect> {
     // Everything in these sections makes the model or its training.
     const TRAINING: [&str; 5] = ["upstream.", "budget.", "schedule.", "train.", "optimizer."];
     Some(match path {
-        "model.init.file" | "data.shards" | "data.tokenizer.path" | "scorecard.reproducibility.baseline" => {
-            Effect::Place
-        }
+        "run.device"
+        | "model.init.file"
+        | "data.shards"
+        | "data.tokenizer.path"
+        | "scorecard.reproducibility.baseline" => Effect::Place,
         "run.seed" | "run.backend" | "run.precision" => Effect::Key,
-        "name" | "question" | "run.device" | "run.threads" | "run.preflight" => Effect::Nothing,
+        "name" | "question" | "run.threads" | "run.preflight" => Effect::Nothing,
         "data.column"
         | "data.nulls"
         | "data.validation"

@@ -659,6 +659,14 @@ fn what_enters_a_key_or_a_verdict_goes_to_a_directory_of_its_own() {
     ] {
         assert_eq!(of(&[other]), "t", "{other}");
     }
+    // Which GPU it is, is no matter; that it is one is.
+    let device = |set: &str| of(&["run.backend=tch", set]);
+    assert_eq!(
+        (device("run.device=cpu"), device("run.device=cuda:0")),
+        (of(&["run.backend=tch"]), device("run.device=cuda:1"))
+    );
+    assert_ne!(device("run.device=cpu"), device("run.device=cuda:1"));
+    assert_eq!(of(&["run.device=cuda:0"]), "t");
     // Texts at another place are the same texts, as far as names tell; those that come with nanorun are others.
     let files = "shards = \"a/*.parquet\"\n";
     let data = |sets: &[&str]| varied(files, sets, &[], &[]).unwrap().0;

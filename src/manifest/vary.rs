@@ -106,6 +106,12 @@ fn entering_value(path: &str, values: &BTreeMap<String, Value>) -> Option<Value>
             let embedded = texts.iter().any(|text| text.as_str() == Some(EMBEDDED));
             Some(Value::String(if embedded { EMBEDDED } else { "files" }.to_owned()))
         }
+        // A GPU and a CPU compute other bits; one GPU stands for another, and only tch has a choice.
+        Effect::Place if path == "run.device" => {
+            let backend = values.get("run.backend").and_then(Value::as_str);
+            let kind = value.as_str()?.split(':').next().unwrap_or_default();
+            Some(Value::String(if backend == Some("tch") { kind } else { "cpu" }.to_owned()))
+        }
         Effect::Place | Effect::Nothing => None,
     }
 }
@@ -250,5 +256,9 @@ pub(super) fn values(base: &Layer, overrides: &Layer, asked: &BTreeSet<&str>) ->
 /// The fields whose values say whether `over` varies an experiment.
 pub(super) fn concerned(over: &Layer) -> BTreeSet<&str> {
     let group = |path: &str| fields::group_of(path).map_or(&[][..], |group| group.members);
-    over.keys().flat_map(|path| std::iter::once(path.as_str()).chain(group(path).iter().copied())).collect()
+    // What a device is depends on the backend.
+    let backend = over.contains_key("run.device").then_some("run.backend");
+    let paths =
+        over.keys().flat_map(|path| std::iter::once(path.as_str()).chain(group(path).iter().copied()));
+    paths.chain(backend).collect()
 }

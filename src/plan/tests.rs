@@ -571,3 +571,90 @@ fn plan_counts_evaluations() {
         count(every, steps);
     }
 }
+
+/// Values of a field, as `--set` takes them, that say something else of it than one another.
+fn some_values(field: &crate::manifest::field::Field) -> Vec<String> {
+    use crate::manifest::field::Kind;
+
+    // Horizons of any length would be hashed step by step.
+    match field.path {
+        "budget.flops" => return vec!["1e13".into()],
+        "budget.param_data_ratio" => return vec!["0.01".into()],
+        _ => {}
+    }
+
+    let within = |low: f64, high: f64, values: &[&str]| -> Vec<String> {
+        let inside = |text: &&&str| (low..=high).contains(&text.parse().unwrap());
+        values.iter().filter(inside).map(|&text| text.to_owned()).collect()
+    };
+    const NUMBERS: &[&str] = &["0", "1", "2", "3", "4", "8", "24", "64", "128", "512", "1024", "4096"];
+    const FRACTIONS: &[&str] = &["0", "0.125", "0.25", "0.5", "0.75", "0.9375", "1", "2"];
+    match field.kind {
+        Kind::Bool => vec!["true".into(), "false".into()],
+        Kind::Int(low, high) => within(low as f64, high as f64, NUMBERS),
+        Kind::IntOr(low, high, word) => {
+            [within(low as f64, high as f64, NUMBERS), vec![word.to_owned()]].concat()
+        }
+        Kind::Float(low, high) => within(low, high, FRACTIONS),
+        Kind::FloatOrFalse(low, high) => [within(low, high, FRACTIONS), vec!["false".into()]].concat(),
+        Kind::Betas => vec!["[0.5, 0.25]".into()],
+        Kind::Text | Kind::Name => vec!["other".into()],
+        Kind::Texts => vec!["[\"other.txt\"]".into()],
+        Kind::Word(words) => words.iter().map(|&word| word.to_owned()).collect(),
+        Kind::WindowPattern => vec!["L".into(), "SL".into()],
+        Kind::Commit => RECIPES.iter().map(|recipe| recipe.short().to_owned()).collect(),
+        Kind::Device => vec!["cpu".into(), "cuda:1".into()],
+        Kind::Digests => vec![format!("{{ \"a.txt\" = \"{}\" }}", "0".repeat(64))],
+    }
+}
+
+/// What `manifest/effect.rs` says of every field is what keys and evaluations do: what it says decides nothing moves
+/// none of them, and what it says enters one moves one, in some model under some optimizer.
+#[test]
+fn what_fields_are_said_to_decide_is_what_they_decide() {
+    use crate::manifest::effect::{Effect, effect};
+    use crate::train::session::eval_settings;
+
+    let bases: &[&[&str]] = &[
+        &["run.backend=tch"],
+        &["schedule.warmup_steps=4", "schedule.warmdown=sqrt", "budget.steps=64", "upstream.commit=348fbb3"],
+        &["optimizer.kind=adamw"],
+        &["optimizer.kind=sgd", "optimizer.lr=0.1"],
+        &["model.kind=microgpt", "optimizer.kind=adamw"],
+        &["model.kind=microgpt", "optimizer.kind=sgd"],
+        &["model.kind=bigram"],
+    ];
+    let text = BASE.replace("param_data_ratio = 12", "steps = 8")
+        + "[train]\ndevice_batch_size = 4\ntotal_batch_size = 2048\n[model]\nsequence_len = 64\n";
+    let identity = |sets: &[&str]| {
+        let manifest = Manifest::parse(Path::new("t.toml"), &text, &options(None, sets)).ok()?;
+        let plan = plan(&manifest, &NoData).ok()?;
+        let run = plan.runs.first()?;
+        Some((run.key.run, run.sizes.steps, eval_settings(&run.config)))
+    };
+    let mut moves_nothing = Vec::new();
+    // Keys know nothing of verdicts.
+    let fields = crate::manifest::fields::all().filter(|field| !field.path.starts_with("scorecard."));
+    for field in fields {
+        let mut moved = false;
+        let mut taken = false;
+        for base in bases {
+            let Some(before) = identity(base) else { panic!("{base:?} does not plan") };
+            for value in some_values(field) {
+                let set = format!("{}={value}", field.path);
+                let Some(after) = identity(&[base, &[set.as_str()][..]].concat()) else { continue };
+                taken = true;
+                moved |= after != before;
+                if effect(field.path) == Some(Effect::Nothing) {
+                    assert_eq!(after, before, "--set {set} over {base:?}");
+                }
+            }
+        }
+        assert!(taken || field.path == "model.init.file", "{} was never set", field.path);
+        if effect(field.path).is_some_and(Effect::varies) && !moved {
+            moves_nothing.push(field.path);
+        }
+    }
+    // One value alone, and what reaches keys through the contents of data, which this plan does not have.
+    insta::assert_snapshot!(moves_nothing.join(" "));
+}

@@ -252,3 +252,55 @@ fn arms_that_are_one_run() {
         assert!(verdict.detail.contains("no effect here"), "{}", verdict.detail);
     }
 }
+
+/// The row "mixed environments": a pair of two classes is left out and said; pairs of one class each are compared, and
+/// where their classes differ from seed to seed, that is said too.
+#[test]
+fn mixed_environments() {
+    let judged = |places: &[(&str, u64, &str)]| {
+        let mut runs = pairs(&[-0.003, -0.0031, -0.0029]);
+        for (arm, seed, class) in places {
+            let run = runs.iter_mut().find(|run| run.arm == *arm && run.seed == *seed).unwrap();
+            run.environment_class = (*class).to_owned();
+        }
+        card(runs).verdicts.swap_remove(0)
+    };
+    assert_eq!(judged(&[]).outcome, Outcome::Pass);
+    let mixed = judged(&[(SQRT, 1, "tch")]);
+    assert_eq!((mixed.outcome, mixed.pairs), (Outcome::Undecided, 2));
+    let said = "seeds are left out; seed 1 left out, trained in two environment classes, tch and cpu";
+    assert_eq!(mixed.detail, said);
+    let strata = judged(&[(SQRT, 1, "tch"), (LINEAR, 1, "tch")]);
+    assert_eq!((strata.outcome, strata.pairs), (Outcome::Pass, 3));
+    assert!(
+        strata.detail.ends_with("; seeds of 2 environment classes, each within one"),
+        "{}",
+        strata.detail
+    );
+    let none = judged(&[0, 1, 2].map(|seed| (SQRT, seed, "tch")));
+    assert_eq!((none.outcome, none.difference), (Outcome::NotJudged, None));
+    assert!(none.detail.contains("two environment classes, tch and cpu"), "{}", none.detail);
+    // A manifest that gives its arms two backends compares them, and the verdict says so.
+    let mut runs = pairs(&[-0.003, -0.0031, -0.0029]);
+    for run in runs.iter_mut().filter(|run| run.arm == SQRT) {
+        (run.backend, run.environment_class) = ("tch on cpu in f32".to_owned(), "tch".to_owned());
+    }
+    let verdict = card(runs).verdicts.swap_remove(0);
+    assert_eq!((verdict.outcome, verdict.pairs), (Outcome::Pass, 3));
+    let said = "; across run.backend, tch on cpu in f32 against cpu in f32";
+    assert!(verdict.detail.ends_with(said), "{}", verdict.detail);
+}
+
+#[test]
+fn a_view_shows_a_part_and_judges_nothing_anew() {
+    let whole = card(pairs(&[-0.003, -0.0031, -0.0029]));
+    let view = whole.view(&|run| run == 4);
+    assert_eq!((view.runs.len(), view.arms.len()), (1, 1));
+    assert_eq!((view.arms[0].name.as_str(), view.arms[0].runs), (SQRT, 3));
+    assert_eq!(view.verdicts, whole.verdicts);
+    assert!(whole.view(&|run| run == 0).verdicts.iter().all(|verdict| verdict.arm.is_empty()));
+    let mut judged = view.clone();
+    judged.judge_reproducibility(&BaselineOutcome::Equal { runs: 1 });
+    assert_eq!(judged.verdicts.len(), view.verdicts.len());
+    assert_eq!(outcome(&judged, VerdictKind::Reproducibility), Outcome::Pass);
+}

@@ -180,6 +180,46 @@ fn rerun() {
     assert_eq!(place.hashes(), hashes);
 }
 
+/// At every step of writing, one run and no other: whatever a rerun had come to, the first result speaks for the run,
+/// its weights are there, and the same command comes to a second one with its bits.
+#[test]
+fn rerun_stopped_at_every_point() {
+    let text = TINY.replace("steps = 8", "steps = 2").replace("warmup_steps = 2", "warmup_steps = 1");
+    let text = text.replace("[\"linear\", \"sqrt\"]", "[\"linear\"]").replace("[1, 2]", "[1]");
+    let place = Place::with(&text);
+    place.run(&["run", "m.toml", "-q"]).expect(0);
+    let (hashes, before) = (place.hashes(), results_of(&place));
+    let sampled = |place: &Place| {
+        let sample = ["sample", "m.toml", "--tokens", "4", "--temperature", "0", "-q"];
+        place.run(&sample).expect(0).stdout
+    };
+    let drawn = sampled(&place);
+    let whole = place.path("whole");
+    copy(&place.path("results"), &whole);
+    let rerun = ["run", "m.toml", "-q", "--rerun", "--jobs", "1"];
+    let mut stopped = 0;
+    for at in 0.. {
+        let killed = place.command(&rerun).env("WRITE_FAULT", format!("kill@{at}")).output().unwrap();
+        assert_eq!((place.hashes(), results_of(&place) == before), (hashes.clone(), true), "killed at {at}");
+        if killed.status.success() {
+            break;
+        }
+        stopped += 1;
+        if at % 8 == 0 {
+            assert_eq!(sampled(&place), drawn, "killed at {at}");
+            place.run(&rerun).expect(0);
+            let second = files_below(&place.path("results/tiny/runs"));
+            let second = second.keys().find(|path| path.ends_with("attempt/2/result.json")).unwrap();
+            let second = RunResult::read(&Files::new(), second).unwrap().unwrap();
+            assert_eq!(Some(second.result_hash.to_string()), hashes[0].1, "killed at {at}");
+        }
+        // From the same place each time: an attempt that was begun would be carried on.
+        std::fs::remove_dir_all(place.path("results")).unwrap();
+        copy(&whole, &place.path("results"));
+    }
+    assert!(stopped > 30, "{stopped}");
+}
+
 #[cfg(unix)]
 #[test]
 fn rerun_interrupted_by_hand_leaves_what_there_was() {
@@ -240,7 +280,7 @@ fn contradictions_forgotten() {
 }
 
 /// A model that does not survive its learning rate, on names.
-fn wild(steps: u64) -> String {
+pub(crate) fn wild(steps: u64) -> String {
     let names = Path::new(env!("CARGO_MANIFEST_DIR")).join("experiments/data/names.txt");
     format!(
         "name = \"tiny\"\nupstream.commit = \"92d63d4\"\nrun = {{ seed = 1, backend = \"cpu\", threads = 1 }}\n\
@@ -361,6 +401,59 @@ fn one_bad_run_never_hides_the_others() {
     assert_eq!(place.hashes(), hashes);
 }
 
+/// Whatever file is damaged, nothing panics and every run whose own result is whole is reported as it was.
+#[test]
+fn one_damaged_file_among_good_ones() {
+    let place = Place::with(TINY);
+    place.run(&["verify", "m.toml", "-q", "--bless", "--baseline", "b.toml"]).expect(0);
+    let hashes = place.hashes();
+    let good = files_below(&place.path("results/tiny"));
+    let first_run = |path: &&PathBuf| {
+        let run = good.keys().find_map(|path| {
+            path.ancestors().find(|dir| dir.parent().is_some_and(|up| up.ends_with("runs")))
+        });
+        !path.components().any(|part| part.as_os_str() == "runs") || path.starts_with(run.unwrap())
+    };
+    let mut tried = 0;
+    for path in good.keys().filter(first_run).filter(|path| !path.ends_with(".lock")) {
+        let bytes = &good[path];
+        for damage in [&bytes[..bytes.len() / 2], b"", b"\xff\xfe\0 no such thing\n"] {
+            std::fs::write(path, damage).unwrap();
+            tried += 1;
+            let own = path.ends_with("attempt/1/result.json");
+            let report = place.run(&["report", "m.toml", "--json"]);
+            let told = format!("{}: {}", path.display(), report.stderr);
+            assert!(matches!(report.code, Some(0 | 2)) && !report.stderr.contains("panicked"), "{told}");
+            let runs = report.json()["runs"].as_array().unwrap().clone();
+            let same = runs
+                .iter()
+                .zip(&hashes)
+                .filter(|(run, (_, hash))| run["result_hash"] == hash.as_deref().unwrap());
+            assert!(same.count() >= 4 - usize::from(own), "{told}");
+            // Others read it too, or say which file it is.
+            for command in [
+                &["plan", "m.toml"][..],
+                &["report", "results/tiny"],
+                &["diff", "results/tiny", "results/tiny"],
+                &["verify", "m.toml", "--read", "--baseline", "b.toml"],
+                &["clean", "results/tiny"],
+                &["sample", "m.toml", "--tokens", "1"],
+            ] {
+                let ended = place.run(command);
+                let told = format!("{command:?} with {}: {:?} {}", path.display(), ended.code, ended.stderr);
+                assert!(
+                    matches!(ended.code, Some(0 | 2 | 3 | 4)) && !ended.stderr.contains("panicked"),
+                    "{told}"
+                );
+                assert!(ended.code != Some(2) || ended.stderr.contains("results/tiny"), "{told}");
+            }
+        }
+        std::fs::write(path, bytes).unwrap();
+    }
+    assert!(tried > 40, "{tried}");
+    assert_eq!(place.hashes(), hashes);
+}
+
 /// One arm against another, long enough to be met while both train.
 fn arms() -> String {
     TINY.replace("steps = 8", "steps = 400")
@@ -432,4 +525,54 @@ fn lives_of_a_run() {
         assert_eq!((second.timings.shared_steps, second.timings.resumes), (0, 0));
         assert!(second.timings.started > first.timings.finished, "{second:?}");
     }
+}
+
+/// A run that was carried on from host to host, each with another number of threads: one result, every life told, and
+/// its speed judged by all of them.
+#[test]
+fn lives_across_hosts_and_thread_counts() {
+    let text = arms()
+        .replace("steps = 400", "steps = 12")
+        .replace("every = 20", "every = 1")
+        .replace("quality = {", "speed = { min_ratio = 0.0001 }\nquality = {");
+    let whole = Place::with(&text);
+    whole.run(&["run", "m.toml", "-q", "--jobs", "1", "--threads", "2"]).expect(0);
+    let place = Place::with(&text);
+    let journals = || {
+        let mut files = files_below(&place.path("results/tiny/runs"));
+        files.retain(|path, _| path.ends_with("journal.jsonl"));
+        files
+    };
+    for (life, threads) in ["3", "1", "2"].into_iter().enumerate() {
+        let arguments = ["run", "m.toml", "-q", "--jobs", "1", "--threads", threads];
+        let killed = place.command(&arguments).env("WRITE_FAULT", "kill@60").output().unwrap();
+        assert!(!killed.status.success());
+        // What this machine wrote is another's from now on.
+        for (path, bytes) in journals() {
+            let text = String::from_utf8(bytes).unwrap();
+            let mut lines = Vec::new();
+            for line in text.lines() {
+                let mut event: serde_json::Value = serde_json::from_str(line).unwrap();
+                if event["host"].is_string() && !event["host"].as_str().unwrap().starts_with("host-") {
+                    event["host"] = format!("host-{life}").into();
+                    event["conditions"]["machine"] = format!("CPU {life}").into();
+                }
+                lines.push(event.to_string());
+            }
+            std::fs::write(path, lines.join("\n") + "\n").unwrap();
+        }
+    }
+    place.run(&["run", "m.toml", "-q", "--jobs", "1", "--threads", "2"]).expect(0);
+    assert_eq!(place.hashes(), whole.hashes());
+    let mut results = files_below(&place.path("results/tiny/runs"));
+    results.retain(|path, _| path.ends_with("attempt/1/result.json"));
+    let results: Vec<RunResult> =
+        results.keys().map(|path| RunResult::read(&Files::new(), path).unwrap().unwrap()).collect();
+    let travelled = results.iter().find(|result| result.timings.machines.len() > 1).unwrap();
+    let machines = &travelled.timings.machines;
+    assert!(machines.iter().any(|machine| machine == "CPU 0, 3 threads"), "{machines:?}");
+    assert!(travelled.timings.resumes >= 2, "{:?}", travelled.timings);
+    let shown = place.run(&["report", "m.toml"]).expect(0).stdout;
+    let speed = shown.lines().find(|line| line.starts_with("speed")).unwrap();
+    assert!(speed.starts_with("speed    not judged") && speed.contains("CPU "), "{speed}");
 }

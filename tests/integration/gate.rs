@@ -137,6 +137,40 @@ fn two_definitions_of_the_metric() {
     assert!(wrong.stderr.contains("no evaluation differs by `model.depth`"), "{}", wrong.stderr);
 }
 
+/// The row "mixed environments": runs of two classes in one pair are not compared, and text and JSON say so.
+#[test]
+fn mixed_environments() {
+    let place = Place::with(TINY);
+    place.run(&["run", "m.toml", "-q"]).expect(0);
+    let quality = |arguments: &[&str]| {
+        let report = place.run(&[&["report", "m.toml", "--json"], arguments].concat()).expect(0).json();
+        let verdicts = report["verdicts"].as_array().unwrap().clone();
+        verdicts.into_iter().find(|verdict| verdict["verdict"] == "quality").unwrap()
+    };
+    assert_eq!(quality(&[])["outcome"], "pass");
+    let files = nanorun::files::Files::new();
+    for (at, seed) in ["1", "2"].into_iter().enumerate() {
+        let plan = place.run(&["plan", "m.toml", "--json"]).expect(0).json();
+        let key = plan["runs"][2 + at]["key"]["run"].as_str().unwrap()[..12].to_owned();
+        let path = place.path(&format!("results/tiny/runs/{key}/attempt/1/result.json"));
+        let result = nanorun::record::RunResult::read(&files, &path).unwrap().unwrap();
+        nanorun::record::RunResult { environment_class: "cpu/elsewhere".to_owned(), ..result }
+            .write(&files, &path)
+            .unwrap();
+        let verdict = quality(&[]);
+        let detail = verdict["detail"].as_str().unwrap();
+        assert!(detail.contains("two environment classes, cpu/elsewhere and "), "{detail}");
+        if seed == "1" {
+            assert_eq!(verdict["outcome"], "undecided");
+            assert!(detail.contains("seed 1 left out"), "{detail}");
+        } else {
+            assert_eq!((&verdict["outcome"], &verdict["difference"]), (&"not judged".into(), &().into()));
+        }
+    }
+    let shown = place.run(&["report", "m.toml"]).expect(0).stdout;
+    assert!(shown.contains("into other results (--results DIR)"), "{shown}");
+}
+
 /// One run under two settings of its evaluation: no defect, and no value is held against the other.
 #[test]
 fn evaluations_of_two_definitions_are_no_defect() {

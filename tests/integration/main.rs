@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod advice;
 mod attempts;
 mod backends;
 mod bad_input;
@@ -26,6 +27,7 @@ mod parity;
 mod oracle;
 mod readme;
 mod reproduce;
+mod reuse;
 mod retention;
 mod room;
 mod run;

@@ -96,6 +96,30 @@ impl CheckpointStore {
         checkpoint.write(&self.files, &self.step_dir(checkpoint.state.step))
     }
 
+    /// Copies the checkpoint of a step from another store, byte for byte, durably and as a whole. Nothing is verified.
+    ///
+    /// # Errors
+    /// As [`Self::save`]; a checkpoint that is not there or cannot be read.
+    pub fn copy_from(&self, other: &Self, step: u64) -> Result<(), CheckpointError> {
+        let from = other.step_dir(step);
+        let error = |error| FileError::new("read the directory", &from, error);
+        let mut names: Vec<(std::ffi::OsString, u64)> = Vec::new();
+        for entry in std::fs::read_dir(&from).map_err(error)? {
+            let entry = entry.map_err(error)?;
+            names.push((entry.file_name(), entry.metadata().map_err(error)?.len()));
+        }
+        self.files.create_dir_all(&self.dir)?;
+        let needs = names.iter().map(|(_, bytes)| bytes).sum();
+        if let Some(free) = free_bytes(&self.dir).filter(|&free| free < needs) {
+            return Err(CheckpointError::NoRoom { step, needs, free });
+        }
+        let staged = self.files.stage_dir(&self.step_dir(step))?;
+        for name in names.iter().filter_map(|(name, _)| name.to_str()) {
+            staged.write(name, &self.files.read(&from.join(name))?)?;
+        }
+        Ok(staged.commit()?)
+    }
+
     /// Reads and verifies the checkpoint of a step.
     pub fn load(&self, step: u64) -> Result<Checkpoint<'static>, CheckpointError> {
         let dir = self.step_dir(step);
