@@ -41,11 +41,10 @@ use crate::stop::StopFlag;
 use ends::{Ends, RunEnd};
 use recorded::{RecordedFacts, RecordedFirst};
 
-pub use clean::{Cleaned, Unneeded, Why, clean, unneeded};
+pub use clean::{Cleaned, clean};
 pub use disk::DiskPlan;
-pub use jobs::Jobs;
 pub(crate) use pins::{TOKENIZER_PIN, shard_pins};
-pub use preflight::{MemoryPlan, Preflight};
+pub use preflight::MemoryPlan;
 pub use recorded::FromResults;
 pub use speed::ResultsOnDisk;
 pub use tables::{Recorded, mfu, tokens_per_second};
