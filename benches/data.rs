@@ -6,7 +6,7 @@
 
 use divan::Bencher;
 use divan::counter::{BytesCount, ItemsCount};
-use nanorun::data::{
+use nanorun::internals::data::{
     Cache, Corpus, Cursor, EncodePool, Packer, Packing, Split, SplitSource, TokenStream, Tokenizer,
     TokenizerChoice,
 };

@@ -8,11 +8,11 @@ use std::sync::OnceLock;
 
 use divan::counter::ItemsCount;
 use divan::{Bencher, black_box};
-use nanorun::backend::cpu::{CpuBackend, Param, Tensor};
-use nanorun::ops::{
+use nanorun::internals::backend::cpu::{CpuBackend, Param, Tensor};
+use nanorun::internals::ops::{
     AdamWStep, AttentionShape, ForwardOps, HeadShape, MuonParam, MuonStep, SequenceShape, TrainOps,
 };
-use nanorun::precision::Precision;
+use nanorun::internals::precision::Precision;
 
 fn main() {
     divan::main();

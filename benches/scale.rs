@@ -8,17 +8,17 @@
 use std::path::Path;
 use std::time::Instant;
 
-use nanorun::error::{Error, Result};
-use nanorun::experiment::{Experiment, HowToRun};
-use nanorun::manifest::Options;
-use nanorun::model::param::ParamSpec;
-use nanorun::ops::Losses;
-use nanorun::optim::config::StepValues;
-use nanorun::plan::run_config::RunConfig;
-use nanorun::run::progress::Display;
-use nanorun::stop::StopFlag;
-use nanorun::train::engine::{Engine, MicroBatch, NamedTensor};
-use nanorun::train::footprint::specs;
+use nanorun::internals::error::{Error, Result};
+use nanorun::internals::experiment::{Experiment, HowToRun};
+use nanorun::internals::manifest::Options;
+use nanorun::internals::model::param::ParamSpec;
+use nanorun::internals::ops::Losses;
+use nanorun::internals::optim::config::StepValues;
+use nanorun::internals::plan::run_config::RunConfig;
+use nanorun::internals::run::progress::Display;
+use nanorun::internals::stop::StopFlag;
+use nanorun::internals::train::engine::{Engine, MicroBatch, NamedTensor};
+use nanorun::internals::train::footprint::specs;
 
 /// Weights that never change and losses that are always the same.
 struct Idle {

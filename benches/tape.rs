@@ -4,14 +4,14 @@
 //! `cargo bench --bench tape`. It counts and does not time: the numbers are the same on every machine.
 #![allow(missing_docs, clippy::unwrap_used, clippy::print_stdout)]
 
-use nanorun::model::config::MicrogptConfig;
-use nanorun::model::microgpt::Microgpt;
-use nanorun::model::network::Network;
-use nanorun::model::param::ParamGroup;
-use nanorun::ops::SequenceShape;
-use nanorun::optim::config::{GroupConfig, OptimizerConfig, SgdConfig};
-use nanorun::train::engine::{Engine, MicroBatch};
-use nanorun::train::scalar_engine::ScalarEngine;
+use nanorun::internals::model::config::MicrogptConfig;
+use nanorun::internals::model::microgpt::Microgpt;
+use nanorun::internals::model::network::Network;
+use nanorun::internals::model::param::ParamGroup;
+use nanorun::internals::ops::SequenceShape;
+use nanorun::internals::optim::config::{GroupConfig, OptimizerConfig, SgdConfig};
+use nanorun::internals::train::engine::{Engine, MicroBatch};
+use nanorun::internals::train::scalar_engine::ScalarEngine;
 
 fn main() {
     println!("{:>10}  {:>4}  {:>8}  {:>8}  {:>9}", "parameters", "T", "nodes", "edges", "bytes");

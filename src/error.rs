@@ -56,7 +56,7 @@ impl Class {
 /// A failure as a person reads it. Built up with [`Error::input`] and friends:
 ///
 /// ```
-/// use nanorun::error::Error;
+/// use nanorun::Error;
 /// let error = Error::input("unknown key `model.dpth`")
 ///     .file("experiments/a.toml").line(12).key("model.dpth")
 ///     .expected("a field of [model]").help("did you mean `model.depth`?");

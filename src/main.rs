@@ -3,5 +3,5 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    nanorun::cli::main()
+    nanorun::command()
 }

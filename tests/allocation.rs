@@ -9,13 +9,13 @@ use std::cell::Cell;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 
-use nanorun::data::Cache;
-use nanorun::manifest::{Manifest, Options};
-use nanorun::ops::SequenceShape;
-use nanorun::plan::plan;
-use nanorun::run::engine::engine;
-use nanorun::run::library::Library;
-use nanorun::train::engine::MicroBatch;
+use nanorun::internals::data::Cache;
+use nanorun::internals::manifest::{Manifest, Options};
+use nanorun::internals::ops::SequenceShape;
+use nanorun::internals::plan::plan;
+use nanorun::internals::run::engine::engine;
+use nanorun::internals::run::library::Library;
+use nanorun::internals::train::engine::MicroBatch;
 
 /// Two micro-batches a step of 4 rows of 128 tokens: every accumulation path, windows, value embeddings.
 const MANIFEST: &str = r#"

@@ -7,10 +7,9 @@ mod profile;
 mod report;
 mod timed;
 
-pub use data::{DataSpeed, measure_data};
-pub use flops::{Work, step_work};
+pub use data::measure_data;
+pub use flops::step_work;
 pub use peak::products_rate;
-pub use profile::{OpTime, Phase};
 pub use report::{Bench, Scaling};
 
 use std::sync::Arc;

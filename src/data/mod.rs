@@ -1,8 +1,8 @@
 //! Text in, token rows out: shards, tokenizer, packed rows with an exact cursor.
 //!
 //! ```
-//! use nanorun::data::{BatchShape, Cache, Corpus, Loader, Packing, Split, Tokenizer, TokenizerChoice};
-//! # fn main() -> nanorun::error::Result<()> {
+//! use nanorun::internals::data::{BatchShape, Cache, Corpus, Loader, Packing, Split, Tokenizer, TokenizerChoice};
+//! # fn main() -> nanorun::Result<()> {
 //! let cache = Cache::disabled();
 //! let corpus = Corpus::embedded()?;
 //! let tokenizer = Tokenizer::resolve(&TokenizerChoice::Train { vocab_size: 300 }, &corpus, &cache)?;
@@ -62,12 +62,11 @@ mod unpack;
 #[cfg(test)]
 mod tests;
 
-pub use crate::upstream::{BOS, MIN_VOCAB_SIZE, SPECIAL_TOKENS};
 pub use appetite::Sample;
-pub use cache::{Cache, CacheFacts, KINDS as CACHE_KINDS, KindFacts, LimitFrom, Selection};
-pub use config::{
-    DataConfig, DocumentSplit, Nulls, Packing, Reading, SplitRecord, Splits, TokenBytesRule, TokenizerChoice,
-};
+pub use cache::{Cache, CacheFacts, KindFacts, LimitFrom, Selection};
+#[cfg(any(test, feature = "internals"))]
+pub use config::{DocumentSplit, Nulls};
+pub use config::{Packing, Reading, Splits, TokenBytesRule, TokenizerChoice};
 pub use content::DataFacts;
 pub use cursor::Cursor;
 pub use documents::{Document, documents_from_bytes, documents_to_bytes};
@@ -76,12 +75,17 @@ pub use encode_pool::EncodePool;
 pub use file_digest::file_digest;
 pub use loader::{BatchShape, Loader};
 pub use loader_bytes::LoaderBytes;
-pub use packing::{Batch, IGNORED, Packer};
+#[cfg(test)]
+pub use packing::IGNORED;
+pub use packing::{Batch, Packer};
 pub(crate) use parquet::check_shard;
 pub(crate) use parquet_guard::read_frame;
 pub use shard_files::{Listing, missing};
 pub(crate) use shard_kind::SHARDS;
-pub use shards::{Corpus, Split, SplitSize, SplitSource};
-pub use split_pattern::{SPLIT_PATTERN, pieces};
-pub use token_stream::{DocumentBatches, Position, TokenStream};
+pub use shards::{Corpus, Split, SplitSource};
+#[cfg(test)]
+pub use split_pattern::SPLIT_PATTERN;
+pub use token_stream::TokenStream;
+#[cfg(any(test, feature = "internals"))]
+pub use token_stream::{DocumentBatches, Position};
 pub use tokenizer::{Tokenizer, TrainLimits};

@@ -46,11 +46,10 @@ use ends::{Ends, RunEnd};
 use recorded::{RecordedFacts, RecordedFirst};
 use retired::Retired;
 
-pub use clean::{Cleaned, Unneeded, Why, clean, unneeded};
+pub use clean::{Cleaned, clean};
 pub use disk::DiskPlan;
-pub use jobs::Jobs;
 pub(crate) use pins::{TOKENIZER_PIN, shard_pins};
-pub use preflight::{MemoryPlan, Preflight};
+pub use preflight::MemoryPlan;
 pub use recorded::FromResults;
 pub use reuse::Reusable;
 pub use speed::ResultsOnDisk;

@@ -107,6 +107,7 @@ impl FaultAt {
     }
 
     /// The process is as good as dead from step number `at` on; a write there still puts `bytes` on disk.
+    #[cfg(test)]
     pub fn kill(at: usize, bytes: usize) -> Self {
         Self { at, fault: Fault::Short(bytes, ErrorKind::Interrupted), kill: true, seen: AtomicUsize::new(0) }
     }
@@ -129,6 +130,7 @@ impl FaultAt {
     }
 
     /// How many steps have asked so far.
+    #[cfg(test)]
     pub fn seen(&self) -> usize {
         self.seen.load(Ordering::Relaxed)
     }

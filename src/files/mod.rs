@@ -35,12 +35,12 @@ pub(crate) mod power;
 #[cfg(test)]
 mod tests;
 
-pub use atomic::AtomicFile;
 pub use bits::{ExactF32, ExactF64};
-pub use clock::{now, system_now, unix_now, utc, utc_now};
+pub use clock::{now, system_now, unix_now, utc_now};
 pub use error::{FileError, FileResult};
 #[cfg(test)]
 pub(crate) use faults::Unsynced;
+#[cfg(test)]
 pub use faults::{Fault, FaultAt, Faults, Step};
 pub use lock::{DirLock, LockError, LockHolder};
 pub use names::{is_abandoned, is_temporary};

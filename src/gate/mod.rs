@@ -14,7 +14,7 @@ mod text;
 #[cfg(test)]
 mod tests;
 
-pub use baseline::{Baseline, BaselineError, Blessed, bless};
+pub use baseline::{Baseline, Blessed, bless};
 pub use compare::{Comparison, Difference, FieldDifference, RunComparison, RunOutcome, Tolerance, compare};
 pub use junit::junit;
 pub use markdown::markdown;

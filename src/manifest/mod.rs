@@ -30,7 +30,7 @@ use toml::Value;
 use self::document::Node;
 use self::field::{Context, Fallback};
 use self::layers::Layer;
-pub use self::layers::{Entry, Origin};
+pub use self::layers::Origin;
 use self::matrix::Matrix;
 pub use self::matrix::{Label, SEED};
 pub use self::pins::with_pins;

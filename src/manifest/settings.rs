@@ -164,7 +164,7 @@ impl Switch {
 
 /// `[model]`. A kind reads the fields it has.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[expect(missing_docs, reason = "every field is described in the manifest's field table under the same name")]
+#[allow(missing_docs, reason = "every field is described in the manifest's field table under the same name")]
 #[expect(clippy::struct_excessive_bools, reason = "independent switches of a manifest")]
 pub struct ModelSettings {
     pub kind: ModelKind,
@@ -207,7 +207,7 @@ pub struct ModelSettings {
 
 /// `[optimizer]`. A kind reads the fields it has.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[expect(missing_docs, reason = "every field is described in the manifest's field table under the same name")]
+#[allow(missing_docs, reason = "every field is described in the manifest's field table under the same name")]
 #[expect(clippy::struct_excessive_bools, reason = "independent switches of a manifest")]
 pub struct OptimizerSettings {
     pub kind: OptimizerKind,

@@ -41,12 +41,6 @@ impl Bigram {
         let lm_head = ParamId(specs.len() - 1);
         Ok(Self { config, specs, wte: ParamId(0), lm_head })
     }
-
-    /// Its sizes.
-    pub fn config(&self) -> &BigramConfig {
-        &self.config
-    }
-
     fn head(&self) -> HeadShape {
         HeadShape { vocab_size: self.config.vocab_size, softcap: None }
     }

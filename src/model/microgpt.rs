@@ -108,12 +108,6 @@ impl Microgpt {
         let blocks = (0..config.n_layer).map(block).collect::<Result<_>>()?;
         Ok(Self { config, specs, wte, wpe, lm_head, blocks })
     }
-
-    /// Its sizes.
-    pub fn config(&self) -> &MicrogptConfig {
-        &self.config
-    }
-
     fn head(&self) -> HeadShape {
         HeadShape { vocab_size: self.config.vocab_size, softcap: None }
     }

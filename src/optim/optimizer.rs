@@ -115,12 +115,6 @@ impl<B: TrainOps> Optimizer<B> {
             .map_err(|e| Error::run("the optimizer's state cannot be made").because(e))?;
         Ok(Self { params, muon_groups, slots, steps: 0 })
     }
-
-    /// Steps taken so far.
-    pub fn steps(&self) -> u64 {
-        self.steps
-    }
-
     /// One update of every weight. Gradients may be used as scratch.
     pub fn step(
         &mut self,

@@ -15,13 +15,10 @@ mod subject;
 pub mod tolerance;
 mod trajectory;
 
-pub use case::{
-    Batch, Case, CaseSchedule, CaseSizes, Greedy, OptimizerValues, ReferenceStep, Trajectory, discover,
-};
-pub use check::Check;
+pub use case::{Case, ReferenceStep, Trajectory, discover};
 pub use config::config_of;
 pub use engine::EngineSubject;
-pub use report::{CaseReport, Skipped, markdown, text};
+pub use report::{CaseReport, markdown, text};
 pub use subject::{ParityConfig, ParitySubject};
 
 use crate::error::{Class, Error, Result};

@@ -5,30 +5,12 @@ use super::run_config::{DocumentSplit, Packing, RunConfig, TokenBytesRule, Token
 use crate::hash::{Canonical, Digest};
 use crate::text::word;
 
-/// Which values of a metric are better.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Direction {
-    /// Lower ones.
-    Lower,
-    /// Higher ones.
-    Higher,
-}
-
 /// What nanorun evaluates.
 pub const VAL_BPB: &str = "val_bpb";
 /// Mean validation loss, nats a token.
 pub const VAL_LOSS: &str = "val_loss";
 /// Mean loss of the last step, nats a token.
 pub const TRAIN_LOSS: &str = "train_loss";
-
-/// Which values of `metric` are better.
-pub fn direction(metric: &str) -> Direction {
-    match metric {
-        VAL_BPB | VAL_LOSS | TRAIN_LOSS => Direction::Lower,
-        // Accuracies and scores.
-        _ => Direction::Higher,
-    }
-}
 
 /// Definition of a run's evaluations.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -213,7 +195,5 @@ mod tests {
         let raw = Evaluation { token_bytes: TokenBytesRule::Raw, tokens: 2000, ..evaluation() };
         assert_eq!(evaluation().departures(&raw, VAL_LOSS).len(), 1);
         assert_eq!(evaluation().departures(&raw, TRAIN_LOSS), []);
-        assert_eq!(direction(VAL_BPB), Direction::Lower);
-        assert_eq!(direction("core"), Direction::Higher);
     }
 }

@@ -156,11 +156,13 @@ pub fn table_rows<R: Row>(bytes: &[u8]) -> Result<Vec<R>, String> {
 }
 
 /// The columns of all tables, for the documentation.
+#[cfg(test)]
 pub fn schemas_markdown() -> String {
     use super::tables::{EvalRow, RunRow, ScorecardRow, StepRow};
     [schema::<RunRow>(), schema::<StepRow>(), schema::<EvalRow>(), schema::<ScorecardRow>()].join("\n")
 }
 
+#[cfg(test)]
 fn schema<R: Row>() -> String {
     let mut lines = vec![format!("### `{}`\n\n{}\n", R::FILE, R::ABOUT)];
     lines.push("| column | type | unit | meaning |\n|---|---|---|---|".to_owned());

@@ -20,9 +20,11 @@ mod tests;
 
 pub use crate::host::HostFacts;
 pub use attempts::{Attempt, Attempts};
-pub use column::{Column, Row, TableError, read_table, schemas_markdown, write_table, write_table_of};
+#[cfg(test)]
+use column::schemas_markdown;
+pub use column::{Row, TableError, read_table, write_table, write_table_of};
 pub use divergence::Divergence;
-pub use journal::{Conditions, Entry, Event, Journal, JournalText};
+pub use journal::{Conditions, Entry, Event, Journal};
 pub use layout::{AttemptDir, ExperimentDir, LAYOUT, RunDir};
 pub use naming::{Named, key_of};
 pub use plan_record::{PlanRecord, PlannedRun};

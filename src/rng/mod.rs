@@ -8,4 +8,4 @@ mod box_muller;
 mod mt19937;
 mod torch;
 
-pub use torch::{GeneratorState, StateError, TorchGenerator};
+pub use torch::TorchGenerator;

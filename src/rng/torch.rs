@@ -3,10 +3,9 @@
 use std::f64::consts::PI;
 
 use rayon::prelude::*;
-use serde::{Deserialize, Serialize};
 
 use super::box_muller::{BLOCK, box_muller};
-use super::mt19937::{Mt19937, N};
+use super::mt19937::Mt19937;
 use crate::control_word;
 use crate::simd::simd_fn;
 
@@ -22,71 +21,20 @@ pub struct TorchGenerator {
     next_normal: Option<f64>,
 }
 
-/// Everything that decides a generator's future draws.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct GeneratorState {
-    /// The 624 words of the Mersenne twister.
-    pub words: Vec<u32>,
-    /// How many of them are already given out.
-    pub used: usize,
-    /// The standard normal kept for the next short fill.
-    pub next_normal: Option<f64>,
-}
-
-/// A generator state that no generator can have.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum StateError {
-    /// Not 624 words.
-    #[error("generator state has {found} words, expected {N}")]
-    Words {
-        /// Words found.
-        found: usize,
-    },
-    /// More words given out than there are.
-    #[error("generator state has given out {used} words of {N}")]
-    Used {
-        /// Words said to be given out.
-        used: usize,
-    },
-    /// A kept normal that is not finite.
-    #[error("generator state keeps a normal that is not finite")]
-    NextNormal,
-}
-
 impl TorchGenerator {
     /// The generator after `torch.manual_seed(seed)`.
     pub fn new(seed: u64) -> Self {
         Self { engine: Mt19937::new(seed), next_normal: None }
     }
 
-    /// Its state, to be saved.
-    pub fn state(&self) -> GeneratorState {
-        GeneratorState {
-            words: self.engine.words.to_vec(),
-            used: self.engine.used,
-            next_normal: self.next_normal,
-        }
-    }
-
-    /// The generator that had this state.
-    pub fn from_state(state: &GeneratorState) -> Result<Self, StateError> {
-        let words = <[u32; N]>::try_from(state.words.as_slice())
-            .map_err(|_| StateError::Words { found: state.words.len() })?;
-        if state.used > N {
-            return Err(StateError::Used { used: state.used });
-        }
-        if state.next_normal.is_some_and(|normal| !normal.is_finite()) {
-            return Err(StateError::NextNormal);
-        }
-        Ok(Self { engine: Mt19937 { words, used: state.used }, next_normal: state.next_normal })
-    }
-
     /// 32 random bits.
+    #[cfg(test)]
     pub fn next_u32(&mut self) -> u32 {
         self.engine.next_u32()
     }
 
     /// Uniform in [0, 1) with 24 bits: one engine word.
+    #[cfg(test)]
     pub fn unit_f32(&mut self) -> f32 {
         unit(self.engine.next_u32())
     }

@@ -195,8 +195,7 @@ fn bring_weights(
         return Ok(());
     }
     let checkpoint = theirs.load(task.steps())?;
-    let key = usize::try_from(task.steps()).ok().and_then(|step| task.keys.get(step));
-    checkpoint.check_run(key.unwrap_or(&task.run_key), class)?;
+    checkpoint.check_run(&task.links.last(), class)?;
     let ours = CheckpointStore::new(files.clone(), to.checkpoints());
     ours.copy_from(&theirs, task.steps())?;
     if checkpoint.weights_alone || task.config.checkpoint.at_end == CheckpointEnd::Weights {

@@ -14,7 +14,7 @@ mod verdict;
 #[cfg(test)]
 mod tests;
 
-pub use judge::{ArmSummary, Criteria, RunSummary, Scorecard, judge};
+pub use judge::{Criteria, RunSummary, Scorecard, judge};
 pub use quality::Quality;
 pub use reproducibility::BaselineOutcome;
 pub use speed::Speed;

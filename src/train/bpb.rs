@@ -41,6 +41,7 @@ impl BitsPerByte {
     }
 
     /// Bytes counted so far.
+    #[cfg(test)]
     pub fn bytes(&self) -> u64 {
         self.bytes
     }

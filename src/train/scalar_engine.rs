@@ -71,11 +71,13 @@ impl<M: Network> ScalarEngine<M> {
     }
 
     /// The exact weights, in the order of [`Engine::specs`].
+    #[cfg(any(test, feature = "internals"))]
     pub fn exact_parameters(&self) -> impl Iterator<Item = &[f64]> {
         self.weights.0.iter().map(Weight::values)
     }
 
     /// The exact gradients accumulated so far, in the order of [`Engine::specs`].
+    #[cfg(any(test, feature = "internals"))]
     pub fn exact_gradients(&self) -> impl Iterator<Item = Vec<f64>> + '_ {
         self.weights.0.iter().map(|weight| self.gradients.weight_gradient(weight))
     }
@@ -95,6 +97,7 @@ impl<M: Network> ScalarEngine<M> {
     }
 
     /// What the tape of the last [`Engine::accumulate`] took.
+    #[cfg(any(test, feature = "internals"))]
     pub fn tape_cost(&self) -> TapeCost {
         self.tape_cost
     }

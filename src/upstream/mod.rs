@@ -10,15 +10,18 @@ mod special;
 #[cfg(test)]
 mod tests;
 
-pub use commits::{RECIPES, UnknownCommit, find, newest};
+#[cfg(test)]
+pub use commits::UnknownCommit;
+pub use commits::{RECIPES, find, newest};
 pub use horizon::{
-    BATCH_REF, DEPTH_REF, MODEL_DIM_REF, auto_batch_size, batch_lr_factor, round_half_even, steps_for_flops,
-    steps_for_tokens, target_tokens, weight_decay_factor, width_lr_factor,
+    DEPTH_REF, auto_batch_size, batch_lr_factor, round_half_even, steps_for_flops, steps_for_tokens,
+    target_tokens, weight_decay_factor, width_lr_factor,
 };
 pub use recipe::{
-    AdamWRecipe, BatchRule, DataRecipe, InitRecipe, LayerRamp, ModelRecipe, MomentumRecipe, MuonRecipe,
-    OptimizerRecipe, PrecisionRule, Recipe, ScheduleRecipe, ShortWindow, TokenBytesRule, WarmupRule,
-    WeightDecayLaw, WeightDecayShape,
+    AdamWRecipe, BatchRule, PrecisionRule, Recipe, ShortWindow, TokenBytesRule, WarmupRule, WeightDecayLaw,
+    WeightDecayShape,
 };
-pub use sizes::{GptShape, GptSizes, ParamCounts, padded_vocab_size, windows};
+#[cfg(test)]
+pub use sizes::windows;
+pub use sizes::{GptShape, ParamCounts};
 pub use special::{BOS, MIN_VOCAB_SIZE, SPECIAL_TOKENS};

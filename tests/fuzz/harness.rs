@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, Once, PoisonError};
 use std::time::Duration;
 
-use nanorun::hash::Digest;
+use nanorun::internals::hash::Digest;
 
 use super::coverage::Coverage;
 use super::memory;
@@ -102,18 +102,18 @@ fn start_watching() {
                 return usual(info);
             }
             // Another target may have read something, and so set the library's hook inside this one.
-            if nanorun::caught_panics::is_caught(info.payload()) {
+            if nanorun::internals::caught_panics::is_caught(info.payload()) {
                 return;
             }
             *lock(&PANIC) = Some(info.to_string().replace('\n', " "));
         }));
         std::thread::spawn(|| {
-            let mut before = (INPUTS.load(Ordering::Relaxed), nanorun::files::now());
+            let mut before = (INPUTS.load(Ordering::Relaxed), nanorun::internals::files::now());
             loop {
                 std::thread::sleep(Duration::from_secs(1));
                 let now = INPUTS.load(Ordering::Relaxed);
                 if now.is_multiple_of(2) || now != before.0 {
-                    before = (now, nanorun::files::now());
+                    before = (now, nanorun::internals::files::now());
                 } else if before.1.elapsed() > PATIENCE {
                     eprintln!("fuzz: an input takes longer than {PATIENCE:?}");
                     std::process::abort();
@@ -161,7 +161,7 @@ impl<'a> Target<'a> {
             corpus.push(input);
         }
         // What was kept is replayed, however long it takes; the time is for what is new.
-        let started = nanorun::files::now();
+        let started = nanorun::internals::files::now();
         let (mut accepted, mut refused) = (0_u64, 0_u64);
         while started.elapsed() < time {
             let mut input = rng.pick(&corpus).cloned().unwrap_or_default();

@@ -2,15 +2,15 @@
 
 use std::path::{Path, PathBuf};
 
-use nanorun::data::{Cursor, Position};
-use nanorun::files::{ExactF32, ExactF64, Files};
-use nanorun::hash::Digest;
-use nanorun::record::journal::{Event, Journal};
-use nanorun::record::{
+use nanorun::internals::data::{Cursor, Position};
+use nanorun::internals::files::{ExactF32, ExactF64, Files};
+use nanorun::internals::hash::Digest;
+use nanorun::internals::record::journal::{Event, Journal};
+use nanorun::internals::record::{
     ExperimentDir, HostFacts, LAYOUT, PlanRecord, PlannedRun, RunResult, StepRow, Timings, write_table,
 };
-use nanorun::tensors::{NamedTensor, write_safetensors};
-use nanorun::train::checkpoint::{Checkpoint, EvalPoint, EvalProgress, TrainState};
+use nanorun::internals::tensors::{NamedTensor, write_safetensors};
+use nanorun::internals::train::checkpoint::{Checkpoint, EvalPoint, EvalProgress, TrainState};
 use polars::prelude::{Column, DataFrame, ParquetWriter};
 
 /// Where a file of the repository is.

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use nanorun::files::{Files, now};
-use nanorun::record::{Divergence, RunResult, RunRow, StepRow, read_table};
+use nanorun::internals::files::{Files, now};
+use nanorun::internals::record::{Divergence, RunResult, RunRow, StepRow, read_table};
 
 use crate::support::{Place, TINY};
 
@@ -335,7 +335,7 @@ fn a_divergence_explained_by_an_empty_table() {
     // The table that the message names.
     assert!(first.stderr.contains("attempt/1/steps.parquet"), "{}", first.stderr);
     for table in [run.join("attempt/1/steps.parquet"), place.path("results/tiny/steps.parquet")] {
-        let rows = nanorun::record::column::table_rows::<nanorun::record::OwnStepRow>(
+        let rows = nanorun::internals::record::column::table_rows::<nanorun::internals::record::OwnStepRow>(
             &std::fs::read(table).unwrap(),
         );
         let losses: Vec<u32> = rows.unwrap().iter().map(|row| row.loss.to_bits()).collect();

@@ -2,19 +2,19 @@
 
 use std::path::Path;
 
-use nanorun::data::Cache;
-use nanorun::generate::SplitMix64;
-use nanorun::manifest::{Manifest, Options};
-use nanorun::model::config::ModelConfig;
-use nanorun::model::init::InitialValues;
-use nanorun::model::param::{ParamGroup, ParamSpec};
-use nanorun::ops::SequenceShape;
-use nanorun::plan::plan;
-use nanorun::plan::run_config::{BackendChoice, BackendKind, RunConfig};
-use nanorun::precision::Precision;
-use nanorun::run::engine::engine_from;
-use nanorun::run::library::Library;
-use nanorun::train::engine::{Engine, MicroBatch};
+use nanorun::internals::data::Cache;
+use nanorun::internals::generate::SplitMix64;
+use nanorun::internals::manifest::{Manifest, Options};
+use nanorun::internals::model::config::ModelConfig;
+use nanorun::internals::model::init::InitialValues;
+use nanorun::internals::model::param::{ParamGroup, ParamSpec};
+use nanorun::internals::ops::SequenceShape;
+use nanorun::internals::plan::plan;
+use nanorun::internals::plan::run_config::{BackendChoice, BackendKind, RunConfig};
+use nanorun::internals::precision::Precision;
+use nanorun::internals::run::engine::engine_from;
+use nanorun::internals::run::library::Library;
+use nanorun::internals::train::engine::{Engine, MicroBatch};
 
 /// The backends of this build, the oracle first. tch is on its CPU device, so that the test is the same everywhere.
 pub(crate) const BACKENDS: &[BackendKind] = &[
@@ -40,7 +40,7 @@ pub(crate) fn engine(config: &RunConfig, kind: BackendKind, values: &[Vec<f32>])
 
 /// The parameters of a model.
 pub(crate) fn specs(model: &ModelConfig) -> Vec<ParamSpec> {
-    use nanorun::model::{bigram::Bigram, gpt::Gpt, microgpt::Microgpt, network::Network};
+    use nanorun::internals::model::{bigram::Bigram, gpt::Gpt, microgpt::Microgpt, network::Network};
     match model {
         ModelConfig::Gpt(config) => Gpt::new(config.clone()).unwrap().specs().to_vec(),
         ModelConfig::Microgpt(config) => Microgpt::new(config.clone()).unwrap().specs().to_vec(),
@@ -95,7 +95,7 @@ impl Rows {
 
 /// Greedy tokens after `prompt`, up to `count` of them, with the cache of keys and values.
 pub(crate) fn greedy(engine: &mut dyn Engine, prompt: &[i32], count: usize, context: usize) -> Vec<i32> {
-    use nanorun::generate::{EngineDecoder, Sampling, generate};
+    use nanorun::internals::generate::{EngineDecoder, Sampling, generate};
     let mut decoder = EngineDecoder::new(engine, context);
     generate(&mut decoder, prompt, count, None, &Sampling::GREEDY, &mut SplitMix64::new(0)).unwrap()
 }

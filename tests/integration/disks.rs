@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use nanorun::files::now;
-use nanorun::host::ProcessId;
+use nanorun::internals::files::now;
+use nanorun::internals::host::ProcessId;
 
 use crate::reproduce::exact_tables;
 use crate::support::{Ended, Place, TINY, fail_shim, skip};

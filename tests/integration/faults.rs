@@ -5,8 +5,8 @@ use std::io::BufRead as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use nanorun::files::{Files, now};
-use nanorun::record::{RunRow, read_table};
+use nanorun::internals::files::{Files, now};
+use nanorun::internals::record::{RunRow, read_table};
 
 use crate::reproduce::exact_tables;
 use crate::support::{Place, TINY};

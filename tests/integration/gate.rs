@@ -148,13 +148,13 @@ fn mixed_environments() {
         verdicts.into_iter().find(|verdict| verdict["verdict"] == "quality").unwrap()
     };
     assert_eq!(quality(&[])["outcome"], "pass");
-    let files = nanorun::files::Files::new();
+    let files = nanorun::internals::files::Files::new();
     for (at, seed) in ["1", "2"].into_iter().enumerate() {
         let plan = place.run(&["plan", "m.toml", "--json"]).expect(0).json();
         let key = plan["runs"][2 + at]["key"]["run"].as_str().unwrap()[..12].to_owned();
         let path = place.path(&format!("results/tiny/runs/{key}/attempt/1/result.json"));
-        let result = nanorun::record::RunResult::read(&files, &path).unwrap().unwrap();
-        nanorun::record::RunResult { environment_class: "cpu/elsewhere".to_owned(), ..result }
+        let result = nanorun::internals::record::RunResult::read(&files, &path).unwrap().unwrap();
+        nanorun::internals::record::RunResult { environment_class: "cpu/elsewhere".to_owned(), ..result }
             .write(&files, &path)
             .unwrap();
         let verdict = quality(&[]);

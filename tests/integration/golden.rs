@@ -7,9 +7,9 @@
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
-use nanorun::experiment::Experiment;
-use nanorun::manifest::Options;
-use nanorun::train::session::eval_settings;
+use nanorun::internals::experiment::Experiment;
+use nanorun::internals::manifest::Options;
+use nanorun::internals::train::session::eval_settings;
 
 use crate::support::{Place, skip};
 

@@ -5,30 +5,30 @@ use std::cell::RefCell;
 use std::path::Path;
 use std::rc::Rc;
 
-use nanorun::data::{Batch, Cache, Cursor, LoaderBytes};
-use nanorun::error::{Error, Result};
-use nanorun::files::Files;
-use nanorun::model::bigram::Bigram;
-use nanorun::model::config::ModelConfig;
-use nanorun::model::gpt::Gpt;
-use nanorun::model::init::InitialValues;
-use nanorun::model::microgpt::Microgpt;
-use nanorun::model::network::{Inputs, Network};
-use nanorun::model::param::{ParamSpec, Params};
-use nanorun::ops::{ForwardOps, Losses, OpResult, TrainOps};
-use nanorun::optim::config::StepValues;
-use nanorun::plan::key::Links;
-use nanorun::plan::run_config::{BackendChoice, BackendKind, RunConfig};
-use nanorun::precision::Precision;
-use nanorun::run::engine::engine_from;
-use nanorun::run::library::Library;
-use nanorun::stop::StopFlag;
-use nanorun::train::checkpoint::CheckpointStore;
-use nanorun::train::engine::{Engine, MicroBatch, NamedTensor};
-use nanorun::train::observer::{Event, Observer, Origin};
-use nanorun::train::ops_engine::OpsEngine;
-use nanorun::train::scalar_engine::ScalarEngine;
-use nanorun::train::session::{BatchSource, Ending, Finished, Rows, Session};
+use nanorun::internals::data::{Batch, Cache, Cursor, LoaderBytes};
+use nanorun::internals::error::{Error, Result};
+use nanorun::internals::files::Files;
+use nanorun::internals::model::bigram::Bigram;
+use nanorun::internals::model::config::ModelConfig;
+use nanorun::internals::model::gpt::Gpt;
+use nanorun::internals::model::init::InitialValues;
+use nanorun::internals::model::microgpt::Microgpt;
+use nanorun::internals::model::network::{Inputs, Network};
+use nanorun::internals::model::param::{ParamSpec, Params};
+use nanorun::internals::ops::{ForwardOps, Losses, OpResult, TrainOps};
+use nanorun::internals::optim::config::StepValues;
+use nanorun::internals::plan::key::Links;
+use nanorun::internals::plan::run_config::{BackendChoice, BackendKind, RunConfig};
+use nanorun::internals::precision::Precision;
+use nanorun::internals::run::engine::engine_from;
+use nanorun::internals::run::library::Library;
+use nanorun::internals::stop::StopFlag;
+use nanorun::internals::train::checkpoint::CheckpointStore;
+use nanorun::internals::train::engine::{Engine, MicroBatch, NamedTensor};
+use nanorun::internals::train::observer::{Event, Observer, Origin};
+use nanorun::internals::train::ops_engine::OpsEngine;
+use nanorun::internals::train::scalar_engine::ScalarEngine;
+use nanorun::internals::train::session::{BatchSource, Ending, Finished, Rows, Session};
 
 use crate::backends::{BACKENDS, config};
 
@@ -131,13 +131,14 @@ fn on<M: Network + 'static>(model: M, config: &RunConfig, kind: BackendKind, lea
             Box::new(ScalarEngine::new(model, optimizer, &all).unwrap())
         }
         BackendKind::Cpu => {
-            let ops = nanorun::backend::cpu::CpuBackend::new(2).unwrap();
+            let ops = nanorun::internals::backend::cpu::CpuBackend::new(2).unwrap();
             Box::new(OpsEngine::new(model, ops, optimizer, values).unwrap())
         }
         #[cfg(feature = "tch")]
         BackendKind::Tch => {
-            use nanorun::backend::torch::{TorchBackend, device::TorchDevice};
-            let ops = TorchBackend::new(TorchDevice::Cpu, nanorun::precision::Precision::F32, 2).unwrap();
+            use nanorun::internals::backend::torch::{TorchBackend, device::TorchDevice};
+            let ops = TorchBackend::new(TorchDevice::Cpu, nanorun::internals::precision::Precision::F32, 2)
+                .unwrap();
             Box::new(OpsEngine::new(model, ops, optimizer, values).unwrap())
         }
         #[cfg(not(feature = "tch"))]
@@ -299,7 +300,7 @@ fn session_over(
         observer: &mut log,
         stop: &|| false,
         alone: false,
-        clock: &nanorun::files::now,
+        clock: &nanorun::internals::files::now,
     };
     let ending = session.run(engine, start);
     (ending, log.0)

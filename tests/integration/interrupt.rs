@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use nanorun::files::now;
+use nanorun::internals::files::now;
 
 use crate::support::{Place, TINY};
 

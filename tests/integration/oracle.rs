@@ -1,14 +1,14 @@
 //! Training on every backend beside the oracle: the recipe of every pinned commit on a GPT with every path active, and
 //! the small models. Losses step by step, gradients of the first step, parameters after the last, greedy tokens.
 
-use nanorun::generate::SplitMix64;
-use nanorun::model::config::ModelConfig;
-use nanorun::ops::SequenceShape;
-use nanorun::optim::config::GroupConfig;
-use nanorun::plan::run_config::{BackendKind, RunConfig};
-use nanorun::precision::Precision;
-use nanorun::train::engine::{MicroBatch, NamedTensor};
-use nanorun::upstream::RECIPES;
+use nanorun::internals::generate::SplitMix64;
+use nanorun::internals::model::config::ModelConfig;
+use nanorun::internals::ops::SequenceShape;
+use nanorun::internals::optim::config::GroupConfig;
+use nanorun::internals::plan::run_config::{BackendKind, RunConfig};
+use nanorun::internals::precision::Precision;
+use nanorun::internals::train::engine::{MicroBatch, NamedTensor};
+use nanorun::internals::upstream::RECIPES;
 
 use crate::backends::{BACKENDS, Rows, config, engine, greedy, specs, warm_values};
 
@@ -201,7 +201,7 @@ fn the_small_models_train_as_on_the_oracle() {
 /// What sampling refuses, on every backend and for every kind.
 #[test]
 fn contexts_and_caches_have_an_end() {
-    use nanorun::generate::{Decoder, EngineDecoder};
+    use nanorun::internals::generate::{Decoder, EngineDecoder};
     for config in [gpt("92d63d4"), small("microgpt", ""), small("bigram", "")] {
         let values = warm_values(&specs(&config.model), &mut SplitMix64::new(5));
         for &kind in BACKENDS {

@@ -3,8 +3,8 @@
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use nanorun::files::Files;
-use nanorun::record::{EvalRow, Row, RunResult, RunRow, StepRow, read_table};
+use nanorun::internals::files::Files;
+use nanorun::internals::record::{EvalRow, Row, RunResult, RunRow, StepRow, read_table};
 
 use crate::support::{Place, TINY};
 

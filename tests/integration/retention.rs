@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use nanorun::files::{DirLock, Files, LockHolder};
-use nanorun::train::checkpoint::CheckpointStore;
+use nanorun::internals::files::{DirLock, Files, LockHolder};
+use nanorun::internals::train::checkpoint::CheckpointStore;
 
 use crate::attempts::files_below;
 use crate::support::{Place, TINY};

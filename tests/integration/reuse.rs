@@ -2,8 +2,8 @@
 
 use std::path::PathBuf;
 
-use nanorun::files::Files;
-use nanorun::record::{Journal, RunResult, RunRow, read_table};
+use nanorun::internals::files::Files;
+use nanorun::internals::record::{Journal, RunResult, RunRow, read_table};
 
 use crate::attempts::files_below;
 use crate::support::{Ended, Place, TINY};

@@ -3,8 +3,8 @@
 use std::fs;
 use std::path::Path;
 
-use nanorun::files::Files;
-use nanorun::record::{RunRow, read_table};
+use nanorun::internals::files::Files;
+use nanorun::internals::record::{RunRow, read_table};
 use serde_json::Value;
 
 use crate::support::{Ended, Place};

@@ -2,20 +2,20 @@
 
 use std::path::Path;
 
-use nanorun::error::Result;
-use nanorun::model::bigram::Bigram;
-use nanorun::model::config::{BigramConfig, MicrogptConfig, ModelConfig};
-use nanorun::model::init::InitialValues;
-use nanorun::model::microgpt::Microgpt;
-use nanorun::model::network::Network;
-use nanorun::model::param::ParamGroup;
-use nanorun::ops::SequenceShape;
-use nanorun::optim::config::{AdamWConfig, GroupConfig, OptimizerConfig, SgdConfig, StepValues};
-use nanorun::plan::run_config::{BackendChoice, BackendKind};
-use nanorun::precision::Precision;
-use nanorun::run::engine::engine_from;
-use nanorun::train::engine::{Engine, MicroBatch, NamedTensor};
-use nanorun::train::scalar_engine::ScalarEngine;
+use nanorun::internals::error::Result;
+use nanorun::internals::model::bigram::Bigram;
+use nanorun::internals::model::config::{BigramConfig, MicrogptConfig, ModelConfig};
+use nanorun::internals::model::init::InitialValues;
+use nanorun::internals::model::microgpt::Microgpt;
+use nanorun::internals::model::network::Network;
+use nanorun::internals::model::param::ParamGroup;
+use nanorun::internals::ops::SequenceShape;
+use nanorun::internals::optim::config::{AdamWConfig, GroupConfig, OptimizerConfig, SgdConfig, StepValues};
+use nanorun::internals::plan::run_config::{BackendChoice, BackendKind};
+use nanorun::internals::precision::Precision;
+use nanorun::internals::run::engine::engine_from;
+use nanorun::internals::train::engine::{Engine, MicroBatch, NamedTensor};
+use nanorun::internals::train::scalar_engine::ScalarEngine;
 use serde_json::Value;
 
 use crate::backends::BACKENDS;

@@ -101,7 +101,7 @@ mod built {
         let place =
             Place::with(&single().replace("steps = 8", "steps = 2000").replace("every = 4", "every = 0"));
         let mut child = place.command(&["run", "m.toml", "-q", "--threads", "2"]).spawn().unwrap();
-        let begun = nanorun::files::now();
+        let begun = nanorun::internals::files::now();
         let checkpoint = || {
             let runs = std::fs::read_dir(place.path("results/tiny/runs")).into_iter().flatten().flatten();
             runs.map(|run| run.path().join("attempt/1/checkpoints/step_000000")).any(|path| path.exists())

@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use assert_cmd::cargo::cargo_bin;
-use nanorun::files::now;
+use nanorun::internals::files::now;
 
 use crate::support::{Place, TINY, skip};
 

@@ -4,8 +4,8 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use nanorun::files::Files;
-use nanorun::record::{EvalRow, RunRow, StepRow, read_table};
+use nanorun::internals::files::Files;
+use nanorun::internals::record::{EvalRow, RunRow, StepRow, read_table};
 
 use crate::attempts::files_below;
 use crate::reproduce::exact_tables;

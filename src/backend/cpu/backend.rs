@@ -28,28 +28,17 @@ impl CpuBackend {
     pub fn threads(&self) -> usize {
         self.workers.count()
     }
-
-    /// Runs `f` on one of the backend's threads. Ops called from there start without a handover, so a whole training
-    /// loop is best run inside.
-    pub fn install<R: Send>(&self, f: impl FnOnce() -> R + Send) -> R {
-        self.workers.install(f)
-    }
-
     /// How often tensor memory has been asked of the system; constant from the second step on.
+    #[cfg(any(test, feature = "internals"))]
     pub fn allocations(&self) -> u64 {
         self.pool.allocations()
     }
 
     /// Bytes of tensor memory held, in use or waiting for reuse.
+    #[cfg(any(test, feature = "internals"))]
     pub fn allocated_bytes(&self) -> u64 {
         self.pool.bytes()
     }
-
-    /// Gives memory that waits for reuse back to the system.
-    pub fn trim(&self) {
-        self.pool.trim();
-    }
-
     /// A tensor with unspecified values.
     pub(super) fn tensor_uninit(&self, op: &'static str, rows: usize, cols: usize) -> OpResult<Tensor> {
         Ok(Tensor { rows, cols, data: self.pool.take(op, rows.saturating_mul(cols))? })

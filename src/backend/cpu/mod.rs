@@ -42,26 +42,14 @@ use crate::manifest::settings::BackendKind;
 use crate::plan::key::numerics_version;
 use crate::precision::Precision;
 
-pub use attention::AttentionSaved;
 pub use backend::CpuBackend;
-pub use kv_cache::KvCache;
-pub use norm::NormSaved;
-pub use rotary::{Rotary, RotarySaved};
-pub use simd::Level;
-pub use smear::SmearSaved;
-pub use tensor::{Param, Tensor, Tokens};
-pub use value_embedding::ValueSaved;
+pub use tensor::{Param, Tensor};
 
 /// Machines of one class give equal bits. All do that have IEEE arithmetic: where fused multiply-adds are missing, they
 /// are computed exactly in software. The version changes whenever the same inputs may give other bits: with block, chunk
 /// and lane sizes, orders, functions.
 pub fn environment_class() -> String {
     format!("cpu-ieee754-fma-v{}", numerics_version(BackendKind::Cpu, Precision::F32))
-}
-
-/// The vector instructions in use, for the record; no result depends on them.
-pub fn instruction_set() -> Level {
-    simd::level()
 }
 
 #[cfg(test)]

@@ -21,6 +21,7 @@ impl Tensor {
     }
 
     /// The values, row-major.
+    #[cfg(any(test, feature = "internals"))]
     pub fn values(&self) -> &[f32] {
         &self.data
     }
@@ -44,6 +45,7 @@ pub struct Param {
 
 impl Param {
     /// Its shape.
+    #[cfg(any(test, feature = "internals"))]
     pub fn shape(&self) -> &[usize] {
         &self.shape
     }

@@ -16,13 +16,6 @@ pub struct Comparison {
     pub gradients: Vec<(String, f64)>,
 }
 
-impl Comparison {
-    /// The parameter whose gradient is furthest off.
-    pub fn worst_gradient(&self) -> Option<&(String, f64)> {
-        self.gradients.iter().max_by(|a, b| a.1.total_cmp(&b.1))
-    }
-}
-
 /// A gradient whose norm is below this fraction of that of all gradients together is compared to that fraction instead:
 /// float32 rounds the terms of its sums, and where those nearly cancel the rounding is all that is left of it.
 const NORM_FLOOR: f64 = 1e-2;

@@ -7,7 +7,8 @@
 //!
 //! Nothing is recorded outside [`ScalarBackend::differentiate`], so evaluation and sampling leave no tape behind.
 
-pub mod compare;
+#[cfg(test)]
+mod compare;
 mod forward;
 pub mod memory;
 pub mod optim;
@@ -22,7 +23,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 pub use tape::TapeCost;
-pub use weight::{KvCache, Rotary, Tensor, Tokens, Weight};
+pub use weight::{Tensor, Tokens, Weight};
 
 use self::tape::{Scalar, Tape};
 use self::weight::{Held, WeightId, shape_error};

@@ -94,6 +94,7 @@ impl Tensor {
     }
 
     /// Its exact values, row-major.
+    #[cfg(test)]
     pub fn values(&self) -> Vec<f64> {
         self.scalars.iter().map(|scalar| scalar.value()).collect()
     }
@@ -177,11 +178,6 @@ impl KvCache {
     /// Positions in it.
     pub fn len(&self) -> usize {
         self.keys.len().checked_div(self.cols).unwrap_or(0)
-    }
-
-    /// Whether nothing was appended yet.
-    pub fn is_empty(&self) -> bool {
-        self.keys.is_empty()
     }
 }
 

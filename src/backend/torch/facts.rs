@@ -39,6 +39,7 @@ pub enum Missing {
     /// This binary was built without the feature `tch`.
     NotBuilt,
     /// libtorch failed while starting, in its own words.
+    #[cfg_attr(not(feature = "tch"), allow(dead_code, reason = "without libtorch nothing is started"))]
     Start(String),
 }
 

@@ -178,6 +178,7 @@ pub fn allocations(device: TorchDevice) -> Option<u64> {
 }
 
 /// The variable that limits the CPU device's memory, in bytes.
+#[cfg(feature = "tch")]
 pub const CPU_LIMIT: &str = "NANORUN_TCH_CPU_BYTES";
 
 /// Limits what tensors of the CPU device may take, for the process: more is out of memory, as on a GPU, and not an end

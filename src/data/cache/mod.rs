@@ -22,7 +22,6 @@ use crate::hash::Digest;
 use limit::Limit;
 use room::Room;
 
-pub use layout::KINDS;
 pub use limit::LimitFrom;
 pub use survey::{CacheFacts, KindFacts, Selection};
 

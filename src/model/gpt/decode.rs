@@ -30,16 +30,6 @@ impl<B: ForwardOps> GptCache<B> {
             capacity,
         })
     }
-
-    /// Positions decoded so far.
-    pub fn position(&self) -> usize {
-        self.position
-    }
-
-    /// Positions it has room for.
-    pub fn capacity(&self) -> usize {
-        self.capacity
-    }
 }
 
 impl Gpt {

@@ -5,7 +5,6 @@ mod decode;
 mod forward;
 
 pub use decode::GptCache;
-pub use forward::{BlockSaved, TrunkSaved};
 
 use crate::error::{Error, Result};
 use crate::ops::{AttentionShape, ForwardOps, HeadShape, Losses, OpResult, SequenceShape, TrainOps};
@@ -70,6 +69,7 @@ impl Gpt {
     }
 
     /// Its sizes.
+    #[cfg(all(test, feature = "tch"))]
     pub fn config(&self) -> &GptConfig {
         &self.config
     }

@@ -55,9 +55,6 @@ pub enum CheckpointError {
         /// The format it has.
         found: u32,
     },
-    /// Its names or shapes are not the model's.
-    #[error("the checkpoint does not fit the model: {0}")]
-    Misfit(Misfit),
     /// It belongs to another run.
     #[error(
         "the checkpoint at step {step} belongs to another run: its key is {found}, this run's is {expected}"
@@ -103,37 +100,11 @@ pub enum CheckpointError {
     File(#[from] FileError),
 }
 
-/// In which names and shapes two sets of tensors differ.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Misfit {
-    /// Names the model has and the checkpoint lacks.
-    pub missing: Vec<String>,
-    /// Names the checkpoint has and the model lacks.
-    pub unexpected: Vec<String>,
-    /// Name, the model's shape, the checkpoint's shape.
-    pub shapes: Vec<(String, Vec<usize>, Vec<usize>)>,
-}
-
-impl std::fmt::Display for Misfit {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let lines = self
-            .missing
-            .iter()
-            .map(|name| format!("`{name}` is missing"))
-            .chain(self.unexpected.iter().map(|name| format!("`{name}` is unexpected")))
-            .chain(self.shapes.iter().map(|(name, model, found)| {
-                format!("`{name}` has shape {found:?} where the model has {model:?}")
-            }));
-        f.write_str(&lines.collect::<Vec<_>>().join("; "))
-    }
-}
-
 impl From<CheckpointError> for Error {
     fn from(error: CheckpointError) -> Self {
         let help = match &error {
             CheckpointError::File(_) => None,
             CheckpointError::Format { .. } => Some("use the nanorun that wrote it, or start that run again"),
-            CheckpointError::Misfit(_) => Some("give the manifest that the checkpoint was trained with"),
             CheckpointError::WeightsAlone { .. } => {
                 Some("start the run again with --rerun; checkpoint.final = \"all\" keeps everything")
             }

@@ -8,7 +8,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::error::CheckpointError;
 use super::state::TrainState;
-use super::tensors::{NamedTensor, check_fit, read_safetensors, write_safetensors};
+use super::tensors::{NamedTensor, read_safetensors, write_safetensors};
 use crate::data::{Cursor, Document, documents_from_bytes, documents_to_bytes};
 use crate::files::{FileError, Files, StagedDir};
 use crate::hash::Digest;
@@ -164,16 +164,6 @@ impl Checkpoint<'static> {
             return Err(CheckpointError::OtherEnvironment { step, expected, found });
         }
         Ok(())
-    }
-
-    /// Checks that parameters and optimizer state have exactly these names and shapes.
-    pub fn check_fit<'a>(
-        &self,
-        params: impl IntoIterator<Item = (&'a str, &'a [usize])>,
-        optimizer: impl IntoIterator<Item = (&'a str, &'a [usize])>,
-    ) -> Result<(), CheckpointError> {
-        check_fit(params, &self.params)?;
-        check_fit(optimizer, &self.optimizer)
     }
 }
 

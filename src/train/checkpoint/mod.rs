@@ -27,9 +27,13 @@ mod tensors;
 #[cfg(test)]
 mod tests;
 
-pub use error::{CheckpointError, Misfit};
+pub use error::CheckpointError;
 pub use evaluation::EvalProgress;
 pub use format::Checkpoint;
 pub use state::{EvalPoint, TrainState};
-pub use store::{CheckpointStore, LatestValid, Retention, Skipped, surplus};
-pub use tensors::{NamedTensor, Values, check_fit, read_safetensors, write_safetensors};
+#[cfg(test)]
+pub use store::surplus;
+pub use store::{CheckpointStore, Retention};
+pub use tensors::{NamedTensor, Values};
+#[cfg(test)]
+pub use tensors::{read_safetensors, write_safetensors};

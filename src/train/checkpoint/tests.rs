@@ -227,20 +227,6 @@ fn rolling_checkpoints_go_and_kept_ones_stay() {
 }
 
 #[test]
-fn misfits_are_named_one_by_one() {
-    let checkpoint = sample(1);
-    let shapes: [(&str, &[usize]); 3] =
-        [("transformer.wte.weight", &[2, 3]), ("empty", &[0, 5]), ("lm_head.weight", &[2])];
-    let error = check_fit(shapes, &checkpoint.params).unwrap_err();
-    let error = crate::error::Error::from(error);
-    assert_eq!(error.class().exit_code(), 2);
-    insta::assert_snapshot!(error.to_string());
-    let own: [(&str, &[usize]); 3] =
-        [("x0_lambdas", &[4]), ("transformer.wte.weight", &[3, 2]), ("empty", &[0, 5])];
-    check_fit(own, &checkpoint.params).unwrap();
-}
-
-#[test]
 fn another_run_class_or_format_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let store = store(dir.path());

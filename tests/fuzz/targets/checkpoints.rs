@@ -4,10 +4,10 @@ use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 
-use nanorun::data::{BatchShape, Cache, Corpus, Loader, Packing, Split, Tokenizer};
-use nanorun::files::Files;
-use nanorun::hash::Digest;
-use nanorun::train::checkpoint::{Checkpoint, CheckpointStore};
+use nanorun::internals::data::{BatchShape, Cache, Corpus, Loader, Packing, Split, Tokenizer};
+use nanorun::internals::files::Files;
+use nanorun::internals::hash::Digest;
+use nanorun::internals::train::checkpoint::{Checkpoint, CheckpointStore};
 
 use super::data::DOCUMENT_WORDS;
 use super::judged;

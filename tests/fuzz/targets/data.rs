@@ -4,13 +4,13 @@ use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 
-use nanorun::data::pickle::Pickle;
-use nanorun::data::{
+use nanorun::internals::data::pickle::Pickle;
+use nanorun::internals::data::{
     Cache, Corpus, DocumentBatches as _, DocumentSplit, Nulls, Position, Reading, Split, TokenBytesRule,
     TokenStream, Tokenizer, documents_from_bytes, documents_to_bytes,
 };
-use nanorun::error::Error;
-use nanorun::hash::Digest;
+use nanorun::internals::error::Error;
+use nanorun::internals::hash::Digest;
 
 use super::{PARQUET_WORDS, judged};
 use crate::harness::{Target, Verdict, scratch};
@@ -149,7 +149,7 @@ fn tokenizer() {
         }
         let saved = tokenizer.files(TokenBytesRule::Raw).and_then(|[_, (name, bytes)]| {
             let path = place.path().join("saved").join(name);
-            let error = |error| nanorun::error::Error::internal("cannot write").because(error);
+            let error = |error| nanorun::internals::error::Error::internal("cannot write").because(error);
             std::fs::create_dir_all(place.path().join("saved")).map_err(error)?;
             std::fs::write(&path, bytes).map_err(error)?;
             Tokenizer::load(&path)

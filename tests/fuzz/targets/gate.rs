@@ -3,10 +3,10 @@
 use std::cell::RefCell;
 use std::fs;
 
-use nanorun::files::Files;
-use nanorun::gate::{Baseline, Tolerance, compare, junit, markdown, read_results};
-use nanorun::hash::Digest;
-use nanorun::record::{ExperimentDir, RunResult};
+use nanorun::internals::files::Files;
+use nanorun::internals::gate::{Baseline, Tolerance, compare, junit, markdown, read_results};
+use nanorun::internals::hash::Digest;
+use nanorun::internals::record::{ExperimentDir, RunResult};
 
 use super::{NUMBER_WORDS, PARQUET_WORDS, judged};
 use crate::harness::{Target, Verdict, scratch};
@@ -81,9 +81,10 @@ fn results_with(
             result.write(&Files::new(), &path).unwrap();
         }
         match read_results(&Files::new(), &dir) {
-            Ok(found) if !found.damaged.is_empty() => {
-                judged(Err::<(), _>(nanorun::error::Error::input(found.damaged.join("\n"))), "fuzzed")
-            }
+            Ok(found) if !found.damaged.is_empty() => judged(
+                Err::<(), _>(nanorun::internals::error::Error::input(found.damaged.join("\n"))),
+                "fuzzed",
+            ),
             Ok(found) => {
                 let candidates = &found.candidates;
                 let comparison =

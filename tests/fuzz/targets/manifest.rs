@@ -2,12 +2,12 @@
 
 use std::fs;
 
-use nanorun::error::Error;
-use nanorun::hash::Digest;
-use nanorun::manifest::settings::Budget;
-use nanorun::manifest::{Manifest, Options, with_pins};
-use nanorun::plan::run_config::{DataConfig, TokenizerChoice};
-use nanorun::plan::{DataFacts, Facts, plan};
+use nanorun::internals::error::Error;
+use nanorun::internals::hash::Digest;
+use nanorun::internals::manifest::settings::Budget;
+use nanorun::internals::manifest::{Manifest, Options, with_pins};
+use nanorun::internals::plan::run_config::{DataConfig, TokenizerChoice};
+use nanorun::internals::plan::{DataFacts, Facts, plan};
 
 use super::judged;
 use crate::harness::{Target, Verdict, scratch};

@@ -8,7 +8,7 @@ mod parity;
 mod records;
 mod tensors;
 
-use nanorun::error::{Class, Error};
+use nanorun::internals::error::{Class, Error};
 
 use super::harness::Verdict;
 

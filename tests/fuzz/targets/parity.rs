@@ -2,15 +2,15 @@
 
 use std::fs;
 
-use nanorun::model::specs::gpt_specs;
-use nanorun::parity::{Case, config_of};
+use nanorun::internals::model::specs::gpt_specs;
+use nanorun::internals::parity::{Case, config_of};
 
 use super::judged;
 use crate::harness::{Target, Verdict, scratch};
 use crate::seeds;
 
 /// What the checks ask of a case, the backend apart.
-fn use_case(case: &Case) -> Result<(), nanorun::error::Error> {
+fn use_case(case: &Case) -> Result<(), nanorun::internals::error::Error> {
     let specs = gpt_specs(&config_of(case)?.model);
     for file in ["forward_params", "forward_grads", "warm_params_final"] {
         if case.has(file) {

@@ -2,12 +2,12 @@
 
 use std::fs;
 
-use nanorun::files::{DirLock, Files, LockError, LockHolder};
-use nanorun::hash::Digest;
-use nanorun::record::column::table_rows;
-use nanorun::record::journal::{Event, Journal};
-use nanorun::record::{ExperimentDir, RunRow, StepRow, read_table};
-use nanorun::run::batch_search;
+use nanorun::internals::files::{DirLock, Files, LockError, LockHolder};
+use nanorun::internals::hash::Digest;
+use nanorun::internals::record::column::table_rows;
+use nanorun::internals::record::journal::{Event, Journal};
+use nanorun::internals::record::{ExperimentDir, RunRow, StepRow, read_table};
+use nanorun::internals::run::batch_search;
 
 use super::{NUMBER_WORDS, PARQUET_WORDS, judged};
 use crate::harness::{Target, Verdict, scratch};

@@ -1,6 +1,6 @@
 //! Tensor files.
 
-use nanorun::tensors::{read_safetensors, write_safetensors};
+use nanorun::internals::tensors::{read_safetensors, write_safetensors};
 
 use crate::harness::{Target, Verdict};
 use crate::seeds;

@@ -9,11 +9,13 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use nanorun::data::Cache;
-use nanorun::error::{Error, Result};
-use nanorun::fetch::{self, Address, Environment, Fetched, Order, Origin, Patience, Place, Watcher};
-use nanorun::files::{Files, now};
-use nanorun::hash::Digest;
+use nanorun::internals::data::Cache;
+use nanorun::internals::error::{Error, Result};
+use nanorun::internals::fetch::{
+    self, Address, Environment, Fetched, Order, Origin, Patience, Place, Watcher,
+};
+use nanorun::internals::files::{Files, now};
+use nanorun::internals::hash::Digest;
 
 use web::{Proxy, Reply, Request, Web};
 

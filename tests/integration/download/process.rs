@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use nanorun::files::now;
+use nanorun::internals::files::now;
 
 use super::web::{Reply, Web};
 use super::{OTHER, SHARD, VERSION, left_over, sha256};

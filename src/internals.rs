@@ -1,0 +1,51 @@
+//! Everything, for this package's own fuzzers, benchmarks and end-to-end tests: no promise to anybody.
+
+// A module's own documentation is where the module is.
+#![allow(missing_docs)]
+
+macro_rules! reach {
+    ($($name:ident)*) => {$(
+        pub mod $name {
+            #[allow(unused_imports)]
+            pub use crate::$name::*;
+        }
+    )*};
+}
+
+reach! {
+    error
+    text
+    caught_panics
+    hash
+    precision
+    control_word
+    simd
+    math
+    rng
+    host
+    files
+    stop
+    tensors
+    toml_text
+    upstream
+    manifest
+    data
+    fetch
+    ops
+    model
+    optim
+    plan
+    backend
+    train
+    generate
+    interop
+    record
+    history
+    run
+    parity
+    bench
+    scorecard
+    gate
+    experiment
+    cli
+}
