@@ -101,7 +101,7 @@ pub(super) struct Common {
     /// Lay `[profile.NAME]` over the manifest
     #[arg(long, value_name = "NAME")]
     pub(super) profile: Option<String>,
-    /// Override a manifest field; may be given several times
+    /// Override a manifest field; what then decides other results has a directory of its own
     #[arg(long = "set", value_name = "PATH=VALUE")]
     pub(super) sets: Vec<String>,
     /// Only the cells that have this value; several of one field are alternatives

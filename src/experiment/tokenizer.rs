@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use super::missing::how_to_get_shards;
 use crate::data::{self, Corpus, Reading, TokenBytesRule, TokenizerChoice, TrainLimits};
 use crate::error::{Error, Result};
-use crate::manifest::Manifest;
+use crate::manifest::{Cell, Manifest};
 use crate::plan::data_config;
 
 /// Upstream's default.
@@ -74,7 +74,7 @@ impl TokenizerOrder {
                 return Err(Error::input("the cells of the manifest have several tokenizers")
                     .file(&manifest.file)
                     .expected("one set of shards, vocabulary and token-bytes rule in all cells")
-                    .help("fix one with --set, for example --set data.vocab_size=32768"));
+                    .help(format!("--only picks the cells of one: {}", one_of(manifest, cell))));
             }
             found = Some(this);
         }
@@ -99,6 +99,17 @@ impl TokenizerOrder {
         };
         Ok(Self { corpus, limits, rule: wanted.rule, directory })
     }
+}
+
+/// An `--only` that tells a cell from the first one by what makes its tokenizer.
+fn one_of(manifest: &Manifest, cell: &Cell) -> String {
+    let first = manifest.selected_cells().next().map(|first| &first.overrides);
+    let differs =
+        |(path, value): &(&String, &toml::Value)| first.and_then(|first| first.get(*path)) != Some(*value);
+    let makes =
+        |(path, _): &(&String, &toml::Value)| path.starts_with("data.") || path.starts_with("upstream.");
+    let found = cell.overrides.iter().filter(differs).find(makes);
+    found.map_or_else(|| "--only PATH=VALUE".to_owned(), |(path, value)| format!("--only '{path}={value}'"))
 }
 
 #[derive(Debug, PartialEq)]

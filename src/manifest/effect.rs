@@ -25,33 +25,42 @@ impl Effect {
 /// What the field at `path` decides; none of a path that is no field or was forgotten here, which a test finds.
 pub fn effect(path: &str) -> Option<Effect> {
     // Everything in these sections makes the model or its training.
-    const TRAINING: [&str; 5] = ["upstream.", "budget.", "schedule.", "train.", "optimizer."];
+    const TRAINING: [&str; 6] = ["upstream.", "budget.", "schedule.", "train.", "model.", "optimizer."];
     Some(match path {
         "run.device"
         | "model.init.file"
         | "data.shards"
         | "data.tokenizer.path"
         | "scorecard.reproducibility.baseline" => Effect::Place,
-        "run.seed" | "run.backend" | "run.precision" => Effect::Key,
-        "name" | "question" | "run.threads" | "run.preflight" => Effect::Nothing,
-        "data.column"
+        "run.seed"
+        | "run.backend"
+        | "run.precision"
+        | "data.column"
         | "data.nulls"
         | "data.validation"
         | "data.tokenizer"
         | "data.tokenizer.vocab_size"
         | "data.document"
         | "data.packing" => Effect::Key,
-        // The vocabulary that is declared and the pins are compared with what is there, and decide nothing else.
-        "data.vocab_size" | "data.sha256" => Effect::Nothing,
         "data.token_bytes" | "eval.tokens" => Effect::Evaluation,
-        "eval.every" | "eval.max_drift_bytes" => Effect::Nothing,
-        "checkpoint.every" | "checkpoint.keep" | "checkpoint.final" | "checkpoint.minutes" => Effect::Nothing,
         "scorecard.quality.metric"
         | "scorecard.quality.margin"
         | "scorecard.quality.confidence"
         | "scorecard.across"
         | "scorecard.speed.min_ratio" => Effect::Verdict,
-        path if path.starts_with("model.") => Effect::Key,
+        // The vocabulary that is declared and the pins are compared with what is there, and decide nothing else.
+        "name"
+        | "question"
+        | "run.threads"
+        | "run.preflight"
+        | "data.vocab_size"
+        | "data.sha256"
+        | "eval.every"
+        | "eval.max_drift_bytes"
+        | "checkpoint.every"
+        | "checkpoint.keep"
+        | "checkpoint.final"
+        | "checkpoint.minutes" => Effect::Nothing,
         path if TRAINING.iter().any(|section| path.starts_with(section)) => Effect::Key,
         _ => return None,
     })

@@ -21,6 +21,9 @@ use crate::upstream;
 /// What `data.shards` calls the texts that come with nanorun.
 const EMBEDDED: &str = "embedded";
 
+/// What fields are in a cell, by path.
+pub(super) type Values = BTreeMap<String, Value>;
+
 /// In what an experiment departs from its manifest, by field; none is a value that the manifest has and this has not.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Variation(BTreeMap<String, Option<Value>>);
@@ -28,11 +31,7 @@ pub struct Variation(BTreeMap<String, Option<Value>>);
 impl Variation {
     /// Of what lies over the manifest, given the cells as they are with it and what the fields are `with` and `without`
     /// it in each. `axes` are the paths that the manifest's matrix sets.
-    pub(super) fn of(
-        over: &Layer,
-        axes: &BTreeSet<String>,
-        cells: &[(BTreeMap<String, Value>, BTreeMap<String, Value>)],
-    ) -> Self {
+    pub(super) fn of(over: &Layer, axes: &BTreeSet<String>, cells: &[(Values, Values)]) -> Self {
         let mut departures = BTreeMap::new();
         for path in over.keys() {
             let group = fields::group_of(path).map_or(&[][..], |group| group.members);
@@ -93,7 +92,7 @@ impl Variation {
 }
 
 /// The value that enters a key or a verdict; none where there is none.
-fn entering_value(path: &str, values: &BTreeMap<String, Value>) -> Option<Value> {
+fn entering_value(path: &str, values: &Values) -> Option<Value> {
     let value = values.get(path)?;
     match effect(path)? {
         Effect::Key | Effect::Evaluation | Effect::Verdict => Some(value.clone()),
@@ -230,7 +229,7 @@ pub(super) fn conditions(only: &[String], views: Layer) -> Result<Vec<Condition>
 
 /// What the fields of `asked` are in a cell: written, else by its recipe. Nothing is checked: of what does not settle,
 /// the values that can be told.
-pub(super) fn values(base: &Layer, overrides: &Layer, asked: &BTreeSet<&str>) -> BTreeMap<String, Value> {
+pub(super) fn values(base: &Layer, overrides: &Layer, asked: &BTreeSet<&str>) -> Values {
     let mut set = base.clone();
     layers::lay_over(&mut set, overrides);
     let word = |path: &str| set.get(path).and_then(|entry| entry.value.as_str());
@@ -240,7 +239,7 @@ pub(super) fn values(base: &Layer, overrides: &Layer, asked: &BTreeSet<&str>) ->
     let written = set.iter().map(|(path, entry)| (path.as_str(), entry.value.clone()));
     // A field that this model or optimizer does not have is nothing in it.
     let has = |path: &str| fields::find(path).is_none_or(|field| field.applies.to(model, optimizer));
-    let mut values: BTreeMap<String, Value> = layers::defaults(&context, &set)
+    let mut values: Values = layers::defaults(&context, &set)
         .into_iter()
         .filter(|(path, _)| asked.contains(path) && has(path))
         .chain(written)

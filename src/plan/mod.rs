@@ -233,7 +233,8 @@ fn check_evaluations(manifest: &Manifest, arms: &[Arm], runs: &[PlannedRun]) -> 
         let (this, that) = (label(run), label(other));
         let what = format!("`{that}` and `{this}` train alike and differ in their evaluation alone");
         let error = Error::input(what).expected("one evaluation for runs that train alike").help(
-            "set eval.tokens and data.token_bytes once for all cells, or evaluate otherwise in an experiment of its own",
+            "give all cells of the manifest one eval.tokens and one data.token_bytes; --set or a manifest of its own \
+             evaluates otherwise",
         );
         return Err(match manifest.cells.get(index) {
             Some(cell) => cell.locate("eval.tokens", error),

@@ -576,6 +576,9 @@ fn plan_counts_evaluations() {
 fn some_values(field: &crate::manifest::field::Field) -> Vec<String> {
     use crate::manifest::field::Kind;
 
+    const NUMBERS: &[&str] = &["0", "1", "2", "3", "4", "8", "24", "64", "128", "512", "1024", "4096"];
+    const FRACTIONS: &[&str] = &["0", "0.125", "0.25", "0.5", "0.75", "0.9375", "1", "2"];
+
     // Horizons of any length would be hashed step by step.
     match field.path {
         "budget.flops" => return vec!["1e13".into()],
@@ -587,8 +590,6 @@ fn some_values(field: &crate::manifest::field::Field) -> Vec<String> {
         let inside = |text: &&&str| (low..=high).contains(&text.parse().unwrap());
         values.iter().filter(inside).map(|&text| text.to_owned()).collect()
     };
-    const NUMBERS: &[&str] = &["0", "1", "2", "3", "4", "8", "24", "64", "128", "512", "1024", "4096"];
-    const FRACTIONS: &[&str] = &["0", "0.125", "0.25", "0.5", "0.75", "0.9375", "1", "2"];
     match field.kind {
         Kind::Bool => vec!["true".into(), "false".into()],
         Kind::Int(low, high) => within(low as f64, high as f64, NUMBERS),

@@ -169,23 +169,20 @@ impl Environments {
     }
 
     fn said(&self) -> String {
-        let mut said = String::new();
-        if let Some((seed, ours, theirs)) = self.mixed.first() {
+        let mixed = self.mixed.first().map(|(seed, ours, theirs)| {
             let more = match self.mixed.len() - 1 {
                 0 => String::new(),
                 more => format!(" and {more} more"),
             };
-            said += &format!(
-                "; seed {seed}{more} left out, trained in two environment classes, {ours} and {theirs}"
-            );
-        }
-        if self.compared.len() > 1 {
-            said += &format!("; seeds of {} environment classes, each within one", self.compared.len());
-        }
-        if let Some((ours, theirs)) = &self.backends {
-            said += &format!("; across run.backend, {ours} against {theirs}");
-        }
-        said
+            format!("; seed {seed}{more} left out, trained in two environment classes, {ours} and {theirs}")
+        });
+        let strata = match self.compared.len() {
+            0 | 1 => None,
+            classes => Some(format!("; seeds of {classes} environment classes, each within one")),
+        };
+        let across = self.backends.as_ref();
+        let across = across.map(|(ours, theirs)| format!("; across run.backend, {ours} against {theirs}"));
+        [mixed, strata, across].into_iter().flatten().collect()
     }
 }
 

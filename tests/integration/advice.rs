@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use crate::attempts::files_below;
-use crate::support::{Place, TINY};
+use crate::support::{Place, TINY, any_speed};
 
 /// One situation: what leads there, the command that is refused or tells of it, and what its message advises.
 struct Case {
@@ -164,7 +164,7 @@ fn cases() -> Vec<Case> {
             ..case("nothing to resume", "every run is finished", "shows the scorecard")
         },
         Case {
-            manifest: TINY.replace("[1, 2]", "[1]"),
+            manifest: any_speed().replace("[1, 2]", "[1]"),
             before: &|place| run(place, &["run", "m.toml", "-q", "--only", "schedule.warmdown=sqrt"]),
             command: &["resume", "results/tiny"],
             then: &["resume", "results/tiny", "--only", "schedule.warmdown=linear"],
@@ -271,6 +271,77 @@ fn cases() -> Vec<Case> {
             command: &["plan", "m.toml"],
             then: &["plan", "m.toml", "--set", "train.total_batch_size=256"],
             ..case("a batch that does not divide", "200", "256")
+        },
+        Case {
+            manifest: small().replace("[matrix]\n", "[matrix]\n\"data.tokenizer.vocab_size\" = [300, 310]\n"),
+            command: &["tokenizer", "train", "m.toml", "--to", "made"],
+            then: &[
+                "tokenizer",
+                "train",
+                "m.toml",
+                "--to",
+                "made",
+                "--only",
+                "data.tokenizer.vocab_size=310",
+            ],
+            ..case(
+                "cells with several tokenizers",
+                "several tokenizers",
+                "--only 'data.tokenizer.vocab_size=310'",
+            )
+        },
+        Case {
+            manifest: small().replace("[matrix]\n", "[matrix]\n\"eval.tokens\" = [512, 1024]\n"),
+            command: &["plan", "m.toml"],
+            follow: &|place| edit(place, "\"eval.tokens\" = [512, 1024]\n", ""),
+            then: &["plan", "m.toml", "--set", "eval.tokens=1024"],
+            ..case(
+                "evaluations alone that differ",
+                "differ in their evaluation alone",
+                "--set or a manifest of its own",
+            )
+        },
+        Case {
+            manifest: small().replace("[data]\n", "[data]\nvocab_size = 999\n"),
+            follow: &|place| edit(place, "vocab_size = 999\n", ""),
+            ..case("a vocabulary that is not that of the tokenizer", "999", "correct it, or leave it out")
+        },
+        Case {
+            manifest: small()
+                .replace("[data]\n", "[data]\nshards = \"a.txt\"\ndocument = \"line\"\n")
+                .replace("tokenizer = { vocab_size = 300 }", "tokenizer = \"char\""),
+            before: &|place| {
+                std::fs::write(place.path("a.txt"), "one\ntwo\nthree\nfour\n".repeat(200)).unwrap();
+                trained(place);
+                std::fs::write(place.path("a.txt"), "five\nsix\nseven\n".repeat(300)).unwrap();
+            },
+            command: &["sample", "results/tiny", "--tokens", "2"],
+            follow: &|place| {
+                std::fs::write(place.path("a.txt"), "one\ntwo\nthree\nfour\n".repeat(200)).unwrap()
+            },
+            ..case(
+                "data that changed",
+                "are not those that this run was trained with",
+                "bring back the shards",
+            )
+        },
+        Case {
+            manifest: small() + "\n[checkpoint]\nfinal = \"all\"\nevery = 4\n",
+            before: &|place| {
+                let killed = place
+                    .command(&["run", "m.toml", "-q", "--jobs", "1"])
+                    .env("WRITE_FAULT", "kill@50")
+                    .output();
+                assert!(!killed.unwrap().status.success());
+                halve(place, "model.safetensors");
+            },
+            command: &["sample", "m.toml", "--tokens", "2"],
+            follow: &|place| {
+                let weights = file(place, "model.safetensors");
+                std::fs::remove_dir_all(weights.parent().unwrap()).unwrap();
+                trained(place);
+            },
+            ..case("a damaged checkpoint on the way", "model.safetensors", "remove that directory")
         },
         Case {
             command: &["run", "m.toml", "--results", "m.toml"],

@@ -200,13 +200,13 @@ fn rerun_stopped_at_every_point() {
     let mut stopped = 0;
     for at in 0.. {
         let killed = place.command(&rerun).env("WRITE_FAULT", format!("kill@{at}")).output().unwrap();
-        assert_eq!((place.hashes(), results_of(&place) == before), (hashes.clone(), true), "killed at {at}");
+        assert!(results_of(&place) == before, "killed at {at}");
         if killed.status.success() {
             break;
         }
         stopped += 1;
         if at % 8 == 0 {
-            assert_eq!(sampled(&place), drawn, "killed at {at}");
+            assert_eq!((sampled(&place), place.hashes()), (drawn.clone(), hashes.clone()), "killed at {at}");
             place.run(&rerun).expect(0);
             let second = files_below(&place.path("results/tiny/runs"));
             let second = second.keys().find(|path| path.ends_with("attempt/2/result.json")).unwrap();
@@ -570,8 +570,11 @@ fn lives_across_hosts_and_thread_counts() {
         results.keys().map(|path| RunResult::read(&Files::new(), path).unwrap().unwrap()).collect();
     let travelled = results.iter().find(|result| result.timings.machines.len() > 1).unwrap();
     let machines = &travelled.timings.machines;
-    assert!(machines.iter().any(|machine| machine == "CPU 0, 3 threads"), "{machines:?}");
-    assert!(travelled.timings.resumes >= 2, "{:?}", travelled.timings);
+    assert!(machines.iter().any(|machine| machine.starts_with("CPU ")), "{machines:?}");
+    let threads: std::collections::BTreeSet<&str> =
+        machines.iter().filter_map(|machine| machine.rsplit(", ").next()).collect();
+    assert!(threads.len() > 1, "{machines:?}");
+    assert!(travelled.timings.resumes >= 1, "{:?}", travelled.timings);
     let shown = place.run(&["report", "m.toml"]).expect(0).stdout;
     let speed = shown.lines().find(|line| line.starts_with("speed")).unwrap();
     assert!(speed.starts_with("speed    not judged") && speed.contains("CPU "), "{speed}");

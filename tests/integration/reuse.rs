@@ -6,18 +6,19 @@ use nanorun::internals::files::Files;
 use nanorun::internals::record::{Journal, RunResult, RunRow, read_table};
 
 use crate::attempts::files_below;
-use crate::support::{Ended, Place, TINY};
+use crate::support::{Ended, Place, any_speed};
 
 /// The same cells under another name, and one more arm.
 fn other() -> String {
-    TINY.replace("name = \"tiny\"", "name = \"other\"")
+    any_speed()
+        .replace("name = \"tiny\"", "name = \"other\"")
         .replace("[\"linear\", \"sqrt\"]", "[\"linear\", \"sqrt\", \"cosine\"]")
         .replace("[1, 2]", "[1]")
 }
 
 /// An experiment that is finished, and another manifest with two of its runs.
 fn finished() -> Place {
-    let place = Place::with(TINY);
+    let place = Place::with(&any_speed());
     place.run(&["run", "m.toml", "-q"]).expect(0);
     std::fs::write(place.path("other.toml"), other()).unwrap();
     place

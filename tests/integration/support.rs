@@ -7,6 +7,11 @@ use assert_cmd::cargo::cargo_bin;
 
 pub(crate) const TINY: &str = include_str!("../fixtures/manifests/tiny.toml");
 
+/// The same, where runs may be trained whole and alone: how fast this machine is at that moment decides nothing.
+pub(crate) fn any_speed() -> String {
+    TINY.replace("quality = {", "speed = { min_ratio = 0.000001 }\nquality = {")
+}
+
 /// A directory that goes when the test does.
 pub(crate) struct Place(tempfile::TempDir);
 

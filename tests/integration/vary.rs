@@ -9,7 +9,7 @@ use nanorun::internals::record::{EvalRow, RunRow, StepRow, read_table};
 
 use crate::attempts::files_below;
 use crate::reproduce::exact_tables;
-use crate::support::{Place, TINY};
+use crate::support::{Place, any_speed};
 
 fn runs(place: &Place, dir: &str) -> Vec<RunRow> {
     read_table(&Files::new(), &place.path(dir).join("runs.parquet")).unwrap()
@@ -39,7 +39,7 @@ fn names(dir: &Path) -> Vec<String> {
 
 #[test]
 fn trials_overwrite() {
-    let place = Place::with(TINY);
+    let place = Place::with(&any_speed());
     place.run(&["run", "m.toml", "-q"]).expect(0);
     let (hashes, before) = (place.hashes(), files_of(&place, "results/tiny"));
     // A trial has a directory of its own, the same whatever it is said by.
@@ -100,10 +100,10 @@ fn trials_overwrite() {
 
 #[test]
 fn two_manifests_of_one_name() {
-    let place = Place::with(&TINY.replace("[1, 2]", "[1]"));
+    let place = Place::with(&any_speed().replace("[1, 2]", "[1]"));
     place.run(&["run", "m.toml", "-q"]).expect(0);
     let before = files_of(&place, "results/tiny");
-    let other = TINY
+    let other = any_speed()
         .replace("[1, 2]", "[1]")
         .replace("steps = 8", "steps = 3")
         .replace("warmup_steps = 2", "warmup_steps = 1");
@@ -129,17 +129,18 @@ fn two_manifests_of_one_name() {
     place.run(&["run", "copy.toml", "-q"]).expect(0);
     std::fs::remove_file(place.path("m.toml")).unwrap();
     std::fs::rename(place.path("copy.toml"), place.path("moved.toml")).unwrap();
-    std::fs::write(place.path("moved.toml"), format!("# moved\n{}", TINY.replace("[1, 2]", "[1]"))).unwrap();
+    std::fs::write(place.path("moved.toml"), format!("# moved\n{}", any_speed().replace("[1, 2]", "[1]")))
+        .unwrap();
     place.run(&["run", "moved.toml", "-q"]).expect(0);
 }
 
 #[test]
 fn runs_that_the_manifest_no_longer_has_are_retired() {
-    let place = Place::with(TINY);
+    let place = Place::with(&any_speed());
     place.run(&["run", "m.toml", "-q"]).expect(0);
     let all = runs(&place, "results/tiny");
     // Without the second seed, and with another arm.
-    let text = TINY.replace("[1, 2]", "[1]").replace("\"sqrt\"", "\"cosine\"");
+    let text = any_speed().replace("[1, 2]", "[1]").replace("\"sqrt\"", "\"cosine\"");
     std::fs::write(place.path("m.toml"), text).unwrap();
     let ended = place.run(&["run", "m.toml"]).expect(0);
     let rows = runs(&place, "results/tiny");
@@ -179,7 +180,7 @@ fn runs_that_the_manifest_no_longer_has_are_retired() {
     place.run(&["run", "m.toml", "-q"]).expect(0);
     assert_eq!(statuses(&runs(&place, "results/tiny")), [("finished", 2), ("retired", 2)].into());
     std::fs::write(&damaged, bytes).unwrap();
-    std::fs::write(place.path("m.toml"), TINY).unwrap();
+    std::fs::write(place.path("m.toml"), any_speed()).unwrap();
     let back = place.run(&["run", "m.toml", "--json"]).expect(0).json();
     assert!(back["first_step_seconds"].is_null(), "nothing is trained");
     assert_eq!(statuses(&runs(&place, "results/tiny")), [("finished", 4), ("retired", 1)].into());
@@ -188,9 +189,9 @@ fn runs_that_the_manifest_no_longer_has_are_retired() {
 /// What is selected is trained, the rest stays as it is; bit by bit the whole comes out in the end.
 #[test]
 fn only_trains_what_it_selects() {
-    let whole = Place::with(TINY);
+    let whole = Place::with(&any_speed());
     whole.run(&["verify", "m.toml", "-q", "--bless", "--baseline", "b.toml"]).expect(0);
-    let place = Place::with(TINY);
+    let place = Place::with(&any_speed());
     std::fs::copy(whole.path("b.toml"), place.path("b.toml")).unwrap();
     let one = ["--only", "run.seed=1", "--only", "schedule.warmdown=sqrt"];
     let plan = place.run(&[&["plan", "m.toml", "--json"], &one[..]].concat()).expect(0).json();
@@ -245,7 +246,7 @@ fn only_trains_what_it_selects() {
 
 #[test]
 fn cells_that_are_not_selected_need_no_data() {
-    let text = TINY
+    let text = any_speed()
         .replace("[data]", "[data]\ndocument = \"line\"")
         .replace("tokenizer = { vocab_size = 300 }", "tokenizer = \"char\"\nvocab_size = 27")
         .replace(
@@ -274,7 +275,7 @@ fn cells_that_are_not_selected_need_no_data() {
 /// A variation is named as any experiment, resumed from anywhere, and cleaned; profiles vary too.
 #[test]
 fn a_variation_is_an_experiment_of_its_own() {
-    let text = format!("{}\n[profile.short]\nbudget.steps = 6\n", TINY.replace("[1, 2]", "[1]"));
+    let text = format!("{}\n[profile.short]\nbudget.steps = 6\n", any_speed().replace("[1, 2]", "[1]"));
     let place = Place::with(&text);
     let varied = ["--set", "optimizer.matrix_lr=0.01"];
     let dir = place.directory(&varied);
