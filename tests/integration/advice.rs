@@ -41,6 +41,15 @@ fn file(place: &Place, ends: &str) -> PathBuf {
     files.into_keys().find(|path| path.ends_with(ends)).unwrap_or_else(|| panic!("no {ends}"))
 }
 
+/// The weights of every checkpoint that is whole.
+fn weights(place: &Place) -> Vec<PathBuf> {
+    let of_step = |path: &PathBuf| {
+        let dir = path.parent().and_then(|dir| dir.file_name()).unwrap_or_default();
+        path.ends_with("model.safetensors") && dir.to_string_lossy().starts_with("step_")
+    };
+    files_below(&place.path("results")).into_keys().filter(of_step).collect()
+}
+
 fn halve(place: &Place, ends: &str) {
     let path = file(place, ends);
     let bytes = std::fs::read(&path).unwrap();
@@ -213,7 +222,7 @@ fn cases() -> Vec<Case> {
                     place,
                     "\n[run2]\n",
                     "\n[data.sha256]\n\"other.parquet\" = \"0000000000000000000000000000000000000000000000000000000000000000\"\n",
-                )
+                );
             },
             follow: &|place| run(place, &["lock", "m.toml", "-q"]),
             ..case(
@@ -317,7 +326,7 @@ fn cases() -> Vec<Case> {
             },
             command: &["sample", "results/tiny", "--tokens", "2"],
             follow: &|place| {
-                std::fs::write(place.path("a.txt"), "one\ntwo\nthree\nfour\n".repeat(200)).unwrap()
+                std::fs::write(place.path("a.txt"), "one\ntwo\nthree\nfour\n".repeat(200)).unwrap();
             },
             ..case(
                 "data that changed",
@@ -328,17 +337,25 @@ fn cases() -> Vec<Case> {
         Case {
             manifest: small() + "\n[checkpoint]\nfinal = \"all\"\nevery = 4\n",
             before: &|place| {
-                let killed = place
-                    .command(&["run", "m.toml", "-q", "--jobs", "1"])
-                    .env("WRITE_FAULT", "kill@50")
-                    .output();
-                assert!(!killed.unwrap().status.success());
-                halve(place, "model.safetensors");
+                // Killed once a checkpoint of the middle is there, and before the last.
+                for at in (40..).step_by(5) {
+                    std::fs::remove_dir_all(place.path("results")).ok();
+                    let mut command = place.command(&["run", "m.toml", "-q", "--jobs", "1"]);
+                    let killed = command.env("WRITE_FAULT", format!("kill@{at}")).output().unwrap();
+                    assert!(!killed.status.success(), "no kill was between two checkpoints");
+                    if !weights(place).is_empty() {
+                        break;
+                    }
+                }
+                for path in weights(place) {
+                    std::fs::write(path, "no weights").unwrap();
+                }
             },
             command: &["sample", "m.toml", "--tokens", "2"],
             follow: &|place| {
-                let weights = file(place, "model.safetensors");
-                std::fs::remove_dir_all(weights.parent().unwrap()).unwrap();
+                for path in weights(place) {
+                    std::fs::remove_dir_all(path.parent().unwrap()).unwrap();
+                }
                 trained(place);
             },
             ..case("a damaged checkpoint on the way", "model.safetensors", "remove that directory")

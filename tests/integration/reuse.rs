@@ -130,7 +130,8 @@ fn what_is_damaged_partial_or_of_another_kind_is_not_taken_over() {
         (
             "one digit was changed",
             &|| {
-                std::fs::write(&path, whole.replacen("\"eval_seconds\": ", "\"eval_seconds\": 1", 1)).unwrap()
+                std::fs::write(&path, whole.replacen("\"eval_seconds\": ", "\"eval_seconds\": 1", 1))
+                    .unwrap();
             },
             "was changed after it was written",
         ),

@@ -17,7 +17,9 @@ fn runs(place: &Place, dir: &str) -> Vec<RunRow> {
 
 fn statuses(rows: &[RunRow]) -> BTreeMap<&str, usize> {
     let mut counts = BTreeMap::new();
-    rows.iter().for_each(|row| *counts.entry(row.status.as_str()).or_default() += 1);
+    for row in rows {
+        *counts.entry(row.status.as_str()).or_default() += 1;
+    }
     counts
 }
 
@@ -156,7 +158,9 @@ fn runs_that_the_manifest_no_longer_has_are_retired() {
     assert!(ended.stdout.contains("an interval needs two seeds, there are 1"), "{}", ended.stdout);
     let keys = |of: Vec<String>| {
         let mut counts: BTreeMap<String, usize> = BTreeMap::new();
-        of.into_iter().for_each(|key| *counts.entry(key).or_default() += 1);
+        for key in of {
+            *counts.entry(key).or_default() += 1;
+        }
         counts
     };
     let results = place.path("results/tiny");
