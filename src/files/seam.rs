@@ -49,7 +49,6 @@ impl Files {
     /// # Errors
     /// A `WRITE_FAULT` that says nothing.
     #[cfg(not(any(test, feature = "internals")))]
-    #[expect(clippy::unnecessary_wraps, reason = "it has errors where there are faults")]
     pub fn from_env() -> Result<Self> {
         Ok(Self::new())
     }
