@@ -1,11 +1,12 @@
 //! An experiment carried out with a backend that does nothing: what is left is what the runner itself costs.
 //!
-//! `scripts/scale` builds and starts it: `scale MANIFEST RESULTS [--jobs N]` plans the manifest, carries it out and
+//! `scripts/scale` builds and starts it: `scale MANIFEST RESULTS [JOBS]` plans the manifest, carries it out and
 //! prints a line of JSON. Without arguments, as tests start it, a small experiment goes through the same way in a place
 //! of its own.
 #![allow(missing_docs, clippy::unwrap_used, clippy::print_stdout)]
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Instant;
 
 use nanorun::internals::error::{Error, Result};
@@ -15,6 +16,7 @@ use nanorun::internals::model::param::ParamSpec;
 use nanorun::internals::ops::Losses;
 use nanorun::internals::optim::config::StepValues;
 use nanorun::internals::plan::run_config::RunConfig;
+use nanorun::internals::record::RunResult;
 use nanorun::internals::run::progress::Display;
 use nanorun::internals::stop::StopFlag;
 use nanorun::internals::train::engine::{Engine, MicroBatch, NamedTensor};
@@ -88,8 +90,19 @@ impl Engine for Idle {
     }
 }
 
-/// Plans and carries out; -> runs, seconds of the plan and of carrying it out, and those of them in steps.
-fn carry_out(manifest: &Path, results: &Path, jobs: usize) -> Result<(usize, f64, f64, f64)> {
+/// What came of it.
+struct Carried {
+    runs: usize,
+    /// Steps that were trained; shared ones once.
+    steps: usize,
+    plan_seconds: f64,
+    run_seconds: f64,
+    /// Those of them in steps.
+    step_seconds: f64,
+}
+
+/// Plans and carries out.
+fn carry_out(manifest: &Path, results: &Path, jobs: usize) -> Result<Carried> {
     let environment = std::env::vars().collect();
     let began = Instant::now();
     let experiment =
@@ -111,16 +124,23 @@ fn carry_out(manifest: &Path, results: &Path, jobs: usize) -> Result<(usize, f64
         eprintln!("{label}: {error}");
     }
     assert!(report.failures.is_empty() && report.results.iter().all(Option::is_some));
-    let in_steps = report.results.iter().flatten().map(|result| {
-        let own = result.timings.step_seconds.iter().skip(result.timings.shared_steps as usize);
-        own.sum::<f64>()
-    });
-    Ok((report.results.len(), planned, carried_out, in_steps.sum()))
+    let own = |result: &Arc<RunResult>| {
+        let seconds = &result.timings.step_seconds[result.timings.shared_steps as usize..];
+        (seconds.len(), seconds.iter().sum::<f64>())
+    };
+    let own: Vec<_> = report.results.iter().flatten().map(own).collect();
+    Ok(Carried {
+        runs: report.results.len(),
+        steps: own.iter().map(|(steps, _)| steps).sum(),
+        plan_seconds: planned,
+        run_seconds: carried_out,
+        step_seconds: own.iter().map(|(_, seconds)| seconds).sum(),
+    })
 }
 
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
-    let (runs, planned, carried_out, in_steps) = match arguments.as_slice() {
+    let carried = match arguments.as_slice() {
         [manifest, results, jobs @ ..] => {
             let jobs = jobs.last().map_or(1, |jobs| jobs.parse().unwrap());
             carry_out(Path::new(manifest), Path::new(results), jobs).unwrap()
@@ -129,11 +149,13 @@ fn main() {
             let place = tempfile::tempdir().unwrap();
             let manifest = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/manifests/tiny.toml");
             let first = carry_out(&manifest, place.path(), 2).unwrap();
-            assert_eq!(first.0, 4);
+            assert_eq!(first.runs, 4);
             carry_out(&manifest, place.path(), 2).unwrap()
         }
     };
+    let Carried { runs, steps, plan_seconds, run_seconds, step_seconds } = carried;
     println!(
-        "{{\"runs\": {runs}, \"plan_seconds\": {planned:.3}, \"run_seconds\": {carried_out:.3}, \"step_seconds\": {in_steps:.3}}}"
+        "{{\"runs\": {runs}, \"steps\": {steps}, \"plan_seconds\": {plan_seconds:.3}, \
+         \"run_seconds\": {run_seconds:.3}, \"step_seconds\": {step_seconds:.3}}}"
     );
 }

@@ -69,7 +69,7 @@ impl Loader {
     /// A shard that cannot be read, or a split without documents; a stop asked for while it is not ready. Then no batch
     /// follows.
     // Not an iterator: it never ends, and its errors must not be skipped over.
-    #[expect(clippy::should_implement_trait)]
+    #[allow(clippy::should_implement_trait, reason = "it can fail; the lint sees exported types alone")]
     pub fn next(&mut self) -> Result<Batch> {
         self.batches.take(stop::check)?.unwrap_or_else(|| Err(Error::internal("the data thread has ended")))
     }

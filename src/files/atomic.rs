@@ -20,7 +20,7 @@ impl Files {
         file.commit()
     }
 
-    /// Starts to replace the file at `path`; nothing is seen there before [`AtomicFile::commit`].
+    /// Starts to replace the file at `path`; nothing is seen there before `AtomicFile::commit`.
     pub fn create(&self, path: &Path) -> FileResult<AtomicFile> {
         let temporary = temporary_name(path, "tmp");
         let raw = self.create_raw(&temporary).map_err(|e| FileError::new("write", path, e.source))?;
@@ -33,7 +33,7 @@ impl Files {
     }
 }
 
-/// A file on its way to replace another. Dropped without [`AtomicFile::commit`], it leaves nothing.
+/// A file on its way to replace another. Dropped without `AtomicFile::commit`, it leaves nothing.
 #[derive(Debug)]
 pub struct AtomicFile {
     files: Files,

@@ -2,6 +2,7 @@
 
 use std::io::{self, ErrorKind};
 use std::path::Path;
+#[cfg(any(test, feature = "internals"))]
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// The steps that writing consists of; each asks the fault layer first.
@@ -30,6 +31,7 @@ pub enum Step<'a> {
 
 /// What happens to a step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(not(any(test, feature = "internals")), allow(dead_code, reason = "only tests make faults"))]
 pub enum Fault {
     /// It does not take place; the caller sees this kind of error.
     Fail(ErrorKind),
@@ -92,6 +94,7 @@ impl<F: Faults + ?Sized> Faults for std::sync::Arc<F> {
 ///
 /// A *kill* also fails every later step, so that nothing is cleaned up: what is on disk afterwards is what a
 /// process leaves that was stopped there.
+#[cfg(any(test, feature = "internals"))]
 #[derive(Debug)]
 pub struct FaultAt {
     at: usize,
@@ -100,6 +103,7 @@ pub struct FaultAt {
     seen: AtomicUsize,
 }
 
+#[cfg(any(test, feature = "internals"))]
 impl FaultAt {
     /// Step number `at` (from 0) meets `fault`; the others work.
     pub fn once(at: usize, fault: Fault) -> Self {
@@ -136,6 +140,7 @@ impl FaultAt {
     }
 }
 
+#[cfg(any(test, feature = "internals"))]
 impl Faults for FaultAt {
     fn before(&self, _step: Step<'_>, _path: &Path) -> Option<Fault> {
         let number = self.seen.fetch_add(1, Ordering::Relaxed);

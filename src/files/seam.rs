@@ -6,10 +6,14 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::error::{FileError, FileResult};
-use super::faults::{Fault, FaultAt, Faults, Step};
+#[cfg(any(test, feature = "internals"))]
+use super::faults::FaultAt;
+use super::faults::{Fault, Faults, Step};
 use super::notes::{Notes, Once};
 use super::trouble::{cannot_sync, cannot_sync_directory, uninterrupted};
-use crate::error::{Error, Result};
+#[cfg(any(test, feature = "internals"))]
+use crate::error::Error;
+use crate::error::Result;
 
 /// Writes files. Cheap to clone; every writer of a process uses clones of one value.
 #[derive(Clone, Default)]
@@ -38,11 +42,19 @@ impl Files {
         Self::default()
     }
 
-    /// Writes to the file system as it is, unless `WRITE_FAULT` says which step is to fail (see [`FaultAt::parse`]):
-    /// how tests reach into a whole process. Steps are counted over the clones of this value.
+    /// Writes to the file system as it is. Only what is built with the feature `internals`, as tests are, looks whether
+    /// `WRITE_FAULT` says which step is to fail (see `FaultAt::parse`): how tests reach into a whole process. Steps are
+    /// counted over the clones of this value.
     ///
     /// # Errors
     /// A `WRITE_FAULT` that says nothing.
+    #[cfg(not(any(test, feature = "internals")))]
+    pub fn from_env() -> Result<Self> {
+        Ok(Self::new())
+    }
+
+    /// The same with faults.
+    #[cfg(any(test, feature = "internals"))]
     pub fn from_env() -> Result<Self> {
         let Some(text) = std::env::var_os("WRITE_FAULT") else { return Ok(Self::new()) };
         let fault = text.to_str().and_then(FaultAt::parse).ok_or_else(|| {
@@ -60,6 +72,7 @@ impl Files {
     }
 
     /// Asks `faults` before every step.
+    #[cfg(any(test, feature = "internals"))]
     pub fn with_faults(faults: Arc<dyn Faults>) -> Self {
         Self { faults: Some(faults), shared: Arc::default() }
     }

@@ -26,11 +26,11 @@ pub struct HostFacts {
     pub cpu_model: String,
     /// Its instruction set extensions that the kernels choose by.
     pub cpu_features: Vec<String>,
-    /// Logical CPUs that this process may use, see [`usable_cpus`].
+    /// Logical CPUs that this process may use, see `usable_cpus`.
     pub logical_cpus: usize,
     /// Threads that the run used.
     pub threads: usize,
-    /// Main memory of the machine, bytes; [`memory_limit`] is what a process may have of it.
+    /// Main memory of the machine, bytes; `memory_limit` is what a process may have of it.
     pub memory_bytes: Option<u64>,
     /// libtorch's version, where it is used.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -18,8 +18,7 @@ use crate::precision::Precision;
 /// the run key, in results, and on cpu in the environment class.
 pub const fn numerics_version(kind: BackendKind, precision: Precision) -> u32 {
     match (kind, precision) {
-        (BackendKind::Cpu | BackendKind::Scalar, _) => 1,
-        (BackendKind::Tch, Precision::F32 | Precision::Bf16) => 1,
+        (BackendKind::Cpu | BackendKind::Tch | BackendKind::Scalar, Precision::F32 | Precision::Bf16) => 1,
     }
 }
 

@@ -162,13 +162,12 @@ impl<'a> Schedules<'a> {
     fn of(chains: &'a [KeyChain<'a>]) -> Self {
         let mut distinct: Vec<(usize, &KeyChain<'_>)> = Vec::new();
         let first = chains.iter().enumerate().map(|(run, chain)| {
-            match distinct.iter().find(|(_, known)| known.has_schedule_of(chain)) {
-                Some((known, _)) => *known,
-                None => {
-                    distinct.push((run, chain));
-                    run
-                }
-            }
+            let known =
+                distinct.iter().find(|(_, known)| known.has_schedule_of(chain)).map(|(known, _)| *known);
+            known.unwrap_or_else(|| {
+                distinct.push((run, chain));
+                run
+            })
         });
         Self { chains, first: first.collect(), parts: BTreeMap::new() }
     }

@@ -143,7 +143,7 @@ fn parquet<R: Row, P: AsRef<[R]>>(
 /// Most rows of a row group: polars' own number.
 const ROW_GROUP: usize = 512 * 512;
 
-/// Reads a table that [`write_table`] wrote. A file of which any bit changed since is refused before it is parsed.
+/// Reads a table that `write_table` wrote. A file of which any bit changed since is refused before it is parsed.
 pub fn read_table<R: Row>(files: &Files, path: &Path) -> Result<Vec<R>, TableError> {
     let bytes = files.read(path)?;
     let rows = seal::check(&bytes).and_then(|()| table_rows(&bytes));

@@ -15,7 +15,7 @@ pub(super) struct Admission<'a> {
 impl Admission<'_> {
     /// Of this run or of one with the same steps so far, in this class. Weights alone are good for evaluating what is
     /// trained, so they are admitted at the last step and nowhere else.
-    pub(super) fn to_go_on(&self, checkpoint: &Checkpoint<'static>) -> Result<(), CheckpointError> {
+    pub(super) fn to_go_on(self, checkpoint: &Checkpoint<'static>) -> Result<(), CheckpointError> {
         let step = checkpoint.state.step;
         if checkpoint.weights_alone && step < self.task.steps() {
             return Err(CheckpointError::WeightsAlone { step });
@@ -25,7 +25,7 @@ impl Admission<'_> {
     }
 
     /// The same of another run's, whose steps are taken over: it has to be whole whatever its step.
-    pub(super) fn to_fork(&self, checkpoint: &Checkpoint<'static>) -> Result<(), CheckpointError> {
+    pub(super) fn to_fork(self, checkpoint: &Checkpoint<'static>) -> Result<(), CheckpointError> {
         if checkpoint.weights_alone {
             return Err(CheckpointError::WeightsAlone { step: checkpoint.state.step });
         }

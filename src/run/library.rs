@@ -18,9 +18,12 @@ use crate::train::session::{BatchSource, Rows};
 pub struct Library {
     cache: Cache,
     listings: Mutex<Vec<Arc<Listing>>>,
-    corpora: Mutex<Vec<(Vec<String>, Reading, Arc<Corpus>)>>,
+    corpora: Mutex<Vec<Known>>,
     opened: Mutex<Vec<(DataConfig, Arc<Opened>)>>,
 }
+
+/// A corpus by what names it and how it is read.
+type Known = (Vec<String>, Reading, Arc<Corpus>);
 
 /// One corpus under one tokenizer.
 pub struct Opened {

@@ -16,7 +16,11 @@ fn place() -> Place {
         let lines: Vec<String> = (0..3000)
             .map(|line| format!("{line} lines of file {file}, {} words", line * 7919 % 1013))
             .collect();
-        std::fs::write(place.path("data").join(format!("{file}.txt")), lines.join("\n")).unwrap();
+        let path = place.path("data").join(format!("{file}.txt"));
+        std::fs::write(&path, lines.join("\n")).unwrap();
+        // Digests of files that changed a moment ago are not remembered at once.
+        let hour_ago = std::time::SystemTime::now() - std::time::Duration::from_secs(3600);
+        std::fs::File::options().write(true).open(&path).unwrap().set_modified(hour_ago).unwrap();
     }
     place
 }

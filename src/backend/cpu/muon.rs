@@ -279,7 +279,7 @@ fn products<'a>(
             Job::new(a, b, c)
         })
         .collect();
-    gemm_batch(&cpu.workers, &cpu.pool, &jobs, Store::Set, part)
+    gemm_batch(&cpu.workers, &cpu.pool, jobs, Store::Set, part)
 }
 
 simd_fn! {

@@ -12,6 +12,7 @@ pub(super) use kernel::{ANY, HALF, KC, MR, NR, ROW_STRIDE, Rows, Store, micro};
 
 use prefetch::Ahead;
 
+use std::marker::PhantomData;
 use std::ops::Range;
 
 use ndarray::ArrayView2;
@@ -37,6 +38,12 @@ fn at(x: &ArrayView2<'_, f32>, row: usize, col: usize) -> *const f32 {
 /// Distance in memory between neighbours along an axis.
 fn stride(x: &ArrayView2<'_, f32>, axis: usize) -> usize {
     x.strides()[axis].unsigned_abs()
+}
+
+/// Whether neighbours along one axis are neighbours in memory, and nothing runs backwards.
+fn is_contiguous(x: &ArrayView2<'_, f32>) -> bool {
+    let strides = x.strides();
+    x.is_empty() || strides.iter().all(|&stride| stride >= 0) && strides.contains(&1)
 }
 
 /// A factor: a matrix, or what a function makes of its elements.
@@ -69,22 +76,29 @@ impl<'a> From<ArrayView2<'a, f32>> for Factor<'a> {
 /// What becomes of a part of a row of C when it is done, given the index of its first element. It must not spawn.
 type Finish<'a> = &'a (dyn Fn(usize, &mut [f32]) + Sync);
 
-/// One product `c = a b`, or `c += a b`.
-#[derive(Clone, Copy)]
+/// One product `c = a b`, or `c += a b`. It is used up by being computed: two products into one C at the same time would
+/// write to the same memory, so there is no copy of it.
 pub(super) struct Job<'a> {
     a: Factor<'a>,
     b: Factor<'a>,
     c: Shared<f32>,
     finish: Option<Finish<'a>>,
+    /// Of C: nobody else has it as long as this is there.
+    borrowed: PhantomData<&'a mut [f32]>,
 }
 
 impl<'a> Job<'a> {
     /// a (m, k), b (k, n), both contiguous over rows or columns; c (m, n) row-major.
+    ///
+    /// # Panics
+    /// Sizes that do not fit, or factors that are not contiguous: the kernels read by pointers from here on.
     pub(super) fn new(a: impl Into<Factor<'a>>, b: impl Into<Factor<'a>>, c: &'a mut [f32]) -> Self {
         let (a, b) = (a.into(), b.into());
-        let job = Self { a, b, c: Shared::new(c), finish: None };
+        let room = c.len();
+        let job = Self { a, b, c: Shared::new(c), finish: None, borrowed: PhantomData };
         let (m, n, k) = job.sizes();
-        assert!(k == b.matrix.nrows() && m * n <= c.len());
+        assert!(k == b.matrix.nrows() && m.checked_mul(n).is_some_and(|len| len <= room), "sizes do not fit");
+        assert!(is_contiguous(&a.matrix) && is_contiguous(&b.matrix), "a factor is not contiguous");
         job
     }
 
@@ -130,7 +144,7 @@ const _: () =
 
 /// One product.
 pub(crate) fn gemm(workers: &Workers, pool: &Pool, job: Job<'_>, store: Store) -> OpResult<()> {
-    gemm_batch(workers, pool, &[job], store, Part::All)
+    gemm_batch(workers, pool, vec![job], store, Part::All)
 }
 
 /// A right side packed once for several products.
@@ -173,7 +187,7 @@ pub(crate) fn gemm_prepacked(
 pub(crate) fn gemm_batch(
     workers: &Workers,
     pool: &Pool,
-    jobs: &[Job<'_>],
+    jobs: Vec<Job<'_>>,
     store: Store,
     part: Part,
 ) -> OpResult<()> {
@@ -189,7 +203,7 @@ pub(crate) fn gemm_batch(
         let sides: Vec<Factor<'_>> = jobs.iter().map(|job| job.b).collect();
         pack_b(workers, packed, &sides);
     }
-    run(workers, jobs, &plan, packed.as_deref(), store, part);
+    run(workers, &jobs, &plan, packed.as_deref(), store, part);
     Ok(())
 }
 

@@ -120,8 +120,14 @@ fn symmetric_products_need_one_triangle() {
     let view = matrix(&a, n, k);
     let whole = product(2, view, view.reversed_axes(), &vec![0.0; n * n], Store::Set);
     let mut half = vec![0.0; n * n];
-    gemm_batch(&workers, &pool, &[Job::new(view, view.reversed_axes(), &mut half)], Store::Set, Part::Upper)
-        .unwrap();
+    gemm_batch(
+        &workers,
+        &pool,
+        vec![Job::new(view, view.reversed_axes(), &mut half)],
+        Store::Set,
+        Part::Upper,
+    )
+    .unwrap();
     complete(&workers, &mut half, n, |_, _| {});
     assert_eq!(whole, half);
 }
@@ -158,4 +164,23 @@ fn every_instruction_set_has_the_definition_s_bits() {
             }
         }
     }
+}
+
+/// What the kernels rely on is checked before they start.
+#[test]
+fn factors_that_are_not_contiguous_are_refused() {
+    let data = [0.0; 64];
+    let square = matrix(&data, 8, 8);
+    let refused = |a: ArrayView2<'_, f32>, b: ArrayView2<'_, f32>, len: usize| {
+        let mut c = vec![0.0; len];
+        std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| drop(Job::new(a, b, &mut c)))).is_err()
+    };
+    assert!(!refused(square, square, 64) && !refused(square.reversed_axes(), square, 64));
+    let every_other = square.slice(ndarray::s![..;2, ..;2]);
+    assert!(refused(every_other, matrix(&data, 4, 4), 16));
+    assert!(refused(matrix(&data, 4, 4), every_other.reversed_axes(), 16));
+    let backwards = square.slice(ndarray::s![..;-1, ..]);
+    assert!(refused(backwards, square, 64));
+    assert!(refused(square, matrix(&data, 4, 8), 64), "k differs");
+    assert!(refused(square, square, 63), "C is too short");
 }
