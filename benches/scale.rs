@@ -7,10 +7,10 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Instant;
 
 use nanorun::internals::error::{Error, Result};
 use nanorun::internals::experiment::{Experiment, HowToRun};
+use nanorun::internals::files::now;
 use nanorun::internals::manifest::Options;
 use nanorun::internals::model::param::ParamSpec;
 use nanorun::internals::ops::Losses;
@@ -104,11 +104,11 @@ struct Carried {
 /// Plans and carries out.
 fn carry_out(manifest: &Path, results: &Path, jobs: usize) -> Result<Carried> {
     let environment = std::env::vars().collect();
-    let began = Instant::now();
+    let began = now();
     let experiment =
         Experiment::load(manifest, &Options { env: environment, ..Options::default() }, results)?;
     let planned = began.elapsed().as_secs_f64();
-    let began = Instant::now();
+    let began = now();
     let report = experiment.run(&HowToRun {
         threads: jobs,
         jobs: Some(jobs),
@@ -140,18 +140,15 @@ fn carry_out(manifest: &Path, results: &Path, jobs: usize) -> Result<Carried> {
 
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
-    let carried = match arguments.as_slice() {
-        [manifest, results, jobs @ ..] => {
-            let jobs = jobs.last().map_or(1, |jobs| jobs.parse().unwrap());
-            carry_out(Path::new(manifest), Path::new(results), jobs).unwrap()
-        }
-        _ => {
-            let place = tempfile::tempdir().unwrap();
-            let manifest = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/manifests/tiny.toml");
-            let first = carry_out(&manifest, place.path(), 2).unwrap();
-            assert_eq!(first.runs, 4);
-            carry_out(&manifest, place.path(), 2).unwrap()
-        }
+    let carried = if let [manifest, results, jobs @ ..] = arguments.as_slice() {
+        let jobs = jobs.last().map_or(1, |jobs| jobs.parse().unwrap());
+        carry_out(Path::new(manifest), Path::new(results), jobs).unwrap()
+    } else {
+        let place = tempfile::tempdir().unwrap();
+        let manifest = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/manifests/tiny.toml");
+        let first = carry_out(&manifest, place.path(), 2).unwrap();
+        assert_eq!(first.runs, 4);
+        carry_out(&manifest, place.path(), 2).unwrap()
     };
     let Carried { runs, steps, plan_seconds, run_seconds, step_seconds } = carried;
     println!(

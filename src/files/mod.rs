@@ -4,7 +4,7 @@
 //! directory, synced, renamed, and its directory synced; a directory that belongs together (a checkpoint) is
 //! built under a temporary name and renamed as a whole. So after a crash at any moment a name holds what it held
 //! before or what it was to hold, never a part: of the process, and of the machine, as long as the file system keeps
-//! what was synced and the order of changes within one directory. [`Faults`] lets tests make any single step fail;
+//! what was synced and the order of changes within one directory. `Faults` lets tests make any single step fail;
 //! [`DirLock`] keeps two runners out of one results directory.
 //!
 //! This module knows nothing of what the files mean.

@@ -1,6 +1,6 @@
 //! Portable f32 functions: the same bits on every CPU, whatever its vector width.
 //!
-//! [`exp`], [`tanh`], [`sigmoid`] and [`log`] use only fused multiply-adds, IEEE division and integer operations, have
+//! [`exp()`], [`tanh()`], [`sigmoid()`] and [`log()`] use only fused multiply-adds, IEEE division and integer operations, have
 //! no branches, and so vectorise inside the loops that inline them. [`sin`], [`cos`] and [`pow`], which only tables
 //! use, round the `libm` crate's f64 result. Largest errors over the ranges used, tested against f64:
 //!

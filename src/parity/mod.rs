@@ -1,7 +1,7 @@
 //! Parity: upstream's own numbers, case by case, against a backend of ours.
 //!
 //! A [`Case`] is a directory that upstream's code wrote: parameters, inputs, losses, logits, gradients, training
-//! trajectories. [`run_case`] puts a [`ParitySubject`] through it and gives a [`Check`] for each kind of number, with
+//! trajectories. [`run_case`] puts a [`ParitySubject`] through it and gives a `Check` for each kind of number, with
 //! its largest deviation and the [`tolerance`] it is held to.
 
 mod case;

@@ -135,7 +135,7 @@ fn most_checkpoints(config: &RunConfig, forks: &[u64], saves: u64) -> u64 {
 }
 
 /// The most that are there at once, if checkpoints are saved at these steps and pruned each time, as
-/// [`super::checkpoint::surplus`] has it.
+/// `super::checkpoint::surplus` has it.
 fn most(saves: impl IntoIterator<Item = u64>, retention: &Retention) -> u64 {
     let is_kept = |step: u64| {
         step == retention.last_step

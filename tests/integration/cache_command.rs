@@ -19,7 +19,7 @@ fn place() -> Place {
         let path = place.path("data").join(format!("{file}.txt"));
         std::fs::write(&path, lines.join("\n")).unwrap();
         // Digests of files that changed a moment ago are not remembered at once.
-        let hour_ago = std::time::SystemTime::now() - std::time::Duration::from_secs(3600);
+        let hour_ago = nanorun::internals::files::system_now() - std::time::Duration::from_secs(3600);
         std::fs::File::options().write(true).open(&path).unwrap().set_modified(hour_ago).unwrap();
     }
     place

@@ -33,7 +33,7 @@ impl ForwardOps for ScalarBackend {
         Ok(Tokens(ids.to_vec()))
     }
 
-    /// Rounded to f32; [`Tensor::values`] are the exact ones.
+    /// Rounded to f32; `Tensor::values` are the exact ones.
     fn tensor_values(&self, tensor: &Tensor) -> OpResult<Vec<f32>> {
         Ok(tensor.scalars().iter().map(|scalar| scalar.value() as f32).collect())
     }
