@@ -18,6 +18,8 @@ pub mod files;
 pub mod stop;
 pub mod tensors;
 pub mod toml_text;
+pub mod pickle;
+pub mod torch_file;
 
 pub mod upstream;
 pub mod manifest;

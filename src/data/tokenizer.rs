@@ -15,9 +15,10 @@ use super::encode_pool::{EncodePool, shares};
 use super::progress::{Task, Unit};
 use super::shards::{Corpus, Split, SplitSource};
 use super::special::{BOS, MIN_VOCAB_SIZE, SPECIAL_TOKENS};
-use super::{token_bytes, tokenizer_pickle, torch_file};
+use super::{token_bytes, tokenizer_pickle};
 use crate::error::{Error, Result};
 use crate::hash::{Canonical, Digest};
+use crate::torch_file;
 
 /// What a tokenizer is trained on, by the flags of upstream's tok_train.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -15,7 +15,7 @@ const NAMES: &str = "15728199511854643026";
 const ALIGNMENT: usize = 64;
 
 /// The file of a 1-dimensional tensor of type `int32` on the CPU.
-pub(super) fn int32(values: &[i32]) -> Vec<u8> {
+pub(crate) fn int32(values: &[i32]) -> Vec<u8> {
     let mut archive = Archive::default();
     archive.add("archive/data.pkl", &pickle(values.len() as u32));
     for (name, bytes) in BEFORE {
@@ -56,7 +56,7 @@ fn pickle(len: u32) -> Vec<u8> {
 
 /// Records with a data descriptor after each, as the archive is written in one pass.
 #[derive(Default)]
-struct Archive {
+pub(super) struct Archive {
     bytes: Vec<u8>,
     directory: Vec<u8>,
     records: u64,
@@ -65,9 +65,9 @@ struct Archive {
 }
 
 impl Archive {
-    fn add(&mut self, name: &str, data: &[u8]) {
+    pub(super) fn add(&mut self, name: &str, data: &[u8]) {
         const HEADER: usize = 30;
-        let (offset, crc) = (self.bytes.len(), crc32(data));
+        let (offset, crc) = (self.bytes.len(), crc32fast::hash(data));
         let unaligned = offset + HEADER + name.len() + 4;
         let padding = unaligned.next_multiple_of(ALIGNMENT) - unaligned;
         let (name_len, len) = ((name.len() as u16).to_le_bytes(), (data.len() as u32).to_le_bytes());
@@ -105,7 +105,7 @@ impl Archive {
     }
 
     /// The directory and its ends: that of large archives, always written, and the common one.
-    fn finish(self) -> Vec<u8> {
+    pub(super) fn finish(self) -> Vec<u8> {
         let Self { mut bytes, directory, records, .. } = self;
         let (start, len) = (bytes.len() as u64, directory.len() as u64);
         bytes.extend(&directory);
@@ -131,37 +131,9 @@ impl Archive {
     }
 }
 
-/// The checksum of zip archives.
-fn crc32(bytes: &[u8]) -> u32 {
-    const TABLE: [u32; 256] = {
-        let mut table = [0; 256];
-        let mut byte = 0;
-        while byte < 256 {
-            let (mut value, mut bit) = (byte as u32, 0);
-            while bit < 8 {
-                value = if value & 1 == 1 { (value >> 1) ^ 0xedb8_8320 } else { value >> 1 };
-                bit += 1;
-            }
-            table[byte] = value;
-            byte += 1;
-        }
-        table
-    };
-    let next = |crc: u32, byte: &u8| {
-        let index = (crc ^ u32::from(*byte)) as u8;
-        TABLE.get(usize::from(index)).copied().unwrap_or_default() ^ (crc >> 8)
-    };
-    !bytes.iter().fold(!0, next)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn checksums_are_those_of_zip() {
-        assert_eq!((crc32(b""), crc32(b"123456789")), (0, 0xcbf4_3926));
-    }
 
     #[test]
     fn records_begin_where_torch_maps_them() {
