@@ -104,6 +104,11 @@ impl Pickle {
         Ok(Self { nodes: machine.nodes, root })
     }
 
+    /// The id of the node that the pickle is.
+    pub fn root_id(&self) -> NodeId {
+        self.root
+    }
+
     /// The node that the pickle is.
     pub fn root(&self) -> &Node {
         self.node(self.root)

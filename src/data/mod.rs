@@ -83,4 +83,5 @@ pub use shards::{Corpus, Split, SplitSize, SplitSource};
 pub use special::{BOS, MIN_VOCAB_SIZE, SPECIAL_TOKENS};
 pub use split_pattern::{SPLIT_PATTERN, pieces};
 pub use token_stream::{DocumentBatches, Position, TokenStream};
+pub(crate) use tokenizer::for_each_group;
 pub use tokenizer::{Tokenizer, TrainLimits};

@@ -48,7 +48,6 @@ pub use recorded::FromResults;
 pub use speed::ResultsOnDisk;
 pub use tables::{Recorded, mfu, tokens_per_second};
 pub use tokenizer::{AskedFor, TokenizerOrder};
-pub use trained::Trained;
 
 /// An experiment: its plan, its data and where its results are.
 pub struct Experiment {

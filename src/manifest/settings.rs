@@ -474,6 +474,10 @@ pub enum InitChoice {
     Torch,
     /// A safetensors file.
     File(String),
+    /// The weights of a checkpoint.
+    Checkpoint(String),
+    /// A checkpoint of upstream's that is trained on.
+    Resume(String),
 }
 
 /// `data.tokenizer`.

@@ -12,3 +12,4 @@ mod tests;
 
 pub use read::{Dtype, Tensor, TorchError, TorchFile};
 pub(crate) use write::int32;
+pub use write::{Saved, save};

@@ -101,13 +101,16 @@ fn damage_is_found_wherever_it_is() {
     assert!(refused > 400, "{refused}");
 }
 
+/// Changes a file.
+type Harm<'a> = &'a dyn Fn(&mut Vec<u8>);
+
 /// An archive of stored records.
 fn archive(records: &[(&str, &[u8])]) -> Vec<u8> {
-    let mut archive = super::write::Archive::default();
+    let mut archive = super::write::Archive::new(Vec::new());
     for (name, bytes) in records {
-        archive.add(name, bytes);
+        archive.add(name, bytes).unwrap();
     }
-    archive.finish()
+    archive.finish().unwrap()
 }
 
 /// `_rebuild_tensor_v2` of a storage of `stored` floats under `key`, in a dict under `weight`.
@@ -184,7 +187,7 @@ fn archives_of_another_kind_are_refused() {
     std::fs::write(&path, &good).unwrap();
     assert!(TorchFile::open(&path).is_ok());
     let directory = good.windows(4).position(|bytes| bytes == b"PK\x01\x02").unwrap();
-    let cases: [(&dyn Fn(&mut Vec<u8>), &str); 4] = [
+    let cases: [(Harm<'_>, &str); 4] = [
         // Deflated.
         (&|bytes| bytes[directory + 10] = 8, "`a/data.pkl` is compressed or encrypted"),
         // Another length than is stored.
@@ -208,4 +211,31 @@ fn archives_of_another_kind_are_refused() {
     let long = [b"}".as_slice(), &b"N0".repeat(3 << 20), b"."].concat();
     std::fs::write(&path, archive(&[("a/data.pkl", &long)])).unwrap();
     assert!(refused(&path).to_string().contains("has 6291458 bytes, more than 4194304"));
+}
+
+#[test]
+fn what_is_saved_is_read() {
+    let place = tempfile::tempdir().unwrap();
+    let path = place.path().join("saved.pt");
+    let (matrix, scalar) = ([1.0, -2.5, f32::NAN, 4.0, 0.0, -0.0], [7.0]);
+    let value = super::Saved::Ordered(vec![
+        (super::Saved::Str("matrix"), super::Saved::Tensor(vec![2, 3], &matrix)),
+        (super::Saved::Str("scalar"), super::Saved::Tensor(vec![], &scalar)),
+        (super::Saved::Str("empty"), super::Saved::Tensor(vec![0, 4], &[])),
+    ]);
+    super::save(std::fs::File::create(&path).unwrap(), &value).unwrap();
+    let mut file = TorchFile::open(&path).unwrap();
+    let mut found = Vec::new();
+    for (name, node) in items(&file) {
+        let tensor = file.tensor(&name, node).unwrap();
+        let bits: Vec<u32> = file.f32(&tensor).unwrap().iter().map(|value| value.to_bits()).collect();
+        found.push((name, tensor.shape, bits));
+    }
+    let bits = |values: &[f32]| values.iter().map(|value| value.to_bits()).collect::<Vec<_>>();
+    let expected = [
+        ("matrix".to_owned(), vec![2, 3], bits(&matrix)),
+        ("scalar".to_owned(), vec![], bits(&scalar)),
+        ("empty".to_owned(), vec![0, 4], vec![]),
+    ];
+    assert_eq!(found, expected);
 }
