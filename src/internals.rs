@@ -27,6 +27,8 @@ reach! {
     stop
     tensors
     toml_text
+    pickle
+    torch_file
     upstream
     manifest
     data

@@ -122,6 +122,8 @@ mod files;
 mod stop;
 mod tensors;
 mod toml_text;
+mod pickle;
+mod torch_file;
 
 mod upstream;
 mod manifest;

@@ -77,6 +77,7 @@ impl<B: Backend> ForwardOps for Timed<B> {
         fn logits(x: &Self::Tensor, lm_head: &Self::Weight, head: &HeadShape) -> OpResult<Self::Tensor>;
         fn kv_cache(capacity: usize, cols: usize) -> OpResult<Self::KvCache>;
         fn kv_append(cache: &mut Self::KvCache, k: &Self::Tensor, v: &Self::Tensor) -> OpResult<()>;
+        fn kv_last(cache: &Self::KvCache, rows: usize) -> OpResult<Self::KvCache>;
         fn attention_cached(q: &Self::Tensor, cache: &Self::KvCache, shape: &AttentionShape) -> OpResult<Self::Tensor>;
     }
 }

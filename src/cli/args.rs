@@ -7,6 +7,10 @@ use std::time::Duration;
 use clap::{Args, CommandFactory, Parser, Subcommand};
 
 use super::data::DataArgs;
+use super::eval::EvalArgs;
+use super::export::ExportArgs;
+use super::import::ImportArgs;
+use super::sample::SampleArgs;
 use super::tokenizer::TokenizerArgs;
 
 /// Declarative, bit-exactly reproducible experiments for nanochat-style pretraining.
@@ -73,19 +77,25 @@ pub(super) enum Command {
     Diff(DiffArgs),
     /// Judge finished runs again and print the scorecard
     Report(ReportArgs),
-    /// Sample text from a finished run
+    /// Evaluate a trained model on validation text: bits per byte, with what defines it
+    Eval(EvalArgs),
+    /// Sample text from a trained model
     Sample(SampleArgs),
     /// Check the implementation against upstream's own numbers
     Parity(ParityArgs),
     /// Measure training speed, time per operation and memory
     Bench(BenchArgs),
+    /// Write a trained model in the form of another program
+    Export(ExportArgs),
+    /// Write the manifest that trains a checkpoint of upstream's on
+    Import(ImportArgs),
     /// Pin the hashes of an experiment's data in its manifest
     Lock(LockArgs),
     /// Show what is cached beside the results, or clear it
     Cache(CacheArgs),
     /// Bring published data here, and check them
     Data(DataArgs),
-    /// Make the tokenizer of an experiment
+    /// Make, apply, compare and convert tokenizers
     Tokenizer(TokenizerArgs),
     /// List what nothing needs of results, and remove it
     Clean(CleanArgs),
@@ -234,38 +244,6 @@ pub(super) struct ReportArgs {
     /// A manifest, a results directory, or EXPERIMENT/KEY with the first digits of a run's key
     #[arg(value_name = "EXPERIMENT")]
     pub(super) manifest: PathBuf,
-    /// Common options
-    #[command(flatten)]
-    pub(super) common: Common,
-}
-
-/// `nanorun sample`
-#[derive(Debug, Clone, Args)]
-pub(super) struct SampleArgs {
-    /// A manifest, a results directory, EXPERIMENT/KEY with the first digits of a run's key, or a checkpoint's directory
-    #[arg(value_name = "EXPERIMENT")]
-    pub(super) manifest: PathBuf,
-    /// First hex digits of the run's key, where the experiment has several runs
-    #[arg(long, value_name = "KEY")]
-    pub(super) run: Option<String>,
-    /// Text to continue; none starts a document
-    #[arg(long, default_value = "")]
-    pub(super) prompt: String,
-    /// Tokens to sample at most
-    #[arg(long, value_name = "N", default_value_t = 64)]
-    pub(super) tokens: usize,
-    /// Samples to draw
-    #[arg(long, short, value_name = "N", default_value_t = 1)]
-    pub(super) number: usize,
-    /// 0 takes the most likely token
-    #[arg(long, default_value_t = 0.8)]
-    pub(super) temperature: f64,
-    /// Sample among the K most likely tokens
-    #[arg(long, value_name = "K")]
-    pub(super) top_k: Option<usize>,
-    /// Seed of the sampling
-    #[arg(long, default_value_t = 42)]
-    pub(super) seed: u64,
     /// Common options
     #[command(flatten)]
     pub(super) common: Common,

@@ -8,6 +8,9 @@ mod comparison;
 mod data;
 mod diff;
 mod doctor;
+mod eval;
+mod export;
+mod import;
 mod lock;
 mod naming;
 mod output;
@@ -18,6 +21,7 @@ mod resume;
 mod run;
 mod sample;
 mod selection;
+mod subject;
 mod tokenizer;
 mod threads;
 mod verify;
@@ -68,6 +72,9 @@ fn dispatch(cli: Cli) -> Result<Option<Class>> {
         Command::Plan(args) => plan::plan(&args),
         Command::Resume(args) => resume::resume(&args),
         Command::Sample(args) => sample::sample(&args),
+        Command::Eval(args) => eval::eval(&args),
+        Command::Export(args) => export::export(&args),
+        Command::Import(args) => import::import(&args),
         Command::Lock(args) => lock::lock(&args),
         Command::Cache(args) => cache::cache(&args),
         Command::Data(args) => data::data(&args),

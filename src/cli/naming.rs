@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::data::EMBEDDED;
 use crate::error::{Error, Result};
 use crate::experiment::{Experiment, FromResults};
 use crate::files::Files;
@@ -97,4 +98,10 @@ pub(super) fn at_home(dir: &ExperimentDir) -> Result<FromResults> {
 pub(super) fn absolute(path: &Path) -> Result<PathBuf> {
     std::path::absolute(path)
         .map_err(|error| Error::input("the working directory cannot be told").file(path).because(error))
+}
+
+/// Shards as an option names them, by a path that stays what it is wherever the process goes. The text that comes with
+/// nanorun has a name, not a path.
+pub(super) fn shards(path: &Path) -> Result<PathBuf> {
+    if path == Path::new(EMBEDDED) { Ok(path.to_owned()) } else { absolute(path) }
 }

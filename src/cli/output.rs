@@ -24,6 +24,12 @@ impl Output {
         let _ = writeln!(stdout, "{}", printable(text.trim_end_matches('\n'))).and_then(|()| stdout.flush());
     }
 
+    /// Writes part of a line of a result to stdout, to be seen at once; false where nobody reads it any more.
+    pub(super) fn part(self, text: &str) -> bool {
+        let mut stdout = io::stdout().lock();
+        write!(stdout, "{}", printable(text)).and_then(|()| stdout.flush()).is_ok()
+    }
+
     /// Writes a note and a line end to stderr.
     pub(super) fn note(self, text: &str) {
         if !self.quiet {

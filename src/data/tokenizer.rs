@@ -14,9 +14,10 @@ use super::config::{TokenBytesRule, TokenizerChoice};
 use super::encode_pool::{EncodePool, shares};
 use super::progress::{Task, Unit};
 use super::shards::{Corpus, Split, SplitSource};
-use super::{token_bytes, tokenizer_pickle, torch_file};
+use super::{token_bytes, tokenizer_pickle};
 use crate::error::{Error, Result};
 use crate::hash::{Canonical, Digest};
+use crate::torch_file;
 use crate::upstream::{BOS, MIN_VOCAB_SIZE, SPECIAL_TOKENS};
 
 /// What a tokenizer is trained on, by the flags of upstream's tok_train.
@@ -81,7 +82,7 @@ impl Tokenizer {
     ///
     /// # Errors
     /// Says what is wrong with the vocabulary.
-    pub(super) fn from_tokens(
+    pub(crate) fn from_tokens(
         tokens: Vec<Vec<u8>>,
         specials: Vec<String>,
     ) -> std::result::Result<Self, String> {
@@ -238,6 +239,14 @@ impl Tokenizer {
         }
     }
 
+    /// The ordinary tokens by id; none of a character tokenizer.
+    pub(crate) fn bpe_tokens(&self) -> Option<&[Vec<u8>]> {
+        match &self.kind {
+            Kind::Bpe(encoder) => Some(encoder.tokens()),
+            Kind::Char(_) => None,
+        }
+    }
+
     /// V, special tokens among them.
     pub fn vocab_size(&self) -> usize {
         self.ordinary() + self.specials.len()
@@ -380,7 +389,10 @@ fn count_pieces(source: &SplitSource, limits: TrainLimits) -> Result<PieceCounts
 }
 
 /// Hands the documents of each row group to `each`, in order, until it answers false.
-fn for_each_group(source: &SplitSource, mut each: impl FnMut(Vec<String>) -> Result<bool>) -> Result<()> {
+pub(crate) fn for_each_group(
+    source: &SplitSource,
+    mut each: impl FnMut(Vec<String>) -> Result<bool>,
+) -> Result<()> {
     for file in 0..source.files() {
         let reader = source.open(file)?;
         for group in 0..reader.groups() {

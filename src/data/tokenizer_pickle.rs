@@ -1,9 +1,9 @@
 //! Upstream's `tokenizer.pkl`: a pickled tiktoken `Encoding`, read without executing it and written byte for byte
 //! as Python does.
 
-use super::pickle::{Node, Pickle, PickleError};
 use super::split_pattern::SPLIT_PATTERN;
 use super::tokenizer::Tokenizer;
+use crate::pickle::{Node, Pickle, PickleError};
 
 /// The one class such a pickle may name.
 const ENCODING: (&str, &str) = ("tiktoken.core", "Encoding");

@@ -55,7 +55,6 @@ pub use reuse::Reusable;
 pub use speed::ResultsOnDisk;
 pub use tables::{Recorded, mfu, tokens_per_second};
 pub use tokenizer::{AskedFor, TokenizerOrder};
-pub use trained::Trained;
 
 /// An experiment: its plan, its data and where its results are.
 pub struct Experiment {

@@ -9,7 +9,7 @@ use crate::hash::Digest;
 use crate::manifest::settings::InitChoice;
 use crate::manifest::{Manifest, Options};
 use crate::plan::run_config::DataConfig;
-use crate::plan::{DataFacts, DataUse, Facts, Plan, data_config};
+use crate::plan::{DataFacts, DataUse, Facts, InitCheckpoint, Plan, data_config};
 use crate::record::{ExperimentDir, PlanRecord, PlannedRun};
 use crate::run::library::Library;
 use crate::toml_text;
@@ -23,6 +23,7 @@ pub(super) struct RecordedFacts {
     init: Vec<(String, Digest)>,
     /// How often runs read their data, by run key.
     uses: Vec<(Digest, DataUse)>,
+    checkpoints: Vec<(String, InitCheckpoint)>,
 }
 
 impl RecordedFacts {
@@ -39,8 +40,12 @@ impl RecordedFacts {
             if found.content.is_some() {
                 facts.data.push((data_config(&cell.settings), found));
             }
-            if let (InitChoice::File(path), Some(digest)) = (&cell.settings.model.init, weights) {
-                facts.init.push((path.clone(), digest));
+            match (&cell.settings.model.init, weights) {
+                (InitChoice::File(path), Some(found)) => facts.init.push((path.clone(), found.sha256)),
+                (InitChoice::Checkpoint(path) | InitChoice::Resume(path), Some(found)) => {
+                    facts.checkpoints.push((path.clone(), found));
+                }
+                _ => {}
             }
         }
         facts
@@ -56,7 +61,7 @@ impl RecordedFacts {
 }
 
 /// Of one run: by the plan, or where that is of a version that did not record it, by the run's own manifest.
-fn of_run(files: &Files, dir: &ExperimentDir, run: &PlannedRun) -> (DataFacts, Option<Digest>) {
+fn of_run(files: &Files, dir: &ExperimentDir, run: &PlannedRun) -> (DataFacts, Option<InitCheckpoint>) {
     let recorded = DataFacts {
         vocab_size: run.vocab_size.and_then(|size| usize::try_from(size).ok()),
         content: run.content,
@@ -76,7 +81,13 @@ fn of_run(files: &Files, dir: &ExperimentDir, run: &PlannedRun) -> (DataFacts, O
         content: recorded.content.or_else(|| digest(&["data", "content"])),
         splits: None,
     };
-    (facts, digest(&["init", "file", "sha256"]))
+    // Of whichever kind; where data go on matters to those who train alone.
+    let init = ["file", "checkpoint", "resume"].into_iter().find_map(|kind| {
+        let step = at(&["init", kind, "step"]).and_then(toml::Value::as_integer);
+        let step = step.and_then(|step| u64::try_from(step).ok()).unwrap_or(0);
+        Some(InitCheckpoint { sha256: digest(&["init", kind, "sha256"])?, step, data: None })
+    });
+    (facts, init)
 }
 
 /// What was recorded, else what the data that are here say.
@@ -95,6 +106,11 @@ impl Facts for RecordedFirst<'_> {
                 Ok(if here.content.is_some() { here } else { recorded.unwrap_or(here) })
             }
         }
+    }
+
+    fn init_checkpoint(&self, path: &str, resumes: bool) -> Result<InitCheckpoint> {
+        let known = self.recorded.checkpoints.iter().find(|(known, _)| known == path);
+        known.map_or_else(|| self.library.init_checkpoint(path, resumes), |(_, found)| Ok(*found))
     }
 
     fn init_file(&self, path: &str) -> Result<Digest> {

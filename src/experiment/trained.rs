@@ -3,40 +3,67 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::data::Tokenizer;
 use crate::error::{Error, Result};
+use crate::model::param::ParamSpec;
+use crate::model::specs::specs;
+use crate::plan::run_config::BackendChoice;
 use crate::plan::{Facts as _, PlannedRun};
 use crate::record::AttemptDir;
-use crate::run::engine::engine;
+use crate::run::engine::inference_engine;
+use crate::run::state::Status;
+use crate::run::trained::Trained;
 use crate::train::checkpoint::{Checkpoint, CheckpointStore};
-use crate::train::engine::Engine;
-use crate::train::session::plain;
+use crate::train::engine::in_order;
+use crate::train::session::{VAL_BPB, plain};
 
 use super::Experiment;
 
-/// A run as it can be sampled from.
-pub struct Trained {
-    /// What the run is called.
-    pub label: String,
-    /// Steps its weights were trained for.
-    pub step: u64,
-    /// Steps it is trained for in all.
-    pub steps: u64,
-    /// T, the context.
-    pub sequence_len: usize,
-    /// The model with those weights.
-    pub engine: Box<dyn Engine>,
-    /// Its tokenizer.
-    pub tokenizer: Arc<Tokenizer>,
-}
-
 impl Experiment {
     /// The run whose key begins with `key`, or the first that has a checkpoint, with its newest weights or those of one
-    /// checkpoint's directory.
+    /// checkpoint's directory. `backend` computes in place of the run's own.
     ///
     /// # Errors
     /// No such run, a key that fits several, or no checkpoint that verifies.
-    pub fn trained(&self, key: Option<&str>, checkpoint: Option<&Path>, threads: usize) -> Result<Trained> {
+    pub fn trained(
+        &self,
+        key: Option<&str>,
+        checkpoint: Option<&Path>,
+        backend: Option<&BackendChoice>,
+        threads: usize,
+    ) -> Result<Trained> {
+        let (run, checkpoint) = self.checkpoint(key, checkpoint)?;
+        let mut config = run.config.clone();
+        if let Some(backend) = backend {
+            config.backend = backend.clone();
+        }
+        let found = plain(&checkpoint.params)?;
+        in_order(&specs(&config.model), &found)?;
+        let mut read = |spec: &ParamSpec| {
+            let values = found.iter().find(|tensor| tensor.name == spec.name);
+            Ok(values.map_or_else(Vec::new, |tensor| tensor.values.to_vec()))
+        };
+        let engine = inference_engine(&config.model, &config.backend, threads, &mut read)?;
+        Ok(Trained {
+            label: self.label(run),
+            step: checkpoint.state.step,
+            steps: Some(run.sizes.steps),
+            config,
+            engine,
+            tokenizer: Arc::clone(self.library.open(&run.config.data)?.tokenizer()),
+            notes: Vec::new(),
+        })
+    }
+
+    /// The run whose key begins with `key`, or the first that has a checkpoint, and its newest checkpoint or the one in a
+    /// directory. Its data are here.
+    ///
+    /// # Errors
+    /// As [`Self::trained`].
+    pub fn checkpoint(
+        &self,
+        key: Option<&str>,
+        checkpoint: Option<&Path>,
+    ) -> Result<(&PlannedRun, Checkpoint<'static>)> {
         self.require_data()?;
         let key = key.map(|key| self.key_of(key)).transpose()?;
         let candidates = self.selected_runs().filter(|run| key.is_none_or(|key| run.key.run == key));
@@ -65,17 +92,7 @@ impl Experiment {
                     "bring back the shards and the tokenizer of then: without them, its tokens are no text",
                 ));
             }
-            let mut engine = engine(&run.config, threads)?;
-            // Weights alone: sampling needs no optimizer, so that of no step is taken up.
-            engine.restore(0, &plain(&checkpoint.params)?, &[])?;
-            return Ok(Trained {
-                label: self.label(run),
-                step: checkpoint.state.step,
-                steps: run.sizes.steps,
-                sequence_len: run.config.model.sequence_len(),
-                engine,
-                tokenizer: Arc::clone(self.library.open(&run.config.data)?.tokenizer()),
-            });
+            return Ok((run, checkpoint));
         }
         let candidates = self.selected_runs().filter(|run| key.is_none_or(|key| run.key.run == key));
         let ended = candidates.map(|run| Ok(self.standing(run)?.has_ended())).collect::<Result<Vec<_>>>()?;
@@ -93,6 +110,13 @@ impl Experiment {
         });
         let error = error.file(self.dir.path()).expected("a checkpoint of a run that was at least begun");
         Err(error.help(if over { again } else { format!("train it first: {}", self.command("run")) }))
+    }
+
+    /// What a run's own evaluation gave at a step, where it has a result.
+    pub fn evaluated(&self, run: &PlannedRun, step: u64) -> Option<f64> {
+        let Status::Finished(result) = self.standing(run).ok()?.status else { return None };
+        let point = result.evals.iter().rev().find(|eval| eval.step == step)?;
+        Some(point.values.get(VAL_BPB)?.0)
     }
 
     /// The attempts at a run: the one that speaks for it, then the others, the last of them first.

@@ -36,6 +36,27 @@ impl StagedDir {
         Ok(Self { files, temporary, target: target.to_owned() })
     }
 
+    /// Makes a directory in it.
+    pub fn create_dir(&self, name: &str) -> FileResult<()> {
+        let path = self.temporary.join(name);
+        self.files
+            .check(Step::CreateDir, &path)
+            .and_then(|()| uninterrupted(|| std::fs::create_dir(&path)))
+            .map_err(|error| FileError::new("create the directory", &self.target.join(name), error))
+    }
+
+    /// Syncs it and the directories in it, the innermost first.
+    fn sync(&self, dir: &Path) -> FileResult<()> {
+        let read = |error| FileError::new("read the directory", dir, error);
+        for entry in std::fs::read_dir(dir).map_err(read)? {
+            let entry = entry.map_err(read)?;
+            if entry.file_type().map_err(read)?.is_dir() {
+                self.sync(&entry.path())?;
+            }
+        }
+        self.files.sync_dir(dir)
+    }
+
     /// Starts a file in it; it must be finished with [`StagedFile::finish`].
     pub fn create(&self, name: &str) -> FileResult<StagedFile> {
         let raw = self.files.create_raw(&self.temporary.join(name))?;
@@ -53,7 +74,7 @@ impl StagedDir {
     /// stops in between, [`Files::recover`] gives it its name back.
     pub fn commit(self) -> FileResult<()> {
         let files = &self.files;
-        files.sync_dir(&self.temporary)?;
+        self.sync(&self.temporary)?;
         let mut tries = 3;
         let aside = loop {
             let aside = self.move_aside()?;

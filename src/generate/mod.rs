@@ -1,8 +1,10 @@
 //! Sampling: a prompt is fed once, then token by token with cached keys and values.
 
+mod prefix;
 pub mod rng;
 pub mod sampler;
 
+pub use prefix::Prefix;
 pub use rng::SplitMix64;
 pub use sampler::Sampling;
 

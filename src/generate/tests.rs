@@ -127,3 +127,125 @@ fn generation_ends_before_the_stop_token() {
         generate(&mut decoder, &[2], 4, free.first().copied(), &Sampling::GREEDY, &mut rng).unwrap();
     assert_eq!(stopped, Vec::<i32>::new());
 }
+
+/// A GPT whose first layer sees 16 positions back, and room for 400.
+fn windowed() -> crate::train::ops_engine::OpsEngine<crate::model::gpt::Gpt, crate::backend::cpu::CpuBackend>
+{
+    use crate::model::config::{GptConfig, GptInit, LayerRamp, ValueEmbedConfig};
+    let ramp = LayerRamp { first: 1.0, fall: 0.1 };
+    let config = GptConfig {
+        sequence_len: 400,
+        vocab_size: 50,
+        padded_vocab_size: 64,
+        n_layer: 2,
+        n_head: 2,
+        n_kv_head: 1,
+        n_embd: 32,
+        windows: vec![16, 400],
+        rotary_base: 1e4,
+        rotary_precision: crate::precision::Precision::F32,
+        qk_scale: 1.2,
+        softcap: Some(15.0),
+        value_embeds: Some(ValueEmbedConfig { gate_channels: 12, gate_scale: 3.0 }),
+        smear_channels: Some(24),
+        backout: true,
+        norm_eps: 1e-6,
+        init: GptInit {
+            wte_std: 1.0,
+            lm_head_std: 1.0,
+            c_fc_scale: 1.0,
+            ve_gate_max: 0.0,
+            resid_lambda: ramp,
+            x0_lambda: ramp,
+            smear_gate_max: 0.0,
+            smear_lambda: 0.0,
+            backout_lambda: 0.0,
+        },
+    };
+    let mut rng = SplitMix64::new(5);
+    let mut read = |spec: &crate::model::param::ParamSpec| {
+        Ok((0..spec.numel()).map(|_| rng.next_f64() as f32 - 0.5).collect())
+    };
+    let network = crate::model::gpt::Gpt::new(config).unwrap();
+    let ops = crate::backend::cpu::CpuBackend::new(1).unwrap();
+    crate::train::ops_engine::OpsEngine::for_inference(network, ops, &mut read).unwrap()
+}
+
+/// What a layer no longer sees is let go of, and the logits stay those of a forward over everything.
+#[test]
+fn windows_bound_the_cache_and_change_nothing() {
+    let mut engine = windowed();
+    let ids: Vec<i32> = (0..400).map(|at| (at * 7 + at / 11) % 50).collect();
+    let mut full = |len: usize| {
+        let batch = MicroBatch {
+            inputs: &ids[..len],
+            targets: &vec![-1; len],
+            sequence: SequenceShape { batch: 1, len },
+        };
+        let logits = engine.logits(&batch).unwrap();
+        logits[(len - 1) * 50..].to_vec()
+    };
+    let expected: Vec<(usize, Vec<f32>)> = [290, 291, 330, 399, 400].map(|len| (len, full(len))).to_vec();
+    engine.start_decoding(400).unwrap();
+    let mut logits = engine.decode(&ids[..290]).unwrap();
+    for len in 290..=400 {
+        if let Some((_, expected)) = expected.iter().find(|(at, _)| *at == len) {
+            let worst = logits.iter().zip(expected).fold(0.0_f32, |worst, (a, b)| worst.max((a - b).abs()));
+            assert!(worst < 2e-4, "{len}: {worst}");
+        }
+        if len == 330 {
+            // Another continuation goes its own way and leaves no trace.
+            engine.mark_decoding().unwrap();
+            for token in [1, 2, 3] {
+                engine.decode(&[token]).unwrap();
+            }
+            engine.rewind_decoding().unwrap();
+        }
+        if len < 400 {
+            logits = engine.decode(&ids[len..=len]).unwrap();
+        }
+    }
+    assert!(engine.decode(&[1]).is_err(), "the context is full");
+    assert!(
+        engine
+            .update(&crate::optim::config::StepValues {
+                lr_multiplier: 1.0,
+                muon_momentum: 0.9,
+                muon_weight_decay: 0.0
+            })
+            .is_err()
+    );
+}
+
+/// Several continuations of one prompt are what each is alone.
+#[test]
+fn a_prompt_is_fed_once() {
+    let mut engine = engine(microgpt());
+    let sampling = Sampling { temperature: 1.0, top_k: None };
+    let mut draw = |count: usize, continuations: usize| {
+        let mut rng = SplitMix64::new(9);
+        let mut prefix = Prefix::feed(&mut engine, &[3, 1], CONTEXT, count, continuations).unwrap();
+        let mut each = Vec::new();
+        for _ in 0..continuations {
+            each.push(prefix.continuation(count, &[], &sampling, &mut rng, &mut |_| true).unwrap());
+        }
+        each
+    };
+    let all = draw(4, 3);
+    assert_eq!(draw(4, 1)[0], all[0]);
+    assert_ne!(all[0], all[1]);
+    assert!(draw(99, 2).iter().all(|tokens| tokens.len() == CONTEXT - 1), "up to one beyond the context");
+    assert_eq!(draw(0, 1), [Vec::<i32>::new()]);
+    let mut heard = 0;
+    let mut prefix = Prefix::feed(&mut engine, &[3], CONTEXT, 5, 1).unwrap();
+    let tokens = prefix
+        .continuation(5, &[], &Sampling::GREEDY, &mut SplitMix64::new(0), &mut |_| {
+            heard += 1;
+            heard < 2
+        })
+        .unwrap();
+    assert_eq!((tokens.len(), heard), (2, 2));
+    for prompt in [&[][..], &[0; CONTEXT + 1]] {
+        assert_eq!(Prefix::feed(&mut engine, prompt, CONTEXT, 1, 1).err().unwrap().class().exit_code(), 2);
+    }
+}

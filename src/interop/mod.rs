@@ -1,3 +1,7 @@
-//! Files of other programs: safetensors.
+//! Files of other programs: safetensors, and upstream's run directories.
 
+pub mod exported;
+pub mod huggingface;
 pub mod safetensors;
+pub mod tokenizers;
+pub mod upstream;

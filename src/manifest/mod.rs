@@ -524,9 +524,16 @@ fn expand_paths(cell: &mut Cell, env: &[(String, String)]) -> Result<()> {
         let path = expand("data.tokenizer.path", text).map_err(|failed| located(cell, failed))?;
         cell.settings.data.tokenizer = TokenizerChoice::Path(path);
     }
-    if let InitChoice::File(text) = &cell.settings.model.init {
-        let path = expand("model.init.file", text).map_err(|failed| located(cell, failed))?;
-        cell.settings.model.init = InitChoice::File(path);
+    let init = match &cell.settings.model.init {
+        InitChoice::Torch => None,
+        InitChoice::File(text) => Some(expand("model.init.file", text).map(InitChoice::File)),
+        InitChoice::Checkpoint(text) => {
+            Some(expand("model.init.checkpoint", text).map(InitChoice::Checkpoint))
+        }
+        InitChoice::Resume(text) => Some(expand("model.init.resume", text).map(InitChoice::Resume)),
+    };
+    if let Some(init) = init {
+        cell.settings.model.init = init.map_err(|failed| located(cell, failed))?;
     }
     Ok(())
 }

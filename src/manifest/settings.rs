@@ -471,6 +471,10 @@ pub enum InitChoice {
     Torch,
     /// A safetensors file.
     File(String),
+    /// The weights of a checkpoint.
+    Checkpoint(String),
+    /// A checkpoint of upstream's that is trained on.
+    Resume(String),
 }
 
 /// Which tokenizer.

@@ -117,6 +117,10 @@ impl Network for Bigram {
         Ok(BigramCache { position: 0, capacity })
     }
 
+    fn fork<B: ForwardOps>(&self, _ops: &B, cache: &BigramCache) -> OpResult<BigramCache> {
+        Ok(*cache)
+    }
+
     fn decode<B: ForwardOps>(
         &self,
         ops: &B,

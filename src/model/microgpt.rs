@@ -265,6 +265,12 @@ impl Network for Microgpt {
         Ok(MicrogptCache { layers: layers.collect::<OpResult<_>>()?, position: 0, capacity })
     }
 
+    fn fork<B: ForwardOps>(&self, ops: &B, cache: &MicrogptCache<B>) -> OpResult<MicrogptCache<B>> {
+        let layers = cache.layers.iter().map(|layer| ops.kv_last(layer, cache.position));
+        let layers = layers.collect::<OpResult<_>>()?;
+        Ok(MicrogptCache { layers, position: cache.position, capacity: cache.capacity })
+    }
+
     fn decode<B: ForwardOps>(
         &self,
         ops: &B,

@@ -69,6 +69,9 @@ pub trait Network {
     /// An empty cache for one sequence of up to `capacity` tokens.
     fn cache<B: ForwardOps>(&self, ops: &B, capacity: usize) -> OpResult<Self::Cache<B>>;
 
+    /// A cache of its own that stands where `cache` does.
+    fn fork<B: ForwardOps>(&self, ops: &B, cache: &Self::Cache<B>) -> OpResult<Self::Cache<B>>;
+
     /// Feeds `ids` and returns the logits (1, V) after the last of them.
     ///
     /// # Errors

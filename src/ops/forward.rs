@@ -157,6 +157,9 @@ pub trait ForwardOps {
     fn kv_cache(&self, capacity: usize, cols: usize) -> OpResult<Self::KvCache>;
     /// Appends keys and values (T, K*D). More than the capacity is an [`super::OpError::Shape`].
     fn kv_append(&self, cache: &mut Self::KvCache, k: &Self::Tensor, v: &Self::Tensor) -> OpResult<()>;
+    /// A cache of the same capacity with the last `rows` positions of this one. More than it has is an
+    /// [`super::OpError::Shape`].
+    fn kv_last(&self, cache: &Self::KvCache, rows: usize) -> OpResult<Self::KvCache>;
     /// Attention of the last T positions of the cache (B = 1) over everything in it: q (T, H*D) -> (T, H*D).
     fn attention_cached(
         &self,

@@ -76,8 +76,12 @@ pub struct SgdConfig {
 /// Everything that decides a step's multipliers.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ScheduleConfig {
-    /// N, optimizer steps in all.
+    /// N, optimizer steps that are taken.
     pub num_iterations: u64,
+    /// Steps that a checkpoint of another program was trained for before: schedules count them, steps are numbered
+    /// after them.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub steps_before: u64,
     /// Steps of linear warm-up.
     pub warmup_steps: u64,
     /// W, steps of warm-down, already rounded half to even.
@@ -92,6 +96,19 @@ pub struct ScheduleConfig {
     pub weight_decay: f64,
     /// Its shape.
     pub weight_decay_shape: WeightDecayShape,
+}
+
+// Serde hands over a reference.
+#[expect(clippy::trivially_copy_pass_by_ref)]
+fn is_zero(steps: &u64) -> bool {
+    *steps == 0
+}
+
+impl ScheduleConfig {
+    /// The steps that the schedules are made for: those before and those that are taken.
+    pub fn horizon(&self) -> u64 {
+        self.num_iterations.saturating_add(self.steps_before)
+    }
 }
 
 /// Muon's momentum over steps.

@@ -8,6 +8,7 @@ use super::config::{MomentumSchedule, ScheduleConfig, StepValues, Warmdown, Weig
 impl ScheduleConfig {
     /// What step `step` (from 0, below `num_iterations`) consumes.
     pub fn step_values(&self, step: u64) -> StepValues {
+        let step = step.saturating_add(self.steps_before);
         StepValues {
             lr_multiplier: self.lr_multiplier(step),
             muon_momentum: self.muon_momentum(step),
@@ -17,7 +18,7 @@ impl ScheduleConfig {
 
     /// The step after which the warm-down begins, N - W.
     fn warmdown_start(&self) -> u64 {
-        self.num_iterations.saturating_sub(self.warmdown_steps)
+        self.horizon().saturating_sub(self.warmdown_steps)
     }
 
     /// Linear up over the warm-up, 1, then the warm-down's shape. Warm-up comes first where they overlap; the last
@@ -29,7 +30,7 @@ impl ScheduleConfig {
         if step <= self.warmdown_start() {
             return 1.0;
         }
-        let remaining = self.num_iterations.saturating_sub(step) as f64 / self.warmdown_steps as f64;
+        let remaining = self.horizon().saturating_sub(step) as f64 / self.warmdown_steps as f64;
         let done = 1.0 - remaining;
         let last = self.final_lr_frac;
         match self.warmdown {
@@ -57,7 +58,7 @@ impl ScheduleConfig {
     }
 
     fn muon_weight_decay(&self, step: u64) -> f64 {
-        let (step, steps) = (step as f64, self.num_iterations.max(1) as f64);
+        let (step, steps) = (step as f64, self.horizon().max(1) as f64);
         match self.weight_decay_shape {
             WeightDecayShape::Linear => self.weight_decay * (1.0 - step / steps),
             WeightDecayShape::Cosine => self.weight_decay * 0.5 * (1.0 + libm::cos(PI * step / steps)),
@@ -74,6 +75,7 @@ mod tests {
     fn schedule(warmdown: Warmdown) -> ScheduleConfig {
         ScheduleConfig {
             num_iterations: 100,
+            steps_before: 0,
             warmup_steps: 10,
             warmdown_steps: 50,
             warmdown,
@@ -94,6 +96,7 @@ mod tests {
             let momentum = recipe.optimizer.muon.momentum;
             let config = ScheduleConfig {
                 num_iterations: n,
+                steps_before: 0,
                 warmup_steps: case["warmup_steps"].as_u64().unwrap(),
                 warmdown_steps: upstream::round_half_even(number(&case["warmdown_ratio"]) * n as f64),
                 warmdown: Warmdown::Linear,

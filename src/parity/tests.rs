@@ -76,6 +76,7 @@ fn config(case: &Case) -> ParityConfig {
     };
     let schedule = ScheduleConfig {
         num_iterations: timing.num_iterations,
+        steps_before: 0,
         warmup_steps: timing.warmup_steps,
         warmdown_steps: 0,
         warmdown: Warmdown::Linear,

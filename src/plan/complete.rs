@@ -72,7 +72,17 @@ pub(super) fn complete(
         }
     };
     let batch = batch::batch(cell, total, sequence_len, recipe.data.device_batch_size)?;
-    let steps = steps(cell, model.flops_per_token, target, total)?;
+    let init = init(cell, facts)?;
+    let before = match &init {
+        InitSource::Resume { step, .. } => *step,
+        _ => 0,
+    };
+    let horizon = steps(cell, model.flops_per_token, target, total)?;
+    let Some(steps) = horizon.checked_sub(before).filter(|&steps| steps > 0) else {
+        let what = format!("the budget is {horizon} steps, and {before} of them are behind the checkpoint");
+        let error = Error::input(what).expected("a budget that counts the steps before, and more than they");
+        return Err(cell.locate("model.init.resume", error));
+    };
     let weight_decay = settings.optimizer.weight_decay
         * upstream::weight_decay_factor(
             settings.optimizer.weight_decay_law,
@@ -102,17 +112,11 @@ pub(super) fn complete(
     let config = RunConfig {
         commit: settings.upstream.commit.clone(),
         seed: settings.run.seed,
-        init: match &settings.model.init {
-            InitChoice::Torch => InitSource::Torch,
-            InitChoice::File(path) => {
-                let sha256 = facts.init_file(path).map_err(|error| cell.locate("model.init.file", error))?;
-                InitSource::File { path: path.clone(), sha256 }
-            }
-        },
+        init,
         backend: backend(settings),
         model: model.config,
         optimizer: optimizer(&settings.optimizer, &context),
-        schedule: schedule(settings, steps, weight_decay),
+        schedule: schedule(settings, horizon, before, weight_decay),
         batch,
         data,
         eval: EvalConfig {
@@ -370,11 +374,33 @@ fn backend(settings: &Settings) -> BackendChoice {
     BackendChoice { kind, device, precision: settings.run.precision }
 }
 
-fn schedule(settings: &Settings, steps: u64, weight_decay: f64) -> ScheduleConfig {
+/// Where a run's weights come from, and what else of a checkpoint.
+fn init(cell: &Cell, facts: &dyn Facts) -> Result<InitSource> {
+    let at = |path: &'static str| move |error: Error| cell.locate(path, error);
+    Ok(match &cell.settings.model.init {
+        InitChoice::Torch => InitSource::Torch,
+        InitChoice::File(path) => {
+            let sha256 = facts.init_file(path).map_err(at("model.init.file"))?;
+            InitSource::File { path: path.clone(), sha256 }
+        }
+        InitChoice::Checkpoint(path) => {
+            let found = facts.init_checkpoint(path, false).map_err(at("model.init.checkpoint"))?;
+            InitSource::Checkpoint { path: path.clone(), sha256: found.sha256 }
+        }
+        InitChoice::Resume(path) => {
+            let found = facts.init_checkpoint(path, true).map_err(at("model.init.resume"))?;
+            let (step, data) = (found.step, found.data);
+            InitSource::Resume { path: path.clone(), sha256: found.sha256, step, data }
+        }
+    })
+}
+
+fn schedule(settings: &Settings, horizon: u64, before: u64, weight_decay: f64) -> ScheduleConfig {
     let schedule = &settings.schedule;
-    let share = |ratio: f64| upstream::round_half_even(ratio * steps as f64);
+    let share = |ratio: f64| upstream::round_half_even(ratio * horizon as f64);
     ScheduleConfig {
-        num_iterations: steps,
+        num_iterations: horizon - before,
+        steps_before: before,
         warmup_steps: schedule.warmup_steps.unwrap_or_else(|| share(schedule.warmup_ratio.unwrap_or(0.0))),
         warmdown_steps: share(schedule.warmdown_ratio),
         warmdown: schedule.warmdown,

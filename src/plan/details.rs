@@ -32,7 +32,7 @@ pub(super) fn sizes(run: &PlannedRun) -> String {
 /// The multiplier of all rates over the steps of a run.
 pub(super) fn schedule(run: &PlannedRun) -> String {
     let schedule = &run.config.schedule;
-    let steps = schedule.num_iterations;
+    let steps = schedule.horizon();
     let up = schedule.warmup_steps;
     if up > steps {
         return format!(
@@ -58,6 +58,9 @@ pub(super) fn schedule(run: &PlannedRun) -> String {
         ),
         _ => format!("constant over {steps} steps"),
     });
+    if schedule.steps_before > 0 {
+        parts.push(format!("{} of them are behind the checkpoint", schedule.steps_before));
+    }
     parts.join("; ")
 }
 

@@ -245,6 +245,15 @@ fn start(config: &RunConfig) -> Digest {
     match init {
         InitSource::Torch => canonical.str("init", "torch"),
         InitSource::File { path: _, sha256 } => canonical.digest("init", sha256),
+        InitSource::Checkpoint { path: _, sha256 } => {
+            canonical.str("init", "checkpoint").digest("files", sha256)
+        }
+        // Its digest has every file of it; where the data go on is said in one of them.
+        InitSource::Resume { path: _, sha256, step, data: _ } => canonical
+            .str("init", "resume")
+            .digest("files", sha256)
+            .u64("step", *step)
+            .str("optimizer", "taken over"),
     };
     tree(&mut canonical, "backend", kind);
     // Which of several GPUs does not matter, that it is one does.
@@ -330,6 +339,7 @@ mod tests {
         let momentum = MomentumSchedule { start: 0.85, peak: 0.95, warmup_steps: 3, warmdown_to: Some(0.9) };
         let schedule = ScheduleConfig {
             num_iterations: 9,
+            steps_before: 0,
             warmup_steps: 2,
             warmdown_steps: 4,
             warmdown: Warmdown::Cosine,

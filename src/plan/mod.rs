@@ -31,7 +31,7 @@ use self::evaluation::Evaluation;
 use self::key::{KeyChain, Links, RunKey};
 use self::prefix::PrefixForest;
 use self::run_config::{DataConfig, RunConfig};
-use crate::data::Splits;
+use crate::data::{Position, Splits};
 use crate::error::{Error, Result};
 use crate::hash::Digest;
 use crate::manifest::Manifest;
@@ -46,6 +46,17 @@ pub struct DataFacts {
     pub content: Option<Digest>,
     /// What its splits are.
     pub splits: Option<Splits>,
+}
+
+/// A checkpoint that a run starts from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct InitCheckpoint {
+    /// Digest of the files that are taken over.
+    pub sha256: Digest,
+    /// Steps it was trained for.
+    pub step: u64,
+    /// Where its data go on.
+    pub data: Option<Position>,
 }
 
 /// Where a plan learns what is not in the manifest.
@@ -64,6 +75,14 @@ pub trait Facts {
 
     /// SHA-256 of a file of initial weights.
     fn init_file(&self, path: &str) -> Result<Digest>;
+
+    /// What is to be known of a checkpoint that a run starts from: of its weights alone, or where it is trained on.
+    ///
+    /// # Errors
+    /// A checkpoint that is not there or cannot be read.
+    fn init_checkpoint(&self, path: &str, _resumes: bool) -> Result<InitCheckpoint> {
+        Err(Error::internal("nobody reads checkpoints here").file(path))
+    }
 }
 
 /// Facts of a machine without the data.

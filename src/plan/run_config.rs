@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::data::Position;
 pub use crate::data::config::{DataConfig, DocumentSplit, Nulls, Packing, TokenBytesRule, TokenizerChoice};
 use crate::hash::Digest;
 pub use crate::manifest::settings::{BackendKind, CheckpointEnd};
@@ -48,6 +49,24 @@ pub enum InitSource {
         path: String,
         /// SHA-256 of its bytes.
         sha256: Digest,
+    },
+    /// The weights of a checkpoint.
+    Checkpoint {
+        /// Its path.
+        path: String,
+        /// Digest of its model's file.
+        sha256: Digest,
+    },
+    /// A checkpoint of upstream's, trained on.
+    Resume {
+        /// Its path.
+        path: String,
+        /// Digest of all its files, those of the optimizer among them.
+        sha256: Digest,
+        /// Steps it was trained for before.
+        step: u64,
+        /// Where its data go on; none where it does not say.
+        data: Option<Position>,
     },
 }
 

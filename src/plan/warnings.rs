@@ -81,14 +81,14 @@ fn one_run_seeds(arms: &[Arm], runs: &[PlannedRun]) -> Vec<String> {
 fn decisive_seed(config: &RunConfig) -> Option<u32> {
     match config.init {
         InitSource::Torch => Some(config.seed as u32),
-        InitSource::File { .. } => None,
+        InitSource::File { .. } | InitSource::Checkpoint { .. } | InitSource::Resume { .. } => None,
     }
 }
 
 /// Phases of a run's schedule that never come or are cut short.
 fn phases(cell: &Cell, config: &RunConfig) -> Vec<String> {
     let schedule = &config.schedule;
-    let (steps, up) = (schedule.num_iterations, schedule.warmup_steps);
+    let (steps, up) = (schedule.horizon(), schedule.warmup_steps);
     let down = if schedule.warmdown == Warmdown::Constant { 0 } else { schedule.warmdown_steps };
     let mut phases = Vec::new();
     if up > steps {

@@ -1,12 +1,9 @@
 //! The engine of a run: its model kind on its backend, with its initial weights.
 
-use std::path::Path;
-
+use super::initial::{take_over, values};
 use crate::backend::cpu::CpuBackend;
 use crate::control_word;
-use crate::error::{Error, Result};
-use crate::files::Files;
-use crate::hash::Digest;
+use crate::error::Result;
 use crate::model::bigram::Bigram;
 use crate::model::config::ModelConfig;
 use crate::model::gpt::Gpt;
@@ -15,11 +12,10 @@ use crate::model::microgpt::Microgpt;
 use crate::model::network::Network;
 use crate::model::param::ParamSpec;
 use crate::ops::Backend;
-use crate::optim::config::OptimizerConfig;
+use crate::optim::config::{GroupConfig, OptimizerConfig, SgdConfig};
 use crate::plan::run_config::{BackendChoice, BackendKind, InitSource, RunConfig};
-use crate::tensors::{self, Values};
-use crate::train::engine::{Engine, NamedTensor, in_order};
-use crate::train::ops_engine::{OpsEngine, op_error};
+use crate::train::engine::Engine;
+use crate::train::ops_engine::{OpsEngine, ReadValues, op_error};
 use crate::train::scalar_engine::{ENVIRONMENT_CLASS as SCALAR_CLASS, ScalarEngine};
 
 /// Makes the engine of a run; `threads` never changes its results on the cpu backend; on
@@ -28,7 +24,11 @@ use crate::train::scalar_engine::{ENVIRONMENT_CLASS as SCALAR_CLASS, ScalarEngin
 /// # Errors
 /// A backend or device that is not there; memory that cannot be had; an initial-weights file that does not fit.
 pub fn engine(config: &RunConfig, threads: usize) -> Result<Box<dyn Engine>> {
-    engine_from(&config.model, &config.optimizer, &config.backend, threads, |specs| values(specs, config))
+    let mut engine = engine_from(&config.model, &config.optimizer, &config.backend, threads, |specs| {
+        values(specs, config)
+    })?;
+    take_over(engine.as_mut(), config)?;
+    Ok(engine)
 }
 
 /// Reads a run's initial-weights file, if it has one, to see whether it fits: before anything is trained or written.
@@ -71,6 +71,55 @@ pub fn engine_from(
     }
 }
 
+/// Makes an engine that evaluates and decodes with weights that `read` gives one after another: it takes no memory for
+/// training.
+///
+/// # Errors
+/// A backend or device that is not there; memory that cannot be had; values that cannot be read.
+pub fn inference_engine(
+    model: &ModelConfig,
+    backend: &BackendChoice,
+    threads: usize,
+    read: &mut ReadValues<'_>,
+) -> Result<Box<dyn Engine>> {
+    control_word::set();
+    match model {
+        ModelConfig::Gpt(model) => inference_on(Gpt::new(model.clone())?, backend, threads, read),
+        ModelConfig::Microgpt(model) => inference_on(Microgpt::new(model.clone())?, backend, threads, read),
+        ModelConfig::Bigram(model) => inference_on(Bigram::new(model.clone())?, backend, threads, read),
+    }
+}
+
+fn inference_on<M: Network + 'static>(
+    network: M,
+    backend: &BackendChoice,
+    threads: usize,
+    read: &mut ReadValues<'_>,
+) -> Result<Box<dyn Engine>> {
+    match backend.kind {
+        BackendKind::Cpu => {
+            let ops = CpuBackend::new(threads).map_err(op_error)?;
+            Ok(Box::new(OpsEngine::for_inference(network, ops, read)?))
+        }
+        BackendKind::Scalar => {
+            let values = network.specs().iter().map(read).collect::<Result<Vec<_>>>()?;
+            // Its optimizer is never asked for anything, and this kind has the least state.
+            let sgd = |spec: &ParamSpec| {
+                (spec.group, GroupConfig::Sgd(SgdConfig { lr: 0.0, momentum: 0.0, weight_decay: 0.0 }))
+            };
+            let optimizer = OptimizerConfig { groups: network.specs().iter().map(sgd).collect() };
+            Ok(Box::new(ScalarEngine::new(network, &optimizer, &values)?))
+        }
+        #[cfg(feature = "tch")]
+        BackendKind::Tch => {
+            let ops = torch(backend, threads)?;
+            Ok(Box::new(OpsEngine::for_inference(network, ops, read)?))
+        }
+        #[cfg(not(feature = "tch"))]
+        BackendKind::Tch => Err(crate::backend::torch::device::DeviceError::NotBuilt.into()),
+    }
+}
+
 /// The engine of a run on a backend that is there already.
 ///
 /// # Errors
@@ -89,7 +138,9 @@ fn with_ops<M: Network + 'static, B: Backend + 'static>(
     ops: B,
 ) -> Result<Box<dyn Engine>> {
     let values = values(network.specs(), config)?;
-    Ok(Box::new(OpsEngine::new(network, ops, &config.optimizer, values)?))
+    let mut engine = OpsEngine::new(network, ops, &config.optimizer, values)?;
+    take_over(&mut engine, config)?;
+    Ok(Box::new(engine))
 }
 
 fn on_backend<M: Network + 'static>(
@@ -145,38 +196,4 @@ pub fn environment_class(backend: &BackendChoice, threads: usize) -> Result<Stri
 pub fn torch(backend: &BackendChoice, threads: usize) -> Result<crate::backend::torch::TorchBackend> {
     let device = backend.device.parse::<crate::backend::torch::device::TorchDevice>()?;
     Ok(crate::backend::torch::TorchBackend::new(device, backend.precision, threads)?)
-}
-
-fn values(specs: &[ParamSpec], config: &RunConfig) -> Result<InitialValues> {
-    match &config.init {
-        InitSource::Torch => Ok(InitialValues::Drawn { seed: config.seed }),
-        InitSource::File { path, sha256 } => {
-            let path = Path::new(path);
-            let bytes = Files::new().read(path)?;
-            let found = Digest::of(&bytes);
-            if found != *sha256 {
-                return Err(Error::input(format!("the initial weights have SHA-256 {found}"))
-                    .file(path)
-                    .key("model.init")
-                    .expected(sha256.to_string()));
-            }
-            let found = tensors::read_safetensors(&bytes).map_err(|what| {
-                Error::input(format!("the initial weights cannot be read: {what}")).file(path)
-            })?;
-            let single = |tensor: tensors::NamedTensor<'static>| {
-                let (name, (found, _)) = (tensor.name, tensor.values.dtype());
-                let Values::F32(values) = tensor.values else {
-                    return Err(Error::input(format!("the parameter `{name}` holds {found}"))
-                        .file(path)
-                        .key("model.init")
-                        .expected("F32")
-                        .help("save the weights in single precision"));
-                };
-                Ok(NamedTensor { name, shape: tensor.shape, values })
-            };
-            let tensors = found.into_iter().map(single).collect::<Result<Vec<_>>>()?;
-            let ordered = in_order(specs, &tensors).map_err(|error| error.file(path))?;
-            Ok(InitialValues::Given(ordered.into_iter().map(|tensor| tensor.values.to_vec()).collect()))
-        }
-    }
 }

@@ -11,7 +11,7 @@ use crate::error::{Error, Result};
 use crate::files::Files;
 use crate::hash::Digest;
 use crate::plan::run_config::{DataConfig, RunConfig};
-use crate::plan::{DataFacts, DataUse, Facts, SplitUse};
+use crate::plan::{DataFacts, DataUse, Facts, InitCheckpoint, SplitUse};
 use crate::train::session::{BatchSource, Rows};
 
 /// Corpora and tokenizers by the configuration that names them. What shards there are is looked up once.
@@ -164,10 +164,33 @@ impl Library {
         Ok(found)
     }
 
+    /// The rows of a configuration under a tokenizer that is here already, and the digest of both: where its shards are
+    /// not those that the tokenizer was trained on.
+    ///
+    /// # Errors
+    /// Data that are missing or bad.
+    pub fn rows_with(
+        &self,
+        config: &RunConfig,
+        tokenizer: &Arc<Tokenizer>,
+    ) -> Result<(Box<dyn Rows>, Digest)> {
+        let corpus = Arc::new(Corpus::open_with(&config.data.shards, &config.data, &self.cache)?);
+        corpus.hash(&self.cache)?;
+        let facts = data::DataFacts::of(&corpus, tokenizer, &self.cache)?;
+        let content = facts.content;
+        let tokenizer = Arc::clone(tokenizer);
+        let (samples, appetites) = (OnceLock::new(), Mutex::default());
+        let opened = Arc::new(Opened { corpus, tokenizer, facts, samples, appetites });
+        Ok((self.rows_of(opened, config), content))
+    }
+
     /// The rows of a run.
     pub fn rows(&self, config: &RunConfig) -> Result<Box<dyn Rows>> {
-        let opened = self.open(&config.data)?;
-        Ok(Box::new(CorpusRows {
+        Ok(self.rows_of(self.open(&config.data)?, config))
+    }
+
+    fn rows_of(&self, opened: Arc<Opened>, config: &RunConfig) -> Box<dyn Rows> {
+        Box::new(CorpusRows {
             token_bytes: opened.tokenizer.token_bytes(config.data.token_bytes),
             opened,
             cache: self.cache.clone(),
@@ -176,7 +199,7 @@ impl Library {
                 rows: config.batch.device_batch_size,
                 len: config.model.sequence_len(),
             },
-        }))
+        })
     }
 }
 
@@ -228,6 +251,10 @@ impl Facts for Library {
     fn init_file(&self, path: &str) -> Result<Digest> {
         let bytes = Files::new().read(std::path::Path::new(path));
         Ok(Digest::of(&bytes.map_err(|error| Error::from(error).key("model.init"))?))
+    }
+
+    fn init_checkpoint(&self, path: &str, resumes: bool) -> Result<InitCheckpoint> {
+        super::initial::facts(path, resumes)
     }
 }
 

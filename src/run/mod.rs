@@ -3,7 +3,11 @@
 mod admission;
 pub mod batch_search;
 pub mod engine;
+pub mod evaluate;
+pub mod export;
+pub mod import;
 pub mod execute;
+mod initial;
 pub mod library;
 pub mod progress;
 pub mod reuse;
@@ -11,6 +15,7 @@ pub mod sample;
 pub mod single;
 pub mod state;
 pub mod task;
+pub mod trained;
 
 #[cfg(test)]
 mod tests;

@@ -41,7 +41,6 @@ impl BitsPerByte {
     }
 
     /// Bytes counted so far.
-    #[cfg(test)]
     pub fn bytes(&self) -> u64 {
         self.bytes
     }

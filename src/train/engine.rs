@@ -63,6 +63,20 @@ pub trait Engine {
     fn start_decoding(&mut self, capacity: usize) -> Result<()>;
     /// Feeds ids and returns the logits (V) after the last of them.
     fn decode(&mut self, ids: &[i32]) -> Result<Vec<f32>>;
+    /// Remembers where decoding stands, for [`Self::rewind_decoding`].
+    ///
+    /// # Errors
+    /// Decoding that was not started, memory that cannot be had.
+    fn mark_decoding(&mut self) -> Result<()> {
+        Err(Error::internal("this engine cannot remember where its decoding stands"))
+    }
+    /// Goes back to where decoding stood when it was last marked: any number of continuations of one prompt.
+    ///
+    /// # Errors
+    /// Decoding that was not marked, memory that cannot be had.
+    fn rewind_decoding(&mut self) -> Result<()> {
+        Err(Error::internal("this engine cannot remember where its decoding stands"))
+    }
     /// Bytes the backend holds for tensors right now.
     fn live_bytes(&self) -> u64;
     /// The most bytes the backend held for tensors since the engine was made; none where it does not count.

@@ -19,13 +19,24 @@ pub struct OpsEngine<M: Network, B: Backend> {
     ops: B,
     tables: M::Tables<B>,
     weights: Params<B::Weight>,
-    grads: Params<B::Grad>,
-    optimizer: Optimizer<B>,
+    /// None where it only computes with its weights.
+    training: Option<Training<B>>,
     cache: Option<M::Cache<B>>,
+    /// Where decoding goes back to.
+    marked: Option<M::Cache<B>>,
     /// Rows of the last micro-batch, to name in an out-of-memory.
     rows: usize,
     stop: StopFlag,
 }
+
+/// What training takes beside the weights: three times as much as they.
+struct Training<B: Backend> {
+    grads: Params<B::Grad>,
+    optimizer: Optimizer<B>,
+}
+
+/// Reads the values of a parameter.
+pub type ReadValues<'a> = dyn FnMut(&ParamSpec) -> Result<Vec<f32>> + 'a;
 
 /// Every parameter on the backend, as they come.
 fn weights<B: Backend>(ops: &B, specs: &[ParamSpec], values: InitialValues) -> Result<Params<B::Weight>> {
@@ -57,19 +68,31 @@ impl<M: Network, B: Backend> OpsEngine<M, B> {
         let grads =
             specs.iter().map(|spec| ops.grad(&spec.shape)).collect::<OpResult<_>>().map_err(op_error)?;
         let optimizer = Optimizer::new(&ops, specs, optimizer)?;
+        Self::with(network, ops, weights, Some(Training { grads: Params(grads), optimizer }))
+    }
+
+    /// An engine that evaluates and decodes with weights that are read one at a time: it has neither gradients nor an
+    /// optimizer, and training with it is an internal error.
+    ///
+    /// # Errors
+    /// Memory that cannot be had; values that cannot be read or do not fit.
+    pub fn for_inference(network: M, ops: B, read: &mut ReadValues<'_>) -> Result<Self> {
+        let one = |spec: &ParamSpec| {
+            crate::stop::check()?;
+            let values = read(spec)?;
+            if values.len() != spec.numel() {
+                return Err(Error::internal(format!("the values of `{}` do not fit it", spec.name)));
+            }
+            weight(&ops, spec, &values).map_err(op_error)
+        };
+        let weights = network.specs().iter().map(one).collect::<Result<_>>()?;
+        Self::with(network, ops, Params(weights), None)
+    }
+
+    fn with(network: M, ops: B, weights: Params<B::Weight>, training: Option<Training<B>>) -> Result<Self> {
         let tables = network.tables(&ops, network.sequence_len()).map_err(op_error)?;
         let stop = StopFlag::default();
-        Ok(Self {
-            network,
-            tables,
-            weights,
-            grads: Params(grads),
-            optimizer,
-            cache: None,
-            rows: 0,
-            stop,
-            ops,
-        })
+        Ok(Self { network, tables, weights, training, cache: None, marked: None, rows: 0, stop, ops })
     }
 
     fn named<'a>(
@@ -84,6 +107,10 @@ impl<M: Network, B: Backend> OpsEngine<M, B> {
             .collect::<OpResult<_>>()
             .map_err(op_error)
     }
+}
+
+fn trains_not() -> Error {
+    Error::internal("this engine was made to compute with its weights, not to train them")
 }
 
 /// Runs ops that may be left undone once the flag is raised. What came of them is dropped then: of none is it known
@@ -103,7 +130,8 @@ impl<M: Network, B: Backend> Engine for OpsEngine<M, B> {
     }
 
     fn drop_gradients(&mut self) -> Result<()> {
-        self.grads.0.iter_mut().try_for_each(|grad| self.ops.zero_grad(grad)).map_err(op_error)
+        let Some(Training { grads, .. }) = &mut self.training else { return Ok(()) };
+        grads.0.iter_mut().try_for_each(|grad| self.ops.zero_grad(grad)).map_err(op_error)
     }
 
     fn specs(&self) -> &[ParamSpec] {
@@ -111,7 +139,8 @@ impl<M: Network, B: Backend> Engine for OpsEngine<M, B> {
     }
 
     fn accumulate(&mut self, batch: &MicroBatch<'_>, grad_scale: f32) -> Result<Losses<Error>> {
-        let Self { network, ops, tables, weights, grads, stop, .. } = self;
+        let Self { network, ops, tables, weights, training, stop, .. } = self;
+        let Training { grads, .. } = training.as_mut().ok_or_else(trains_not)?;
         let run = || {
             let (tokens, targets) = (ops.tokens(batch.inputs)?, ops.tokens(batch.targets)?);
             let inputs = Inputs { ops, weights, tables, tokens: &tokens, sequence: batch.sequence, stop };
@@ -128,7 +157,8 @@ impl<M: Network, B: Backend> Engine for OpsEngine<M, B> {
         // What fits beside the optimizer's temporaries depends on the micro-batch no longer, but on what it left in
         // pools.
         let rows = self.rows;
-        let updated = self.optimizer.step(&self.ops, &mut self.weights, &mut self.grads, values);
+        let Training { grads, optimizer } = self.training.as_mut().ok_or_else(trains_not)?;
+        let updated = optimizer.step(&self.ops, &mut self.weights, grads, values);
         updated.map_err(|error| batch_error(error, rows))?;
         self.drop_gradients()
     }
@@ -154,7 +184,8 @@ impl<M: Network, B: Backend> Engine for OpsEngine<M, B> {
     }
 
     fn gradients(&self) -> Result<Vec<NamedTensor<'_>>> {
-        self.named(|index| self.ops.grad_values(&self.grads.0[index]))
+        let Training { grads, .. } = self.training.as_ref().ok_or_else(trains_not)?;
+        self.named(|index| self.ops.grad_values(&grads.0[index]))
     }
 
     fn parameters(&self) -> Result<Vec<NamedTensor<'_>>> {
@@ -162,7 +193,8 @@ impl<M: Network, B: Backend> Engine for OpsEngine<M, B> {
     }
 
     fn optimizer_state(&self) -> Result<Vec<NamedTensor<'_>>> {
-        self.optimizer.export(&self.ops).map_err(op_error)
+        let Training { optimizer, .. } = self.training.as_ref().ok_or_else(trains_not)?;
+        optimizer.export(&self.ops).map_err(op_error)
     }
 
     fn restore(
@@ -177,14 +209,16 @@ impl<M: Network, B: Backend> Engine for OpsEngine<M, B> {
             self.weights.0[index] = weight(&self.ops, spec, &tensor.values).map_err(op_error)?;
         }
         if steps > 0 {
-            self.optimizer.import(&self.ops, steps, optimizer)?;
+            let training = self.training.as_mut().ok_or_else(trains_not)?;
+            training.optimizer.import(&self.ops, steps, optimizer)?;
         }
-        self.cache = None;
+        (self.cache, self.marked) = (None, None);
         Ok(())
     }
 
     fn start_decoding(&mut self, capacity: usize) -> Result<()> {
         // The sizes of one token fit none of a micro-batch, whose memory would only wait beside theirs.
+        self.marked = None;
         if self.cache.take().is_none() {
             self.ops.release();
         }
@@ -197,6 +231,20 @@ impl<M: Network, B: Backend> Engine for OpsEngine<M, B> {
         let cache = cache.as_mut().ok_or_else(|| Error::internal("decoding was not started"))?;
         let run = || network.decode(ops, weights, cache, ids).and_then(|logits| ops.tensor_values(&logits));
         stoppable(ops, stop, run).map_err(op_error)
+    }
+
+    fn mark_decoding(&mut self) -> Result<()> {
+        let cache = self.cache.as_ref().ok_or_else(|| Error::internal("decoding was not started"))?;
+        self.marked = Some(self.network.fork(&self.ops, cache).map_err(op_error)?);
+        Ok(())
+    }
+
+    fn rewind_decoding(&mut self) -> Result<()> {
+        let marked = self.marked.as_ref().ok_or_else(|| Error::internal("decoding was not marked"))?;
+        // Two are never held beside the marked one.
+        self.cache = None;
+        self.cache = Some(self.network.fork(&self.ops, marked).map_err(op_error)?);
+        Ok(())
     }
 
     fn live_bytes(&self) -> u64 {

@@ -30,6 +30,8 @@ pub struct ScalarEngine<M: Network> {
     optimizer: Vec<(GroupConfig, ParamState)>,
     steps: u64,
     cache: Option<M::Cache<ScalarBackend>>,
+    /// Where decoding goes back to.
+    marked: Option<M::Cache<ScalarBackend>>,
     tape_cost: TapeCost,
     stop: StopFlag,
 }
@@ -65,6 +67,7 @@ impl<M: Network> ScalarEngine<M> {
             optimizer,
             steps: 0,
             cache: None,
+            marked: None,
             tape_cost: TapeCost::default(),
             stop: StopFlag::default(),
         })
@@ -220,11 +223,12 @@ impl<M: Network> Engine for ScalarEngine<M> {
         }
         self.steps = steps;
         self.gradients = Gradients::default();
-        self.cache = None;
+        (self.cache, self.marked) = (None, None);
         Ok(())
     }
 
     fn start_decoding(&mut self, capacity: usize) -> Result<()> {
+        self.marked = None;
         self.cache = Some(self.network.cache(&self.ops, capacity).map_err(op_error)?);
         Ok(())
     }
@@ -234,6 +238,20 @@ impl<M: Network> Engine for ScalarEngine<M> {
         let cache = cache.as_mut().ok_or_else(|| Error::internal("decoding was not started"))?;
         let logits = network.decode(ops, weights, cache, ids).and_then(|logits| ops.tensor_values(&logits));
         logits.map_err(op_error)
+    }
+
+    fn mark_decoding(&mut self) -> Result<()> {
+        let cache = self.cache.as_ref().ok_or_else(|| Error::internal("decoding was not started"))?;
+        self.marked = Some(self.network.fork(&self.ops, cache).map_err(op_error)?);
+        Ok(())
+    }
+
+    fn rewind_decoding(&mut self) -> Result<()> {
+        let marked = self.marked.as_ref().ok_or_else(|| Error::internal("decoding was not marked"))?;
+        // Two are never held beside the marked one.
+        self.cache = None;
+        self.cache = Some(self.network.fork(&self.ops, marked).map_err(op_error)?);
+        Ok(())
     }
 
     fn live_bytes(&self) -> u64 {

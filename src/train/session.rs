@@ -12,7 +12,7 @@ use crate::ops::SequenceShape;
 use crate::plan::evaluation::Evaluation as EvaluationSettings;
 pub use crate::plan::evaluation::{VAL_BPB, VAL_LOSS};
 use crate::plan::key::KeyCursor;
-use crate::plan::run_config::{EvalConfig, RunConfig};
+use crate::plan::run_config::{EvalConfig, InitSource, RunConfig};
 use crate::stop::{signal_name, stopped, unless_stopped};
 
 use super::causality::check_causality;
@@ -126,7 +126,8 @@ impl Session<'_> {
             Some((checkpoint, origin)) => {
                 let (parameters, optimizer) = (plain(&checkpoint.params)?, plain(&checkpoint.optimizer)?);
                 // Weights alone are to be evaluated: without an optimizer there is none to be taken up, of any step.
-                let optimized = if checkpoint.weights_alone { 0 } else { checkpoint.state.step };
+                let before = self.config.schedule.steps_before;
+                let optimized = if checkpoint.weights_alone { 0 } else { before + checkpoint.state.step };
                 engine.restore(optimized, &parameters, &optimizer)?;
                 let mut state = checkpoint.state;
                 // Evaluation settings are not in the run key: what was evaluated otherwise is evaluated again.
@@ -202,7 +203,12 @@ impl Session<'_> {
             step_seconds: Vec::new(),
             evals: Vec::new(),
             counters: BTreeMap::new(),
-            cursor: None,
+            cursor: match &self.config.init {
+                InitSource::Resume { data: Some(next), .. } => {
+                    Some(Cursor { next: *next, ..Cursor::start() })
+                }
+                _ => None,
+            },
         })
     }
 
@@ -437,7 +443,7 @@ pub fn is_scheduled(config: &RunConfig, step: u64) -> bool {
 }
 
 /// How many batches an evaluation has.
-fn eval_batches(config: &RunConfig) -> Result<u64> {
+pub(crate) fn eval_batches(config: &RunConfig) -> Result<u64> {
     let tokens = (config.batch.device_batch_size * config.model.sequence_len()) as u64;
     match config.eval.tokens / tokens.max(1) {
         0 => Err(Error::input(format!("the evaluation has {} tokens", config.eval.tokens))
@@ -471,7 +477,7 @@ pub fn config_digest(config: &RunConfig) -> Result<Digest> {
     ))
 }
 
-fn micro_batch(batch: &Batch) -> MicroBatch<'_> {
+pub(crate) fn micro_batch(batch: &Batch) -> MicroBatch<'_> {
     let sequence = SequenceShape { batch: batch.rows, len: batch.len };
     MicroBatch { inputs: &batch.inputs, targets: &batch.targets, sequence }
 }

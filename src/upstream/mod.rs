@@ -18,10 +18,8 @@ pub use horizon::{
     target_tokens, weight_decay_factor, width_lr_factor,
 };
 pub use recipe::{
-    AdamWRecipe, BatchRule, PrecisionRule, Recipe, ShortWindow, TokenBytesRule, WarmupRule, WeightDecayLaw,
-    WeightDecayShape,
+    AdamWRecipe, BatchRule, ModelRecipe, PrecisionRule, Recipe, ShortWindow, TokenBytesRule, WarmupRule,
+    WeightDecayLaw, WeightDecayShape,
 };
-#[cfg(test)]
-pub use sizes::windows;
-pub use sizes::{GptShape, ParamCounts};
+pub use sizes::{GptShape, ParamCounts, windows};
 pub use special::{BOS, MIN_VOCAB_SIZE, SPECIAL_TOKENS};

@@ -7,13 +7,22 @@ fn every_command_explains_itself() {
     let place = Place::with(TINY);
     insta::assert_snapshot!("help", place.run(&["--help"]).expect(0).stdout);
     for command in [
-        "run", "plan", "resume", "verify", "diff", "report", "sample", "parity", "bench", "lock", "clean",
-        "doctor", "cache", "fields",
+        "run", "plan", "resume", "verify", "diff", "report", "eval", "sample", "export", "import", "parity",
+        "bench", "lock", "clean", "doctor", "cache", "fields",
     ] {
         let help = place.run(&[command, "--help"]).expect(0).stdout;
         insta::assert_snapshot!(format!("help_{command}"), help);
     }
-    for (command, part) in [("data", "get"), ("data", "check"), ("tokenizer", "train")] {
+    for (command, part) in [
+        ("data", "get"),
+        ("data", "check"),
+        ("tokenizer", "train"),
+        ("tokenizer", "encode"),
+        ("tokenizer", "decode"),
+        ("tokenizer", "compare"),
+        ("tokenizer", "import"),
+        ("tokenizer", "export"),
+    ] {
         let help = place.run(&[command, part, "--help"]).expect(0).stdout;
         insta::assert_snapshot!(format!("help_{command}_{part}"), help);
     }

@@ -129,3 +129,37 @@ pub(crate) fn attention_cached<B: TrainOps>(ops: &B, tolerance: f64) {
         assert!(matches!(full, Err(OpError::Shape { .. })), "a cache of nine holds nine");
     }
 }
+
+/// A cache that keeps no more than the window sees gives the same as one that keeps everything, and a copy of it goes its
+/// own way.
+pub(crate) fn attention_cached_window<B: TrainOps>(ops: &B, tolerance: f64) {
+    for window in [0, 2, 3] {
+        let whole = shape(1, 9, 4, 2, window);
+        let (q, k, v) = (values(9 * 16, 1), values(9 * 8, 2), values(9 * 8, 3));
+        let (want, _) = reference(&wide(&q), &wide(&k), &wide(&v), &whole, &[0.0; 9 * 16]);
+        let mut cache = ops.kv_cache(window + 2, 8).unwrap();
+        let (mut got, mut held, mut start) = (Vec::new(), 0, 0);
+        for len in [2, 1, 1, 2, 1, 2] {
+            let piece = |values: &[f32], cols| {
+                ops.tensor(len, cols, &values[start * cols..(start + len) * cols]).unwrap()
+            };
+            if held + len > window + 2 {
+                held = window.min(held);
+                cache = ops.kv_last(&cache, held).unwrap();
+            }
+            let mut other = ops.kv_last(&cache, held).unwrap();
+            let noise = ops.tensor(1, 8, &[5.0; 8]).unwrap();
+            ops.kv_append(&mut other, &noise, &noise).unwrap();
+            ops.kv_append(&mut cache, &piece(&k, 8), &piece(&v, 8)).unwrap();
+            held += len;
+            let sequence = SequenceShape { batch: 1, len };
+            let shape = AttentionShape { sequence, ..whole };
+            got.extend(
+                ops.tensor_values(&ops.attention_cached(&piece(&q, 16), &cache, &shape).unwrap()).unwrap(),
+            );
+            start += len;
+        }
+        assert_close("o", &got, &want, tolerance);
+        assert!(matches!(ops.kv_last(&cache, held + 1), Err(OpError::Shape { .. })));
+    }
+}

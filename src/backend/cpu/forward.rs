@@ -221,6 +221,10 @@ impl ForwardOps for CpuBackend {
         kv_cache::append(cache, k, v)
     }
 
+    fn kv_last(&self, cache: &KvCache, rows: usize) -> OpResult<KvCache> {
+        kv_cache::last(self, cache, rows)
+    }
+
     fn attention_cached(&self, q: &Tensor, cache: &KvCache, shape: &AttentionShape) -> OpResult<Tensor> {
         kv_cache::attention(self, q, cache, shape)
     }

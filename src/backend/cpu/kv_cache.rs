@@ -56,6 +56,17 @@ pub(super) fn append(cache: &mut KvCache, k: &Tensor, v: &Tensor) -> OpResult<()
     Ok(())
 }
 
+/// A cache of the same capacity with the last `rows` positions. Attention packs them anew.
+pub(super) fn last(cpu: &CpuBackend, cache: &KvCache, rows: usize) -> OpResult<KvCache> {
+    check("kv_last", rows <= cache.len, || format!("{rows} positions of {}", cache.len))?;
+    let mut last = new(cpu, cache.capacity, cache.cols)?;
+    let (from, count) = ((cache.len - rows) * cache.cols, rows * cache.cols);
+    last.keys[..count].copy_from_slice(&cache.keys[from..from + count]);
+    last.values[..count].copy_from_slice(&cache.values[from..from + count]);
+    last.len = rows;
+    Ok(last)
+}
+
 impl Packed {
     /// Brings the packed form up to date with the rows.
     fn update(&mut self, cpu: &CpuBackend, cache: &KvCache, d: usize) -> OpResult<()> {

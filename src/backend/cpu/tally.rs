@@ -330,6 +330,10 @@ impl ForwardOps for Tally {
         Ok(())
     }
 
+    fn kv_last(&self, cache: &CountedCache, _: usize) -> OpResult<CountedCache> {
+        self.kv_cache(cache.capacity, cache.cols)
+    }
+
     fn attention_cached(&self, q: &Counted, cache: &CountedCache, s: &AttentionShape) -> OpResult<Counted> {
         let mut packed = cache.packed.lock().unwrap_or_else(PoisonError::into_inner);
         if packed.is_none() {

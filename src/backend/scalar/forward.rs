@@ -369,6 +369,16 @@ impl ForwardOps for ScalarBackend {
         Ok(())
     }
 
+    fn kv_last(&self, cache: &KvCache, rows: usize) -> OpResult<KvCache> {
+        let Some(start) = cache.len().checked_sub(rows) else {
+            return Err(shape_error("kv_last", format!("{rows} positions of {}", cache.len())));
+        };
+        let mut last = self.kv_cache(cache.capacity, cache.cols)?;
+        last.keys.extend_from_slice(&cache.keys[start * cache.cols..]);
+        last.values.extend_from_slice(&cache.values[start * cache.cols..]);
+        Ok(last)
+    }
+
     fn attention_cached(&self, q: &Tensor, cache: &KvCache, shape: &AttentionShape) -> OpResult<Tensor> {
         let op = "attention_cached";
         let (rows, kv_cols) = check_attention(op, q, shape)?;

@@ -239,6 +239,29 @@ impl ForwardOps for TorchBackend {
         })
     }
 
+    fn kv_last(&self, cache: &KvCache, rows: usize) -> OpResult<KvCache> {
+        let (capacity, cols) = self.run("kv_last", || {
+            let (capacity, cols) = cache.keys.size2()?;
+            if rows > cache.len {
+                return Err(shape_error(format!("{rows} positions of {}", cache.len)));
+            }
+            Ok((capacity as usize, cols as usize))
+        })?;
+        let mut last = self.kv_cache(capacity, cols)?;
+        self.run("kv_last", || {
+            let start = (cache.len - rows) as i64;
+            last.keys.f_narrow(0, 0, rows as i64)?.f_copy_(&cache.keys.f_narrow(0, start, rows as i64)?)?;
+            last.values.f_narrow(0, 0, rows as i64)?.f_copy_(&cache.values.f_narrow(
+                0,
+                start,
+                rows as i64,
+            )?)?;
+            Ok(())
+        })?;
+        last.len = rows;
+        Ok(last)
+    }
+
     fn attention_cached(&self, q: &Tensor, cache: &KvCache, shape: &AttentionShape) -> OpResult<Tensor> {
         self.run("attention_cached", || {
             let held = |x: &Tensor| x.f_narrow(0, 0, cache.len as i64);

@@ -1,5 +1,7 @@
 //! `nanorun tokenizer`: upstream's tokenizer directory without upstream.
 
+mod convert;
+mod text;
 mod train;
 
 use std::path::PathBuf;
@@ -21,6 +23,93 @@ pub(super) struct TokenizerArgs {
 enum TokenizerCommand {
     /// Train BPE on the train split, as upstream's tok_train does
     Train(TrainArgs),
+    /// Print the ids of a text
+    Encode(EncodeArgs),
+    /// Print the text of ids
+    Decode(DecodeArgs),
+    /// Say whether two tokenizers give the same ids, and where not
+    Compare(CompareArgs),
+    /// Write upstream's directory of a tokenizer in another form
+    Import(ImportTokenizerArgs),
+    /// Write a tokenizer in the form of another program
+    Export(ExportTokenizerArgs),
+}
+
+/// `nanorun tokenizer encode`
+#[derive(Debug, Clone, Args)]
+struct EncodeArgs {
+    /// Upstream's directory or tokenizer.pkl, a tokenizer.json, or tiktoken's ranks (.tiktoken)
+    #[arg(value_name = "TOKENIZER")]
+    tokenizer: PathBuf,
+    /// The text (default: the standard input); special tokens in it are ordinary text
+    #[arg(long)]
+    text: Option<String>,
+    /// Begin with the token that begins a document
+    #[arg(long)]
+    bos: bool,
+    /// Print machine-readable JSON on stdout, with the text of each token
+    #[arg(long)]
+    json: bool,
+}
+
+/// `nanorun tokenizer decode`
+#[derive(Debug, Clone, Args)]
+struct DecodeArgs {
+    /// As for encode
+    #[arg(value_name = "TOKENIZER")]
+    tokenizer: PathBuf,
+    /// The ids (default: the standard input)
+    #[arg(value_name = "ID")]
+    ids: Vec<String>,
+}
+
+/// `nanorun tokenizer compare`
+#[derive(Debug, Clone, Args)]
+struct CompareArgs {
+    /// The one, as for encode
+    a: PathBuf,
+    /// The other
+    b: PathBuf,
+    /// The texts: a directory, a glob or files (default: those that come with nanorun)
+    #[arg(long, value_name = "PATH", num_args = 1..)]
+    shards: Vec<PathBuf>,
+    /// One text instead
+    #[arg(long, conflicts_with = "shards")]
+    text: Option<String>,
+    /// Print machine-readable JSON on stdout
+    #[arg(long)]
+    json: bool,
+}
+
+/// `nanorun tokenizer import`
+#[derive(Debug, Clone, Args)]
+struct ImportTokenizerArgs {
+    /// A tokenizer.json, tiktoken's ranks (.tiktoken), or as for encode
+    #[arg(value_name = "TOKENIZER")]
+    tokenizer: PathBuf,
+    /// The directory that tokenizer.pkl and token_bytes.pt go to
+    #[arg(long, value_name = "DIR")]
+    to: PathBuf,
+    /// How token_bytes.pt counts: raw bytes, or those of the decoded text as before 92d63d4
+    #[arg(long, value_name = "RULE", value_parser = ["raw", "decoded"], default_value = "raw")]
+    token_bytes: String,
+    /// Replace another tokenizer that is there
+    #[arg(long)]
+    force: bool,
+}
+
+/// `nanorun tokenizer export`
+#[derive(Debug, Clone, Args)]
+struct ExportTokenizerArgs {
+    /// As for encode
+    #[arg(value_name = "TOKENIZER")]
+    tokenizer: PathBuf,
+    /// The file, whose ending says the form: .json (Hugging Face's tokenizers), .tiktoken, .pkl
+    #[arg(long, value_name = "FILE")]
+    to: PathBuf,
+    /// Replace a file that is there
+    #[arg(long)]
+    force: bool,
 }
 
 /// `nanorun tokenizer train`
@@ -59,5 +148,10 @@ The same texts and limits give the same bytes on any number of threads.";
 pub(super) fn tokenizer(args: &TokenizerArgs) -> Result<Option<Class>> {
     match &args.command {
         TokenizerCommand::Train(args) => train::train(args),
+        TokenizerCommand::Encode(args) => text::encode(args),
+        TokenizerCommand::Decode(args) => text::decode(args),
+        TokenizerCommand::Compare(args) => text::compare(args),
+        TokenizerCommand::Import(args) => convert::import(args),
+        TokenizerCommand::Export(args) => convert::export(args),
     }
 }

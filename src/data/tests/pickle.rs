@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use crate::data::Tokenizer;
-use crate::data::pickle::{Node, Pickle, PickleError};
+use crate::pickle::{Node, Pickle, PickleError};
 
 const ALLOWED: [(&str, &str); 1] = [("tiktoken.core", "Encoding")];
 

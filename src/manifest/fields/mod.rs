@@ -44,7 +44,12 @@ pub const GROUPS: &[Group] = &[
         pin: Some("tokenizer"),
     },
     Group { name: "shards", members: &["data.shards"], companions: &["data.sha256"], pin: None },
-    Group { name: "init", members: &["model.init", "model.init.file"], companions: &[], pin: None },
+    Group {
+        name: "init",
+        members: &["model.init", "model.init.file", "model.init.checkpoint", "model.init.resume"],
+        companions: &[],
+        pin: None,
+    },
 ];
 
 /// The group a key belongs to as a member.

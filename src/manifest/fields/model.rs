@@ -210,6 +210,23 @@ pub(super) const FIELDS: &[Field] = &[
         "`init = { file = \"...\" }`: a safetensors file with every parameter by upstream's name.",
     ),
     field(
+        "model.init.checkpoint",
+        Kind::Text,
+        "path",
+        Fallback::Absent("initial weights are drawn"),
+        "`init = { checkpoint = \"...\" }`: the weights of a checkpoint, trained from step 0: upstream's directory or \
+         model_NNNNNN.pt, or a checkpoint's directory of nanorun's.",
+    ),
+    field(
+        "model.init.resume",
+        Kind::Text,
+        "path",
+        Fallback::Absent("training begins at step 0"),
+        "`init = { resume = \"...\" }`: a checkpoint of upstream's that is trained on, with its optimizer's state (all \
+         ranks), its step and its place in the data, from the next row group on. `budget` counts the steps before; see \
+         `nanorun import`.",
+    ),
+    field(
         "model.init_std",
         STD,
         "",

@@ -1,5 +1,7 @@
 //! Decoding with cached keys and values: the same blocks on one sequence that grows.
 
+use std::sync::Arc;
+
 use crate::model::network::{Inputs, Network};
 use crate::model::param::Params;
 use crate::ops::{ForwardOps, OpError, OpResult, SequenceShape};
@@ -8,10 +10,23 @@ use crate::stop::StopFlag;
 use super::Gpt;
 use super::forward::Qkv;
 
+/// Positions that a layer with a short window has room for beside its window, at least: what it no longer sees is let go
+/// of once so many have come.
+const ROOM: usize = 128;
+
+/// Keys and values of one layer, as far back as it sees.
+struct Layer<B: ForwardOps> {
+    cache: B::KvCache,
+    /// Positions in it.
+    len: usize,
+    /// Positions it has room for.
+    capacity: usize,
+}
+
 /// Keys and values of every layer for one sequence, and what else the next token needs.
 pub struct GptCache<B: ForwardOps> {
-    layers: Vec<B::KvCache>,
-    rotary: B::Rotary,
+    layers: Vec<Layer<B>>,
+    rotary: Arc<B::Rotary>,
     /// Normed, un-smeared embedding of the last position (1, C).
     previous: Option<B::Tensor>,
     position: usize,
@@ -20,14 +35,43 @@ pub struct GptCache<B: ForwardOps> {
 
 impl<B: ForwardOps> GptCache<B> {
     pub(super) fn new(gpt: &Gpt, ops: &B, capacity: usize) -> OpResult<Self> {
+        let layer = |&window: &usize| {
+            let capacity = capacity.min(window.saturating_add(window.max(ROOM)));
+            Ok(Layer { cache: ops.kv_cache(capacity, gpt.config.kv_dim())?, len: 0, capacity })
+        };
         Ok(Self {
-            layers: (0..gpt.config.n_layer)
-                .map(|_| ops.kv_cache(capacity, gpt.config.kv_dim()))
-                .collect::<OpResult<_>>()?,
-            rotary: gpt.tables(ops, capacity)?,
+            layers: gpt.config.windows.iter().map(layer).collect::<OpResult<_>>()?,
+            rotary: Arc::new(gpt.tables(ops, capacity)?),
             previous: None,
             position: 0,
             capacity,
+        })
+    }
+
+    /// Positions decoded so far.
+    pub fn position(&self) -> usize {
+        self.position
+    }
+
+    /// Positions it has room for.
+    pub fn capacity(&self) -> usize {
+        self.capacity
+    }
+
+    pub(super) fn fork(&self, ops: &B) -> OpResult<Self> {
+        let layer = |layer: &Layer<B>| {
+            Ok(Layer {
+                cache: ops.kv_last(&layer.cache, layer.len)?,
+                len: layer.len,
+                capacity: layer.capacity,
+            })
+        };
+        Ok(Self {
+            layers: self.layers.iter().map(layer).collect::<OpResult<_>>()?,
+            rotary: Arc::clone(&self.rotary),
+            previous: self.previous.as_ref().map(|previous| ops.copy(previous)).transpose()?,
+            position: self.position,
+            capacity: self.capacity,
         })
     }
 }
@@ -55,6 +99,28 @@ impl Gpt {
                 ),
             });
         }
+        // A layer takes no more at a time than it has room for beside its window.
+        let room = |(layer, &window): (&Layer<B>, &usize)| {
+            if layer.capacity < cache.capacity { layer.capacity - window } else { ids.len() }
+        };
+        let piece = cache.layers.iter().zip(&self.config.windows).map(room).min().unwrap_or(ids.len());
+        let mut last = None;
+        for piece in ids.chunks(piece.max(1)) {
+            last = Some(self.decode_piece(ops, weights, cache, piece)?);
+        }
+        let last = last.ok_or_else(|| OpError::Shape { op: "decode", message: "no tokens".to_owned() })?;
+        let (y, _) = ops.rms_norm(&last, self.config.norm_eps)?;
+        ops.logits(&y, &weights[self.ids.lm_head], &self.head())
+    }
+
+    /// Feeds `ids`, for which every layer has room, and returns the last position before the final norm (1, C).
+    fn decode_piece<B: ForwardOps>(
+        &self,
+        ops: &B,
+        weights: &Params<B::Weight>,
+        cache: &mut GptCache<B>,
+        ids: &[i32],
+    ) -> OpResult<B::Tensor> {
         let (param, eps) = (&self.ids, self.config.norm_eps);
         let sequence = SequenceShape { batch: 1, len: ids.len() };
         let tokens = ops.tokens(ids)?;
@@ -69,16 +135,24 @@ impl Gpt {
             None => embedding,
         };
         let stop = &StopFlag::default();
-        let inputs = Inputs { ops, weights, tables: &cache.rotary, tokens: &tokens, sequence, stop };
+        let rotary = Arc::clone(&cache.rotary);
+        let inputs = Inputs { ops, weights, tables: &*rotary, tokens: &tokens, sequence, stop };
         let mut x = ops.copy(&x0)?;
         let mut kept = None;
         for (layer, block) in param.blocks.iter().enumerate() {
             let mixed = ops.residual_mix(&x, &x0, &weights[param.resid], &weights[param.x0], layer)?;
             let (h, _) = ops.rms_norm(&mixed, eps)?;
             let Qkv { q, k, v, .. } = self.qkv(&inputs, block, cache.position, &h)?;
+            let shape = self.attention_shape(layer, sequence);
             let keys = &mut cache.layers[layer];
-            ops.kv_append(keys, &k, &v)?;
-            let o = ops.attention_cached(&q, keys, &self.attention_shape(layer, sequence))?;
+            if keys.len + ids.len() > keys.capacity {
+                // Beyond its window it sees nothing any more.
+                keys.len = keys.len.min(shape.window);
+                keys.cache = ops.kv_last(&keys.cache, keys.len)?;
+            }
+            ops.kv_append(&mut keys.cache, &k, &v)?;
+            keys.len += ids.len();
+            let o = ops.attention_cached(&q, &keys.cache, &shape)?;
             let mixed = ops.linear_add(mixed, &o, &weights[block.attn_c_proj])?;
             let (h2, _) = ops.rms_norm(&mixed, eps)?;
             let u = ops.linear(&h2, &weights[block.c_fc])?;
@@ -91,8 +165,6 @@ impl Gpt {
         if let (Some(lambda), Some(kept)) = (param.backout, &kept) {
             x = ops.backout(x, kept, &weights[lambda])?;
         }
-        let last = ops.rows(&x, ids.len() - 1, 1)?;
-        let (y, _) = ops.rms_norm(&last, eps)?;
-        ops.logits(&y, &weights[param.lm_head], &self.head())
+        ops.rows(&x, ids.len() - 1, 1)
     }
 }

@@ -154,6 +154,10 @@ impl Network for Gpt {
         GptCache::new(self, ops, capacity)
     }
 
+    fn fork<B: ForwardOps>(&self, ops: &B, cache: &GptCache<B>) -> OpResult<GptCache<B>> {
+        cache.fork(ops)
+    }
+
     fn decode<B: ForwardOps>(
         &self,
         ops: &B,

@@ -4,13 +4,13 @@ use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 
-use nanorun::internals::data::pickle::Pickle;
 use nanorun::internals::data::{
     Cache, Corpus, DocumentBatches as _, DocumentSplit, Nulls, Position, Reading, Split, TokenBytesRule,
     TokenStream, Tokenizer, documents_from_bytes, documents_to_bytes,
 };
 use nanorun::internals::error::Error;
 use nanorun::internals::hash::Digest;
+use nanorun::internals::pickle::Pickle;
 
 use super::{PARQUET_WORDS, judged};
 use crate::harness::{Target, Verdict, scratch};

@@ -2,6 +2,7 @@
 
 mod checkpoints;
 mod data;
+mod foreign;
 mod gate;
 mod manifest;
 mod parity;

@@ -5,6 +5,9 @@
 //! and refer to each other by index, so neither reading nor dropping recurses; every opcode makes at most one node,
 //! so memory is bounded by the length of the input.
 
+/// A class whose instances are filled as plain dicts are.
+pub const ORDERED_DICT: (&str, &str) = ("collections", "OrderedDict");
+
 /// A node's place in its [`Pickle`].
 pub type NodeId = usize;
 
@@ -27,7 +30,7 @@ pub enum Node {
     Tuple(Vec<NodeId>),
     /// `list`
     List(Vec<NodeId>),
-    /// `dict`, in insertion order.
+    /// `dict` or `collections.OrderedDict`, in insertion order.
     Dict(Vec<(NodeId, NodeId)>),
     /// A class or function by name.
     Global {
@@ -99,6 +102,11 @@ impl Pickle {
         };
         let root = machine.run(allowed)?;
         Ok(Self { nodes: machine.nodes, root })
+    }
+
+    /// The id of the node that the pickle is.
+    pub fn root_id(&self) -> NodeId {
+        self.root
     }
 
     /// The node that the pickle is.
@@ -347,16 +355,30 @@ impl<'b> Machine<'b> {
                 b'R' | 0x81 => {
                     let (args, function) = (self.pop()?, self.pop()?); // REDUCE, NEWOBJ
                     let callable = matches!(self.nodes.get(function), Some(Node::Global { .. }));
-                    if !callable || !matches!(self.nodes.get(args), Some(Node::Tuple(_))) {
+                    let Some(Node::Tuple(given)) = self.nodes.get(args).filter(|_| callable) else {
                         return Err(self.damaged());
-                    }
-                    self.push(Node::Call { function, args, state: None });
+                    };
+                    let empty = given.is_empty();
+                    let made = match self.nodes.get(function) {
+                        // What follows fills it as it fills a dict.
+                        Some(Node::Global { module, name })
+                            if empty && (module.as_str(), name.as_str()) == ORDERED_DICT =>
+                        {
+                            Node::Dict(Vec::new())
+                        }
+                        _ => Node::Call { function, args, state: None },
+                    };
+                    self.push(made);
                 }
                 b'b' => {
                     let given = self.pop()?; // BUILD
                     let damaged = self.damaged();
-                    let Node::Call { state, .. } = self.top()? else { return Err(damaged) };
-                    *state = Some(given);
+                    match self.top()? {
+                        Node::Call { state, .. } => *state = Some(given),
+                        // Attributes of an OrderedDict: torch notes its modules' versions there.
+                        Node::Dict(_) => {}
+                        _ => return Err(damaged),
+                    }
                 }
                 b'Q' => {
                     let id = self.pop()?; // BINPERSID

@@ -1,0 +1,29 @@
+//! Upstream's run directories: what `scripts.base_train` leaves under `$NANOCHAT_BASE_DIR`.
+//!
+//!     base_checkpoints/<tag>/  model_000500.pt  meta_000500.json  optim_000500_rank0.pt ...
+//!     tokenizer/               tokenizer.pkl  token_bytes.pt
+//!
+//! Nothing in them is executed. They do not say by which commit they were made: that is told by their tensors and
+//! metadata, as far as it matters.
+
+mod directory;
+mod export;
+mod json;
+mod manifest;
+mod meta;
+mod optimizer;
+mod recipe;
+mod start;
+mod tokenizer;
+mod weights;
+
+#[cfg(test)]
+mod tests;
+
+pub use directory::UpstreamCheckpoint;
+pub use export::export;
+pub use manifest::{Described, Purpose, describe};
+pub use meta::{LoaderState, Meta, ModelMeta};
+pub use recipe::Told;
+pub use tokenizer::token_bytes_rule;
+pub use weights::Weights;
