@@ -53,6 +53,8 @@ fn counted<M: Network>(network: &M, run: &CpuRun<'_>) -> Result<Option<MemoryEst
     match walk(network, run) {
         Ok(estimate) => Ok(Some(estimate)),
         Err(Failed::Op(OpError::OutOfMemory { .. })) => Ok(None),
+        // The workers it is gone through with heed signals as those of training do.
+        Err(Failed::Op(OpError::Stopped)) => Err(crate::stop::stopped()),
         Err(Failed::Op(error)) => {
             Err(Error::internal("the memory of a run cannot be counted").because(error))
         }
