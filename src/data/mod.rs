@@ -63,8 +63,8 @@ mod tests;
 pub use appetite::Sample;
 pub use cache::{Cache, CacheFacts, KindFacts, LimitFrom, Selection};
 #[cfg(any(test, feature = "internals"))]
-pub use config::{DocumentSplit, Nulls};
-pub use config::{Packing, Reading, Splits, TokenBytesRule, TokenizerChoice};
+pub use config::Nulls;
+pub use config::{DocumentSplit, Packing, Reading, Splits, TokenBytesRule, TokenizerChoice};
 pub use content::DataFacts;
 pub use cursor::Cursor;
 pub use documents::{Document, documents_from_bytes, documents_to_bytes};
@@ -80,10 +80,10 @@ pub(crate) use parquet::check_shard;
 pub(crate) use parquet_guard::read_frame;
 pub use shard_files::{Listing, missing};
 pub(crate) use shard_kind::SHARDS;
-pub use shards::{Corpus, Split, SplitSize, SplitSource};
-pub use split_pattern::{SPLIT_PATTERN, pieces};
-pub use token_stream::TokenStream;
+pub use shards::{Corpus, Split, SplitSource};
+pub use split_pattern::SPLIT_PATTERN;
 #[cfg(any(test, feature = "internals"))]
-pub use token_stream::{DocumentBatches, Position};
+pub use token_stream::DocumentBatches;
+pub use token_stream::{Position, TokenStream};
 pub(crate) use tokenizer::for_each_group;
 pub use tokenizer::{Tokenizer, TrainLimits};

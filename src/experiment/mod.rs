@@ -51,7 +51,6 @@ pub use disk::DiskPlan;
 pub(crate) use pins::{TOKENIZER_PIN, shard_pins};
 pub use preflight::MemoryPlan;
 pub use recorded::FromResults;
-pub use reuse::Reusable;
 pub use speed::ResultsOnDisk;
 pub use tables::{Recorded, mfu, tokens_per_second};
 pub use tokenizer::{AskedFor, TokenizerOrder};

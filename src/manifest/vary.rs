@@ -95,7 +95,7 @@ impl Variation {
 fn entering_value(path: &str, values: &Values) -> Option<Value> {
     let value = values.get(path)?;
     match effect(path)? {
-        Effect::Key | Effect::Evaluation | Effect::Verdict => Some(value.clone()),
+        effect if effect.varies() => Some(value.clone()),
         // The embedded corpus is no place: it says which texts they are.
         Effect::Place if path == "data.shards" => {
             let texts = match value {
@@ -111,7 +111,7 @@ fn entering_value(path: &str, values: &Values) -> Option<Value> {
             let kind = value.as_str()?.split(':').next().unwrap_or_default();
             Some(Value::String(if backend == Some("tch") { kind } else { "cpu" }.to_owned()))
         }
-        Effect::Place | Effect::Nothing => None,
+        _ => None,
     }
 }
 

@@ -219,11 +219,6 @@ impl TorchFile {
         &self.pickle
     }
 
-    /// What is wrong with the file, as an error of class `Input` that names it.
-    pub fn error(&self, what: TorchError) -> Error {
-        told(&self.path, what)
-    }
-
     /// The tensor that a node of the pickle is; `name` is for errors.
     ///
     /// # Errors

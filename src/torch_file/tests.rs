@@ -1,6 +1,7 @@
 use std::path::{Path, PathBuf};
 
-use super::{Dtype, TorchFile};
+use super::TorchFile;
+use super::read::Dtype;
 use crate::error::Error;
 use crate::pickle::{Node, NodeId};
 

@@ -22,8 +22,6 @@ const LARGE: u64 = u32::MAX as u64;
 /// A value to be pickled.
 #[derive(Debug, Clone)]
 pub enum Saved<'a> {
-    /// `None`
-    None,
     /// An integer.
     Int(i64),
     /// A float.
@@ -131,7 +129,6 @@ struct Pickling<'a> {
 impl<'a> Pickling<'a> {
     fn value(&mut self, value: &Saved<'a>) {
         match value {
-            Saved::None => self.bytes.push(b'N'),
             Saved::Int(value) => self.int(*value),
             Saved::Float(value) => {
                 self.bytes.push(b'G');

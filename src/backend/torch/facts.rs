@@ -37,6 +37,7 @@ pub struct Gpu {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Missing {
     /// This binary was built without the feature `tch`.
+    #[cfg_attr(feature = "tch", allow(dead_code, reason = "with libtorch there are facts"))]
     NotBuilt,
     /// libtorch failed while starting, in its own words.
     #[cfg_attr(not(feature = "tch"), allow(dead_code, reason = "without libtorch nothing is started"))]

@@ -200,15 +200,6 @@ pub fn reset_peak(device: TorchDevice) {
     }
 }
 
-/// Free and total bytes of a CUDA device once a backend runs on it; none on the CPU device.
-#[cfg(feature = "tch")]
-pub fn free_and_total(device: TorchDevice) -> Option<(u64, u64)> {
-    match device {
-        TorchDevice::Cpu => None,
-        TorchDevice::Cuda(index) => super::shim::cuda_memory(index).ok(),
-    }
-}
-
 /// Hands pooled memory back, so that another batch size can be tried after an out-of-memory. Only a courtesy: a failure
 /// shows when memory is next asked for.
 #[cfg(feature = "tch")]

@@ -54,10 +54,6 @@ mod weight;
 
 #[cfg(feature = "tch")]
 pub use backend::TorchBackend;
-#[cfg(feature = "tch")]
-pub use tokens::Tokens;
-#[cfg(feature = "tch")]
-pub use weight::{Grad, State, Weight};
 
 #[cfg(all(test, feature = "tch"))]
 mod oracle;

@@ -321,15 +321,6 @@ char* nanorun_pin(const at::Tensor* x, at::Tensor** out) {
   return guarded([=] { out[0] = new at::Tensor(x->pin_memory()); });
 }
 
-// Free and total memory of a CUDA device as the driver sees it.
-char* nanorun_cuda_memory(int device, uint64_t* free, uint64_t* total) {
-  return guarded([=] {
-    const auto info = cuda_allocator()->getMemoryInfo(static_cast<c10::DeviceIndex>(device));
-    *free = info.first;
-    *total = info.second;
-  });
-}
-
 // Hands pooled CPU memory back to the system.
 char* nanorun_cpu_trim() {
   return guarded([] { CountingAllocator::trim(); });

@@ -29,7 +29,6 @@ unsafe extern "C" {
         allocations: *mut u64,
     ) -> *mut c_char;
     fn nanorun_cuda_reset_peak(device: c_int) -> *mut c_char;
-    fn nanorun_cuda_memory(device: c_int, free: *mut u64, total: *mut u64) -> *mut c_char;
     fn nanorun_cuda_empty_cache() -> *mut c_char;
     fn nanorun_driver(version: *mut c_int, count: *mut c_int) -> *mut c_char;
     fn nanorun_device(
@@ -165,14 +164,6 @@ pub(super) fn cuda_bytes(device: usize) -> TchResult<(u64, u64, u64)> {
 pub(super) fn cuda_reset_peak(device: usize) -> TchResult<()> {
     // SAFETY: a plain number.
     check(unsafe { nanorun_cuda_reset_peak(index(device)) })
-}
-
-/// Free and total bytes of a CUDA device.
-pub(super) fn cuda_memory(device: usize) -> TchResult<(u64, u64)> {
-    let (mut free, mut total) = (0, 0);
-    // SAFETY: both pointers are to live numbers.
-    check(unsafe { nanorun_cuda_memory(index(device), &raw mut free, &raw mut total) })?;
-    Ok((free, total))
 }
 
 /// Hands pooled CUDA memory back.

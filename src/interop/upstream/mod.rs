@@ -23,7 +23,6 @@ mod tests;
 pub use directory::UpstreamCheckpoint;
 pub use export::export;
 pub use manifest::{Described, Purpose, describe};
-pub use meta::{LoaderState, Meta, ModelMeta};
-pub use recipe::Told;
+pub use meta::Meta;
 pub use tokenizer::token_bytes_rule;
 pub use weights::Weights;

@@ -136,7 +136,7 @@ impl Case {
         &self,
         sets: &[String],
         commit: Option<&'static str>,
-    ) -> crate::error::Result<(toml::Table, Told)> {
+    ) -> crate::error::Result<(toml::Table, super::recipe::Told)> {
         let checkpoint = UpstreamCheckpoint::find(self.place.path(), None).unwrap();
         let meta = Meta::read(&checkpoint.meta()).unwrap();
         let weights = Weights::open(&checkpoint.model()).unwrap();

@@ -48,16 +48,6 @@ impl<B: ForwardOps> GptCache<B> {
         })
     }
 
-    /// Positions decoded so far.
-    pub fn position(&self) -> usize {
-        self.position
-    }
-
-    /// Positions it has room for.
-    pub fn capacity(&self) -> usize {
-        self.capacity
-    }
-
     pub(super) fn fork(&self, ops: &B) -> OpResult<Self> {
         let layer = |layer: &Layer<B>| {
             Ok(Layer {
