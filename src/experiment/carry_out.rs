@@ -18,7 +18,7 @@ use crate::run::execute::Executor;
 use crate::run::reuse::places;
 use crate::run::sample;
 use crate::run::single::Outcome;
-use crate::run::state::{Standing, Start, Status};
+use crate::run::state::{Standing, Start, Status, restore_table};
 use crate::run::task::Task;
 use crate::train::engine::Engine;
 use crate::train::session::eval_settings;
@@ -58,6 +58,10 @@ impl Experiment {
                 continue;
             }
             let standing = self.standing(run)?;
+            if let (Status::Finished(result), Some(attempt)) = (&standing.status, &standing.attempt) {
+                let dir = self.dir.run(&run.key.run);
+                restore_table(&self.files, &dir, attempt, &run.config, result).map_err(as_a_run)?;
+            }
             begun.push(!how.rerun && matches!(standing.status, Status::Begun { .. }));
             // Cells with one run key are one run.
             let first = taken.insert(run.key.run);

@@ -322,7 +322,7 @@ impl Experiment {
             experiment: &self.plan.name,
             arm: self.arm(run),
             config: &run.config,
-            data: run.data.as_ref(),
+            epochs: [run.data.map(|data| data.train.epochs), run.data.map(|data| data.validation.epochs)],
             run_key: run.key.run.to_string(),
             parameters: run.sizes.params.total,
             flops_per_token: run.sizes.flops_per_token as f64,

@@ -17,6 +17,7 @@ pub(super) struct Retired {
     config: RunConfig,
     parameters: u64,
     flops_per_token: f64,
+    epochs: [Option<f64>; 2],
     end: RunEnd,
 }
 
@@ -27,7 +28,7 @@ impl Retired {
             experiment,
             arm: &self.arm,
             config: &self.config,
-            data: None,
+            epochs: self.epochs,
             run_key: self.run_key.clone(),
             parameters: self.parameters,
             flops_per_token: self.flops_per_token,
@@ -61,6 +62,7 @@ impl Experiment {
             for run in &mut retired {
                 if let Some(row) = rows.iter().find(|row| row.run_key == run.run_key) {
                     run.flops_per_token = row.flops_per_token;
+                    run.epochs = [row.train_epochs, row.eval_epochs];
                 }
             }
         }
@@ -84,7 +86,7 @@ impl Experiment {
         let config: RunConfig = toml_text::from_slice(&text).ok()?;
         let parameters = specs(&config.model).iter().map(|spec| spec.numel() as u64).sum();
         let arm = arm_of(&text, config.seed);
-        Some(Retired { arm, run_key, config, parameters, flops_per_token: 0.0, end })
+        Some(Retired { arm, run_key, config, parameters, flops_per_token: 0.0, epochs: [None; 2], end })
     }
 }
 

@@ -6,7 +6,6 @@ use crate::backend::torch::peak::peak_flops;
 use crate::error::Result;
 use crate::files::Files;
 use crate::optim::config::StepValues;
-use crate::plan::DataUse;
 use crate::plan::evaluation::Evaluation;
 use crate::plan::run_config::{BackendChoice, BackendKind, RunConfig};
 use crate::record::{EvalRow, ExperimentDir, RunResult, RunRow, StepRow, write_table, write_table_of};
@@ -25,8 +24,9 @@ pub struct Recorded<'a> {
     pub arm: &'a str,
     /// The run.
     pub config: &'a RunConfig,
-    /// How often it reads its data, by the plan; none where that is not known.
-    pub data: Option<&'a DataUse>,
+    /// How often it reads its training text and an evaluation the validation split, by the plan; none where that is not
+    /// known.
+    pub epochs: [Option<f64>; 2],
     /// Its key.
     pub run_key: String,
     /// Parameters of the model.
@@ -162,8 +162,8 @@ fn run_row(run: &Recorded<'_>) -> RunRow {
         steps_done,
         tokens: steps_done * config.batch.total_batch_size as u64,
         flops_per_token: run.flops_per_token,
-        train_epochs: run.data.map(|data| data.train.epochs),
-        eval_epochs: run.data.map(|data| data.validation.epochs),
+        train_epochs: run.epochs[0],
+        eval_epochs: run.epochs[1],
         final_loss: result.and_then(|r| r.step_losses.last()).map(|loss| loss.0),
         val_bpb: result.and_then(|r| r.final_value(VAL_BPB)),
         best_val_bpb: bpbs().min_by(f64::total_cmp),

@@ -265,6 +265,24 @@ pub(super) fn diverge(
     Ok(Journal::new(files.clone(), attempt.journal()).add(event)?)
 }
 
+/// Writes the own table of a finished attempt again where it is gone: it is made from the result. Attempts of layout 1
+/// have none; what is theirs stays as it is.
+///
+/// # Errors
+/// A table that cannot be written.
+pub fn restore_table(
+    files: &Files,
+    run: &RunDir,
+    attempt: &AttemptDir,
+    config: &RunConfig,
+    result: &RunResult,
+) -> Result<()> {
+    if attempt.path() == run.path() || attempt.steps().exists() {
+        return Ok(());
+    }
+    write_steps(files, attempt, config, &result.step_losses, &result.timings.step_seconds)
+}
+
 /// The attempt's own table.
 fn write_steps(
     files: &Files,

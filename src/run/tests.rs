@@ -58,13 +58,14 @@ impl Lab {
         Self { library: Library::new(Cache::at(std::env::temp_dir().join("nanorun-test-cache"))) }
     }
 
-    /// The first run of a manifest under `--set`s.
+    /// The first run of a manifest that `--set`s select.
     fn task(&self, manifest: &str, sets: &[&str]) -> Task {
         let options =
             Options { sets: sets.iter().map(|&set| set.to_owned()).collect(), ..Options::default() };
         let manifest = Manifest::parse(Path::new("m.toml"), manifest, &options).unwrap();
         let plan = plan(&manifest, &self.library).unwrap();
-        Task::new("run".to_owned(), &plan.runs[0])
+        let selected = manifest.cells.iter().position(|cell| cell.selected).unwrap();
+        Task::new("run".to_owned(), &plan.runs[selected])
     }
 
     /// A GPT of `steps` steps with an evaluation of four batches every two.

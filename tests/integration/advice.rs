@@ -113,11 +113,11 @@ fn cases() -> Vec<Case> {
         Case {
             before: &|place| {
                 trained(place);
-                halve(place, "results/tiny/steps.parquet");
+                halve(place, "attempt/1/steps.parquet");
             },
             command: &["diff", "results/tiny", "results/tiny"],
             follow: &|place| {
-                std::fs::remove_file(place.path("results/tiny/steps.parquet")).unwrap();
+                remove(place, "attempt/1/steps.parquet");
                 trained(place);
             },
             ..case("a damaged table", "steps.parquet", "the next start of the experiment makes it again")

@@ -311,10 +311,11 @@ fn epochs_are_silent() {
     let ended = place.run(&["run", "m.toml", "--set", "budget.steps=30"]).expect(0);
     assert!(ended.stderr.contains("warning: the training text is read 2.22 times"), "{}", ended.stderr);
     // And afterwards, from the results alone.
+    let directory = place.directory(&["--set", "budget.steps=30"]);
     fs::rename(place.path("a.txt"), place.path("gone.txt")).unwrap();
     let report = place.run(&["report", "m.toml", "--set", "budget.steps=30"]).expect(0);
     assert!(report.stderr.contains("the training text is read 2.22 times"), "{}", report.stderr);
-    let table = place.path(&place.directory(&["--set", "budget.steps=30"])).join("runs.parquet");
+    let table = place.path(&directory).join("runs.parquet");
     let rows: Vec<RunRow> = read_table(&Files::new(), &table).unwrap();
     assert_eq!(rows[0].train_epochs.map(|epochs| (epochs * 100.0).round()), Some(222.0));
     assert_eq!(rows[0].eval_epochs.map(|epochs| (epochs * 100.0).round()), Some(67.0));
