@@ -6,8 +6,10 @@
 //! takes no name that another one with something in it has; and it is never removed before a higher one is there, so
 //! that whoever was late finds that out.
 //!
-//!     .lock.claims/00000007/owner.json    the claim that counts
-//!     .lock.claims/00000007/released      its owner has let go
+//! ```text
+//! .lock.claims/00000007/owner.json    the claim that counts
+//! .lock.claims/00000007/released      its owner has let go
+//! ```
 
 use std::fs::{self, File};
 use std::io::{self, ErrorKind, Write as _};

@@ -1,7 +1,9 @@
 //! Upstream's run directories: what `scripts.base_train` leaves under `$NANOCHAT_BASE_DIR`.
 //!
-//!     base_checkpoints/<tag>/  model_000500.pt  meta_000500.json  optim_000500_rank0.pt ...
-//!     tokenizer/               tokenizer.pkl  token_bytes.pt
+//! ```text
+//! base_checkpoints/<tag>/  model_000500.pt  meta_000500.json  optim_000500_rank0.pt ...
+//! tokenizer/               tokenizer.pkl  token_bytes.pt
+//! ```
 //!
 //! Nothing in them is executed. They do not say by which commit they were made: that is told by their tensors and
 //! metadata, as far as it matters.
