@@ -28,10 +28,18 @@ const TICK: u64 = 2;
 /// # Errors
 /// A file that cannot be read; a stop asked for meanwhile.
 pub fn file_digest(path: &Path, cache: &Cache) -> Result<Digest> {
-    digest_at(path, cache, unix_now())
+    file_digest_told(path, cache, &|_| {})
 }
 
-fn digest_at(path: &Path, cache: &Cache, now: u64) -> Result<Digest> {
+/// [`file_digest`] that tells how many bytes it has read since it last said so; of a digest that is known, nothing.
+///
+/// # Errors
+/// As there.
+pub(super) fn file_digest_told(path: &Path, cache: &Cache, told: &dyn Fn(u64)) -> Result<Digest> {
+    digest_at(path, cache, unix_now(), told)
+}
+
+fn digest_at(path: &Path, cache: &Cache, now: u64, told: &dyn Fn(u64)) -> Result<Digest> {
     let unreadable = |error| Error::input("cannot read a file").file(path).because(error);
     let known = |key: &Option<Digest>| text(cache, key.as_ref()?)?.parse().ok();
     let (digest, remember) = reopened(|| {
@@ -40,7 +48,7 @@ fn digest_at(path: &Path, cache: &Cache, now: u64) -> Result<Digest> {
         if let Some(digest) = known(&before) {
             return Ok(Some((digest, None)));
         }
-        let Some(digest) = digest_of(&mut file)? else { return Ok(None) };
+        let Some(digest) = digest_of(&mut file, told)? else { return Ok(None) };
         // Written to while it was read: the digest is nobody's.
         let remember = before.filter(|before| fingerprint(path, &file).as_ref() == Some(before));
         Ok(Some((digest, remember.map(|key| (key, is_settled(&file))))))
@@ -82,7 +90,7 @@ fn was_seen(cache: &Cache, fingerprint: &Digest, digest: &Digest, now: u64) -> b
 }
 
 /// SHA-256 of what the file holds from here on; none where a signal asked to stop meanwhile.
-fn digest_of(file: &mut File) -> io::Result<Option<Digest>> {
+fn digest_of(file: &mut File, told: &dyn Fn(u64)) -> io::Result<Option<Digest>> {
     let mut hasher = Sha256::new();
     let mut buffer = vec![0; 1 << 20];
     while !signalled() {
@@ -93,6 +101,7 @@ fn digest_of(file: &mut File) -> io::Result<Option<Digest>> {
             Err(error) => return Err(error),
         };
         hasher.update(buffer.get(..read).unwrap_or_default());
+        told(read as u64);
     }
     Ok(None)
 }
@@ -164,7 +173,7 @@ mod tests {
         let cache = Cache::at(dir.path().join("cache"));
         let path = file(dir.path(), "one", 1 << 30);
         let start = |now| {
-            let digest = digest_at(&path, &cache, now).unwrap();
+            let digest = digest_at(&path, &cache, now, &|_| {}).unwrap();
             assert_eq!(digest, Digest::of(&std::fs::read(&path).unwrap()));
             is_remembered(&path, &cache)
         };
@@ -176,6 +185,22 @@ mod tests {
         // A clock that went back starts over.
         file(dir.path(), "six", (1 << 30) + 9);
         assert_eq!([2000, 500, 501, 502].map(start), [false, false, false, true]);
+    }
+
+    #[test]
+    fn what_is_read_is_told_and_what_is_known_is_not_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, cache) = (dir.path().join("a"), Cache::at(dir.path().join("cache")));
+        std::fs::write(&path, vec![7; (2 << 20) + 5]).unwrap();
+        let past = std::time::UNIX_EPOCH + std::time::Duration::from_secs(1_000_000_000);
+        File::options().write(true).open(&path).unwrap().set_modified(past).unwrap();
+        let pieces = std::cell::RefCell::new(Vec::new());
+        let tell = |bytes| pieces.borrow_mut().push(bytes);
+        file_digest_told(&path, &cache, &tell).unwrap();
+        let first = pieces.take();
+        assert!(first.len() > 1 && first.iter().sum::<u64>() == (2 << 20) + 5, "{first:?}");
+        file_digest_told(&path, &cache, &tell).unwrap();
+        assert!(pieces.take().is_empty());
     }
 
     #[test]

@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use super::cache::Cache;
 use super::config::{COLUMN, Nulls};
-use super::file_digest::file_digest;
+use super::file_digest::file_digest_told;
 use super::parquet_column::{self, ColumnError};
 use super::parquet_footer::{Footer, FooterError, Group};
 use super::shard_kind::{backticked, head, looks_like};
@@ -37,10 +37,10 @@ impl Bytes {
         }
     }
 
-    /// SHA-256 of the bytes.
-    pub(super) fn sha256(&self, cache: &Cache) -> Result<Digest> {
+    /// SHA-256 of the bytes; `told` hears how many of them were read.
+    pub(super) fn sha256(&self, cache: &Cache, told: &dyn Fn(u64)) -> Result<Digest> {
         match self {
-            Self::File(path) => file_digest(path, cache),
+            Self::File(path) => file_digest_told(path, cache, told),
             Self::Embedded(_, bytes) => Ok(Digest::of(bytes)),
         }
     }

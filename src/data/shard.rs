@@ -230,10 +230,18 @@ impl Shard {
 
     /// SHA-256 of its bytes.
     pub(super) fn sha256(&self, cache: &Cache) -> Result<Digest> {
+        self.hash(cache, &|_| {})
+    }
+
+    /// Hashes the file, for whoever asks for its hash later; `told` hears how many bytes were read, a piece at a time.
+    ///
+    /// # Errors
+    /// A file that cannot be read.
+    pub(super) fn hash(&self, cache: &Cache, told: &dyn Fn(u64)) -> Result<Digest> {
         if let Some(digest) = self.sha256.get() {
             return Ok(*digest);
         }
-        let digest = self.bytes.sha256(cache)?;
+        let digest = self.bytes.sha256(cache, told)?;
         Ok(*self.sha256.get_or_init(|| digest))
     }
 
