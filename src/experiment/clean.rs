@@ -180,7 +180,8 @@ impl Cleaned {
 }
 
 /// Lists what nothing needs of an experiment, and with `remove` removes it. `keys` are the keys of its runs, those of
-/// its recorded plan where none are given; with `within` it is about the directories of these runs alone. Where another process works, nothing is listed and nothing removed.
+/// its recorded plan where none are given; with `within` it is about the directories of these runs alone. Where another
+/// process works, nothing is listed and nothing removed.
 ///
 /// # Errors
 /// Results of a later layout, without a plan, or that cannot be read; what cannot be removed.

@@ -32,7 +32,7 @@ use crate::gate::{Comparison, read_results};
 use crate::hash::Digest;
 use crate::manifest::{Manifest, Options};
 use crate::plan::run_config::BackendKind;
-use crate::plan::{Plan, PlannedRun, plan};
+use crate::plan::{DataUse, Plan, PlannedRun, plan};
 use crate::record::{Event, ExperimentDir, Journal, PlanRecord, RunResult, key_of};
 use crate::run::batch_search;
 use crate::run::execute::MakeEngine;
@@ -282,10 +282,9 @@ impl Experiment {
             }
         }
         ends.note(self.other_owner().map(|other| other.note()));
+        ends.note(self.plan.runs.iter().filter_map(|run| run.data.as_ref()).flat_map(DataUse::warnings));
         let scorecard = self.view(&self.judge(&ends.runs, &self.retired())?)?;
-        let mut report = ends.report(false, scorecard, None);
-        report.notes.extend(self.plan.data_warnings());
-        Ok(report)
+        Ok(ends.report(false, scorecard, None))
     }
 
     /// Results against a baseline.

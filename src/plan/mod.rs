@@ -159,19 +159,6 @@ pub struct RunSizes {
     pub flops: f64,
 }
 
-impl Plan {
-    /// Which texts are read more than once, a sentence each.
-    pub fn data_warnings(&self) -> Vec<String> {
-        let mut told: Vec<String> = Vec::new();
-        for warning in self.runs.iter().filter_map(|run| run.data.as_ref()).flat_map(DataUse::warnings) {
-            if !told.contains(&warning) {
-                told.push(warning);
-            }
-        }
-        told
-    }
-}
-
 /// Plans a manifest. Computes sizes and keys, touches no data itself.
 pub fn plan(manifest: &Manifest, facts: &dyn Facts) -> Result<Plan> {
     let mut known: Vec<(DataConfig, DataFacts)> = Vec::new();
