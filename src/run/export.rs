@@ -10,10 +10,10 @@ use crate::interop::exported::Exported;
 use crate::interop::{huggingface, upstream};
 use crate::model::param::ParamSpec;
 use crate::model::specs::specs;
+use crate::plan::evaluation::VAL_BPB;
 use crate::plan::run_config::RunConfig;
 use crate::tensors::NamedTensor;
 use crate::train::checkpoint::Checkpoint;
-use crate::train::session::VAL_BPB;
 
 use super::trained::Foreign;
 
@@ -46,7 +46,7 @@ impl<'a> Exported<'a> {
             })?;
             Ok((tensor.name.clone(), tensor.shape.clone(), Cow::Borrowed(values)))
         };
-        let settings = crate::train::session::eval_settings(config);
+        let settings = crate::train::evaluation::eval_settings(config);
         let last = state.evals.iter().rev().find(|eval| eval.step == state.step && eval.settings == settings);
         let mut optimizer = checkpoint.optimizer.iter().map(borrow).collect::<Result<Vec<_>>>()?;
         if checkpoint.weights_alone {
