@@ -7,7 +7,7 @@ use crate::data::{Position, Tokenizer};
 use crate::error::{Error, Result};
 use crate::files::Files;
 use crate::interop::exported::Exported;
-use crate::interop::{huggingface, upstream};
+use crate::interop::{huggingface, onnx, upstream};
 use crate::model::param::ParamSpec;
 use crate::model::specs::specs;
 use crate::plan::evaluation::VAL_BPB;
@@ -26,6 +26,8 @@ pub enum Target {
     Safetensors,
     /// What transformers loads.
     HuggingFace,
+    /// A graph for ONNX runtimes.
+    Onnx,
 }
 
 impl<'a> Exported<'a> {
@@ -130,5 +132,6 @@ pub fn export(files: &Files, exported: &Exported<'_>, target: Target, to: &Path)
         Target::Upstream => upstream::export(files, exported, to),
         Target::Safetensors => huggingface::safetensors(files, exported, to),
         Target::HuggingFace => huggingface::transformers(files, exported, to),
+        Target::Onnx => onnx::export(files, exported, to),
     }
 }

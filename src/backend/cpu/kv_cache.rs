@@ -133,7 +133,7 @@ pub(super) fn attention(
         };
         let at = start * q.cols + h * d;
         // SAFETY: every task has its own queries and head.
-        unsafe { group.attend(&q.data[at..], &head, out.ptr().add(at), &mut [0.0; MR], scratch) };
+        unsafe { group.attend(&q.data[at..], &head, out, at, &mut [0.0; MR], scratch) };
     });
     Ok(o)
 }
