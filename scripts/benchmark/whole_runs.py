@@ -18,8 +18,7 @@ from .upstream import Upstream
 # In the order of their worth: whether there is a bias, the spread of both sides, upstream's own, and longer runs.
 KINDS = ("warm", "cold", "self", "long")
 MANIFEST = "bench_d4_t512"
-# What upstream is varied by, to see how far it lands from itself.
-VARIANTS = ("threads 1", "compiled", "nudged")
+THREADS = "threads "
 # What must be equal for runs to stand beside each other.
 IDENTITY = ("upstream", "python", "nanorun_sha256", "machine", "threads", "settings", "data")
 
@@ -79,7 +78,9 @@ def tasks_of(plan: Plan, kind: str, depth: int, seed: int) -> list[Task]:
         return [start] + [Task("warm", depth, seed, plan.warm_steps, side) for side in sides]
     if kind == "self":
         warm = Task("warm", depth, seed, plan.warm_steps, "upstream", "nudged")
-        return [start, warm] + [Task("cold", depth, seed, plan.steps, "upstream", variant) for variant in VARIANTS]
+        # What upstream is varied by, to see how far it lands from itself.
+        variants = (THREADS + str(2 if plan.threads == 1 else 1), "compiled", "nudged")
+        return [start, warm] + [Task("cold", depth, seed, plan.steps, "upstream", variant) for variant in variants]
     return [Task("cold", depth, seed, plan.long_steps if kind == "long" else plan.steps, side) for side in sides]
 
 
@@ -230,7 +231,7 @@ class WholeRuns:
             flags.append(f"--resume-from-step={plan.start}")
         if task.variant == "nudged":
             more["NANORUN_BENCHMARK_NUDGE"] = str(task.seed)
-        threads = 1 if task.variant == "threads 1" else plan.threads
+        threads = int(task.variant.removeprefix(THREADS)) if task.variant.startswith(THREADS) else plan.threads
         mode = "compiled" if task.variant == "compiled" else "eager"
         watched = self.upstream.watched(flags, mode, self._base_path(), threads, more)
         checkpoints = self._directory(task)
