@@ -15,7 +15,7 @@ mod subject;
 pub mod tolerance;
 mod trajectory;
 
-pub use case::{Case, Continued, ReferenceStep, Trajectory, discover};
+pub use case::{Case, ReferenceStep, Trajectory, discover};
 pub use config::config_of;
 pub use engine::EngineSubject;
 pub use report::{CaseReport, markdown, text};

@@ -335,11 +335,13 @@ fn a_continued_case_holds_the_optimizers_state_too() {
         let start: Vec<Vec<f32>> = specs.iter().map(|spec| weights.values(spec).unwrap()).collect();
         let reference = &continued.trajectory;
         assert_eq!(reference.steps.len(), 20);
-        let backend = BackendChoice { kind: BackendKind::Cpu, device: "cpu".into(), precision: Precision::F32 };
+        let backend =
+            BackendChoice { kind: BackendKind::Cpu, device: "cpu".into(), precision: Precision::F32 };
         let mut subject = EngineSubject::new(config, backend, 1).unwrap();
         let apart = |subject: &mut EngineSubject| {
             let run = train(&case, reference, "continued_batches", reference.steps.len(), subject).unwrap();
-            let pairs = run.losses.iter().zip(&reference.steps).flat_map(|(a, b)| a.iter().zip(&b.micro_losses));
+            let pairs =
+                run.losses.iter().zip(&reference.steps).flat_map(|(a, b)| a.iter().zip(&b.micro_losses));
             pairs.map(|(a, b)| (a - f64::from(*b)).abs()).fold(0.0, f64::max)
         };
         let state = checkpoint.optimizer_state(&specs).unwrap();

@@ -3,6 +3,7 @@
 pub mod bpb;
 pub mod causality;
 pub mod checkpoint;
+mod decoding;
 pub mod engine;
 mod even_growth;
 pub mod footprint;
