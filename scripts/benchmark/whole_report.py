@@ -42,8 +42,19 @@ def bias_verdict(differences: list[float]) -> tuple[str, bool]:
 def difference(values: list[float], confidence: float = CONFIDENCE) -> str:
     low, high = stats.interval(values, confidence)
     if len(values) < 2:
-        return f"{values[0]:+.5f} (one pair: no interval)"
-    return f"{stats.mean(values):+.5f} [{low:+.5f}, {high:+.5f}]"
+        return f"{small(values[0])} (one pair: no interval)"
+    return f"{small(stats.mean(values))} [{small(low)}, {small(high)}]"
+
+
+def small(value: float) -> str:
+    """Five decimals, or two digits of what would vanish in them."""
+    return f"{value:+.5f}" if abs(value) >= 5e-5 else f"{value:+.1e}"
+
+
+def largest(a: Line, b: Line) -> float:
+    """Of the differences of the losses, step by step; NaN where there is one."""
+    values = [abs(x - y) for x, y in zip(a["losses"], b["losses"])]
+    return max(values) if all(value == value for value in values) else float("nan")
 
 
 def table(head: list[str], rows: list[list[str]]) -> list[str]:
@@ -67,14 +78,17 @@ def warm(lines: list[Line], depth: int, steps: int) -> tuple[list[str], bool]:
     first = found[0][1]["first_step"]
     rows = [
         [
-            str(seed), f"{a['bpb']:.6f}", f"{b['bpb']:.6f}", f"{b['bpb'] - a['bpb']:+.6f}", step(parted(a, b), first),
-            f"{nudged[seed]['bpb'] - a['bpb']:+.6f}, {step(parted(a, nudged[seed]), first)}" if seed in nudged else "-",
+            str(seed), f"{a['bpb']:.6f}", f"{b['bpb']:.6f}", small(b["bpb"] - a["bpb"]),
+            f"{largest(a, b):.1e}, {step(parted(a, b), first)}",
+            f"{small(nudged[seed]['bpb'] - a['bpb'])}; {largest(a, nudged[seed]):.1e}, {step(parted(a, nudged[seed]), first)}"
+            if seed in nudged else "-",
         ]
         for seed, a, b in found
     ]
     verdict, fine = bias_verdict(differences)
     text = [f"### Depth {depth}: {steps} steps from upstream's step {first}", ""]
-    text += table(["seed", "upstream", "nanorun", "difference", "losses part at step", "upstream nudged: difference, step"], rows)
+    head = ["seed", "upstream", "nanorun", "difference", "losses: largest difference, part at step"]
+    text += table([*head, "upstream nudged by 1e-7: the same of it"], rows)
     text += ["", f"Mean difference {difference(differences)} bpb: {verdict}."]
     if own:
         text[-1] += f" Upstream against itself, its weights moved by 1e-7 before it goes on: {difference(own)}."
@@ -147,5 +161,10 @@ def markdown(about: dict[str, object], lines: list[Line], missing: list[str]) ->
             text += [title, "", *of_kind]
     text += [f"{sum(line['seconds'] for line in lines) / 3600:.1f} hours of {len(lines)} runs."]
     if missing:
-        text += ["", f"Still to be run: {', '.join(missing)}."]
+        # By kind and depth: a list of runs would be longer than what it is about.
+        kinds: dict[str, int] = {}
+        for key in missing:
+            kind, depth, *_ = key.split()
+            kinds[f"{kind} {depth}"] = kinds.get(f"{kind} {depth}", 0) + 1
+        text += ["", f"Still to be run: {', '.join(f'{count} of {name}' for name, count in kinds.items())}."]
     return "\n".join(text) + "\n", fine

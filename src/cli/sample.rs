@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{self, BufRead as _, IsTerminal as _, Write as _};
+use std::time::{Duration, Instant};
 
 use clap::Args;
 use serde_json::{Value, json};
@@ -70,7 +71,7 @@ pub(super) fn sample(args: &SampleArgs) -> Result<Option<Class>> {
     }
     let prompt = args.prompt.as_deref().unwrap_or_default();
     let mut texts = Vec::new();
-    continuations(args, &mut trained, prompt, &sampling, args.seed, &mut |piece| match piece {
+    let took = continuations(args, &mut trained, prompt, &sampling, args.seed, &mut |piece| match piece {
         Piece::Begins if args.common.json => true,
         Piece::Begins => output.part(prompt),
         Piece::Text(text) => args.common.json || output.part(text),
@@ -82,7 +83,11 @@ pub(super) fn sample(args: &SampleArgs) -> Result<Option<Class>> {
     })?;
     if args.common.json {
         let Trained { label, step, .. } = &trained;
-        let json = json!({ "run": label, "step": step, "prompt": prompt, "continuations": texts });
+        let Took { prompt_tokens, tokens, prefill, decode } = took;
+        let json = json!({
+            "run": label, "step": step, "prompt": prompt, "continuations": texts, "prompt_tokens": prompt_tokens,
+            "tokens": tokens, "prefill_seconds": prefill.as_secs_f64(), "decode_seconds": decode.as_secs_f64(),
+        });
         output.result(&json.to_string());
     }
     Ok(None)
@@ -98,6 +103,18 @@ enum Piece<'t> {
     Ends(&'t str),
 }
 
+/// What continuations took.
+struct Took {
+    /// Of the prompt, with BOS.
+    prompt_tokens: usize,
+    /// Drawn, over all continuations.
+    tokens: usize,
+    /// From the prompt's first token to logits after its last.
+    prefill: Duration,
+    /// From there to the end.
+    decode: Duration,
+}
+
 /// Draws `--num` continuations of one prompt; `each` ends them all by answering false.
 fn continuations(
     args: &SampleArgs,
@@ -106,18 +123,22 @@ fn continuations(
     sampling: &Sampling,
     seed: u64,
     each: &mut dyn FnMut(Piece<'_>) -> bool,
-) -> Result<()> {
+) -> Result<Took> {
     let Trained { engine, tokenizer, config, .. } = trained;
     let ids = prompt_ids(tokenizer, prompt)?;
     let stops = stops(tokenizer);
     let context_len = config.model.sequence_len();
+    let started = Instant::now();
     let mut prefix = Prefix::feed(engine.as_mut(), &ids, context_len, args.max_tokens, args.num)?;
+    let prefill = started.elapsed();
     let draw = Draw { max_tokens: args.max_tokens, stops: &stops, sampling: *sampling, seed };
-    let mut texts = Texts::default();
-    prefix.continuations(args.num, &draw, &mut |index, token| match token {
-        Some(token) => texts.grow(index, |stream| stream.push(tokenizer, token), each),
-        None => texts.end(index, each),
-    })
+    let (mut texts, mut tokens) = (Texts::default(), 0);
+    prefix.continuations(args.num, &draw, &mut |index, token| {
+        let Some(token) = token else { return texts.end(index, each) };
+        tokens += 1;
+        texts.grow(index, |stream| stream.push(tokenizer, token), each)
+    })?;
+    Ok(Took { prompt_tokens: ids.len(), tokens, prefill, decode: started.elapsed() - prefill })
 }
 
 /// Texts that grow together, and are shown one after another: the first as it comes, the others as far as they are when
@@ -207,7 +228,7 @@ fn converse(
         });
         match drawn {
             Err(error) if error.class() == Class::Input => output.warn(&format!("error: {error}")),
-            drawn => drawn?,
+            drawn => drop(drawn?),
         }
     }
     Ok(None)

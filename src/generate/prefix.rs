@@ -145,6 +145,7 @@ impl<'a> Prefix<'a> {
     ///
     /// # Errors
     /// As [`Self::continuations`].
+    #[cfg(test)]
     pub fn continuation(&mut self, draw: &Draw<'_>, each: &mut dyn FnMut(i32) -> bool) -> Result<Vec<i32>> {
         let mut tokens = Vec::new();
         self.continuations(1, draw, &mut |_, token| {
