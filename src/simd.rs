@@ -5,6 +5,8 @@
 
 use std::sync::OnceLock;
 
+use crate::error::{Error, Result};
+
 /// Vector instructions, weakest first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Level {
@@ -16,17 +18,42 @@ pub enum Level {
     Avx512,
 }
 
-/// What this machine has. `CPU_SIMD_LEVEL` = `portable` or `avx2` holds it down, to test that bits do not change.
+/// What names the kernels that a machine is held down to.
+const VARIABLE: &str = "NANORUN_CPU_KERNELS";
+
+/// What this machine has, unless `NANORUN_CPU_KERNELS` holds it down, to test that bits do not change.
 pub(crate) fn level() -> Level {
     static LEVEL: OnceLock<Level> = OnceLock::new();
-    *LEVEL.get_or_init(|| {
-        let cap = match std::env::var("CPU_SIMD_LEVEL").as_deref() {
-            Ok("portable") => Level::Portable,
-            Ok("avx2") => Level::Avx2,
-            _ => Level::Avx512,
-        };
-        detect().min(cap)
-    })
+    // Whoever starts a command has checked what the variable says; a library's caller may not have.
+    *LEVEL.get_or_init(|| detect().min(forced().unwrap_or(Level::Avx512)))
+}
+
+/// The kernels that `NANORUN_CPU_KERNELS` allows: `portable`, `avx2`, or all.
+///
+/// # Errors
+/// Another word, or kernels that this machine cannot run; class `Input`.
+pub(crate) fn forced() -> Result<Level> {
+    let wanted = match std::env::var_os(VARIABLE) {
+        Some(value) if !value.is_empty() => parse(&value.to_string_lossy())?,
+        _ => return Ok(Level::Avx512),
+    };
+    if wanted > detect() {
+        return Err(Error::input(format!("{VARIABLE} asks for kernels that this machine cannot run"))
+            .key(VARIABLE)
+            .help("leave it out: the best that the machine runs are taken"));
+    }
+    Ok(wanted)
+}
+
+fn parse(value: &str) -> Result<Level> {
+    match value {
+        "portable" => Ok(Level::Portable),
+        "avx2" => Ok(Level::Avx2),
+        "avx512" => Ok(Level::Avx512),
+        _ => Err(Error::input(format!("{VARIABLE} is `{value}`"))
+            .key(VARIABLE)
+            .expected("portable, avx2 or avx512, or nothing for the best that the machine runs")),
+    }
 }
 
 #[cfg(target_arch = "x86_64")]

@@ -23,7 +23,7 @@ use crate::plan::run_config::{BackendKind, RunConfig};
 use crate::run::engine::{engine, engine_on};
 use crate::train::engine::{Engine, MicroBatch};
 use crate::train::ops_engine::op_error;
-use crate::train::session::{BatchSource, Rows};
+use crate::train::rows::{BatchSource, Rows};
 
 use peak::Peak;
 use profile::Profile;

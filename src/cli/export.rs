@@ -58,6 +58,8 @@ enum Form {
     Safetensors,
     /// What transformers loads: its own NanoChat class where the model is one, else modeling_nanorun.py beside it
     Hf,
+    /// model.onnx with model.onnx.data, config.json and tokenizer.json: a graph that decodes with its cache as states
+    Onnx,
 }
 
 const HELP: &str = "\
@@ -74,6 +76,7 @@ pub(super) fn export(args: &ExportArgs) -> Result<Option<Class>> {
         Form::Upstream => Target::Upstream,
         Form::Safetensors => Target::Safetensors,
         Form::Hf => Target::HuggingFace,
+        Form::Onnx => Target::Onnx,
     };
     let (label, step, notes) = if UpstreamCheckpoint::is_named_by(&args.name) {
         super::threads::start(args.common.threads.map(usize::from))?;

@@ -81,7 +81,7 @@ pub(super) fn import(args: &ImportArgs) -> Result<Option<Class>> {
             .expected("a name that is free")
             .help("name another with --to, or replace it with --force"));
     }
-    Files::from_env()?.write(&to, text.as_bytes())?;
+    Files::from_env()?.deliver(&to, text.as_bytes())?;
     let output = Output::new(args.quiet);
     for note in notes {
         output.note(&note);

@@ -56,7 +56,7 @@ fn write(manifest: &Manifest, options: &Options, pins: &mut Vec<(String, String)
     };
     let changed = text != manifest.text;
     if changed {
-        Files::new().write(&manifest.file, text.as_bytes())?;
+        Files::new().deliver(&manifest.file, text.as_bytes())?;
     }
     Ok(changed)
 }

@@ -35,6 +35,7 @@ use crate::control_word;
 use crate::error::{Class, Result};
 use crate::experiment::Experiment;
 use crate::manifest::{Manifest, Options};
+use crate::simd;
 use crate::stop::{self, is_stop};
 
 use args::{Cli, Command, Common};
@@ -53,7 +54,7 @@ pub fn main() -> ExitCode {
             return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
         }
     };
-    match dispatch(cli) {
+    match simd::forced().and_then(|_| dispatch(cli)) {
         Ok(None) => ExitCode::SUCCESS,
         Ok(Some(class)) => ExitCode::from(class.exit_code()),
         Err(error) => {

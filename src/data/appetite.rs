@@ -7,7 +7,7 @@ use super::cursor::Cursor;
 use super::documents::Document;
 use super::encode_pool::EncodePool;
 use super::packing::Packer;
-use super::shards::SplitSource;
+use super::split::SplitSource;
 use super::token_stream::{BATCH_DOCUMENTS, DocumentBatches, Position};
 use super::tokenizer::Tokenizer;
 use crate::error::Result;

@@ -4,7 +4,8 @@ use serde::{Deserialize, Serialize};
 
 use super::cache::Cache;
 use super::config::{SplitRecord, Splits};
-use super::shards::{Corpus, Split, SplitSize};
+use super::corpus::Corpus;
+use super::split::{Split, SplitSize};
 use super::tokenizer::Tokenizer;
 use crate::error::{Error, Result};
 use crate::hash::{Canonical, Digest};

@@ -10,7 +10,7 @@ use super::cursor::Cursor;
 use super::loader_bytes::LoaderBytes;
 use super::packing::{Batch, Packer};
 use super::prefetch::{Maker, Prefetch};
-use super::shards::SplitSource;
+use super::split::SplitSource;
 use super::token_stream::TokenStream;
 use super::tokenizer::Tokenizer;
 use crate::error::{Error, Result};

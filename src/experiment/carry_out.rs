@@ -21,7 +21,7 @@ use crate::run::single::Outcome;
 use crate::run::state::{Standing, Start, Status, restore_table};
 use crate::run::task::Task;
 use crate::train::engine::Engine;
-use crate::train::session::eval_settings;
+use crate::train::evaluation::eval_settings;
 
 impl Experiment {
     /// Trains what is not finished, writing tables as runs end and the scorecard at the end.

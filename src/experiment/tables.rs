@@ -7,12 +7,12 @@ use crate::error::Result;
 use crate::files::Files;
 use crate::optim::config::StepValues;
 use crate::plan::evaluation::Evaluation;
+use crate::plan::evaluation::VAL_BPB;
 use crate::plan::run_config::{BackendChoice, BackendKind, RunConfig};
 use crate::record::{EvalRow, ExperimentDir, RunResult, RunRow, StepRow, write_table, write_table_of};
 use crate::scorecard::{RunSummary, Scorecard};
 use crate::text::word;
 use crate::train::checkpoint::EvalPoint;
-use crate::train::session::VAL_BPB;
 
 use super::ends::RunEnd;
 

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use crate::error::{Error, Result};
 use crate::model::param::ParamSpec;
 use crate::model::specs::specs;
+use crate::plan::evaluation::VAL_BPB;
 use crate::plan::run_config::BackendChoice;
 use crate::plan::{Facts as _, PlannedRun};
 use crate::record::AttemptDir;
@@ -14,7 +15,7 @@ use crate::run::state::Status;
 use crate::run::trained::Trained;
 use crate::train::checkpoint::{Checkpoint, CheckpointStore};
 use crate::train::engine::in_order;
-use crate::train::session::{VAL_BPB, plain};
+use crate::train::named_tensors::plain;
 
 use super::Experiment;
 

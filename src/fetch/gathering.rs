@@ -155,7 +155,7 @@ impl Gathering {
     pub(super) fn belongs_to(&mut self, note: Note) -> FileResult<()> {
         if note != self.note {
             let text = serde_json::to_vec(&note).unwrap_or_default();
-            self.files.write(&self.note_path, &text)?;
+            self.files.deliver(&self.note_path, &text)?;
             self.note = note;
         }
         Ok(())

@@ -13,7 +13,7 @@ use super::gathering::Gathering;
 use super::patience::Patience;
 use super::room::Room;
 use super::shard::Shared;
-use super::sums::Sums;
+use super::sums::{SUMS, Sums};
 use crate::data::Cache;
 use crate::error::{Class, Error, Result};
 use crate::files::{DirLock, Files, LockError, LockHolder, space};
@@ -119,6 +119,8 @@ pub fn get(
     let dir = order.dir.as_path();
     place.files.create_dir_all(dir).map_err(elsewhere)?;
     let _lock = lock(dir, watcher, stop)?;
+    // Whatever else lies there is not nanorun's: only what a killed download left of its own file goes.
+    place.files.recover_beside(&dir.join(SUMS)).map_err(elsewhere)?;
     let sums = Mutex::new(Sums::read(&place.files, dir)?.unwrap_or_else(|| Sums::empty(dir)));
     let room = Room::new(dir, order.files.len(), |dir| space(dir).ok().map(|space| space.free));
     let failed: Mutex<Option<Error>> = Mutex::new(None);

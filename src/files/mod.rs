@@ -14,6 +14,7 @@ mod atomic;
 mod bits;
 mod claims;
 mod clock;
+mod delivered;
 mod directories;
 mod error;
 mod faults;

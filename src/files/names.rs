@@ -92,6 +92,12 @@ impl Temporary {
         }
     }
 
+    /// Whether it was made from the name of `target`.
+    pub(super) fn is_for(&self, target: &Path) -> bool {
+        let name = target.file_name().unwrap_or_default().to_string_lossy();
+        self.original == if self.aside { &*name } else { shortened(&name) }
+    }
+
     /// Whether its writer is `process`.
     pub(super) fn is_of(&self, process: &ProcessId) -> bool {
         self.writer.as_ref().is_some_and(|(pid, began, place)| {

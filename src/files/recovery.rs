@@ -58,18 +58,38 @@ impl Files {
             let is_dir = path.symlink_metadata().is_ok_and(|meta| meta.is_dir());
             match Temporary::of(&path) {
                 Some(temporary) if !standing.is_orphan(&temporary) => {}
-                Some(Temporary { original, aside: true, .. }) if !dir.join(&original).exists() => {
-                    self.rename(&path, &dir.join(&original))?;
-                    self.sync_parent(&path)?;
-                    found.push(path);
-                }
-                Some(_) => {
-                    self.remove_leftover(&path)?;
-                    self.sync_parent(&path)?;
+                Some(temporary) => {
+                    self.undo(&path, &temporary)?;
                     found.push(path);
                 }
                 None if is_dir => self.recover_into(&path, standing, found)?,
                 None => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives what was moved aside its name back if its successor never came; anything else of a crash goes.
+    fn undo(&self, path: &Path, temporary: &Temporary) -> FileResult<()> {
+        let original = path.with_file_name(&temporary.original);
+        if temporary.aside && !original.exists() {
+            self.rename(path, &original)?;
+        } else {
+            self.remove_leftover(path)?;
+        }
+        self.sync_parent(path)
+    }
+
+    /// Undoes what killed processes of this machine left of the file or directory at `target`, beside it: for places
+    /// that no lock guards, where whatever else lies there is none of nanorun's business. A directory that cannot be
+    /// read has nothing to undo.
+    pub fn recover_beside(&self, target: &Path) -> FileResult<()> {
+        let parent = target.parent().filter(|parent| !parent.as_os_str().is_empty());
+        let Ok(entries) = fs::read_dir(parent.unwrap_or(Path::new("."))) else { return Ok(()) };
+        for path in entries.filter_map(|entry| Some(entry.ok()?.path())) {
+            let Some(temporary) = Temporary::of(&path) else { continue };
+            if temporary.is_for(target) && temporary.writer() == Life::Dead {
+                self.undo(&path, &temporary)?;
             }
         }
         Ok(())

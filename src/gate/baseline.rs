@@ -265,8 +265,8 @@ pub fn bless(
         files.create_dir_all(parent)?;
     }
     // The parquet first: stopped in between, the old baseline stands, without its steps.
-    files.write(&steps_path(path), &steps)?;
-    files.write(path, format!("{HEADER}{text}").as_bytes())?;
+    files.deliver(&steps_path(path), &steps)?;
+    files.deliver(path, format!("{HEADER}{text}").as_bytes())?;
     let changes = old.map(|old| old.compare(experiment, results, path));
     Ok(Blessed { path: path.to_owned(), runs: runs.len(), changes })
 }

@@ -2,6 +2,7 @@
 
 pub mod exported;
 pub mod huggingface;
+pub mod onnx;
 pub mod safetensors;
 pub mod tokenizers;
 pub mod upstream;

@@ -614,7 +614,7 @@ fn some_values(field: &crate::manifest::field::Field) -> Vec<String> {
 #[test]
 fn what_fields_are_said_to_decide_is_what_they_decide() {
     use crate::manifest::effect::{Effect, effect};
-    use crate::train::session::eval_settings;
+    use crate::train::evaluation::eval_settings;
 
     let bases: &[&[&str]] = &[
         &["run.backend=tch"],

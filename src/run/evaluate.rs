@@ -8,7 +8,8 @@ use crate::plan::evaluation::Evaluation;
 use crate::plan::run_config::RunConfig;
 use crate::train::bpb::BitsPerByte;
 use crate::train::engine::Engine;
-use crate::train::session::{Rows, eval_batches, micro_batch};
+use crate::train::evaluation::eval_batches;
+use crate::train::rows::{Rows, micro_batch};
 
 use super::library::Library;
 

@@ -14,7 +14,7 @@ use crate::stop::{StopFlag, is_stop};
 use crate::train::checkpoint::CheckpointStore;
 use crate::train::engine::Engine;
 use crate::train::observer::{Event, Observer};
-use crate::train::session::Rows;
+use crate::train::rows::Rows;
 
 use super::progress::{Display, RunProgress};
 use super::single::{Donor, Outcome, Setting, train};

@@ -7,13 +7,13 @@ use crate::data::{Position, Tokenizer};
 use crate::error::{Error, Result};
 use crate::files::Files;
 use crate::interop::exported::Exported;
-use crate::interop::{huggingface, upstream};
+use crate::interop::{huggingface, onnx, upstream};
 use crate::model::param::ParamSpec;
 use crate::model::specs::specs;
+use crate::plan::evaluation::VAL_BPB;
 use crate::plan::run_config::RunConfig;
 use crate::tensors::NamedTensor;
 use crate::train::checkpoint::Checkpoint;
-use crate::train::session::VAL_BPB;
 
 use super::trained::Foreign;
 
@@ -26,6 +26,8 @@ pub enum Target {
     Safetensors,
     /// What transformers loads.
     HuggingFace,
+    /// A graph for ONNX runtimes.
+    Onnx,
 }
 
 impl<'a> Exported<'a> {
@@ -46,7 +48,7 @@ impl<'a> Exported<'a> {
             })?;
             Ok((tensor.name.clone(), tensor.shape.clone(), Cow::Borrowed(values)))
         };
-        let settings = crate::train::session::eval_settings(config);
+        let settings = crate::train::evaluation::eval_settings(config);
         let last = state.evals.iter().rev().find(|eval| eval.step == state.step && eval.settings == settings);
         let mut optimizer = checkpoint.optimizer.iter().map(borrow).collect::<Result<Vec<_>>>()?;
         if checkpoint.weights_alone {
@@ -130,5 +132,6 @@ pub fn export(files: &Files, exported: &Exported<'_>, target: Target, to: &Path)
         Target::Upstream => upstream::export(files, exported, to),
         Target::Safetensors => huggingface::safetensors(files, exported, to),
         Target::HuggingFace => huggingface::transformers(files, exported, to),
+        Target::Onnx => onnx::export(files, exported, to),
     }
 }

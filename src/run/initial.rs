@@ -13,7 +13,7 @@ use crate::plan::run_config::{BackendKind, InitSource, RunConfig};
 use crate::tensors::{self, Values};
 use crate::train::checkpoint::Checkpoint;
 use crate::train::engine::{Engine, NamedTensor, in_order};
-use crate::train::session::plain;
+use crate::train::named_tensors::plain;
 
 /// What is to be known of a checkpoint that a run starts from.
 ///

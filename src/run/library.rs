@@ -12,7 +12,7 @@ use crate::files::Files;
 use crate::hash::Digest;
 use crate::plan::run_config::{DataConfig, RunConfig};
 use crate::plan::{DataFacts, DataUse, Facts, InitCheckpoint, SplitUse};
-use crate::train::session::{BatchSource, Rows};
+use crate::train::rows::{BatchSource, Rows};
 
 /// Corpora and tokenizers by the configuration that names them. What shards there are is looked up once.
 pub struct Library {

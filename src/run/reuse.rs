@@ -18,7 +18,7 @@ use crate::plan::run_config::{CheckpointEnd, RunConfig};
 use crate::record::journal::{Event, Journal};
 use crate::record::{AttemptDir, Attempts, ExperimentDir, PlanRecord, RunResult};
 use crate::train::checkpoint::{CheckpointError, CheckpointStore};
-use crate::train::session::eval_settings;
+use crate::train::evaluation::eval_settings;
 
 /// A finished run of other results.
 #[derive(Debug)]

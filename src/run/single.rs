@@ -13,10 +13,12 @@ use crate::plan::key::numerics_version;
 use crate::record::journal::{Event as JournalEvent, Journal};
 use crate::record::{AttemptDir, Conditions, Divergence, RunDir, RunResult, Timings};
 use crate::stop::is_stop;
+use crate::train::cadence::is_scheduled;
 use crate::train::checkpoint::{Checkpoint, CheckpointError, CheckpointStore, EvalPoint, TrainState};
 use crate::train::engine::Engine;
 use crate::train::observer::{Event, Observer, Origin};
-use crate::train::session::{Ending, Finished, Rows, Session, is_scheduled};
+use crate::train::rows::Rows;
+use crate::train::session::{Ending, Finished, Session};
 
 use super::admission::Admission;
 use super::state::{self, Start};

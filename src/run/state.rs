@@ -25,8 +25,9 @@ use crate::plan::run_config::{CheckpointEnd, RunConfig};
 use crate::record::{
     AttemptDir, Attempts, Divergence, Event, Journal, OwnStepRow, RunDir, RunResult, write_table,
 };
+use crate::train::cadence::retention;
 use crate::train::checkpoint::CheckpointStore;
-use crate::train::session::{eval_settings, retention};
+use crate::train::evaluation::eval_settings;
 
 /// Where a run stands, and so why it will or will not be trained.
 #[derive(Debug)]

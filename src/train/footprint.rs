@@ -12,8 +12,8 @@ use crate::model::specs::{bigram_specs, gpt_specs, microgpt_specs};
 use crate::optim::optimizer::state_elements;
 use crate::plan::run_config::{BackendKind, CheckpointEnd, RunConfig};
 
+use super::cadence::retention;
 use super::checkpoint::Retention;
-use super::session::retention;
 
 /// Bytes of a float32.
 const FLOAT: u64 = 4;

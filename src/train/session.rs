@@ -1,51 +1,26 @@
 //! The step loop: trains a run from wherever it stands to a step, evaluating and saving on the way.
 
 use std::collections::BTreeMap;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use crate::control_word;
-use crate::data::{Batch, Cursor, LoaderBytes};
+use crate::data::Cursor;
 use crate::error::{Error, Result};
-use crate::files::{ExactF32, ExactF64, now};
 use crate::hash::Digest;
-use crate::ops::SequenceShape;
-use crate::plan::evaluation::Evaluation as EvaluationSettings;
-pub use crate::plan::evaluation::{VAL_BPB, VAL_LOSS};
 use crate::plan::key::KeyCursor;
-use crate::plan::run_config::{EvalConfig, InitSource, RunConfig};
+use crate::plan::run_config::{InitSource, RunConfig};
 use crate::stop::{signal_name, stopped, unless_stopped};
 
-use super::causality::check_causality;
-use super::checkpoint::{self, Checkpoint, CheckpointStore, EvalPoint, EvalProgress, Retention, TrainState};
-use super::engine::{Engine, MicroBatch, NamedTensor};
-use super::guard::{DriftGuard, HeldBytes};
-use super::observer::{EvalDone, Event, Observer, Origin, StepDone};
+use super::cadence::{evaluates_at, is_saved, retention};
+use super::checkpoint::{Checkpoint, CheckpointStore, TrainState};
+use super::engine::Engine;
+use super::evaluation::{Evaluation, eval_settings};
+use super::guard::DriftGuard;
+use super::named_tensors::{named, plain};
+use super::observer::{Event, Observer, Origin};
 use super::result_hash::train_hash;
+use super::rows::Rows;
 use super::saves::Saves;
-
-/// How often the progress of a long evaluation is put on disk.
-const KEEP_PROGRESS_EVERY: Duration = Duration::from_secs(20);
-
-/// Rows of tokens, one micro-batch after another.
-pub trait BatchSource {
-    /// The next micro-batch.
-    fn next_batch(&mut self) -> Result<Batch>;
-
-    /// What it holds beside the micro-batches that it has given out, by its own count.
-    fn held(&self) -> LoaderBytes {
-        LoaderBytes::default()
-    }
-}
-
-/// Where a session's rows come from.
-pub trait Rows {
-    /// The train split from `cursor` on, from its start without one.
-    fn train(&self, cursor: Option<Cursor>) -> Result<Box<dyn BatchSource>>;
-    /// The validation split from `cursor` on, from its start without one.
-    fn validation(&self, cursor: Option<Cursor>) -> Result<Box<dyn BatchSource>>;
-    /// Bytes of each token, for bits per byte.
-    fn token_bytes(&self) -> &[u32];
-}
 
 /// A run being trained.
 pub struct Session<'a> {
@@ -91,12 +66,6 @@ pub enum Ending {
         /// The newest checkpoint before it.
         last_good: Option<u64>,
     },
-}
-
-/// How an evaluation ended.
-enum Evaluation {
-    Done,
-    NotFinite { metric: &'static str, value: f64 },
 }
 
 /// A trained run.
@@ -164,7 +133,7 @@ impl Session<'_> {
                     }
                 }
             }
-            if self.saves_at(step) || saves.is_due((self.clock)()) {
+            if is_saved(self.config, self.forks, step) || saves.is_due((self.clock)()) {
                 self.save(engine, &state, &mut saves)?;
             }
             if step == last {
@@ -212,18 +181,12 @@ impl Session<'_> {
         })
     }
 
-    fn key(&mut self, step: u64) -> Result<Digest> {
+    pub(super) fn key(&mut self, step: u64) -> Result<Digest> {
         self.keys.link(step).ok_or_else(|| Error::internal(format!("the run has no key at step {step}")))
     }
 
-    fn saves_at(&self, step: u64) -> bool {
-        step == self.config.schedule.num_iterations
-            || is_kept(self.config, step)
-            || self.forks.contains(&step)
-    }
-
     /// An error of class `Interrupted` where it is to stop.
-    fn asked(&self) -> Result<()> {
+    pub(super) fn asked(&self) -> Result<()> {
         if (self.stop)() { Err(stopped()) } else { Ok(()) }
     }
 
@@ -237,60 +200,6 @@ impl Session<'_> {
             format!("a checkpoint of step {step} will be on disk in a moment")
         };
         self.observer.event(&Event::Note(&format!("stopping{why}; {checkpoint}")));
-    }
-
-    /// One optimizer step; returns its mean loss, which is not recorded where it is not finite. Where it is asked to
-    /// stop, `state` and the weights are those before the step.
-    fn step(
-        &mut self,
-        engine: &mut dyn Engine,
-        source: &mut dyn BatchSource,
-        state: &mut TrainState,
-    ) -> Result<f32> {
-        control_word::set();
-        let started = now();
-        let accumulation = self.config.batch.grad_accum_steps;
-        let (mut losses, mut cursor, mut tokens) = (Vec::new(), None, 0);
-        for _ in 0..accumulation {
-            self.asked()?;
-            let batch = source.next_batch()?;
-            let micro = micro_batch(&batch);
-            let valid = micro.valid_targets().max(1);
-            let grad_scale = 1.0 / (valid as f32 * accumulation as f32);
-            losses.push((engine.accumulate(&micro, grad_scale)?, valid));
-            tokens += micro.inputs.len() as u64;
-            cursor = Some(batch.cursor_after);
-        }
-        // The one wait for the device in a step. It stands before the update, not after, for a step whose loss is not
-        // finite must leave the weights as they are.
-        let mut sum = 0.0_f64;
-        for (losses, valid) in losses {
-            sum += mean(&losses.read()?, valid);
-        }
-        let loss = (sum / accumulation as f64) as f32;
-        if !loss.is_finite() {
-            return Ok(loss);
-        }
-        let values = self.config.schedule.step_values(state.step);
-        let update = now();
-        engine.update(&values)?;
-        let (update_seconds, seconds) = (update.elapsed().as_secs_f64(), started.elapsed().as_secs_f64());
-        let done = StepDone {
-            step: state.step,
-            loss,
-            lr_multiplier: values.lr_multiplier,
-            seconds,
-            update_seconds,
-            tokens,
-        };
-        state.step += 1;
-        state.run_key = self.key(state.step)?;
-        state.step_losses.push(ExactF32(loss));
-        state.step_seconds.push(seconds);
-        *state.counters.entry("tokens".to_owned()).or_default() += tokens;
-        state.cursor = cursor;
-        self.observer.event(&Event::Step(done));
-        Ok(loss)
     }
 
     /// Puts the state on disk unless it is there already, then drops checkpoints that need not stay.
@@ -308,165 +217,6 @@ impl Session<'_> {
         self.observer.event(&Event::Saved { step: state.step });
         Ok(())
     }
-
-    /// The causality check, before the first evaluation of this process, and an evaluation.
-    fn checked_evaluation(
-        &mut self,
-        engine: &mut dyn Engine,
-        guard: &mut DriftGuard,
-        state: &mut TrainState,
-        checked: &mut bool,
-    ) -> Result<Evaluation> {
-        self.asked()?;
-        if !std::mem::replace(checked, true) {
-            self.check_causality(engine)?;
-        }
-        self.evaluate(engine, guard, state)
-    }
-
-    fn check_causality(&self, engine: &mut dyn Engine) -> Result<()> {
-        let batch = self.rows.validation(None)?.next_batch()?;
-        // One row tells; a whole micro-batch would cost as much as an evaluation of a small run.
-        let (rows, len) = (1.min(batch.rows), batch.len);
-        let micro = MicroBatch {
-            inputs: &batch.inputs[..rows * len],
-            targets: &batch.targets[..rows * len],
-            sequence: SequenceShape { batch: rows, len },
-        };
-        check_causality(engine, &micro, self.config.model.vocab_size())
-    }
-
-    /// Bits per byte and mean loss over `eval.tokens / (B * T)` batches from the start of the validation split,
-    /// carried on from where an earlier process left it. A value that is not finite is told and not recorded.
-    ///
-    /// # Errors
-    /// `eval.tokens` below one batch, or a split in which no target has bytes; class `Input`. Where it is asked to stop
-    /// in between, what it has is on disk; class `Interrupted`.
-    fn evaluate(
-        &mut self,
-        engine: &mut dyn Engine,
-        guard: &mut DriftGuard,
-        state: &mut TrainState,
-    ) -> Result<Evaluation> {
-        control_word::set();
-        let started = now();
-        let step = state.step;
-        self.observer.event(&Event::Evaluating { step });
-        let batches = eval_batches(self.config)?;
-        let losses = state.step_losses.iter().map(|loss| loss.0);
-        let train_hash = train_hash(losses, &named(&engine.parameters()?));
-        let settings = eval_settings(self.config);
-        let mut progress = EvalProgress::begin(step, settings, train_hash, engine.environment_class());
-        if let Some(before) = self.store.evaluation()?
-            && progress.continues(&before)
-            && (1..=batches).contains(&before.batches)
-        {
-            progress = before;
-            let how = if progress.batches < batches {
-                format!("goes on after batch {} of {batches}", progress.batches)
-            } else {
-                "was finished before".to_owned()
-            };
-            self.observer.event(&Event::Note(&format!("the evaluation at step {step} {how}")));
-        }
-        let mut watch = guard.start(HeldBytes::read(engine, LoaderBytes::default(), self.alone));
-        let mut kept = now();
-        if progress.batches < batches {
-            let mut source = self.rows.validation(progress.cursor.clone())?;
-            while progress.batches < batches {
-                let made = self.asked().and_then(|()| {
-                    let batch = source.next_batch()?;
-                    let losses = engine.losses(&micro_batch(&batch))?;
-                    Ok((batch, losses))
-                });
-                let Some((batch, losses)) = unless_stopped(made)? else {
-                    // Without a batch there is nothing to keep, and what another evaluation kept stays.
-                    if progress.batches > 0 {
-                        self.store.save_evaluation(&progress)?;
-                    }
-                    return Err(stopped());
-                };
-                progress.sums.add(&losses, &batch.targets, self.rows.token_bytes());
-                progress.batches += 1;
-                // A finished one needs no place to go on from.
-                progress.cursor = (progress.batches < batches).then_some(batch.cursor_after);
-                let sound = watch.after_batch(HeldBytes::read(engine, source.held(), self.alone));
-                let keep = sound.is_err() || progress.batches == batches;
-                if keep || kept.elapsed() >= KEEP_PROGRESS_EVERY {
-                    // Before the guard ends the run: the next process goes on after this batch, not at the same end.
-                    let saved = self.store.save_evaluation(&progress);
-                    sound?;
-                    saved?;
-                    kept = now();
-                }
-            }
-        }
-        let told = watch.finish(HeldBytes::read(engine, LoaderBytes::default(), self.alone))?;
-        if let Some(told) = told {
-            self.observer.event(&Event::Note(&told));
-        }
-        let sums = &progress.sums;
-        let (bpb, loss) = sums.value().zip(sums.mean_loss()).ok_or_else(|| {
-            Error::input("the validation split is empty: no target of it has bytes")
-                .key("data.shards")
-                .expected("text in the last shard")
-        })?;
-        for (metric, value) in [(VAL_BPB, bpb), (VAL_LOSS, loss)] {
-            if !value.is_finite() {
-                return Ok(Evaluation::NotFinite { metric, value });
-            }
-        }
-        let values = [(VAL_BPB.to_owned(), ExactF64(bpb)), (VAL_LOSS.to_owned(), ExactF64(loss))];
-        let point = EvalPoint { step, settings, train_hash, values: values.into() };
-        let seconds = started.elapsed().as_secs_f64();
-        self.observer.event(&Event::Evaluated(EvalDone { step, val_bpb: bpb, seconds }, &point));
-        state.evals.push(point);
-        Ok(Evaluation::Done)
-    }
-}
-
-fn evaluates_at(config: &RunConfig, step: u64) -> bool {
-    let EvalConfig { every, .. } = config.eval;
-    step == 0 || step == config.schedule.num_iterations || (every > 0 && step.is_multiple_of(every))
-}
-
-/// Whether `checkpoint.every` keeps the checkpoint of this step.
-fn is_kept(config: &RunConfig, step: u64) -> bool {
-    let every = config.checkpoint.every;
-    step > 0 && every > 0 && step.is_multiple_of(every)
-}
-
-/// Whether a run that gets as far as this step always has had a checkpoint there: what time alone saved is not among
-/// these.
-pub fn is_scheduled(config: &RunConfig, step: u64) -> bool {
-    evaluates_at(config, step) || is_kept(config, step)
-}
-
-/// How many batches an evaluation has.
-pub(crate) fn eval_batches(config: &RunConfig) -> Result<u64> {
-    let tokens = (config.batch.device_batch_size * config.model.sequence_len()) as u64;
-    match config.eval.tokens / tokens.max(1) {
-        0 => Err(Error::input(format!("the evaluation has {} tokens", config.eval.tokens))
-            .key("eval.tokens")
-            .expected(format!("at least one batch: {tokens} tokens"))),
-        batches => Ok(batches),
-    }
-}
-
-/// Which of a run's checkpoints stay: of the newest this many, those at `forks`, and what its configuration keeps.
-pub fn retention(config: &RunConfig, forks: &[u64], newest: usize) -> Retention {
-    Retention {
-        newest,
-        every: config.checkpoint.every,
-        keep: config.checkpoint.keep,
-        last_step: config.schedule.num_iterations,
-        pinned: forks.iter().copied().collect(),
-    }
-}
-
-/// Digest of everything that decides an evaluation besides the weights.
-pub fn eval_settings(config: &RunConfig) -> Digest {
-    EvaluationSettings::of(config).digest()
 }
 
 /// Digest of the whole configuration, cadences included.
@@ -475,35 +225,4 @@ pub fn config_digest(config: &RunConfig) -> Result<Digest> {
     Ok(Digest::of(
         &json.map_err(|e| Error::internal("the run's configuration cannot be written").because(e))?,
     ))
-}
-
-pub(crate) fn micro_batch(batch: &Batch) -> MicroBatch<'_> {
-    let sequence = SequenceShape { batch: batch.rows, len: batch.len };
-    MicroBatch { inputs: &batch.inputs, targets: &batch.targets, sequence }
-}
-
-/// Mean over the counted targets, summed in token order in double precision.
-fn mean(losses: &[f32], valid: usize) -> f64 {
-    losses.iter().map(|&loss| f64::from(loss)).sum::<f64>() / valid as f64
-}
-
-/// An engine's tensors as checkpoints and hashes take them.
-fn named<'a>(tensors: &'a [NamedTensor<'_>]) -> Vec<checkpoint::NamedTensor<'a>> {
-    tensors.iter().map(|t| checkpoint::NamedTensor::f32(&*t.name, &t.shape, &*t.values)).collect()
-}
-
-/// A checkpoint's tensors as engines take them.
-pub fn plain<'a>(tensors: &'a [checkpoint::NamedTensor<'_>]) -> Result<Vec<NamedTensor<'a>>> {
-    tensors
-        .iter()
-        .map(|tensor| {
-            let values = tensor.as_f32().ok_or_else(|| {
-                Error::input(format!(
-                    "the tensor `{}` of the checkpoint is not of single precision",
-                    tensor.name
-                ))
-            })?;
-            Ok(NamedTensor { name: tensor.name.clone(), shape: tensor.shape.clone(), values: values.into() })
-        })
-        .collect()
 }

@@ -353,6 +353,10 @@ fn runs_are_exported_in_every_form() {
     for (form, files) in [
         ("safetensors", &["config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"][..]),
         (
+            "onnx",
+            &["config.json", "model.onnx", "model.onnx.data", "tokenizer.json", "tokenizer_config.json"],
+        ),
+        (
             "hf",
             &[
                 "config.json",
@@ -383,5 +387,5 @@ fn runs_are_exported_in_every_form() {
     assert!(!place.path("nothing").exists());
     place.run(&["export", "other.toml", "--to", "hf", "other_hf", "-q"]).expect(0);
     let told = place.run(&["export", "other.toml", "--to", "bogus", "x"]).expect(2).stderr;
-    assert!(told.contains("[possible values: upstream, safetensors, hf]"), "{told}");
+    assert!(told.contains("[possible values: upstream, safetensors, hf, onnx]"), "{told}");
 }

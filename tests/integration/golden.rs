@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use nanorun::internals::experiment::Experiment;
 use nanorun::internals::manifest::Options;
-use nanorun::internals::train::session::eval_settings;
+use nanorun::internals::train::evaluation::eval_settings;
 
 use crate::support::{Place, skip};
 

@@ -27,8 +27,9 @@ use nanorun::internals::train::checkpoint::CheckpointStore;
 use nanorun::internals::train::engine::{Engine, MicroBatch, NamedTensor};
 use nanorun::internals::train::observer::{Event, Observer, Origin};
 use nanorun::internals::train::ops_engine::OpsEngine;
+use nanorun::internals::train::rows::{BatchSource, Rows};
 use nanorun::internals::train::scalar_engine::ScalarEngine;
-use nanorun::internals::train::session::{BatchSource, Ending, Finished, Rows, Session};
+use nanorun::internals::train::session::{Ending, Finished, Session};
 
 use crate::backends::{BACKENDS, config};
 

@@ -3,7 +3,7 @@
 
 use std::path::PathBuf;
 
-use crate::support::Place;
+use crate::support::{Place, Told};
 
 /// A small model on names, trained for a moment.
 fn manifest(kind: &str, rest: &str) -> String {
@@ -23,14 +23,15 @@ fn weights(place: &Place) -> PathBuf {
 }
 
 #[track_caller]
-fn refused(name: &str, place: &Place, manifest: &str) {
+fn refused(told: &mut Told, name: &str, place: &Place, manifest: &str) {
     std::fs::write(place.path("m.toml"), manifest).unwrap();
     let ended = place.run(&["run", "m.toml", "--results", "other", "-q"]).expect(2);
-    insta::assert_snapshot!(name, ended.stderr);
+    told.add(name, &ended.stderr);
 }
 
 #[test]
 fn weights_of_another_model() {
+    let mut told = Told::default();
     let place = Place::with(&manifest("microgpt", ""));
     place.run(&["run", "m.toml", "-q"]).expect(0);
     let from = weights(&place);
@@ -39,9 +40,9 @@ fn weights_of_another_model() {
     // They do fit the model they are from.
     std::fs::write(place.path("m.toml"), manifest("microgpt", init)).unwrap();
     place.run(&["run", "m.toml", "--results", "again", "-q"]).expect(0);
-    refused("weights_missing", &place, &manifest("microgpt", &format!("model.depth = 2\n{init}")));
-    refused("weights_unexpected", &place, &manifest("bigram", init));
-    refused("weights_shape", &place, &manifest("microgpt", &format!("model.n_embd = 8\n{init}")));
+    refused(&mut told, "weights_missing", &place, &manifest("microgpt", &format!("model.depth = 2\n{init}")));
+    refused(&mut told, "weights_unexpected", &place, &manifest("bigram", init));
+    refused(&mut told, "weights_shape", &place, &manifest("microgpt", &format!("model.n_embd = 8\n{init}")));
     let bytes = std::fs::read(&from).unwrap();
     // Integers take as much room: the header alone says what the values are.
     let (len, rest) = bytes.split_first_chunk::<8>().unwrap();
@@ -49,36 +50,41 @@ fn weights_of_another_model() {
     let header = std::str::from_utf8(header).unwrap().replace("\"F32\"", "\"I32\"");
     let integers = [len.as_slice(), header.as_bytes(), values].concat();
     std::fs::write(place.path("weights.safetensors"), integers).unwrap();
-    refused("weights_type", &place, &manifest("microgpt", init));
+    refused(&mut told, "weights_type", &place, &manifest("microgpt", init));
     std::fs::write(place.path("weights.safetensors"), &bytes[..bytes.len() / 2]).unwrap();
-    refused("weights_truncated", &place, &manifest("microgpt", init));
+    refused(&mut told, "weights_truncated", &place, &manifest("microgpt", init));
     std::fs::remove_file(place.path("weights.safetensors")).unwrap();
-    refused("weights_gone", &place, &manifest("microgpt", init));
+    refused(&mut told, "weights_gone", &place, &manifest("microgpt", init));
+    insta::assert_snapshot!("weights_of_another_model", told.text);
 }
 
 #[test]
 fn switches_that_a_kind_does_not_have() {
+    let mut told = Told::default();
     let place = Place::with("");
-    refused("bigram_smear", &place, &manifest("bigram", "model.smear = true\n"));
-    refused("bigram_depth", &place, &manifest("bigram", "model.depth = 2\n"));
-    refused("microgpt_windows", &place, &manifest("microgpt", "model.window_pattern = \"SL\"\n"));
-    refused("microgpt_kv_heads", &place, &manifest("microgpt", "model.n_kv_head = 2\n"));
-    refused("gpt_tied", &place, &manifest("gpt", "model.tie_lm_head = true\n"));
-    refused("bigram_muon", &place, &manifest("bigram", "optimizer.kind = \"muon_adamw\"\n"));
-    refused("microgpt_heads", &place, &manifest("microgpt", "model.n_head = 3\n"));
+    refused(&mut told, "bigram_smear", &place, &manifest("bigram", "model.smear = true\n"));
+    refused(&mut told, "bigram_depth", &place, &manifest("bigram", "model.depth = 2\n"));
+    refused(&mut told, "microgpt_windows", &place, &manifest("microgpt", "model.window_pattern = \"SL\"\n"));
+    refused(&mut told, "microgpt_kv_heads", &place, &manifest("microgpt", "model.n_kv_head = 2\n"));
+    refused(&mut told, "gpt_tied", &place, &manifest("gpt", "model.tie_lm_head = true\n"));
+    refused(&mut told, "bigram_muon", &place, &manifest("bigram", "optimizer.kind = \"muon_adamw\"\n"));
+    refused(&mut told, "microgpt_heads", &place, &manifest("microgpt", "model.n_head = 3\n"));
+    insta::assert_snapshot!("switches_that_a_kind_does_not_have", told.text);
 }
 
 #[test]
 fn a_validation_split_without_text() {
+    let mut told = Told::default();
     let place = Place::with("");
     let on = |names: &str| {
         manifest("bigram", "")
             .replace(concat!(env!("CARGO_MANIFEST_DIR"), "/experiments/data/names.txt"), names)
     };
     std::fs::write(place.path("one.txt"), "anna\n").unwrap();
-    refused("split_empty", &place, &on("one.txt"));
+    refused(&mut told, "split_empty", &place, &on("one.txt"));
     std::fs::write(place.path("none.txt"), "\n\n").unwrap();
-    refused("split_nothing", &place, &on("none.txt"));
+    refused(&mut told, "split_nothing", &place, &on("none.txt"));
+    insta::assert_snapshot!("a_validation_split_without_text", told.text);
 }
 
 #[test]

@@ -134,3 +134,16 @@ pub(crate) fn skip(why: &str) {
         writeln!(file, "{why}").unwrap();
     }
 }
+
+/// What nanorun said of several cases, for one snapshot of them all: a message that is worded anew touches one file.
+#[derive(Default)]
+pub struct Told {
+    pub text: String,
+}
+
+impl Told {
+    /// Adds what was said of a case.
+    pub fn add(&mut self, case: &str, said: &str) {
+        self.text += &format!("== {case}\n{}\n\n", said.trim_end());
+    }
+}

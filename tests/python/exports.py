@@ -1,13 +1,17 @@
-"""Loads what `nanorun export` writes with torch, tokenizers and transformers, and compares it with upstream's own numbers.
+"""Loads what `nanorun export` writes with torch, tokenizers, transformers and onnxruntime, and compares it with upstream's
+own numbers.
 
     python exports.py NANORUN REPOSITORY PLACE
 """
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
+import onnxruntime
 import torch
 from tokenizers import Tokenizer
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -123,7 +127,7 @@ upstream.commit = "92d63d4"
 run = { seed = 1, backend = "cpu" }
 budget.steps = 12
 schedule = { warmdown = "linear", warmup_steps = 2 }
-train = { device_batch_size = 2, total_batch_size = 256 }
+train = { device_batch_size = 2, total_batch_size = 512 }
 eval.tokens = 512
 data.tokenizer.vocab_size = 300
 [model]
@@ -160,6 +164,92 @@ def check_native():
         assert tokenizer.decode(out[0, ids.shape[1] :], skip_special_tokens=True) == greedy("native.toml", prompt, 16)
 
 
-for check in [check_torch, check_tokenizers, check_transformers, check_native]:
+# Every feature otherwise than in the fixture: shared keys, short windows everywhere but at the end, no smear, other scales.
+SHARED = NATIVE.replace('"native"', '"shared"').replace("[optimizer]\nscalar_lr = 0.0\n", "").split("[model]")[0] + """
+[model]
+depth = 3
+aspect_ratio = 32
+head_dim = 16
+n_kv_head = 2
+sequence_len = 256
+window_pattern = "SSL"
+smear = false
+qk_scale = 1.3
+softcap = false
+"""
+
+
+class Onnx:
+    """A model with its states, called as docs/onnx.md says."""
+
+    def __init__(self, directory, batch=1):
+        self.session = onnxruntime.InferenceSession(place / directory / "model.onnx")
+        self.names = [output.name for output in self.session.get_outputs()]
+        self.states = {"past_length": np.zeros(1, np.int64)}
+        for value in self.session.get_inputs():
+            if value.name.startswith("past_key_values"):
+                shape = (batch, value.shape[1], 0, value.shape[3])
+            elif value.name == "past_embedding":
+                shape = (batch, 1, value.shape[2])
+            else:
+                continue
+            self.states[value.name] = np.zeros(shape, np.float32)
+
+    def __call__(self, ids):
+        feeds = {"input_ids": np.array(ids, np.int64), **self.states}
+        outputs = dict(zip(self.names, self.session.run(self.names, feeds)))
+        logits = outputs.pop("logits")
+        for name, value in outputs.items():
+            self.states[name.replace("present.", "past_key_values.").replace("present_", "past_")] = value
+        return logits
+
+
+def worst(found, wanted):
+    """The largest difference, of the largest value."""
+    return float(np.abs(found - wanted).max() / np.abs(wanted).max())
+
+
+def check_onnx():
+    """Logits, whole and in parts with the states in between, a batch, and the loop of the documentation."""
+    code = re.search(r"```python\n(.*?)```", (root / "docs/onnx.md").read_text(), re.S).group(1)
+    documented = {}
+    exec(code, documented)
+    generate = documented["generate"]
+    run("export", base, "--to", "onnx", "onnx", "-q")
+    last = expected["last_logits"]
+    found = worst(Onnx("onnx")([last["ids"]])[0, -1], np.array(last["values"]))
+    assert found <= 1e-5, found
+    print(f"logits in ONNX: {found:.1e} of the largest")
+    for case in expected["greedy"]:
+        wanted = case["output_ids"][len(case["prompt_ids"]) :]
+        assert list(generate(place / "onnx", case["prompt"], len(wanted), temperature=0)) == wanted, case["prompt"]
+    drawn = [list(generate(place / "onnx", "The", 20, seed=seed)) for seed in (1, 1, 2)]
+    assert drawn[0] == drawn[1] != drawn[2]
+    (place / "shared.toml").write_text(SHARED)
+    run("run", "shared.toml", "-q")
+    run("export", "shared.toml", "--to", "onnx", "shared", "-q")
+    run("export", "shared.toml", "--to", "hf", "shared_hf", "-q")
+    theirs = AutoModelForCausalLM.from_pretrained(place / "shared_hf", trust_remote_code=True, dtype=torch.float32).eval()
+    draw = np.random.default_rng(1)
+    for name, length in [("onnx", 250), ("shared", 250)]:
+        ids = draw.integers(0, 256, (2, length))
+        whole = Onnx(name, batch=2)(ids)
+        model, parts, at = Onnx(name, batch=2), [], 0
+        for count in [5, 1, 1, 60, 1, 100, 82]:
+            parts.append(model(ids[:, at : at + count]))
+            at += count
+        found = worst(np.concatenate(parts, axis=1), whole)
+        assert at == length and found <= 1e-5, (name, found)
+        windows = json.loads((place / name / "config.json").read_text())["windows"]
+        kept = [model.states[f"past_key_values.{layer}.key"].shape[2] for layer in range(len(windows))]
+        assert kept == [min(window, length) for window in windows], (kept, windows)
+        if name == "shared":
+            with torch.no_grad():
+                found = worst(whole, theirs(torch.tensor(ids)).logits.numpy())
+            assert found <= 1e-5, found
+            assert min(windows) < length < max(windows) + 1 and "past_embedding" not in model.states
+
+
+for check in [check_torch, check_tokenizers, check_transformers, check_native, check_onnx]:
     check()
     print(f"{check.__name__}: right", flush=True)

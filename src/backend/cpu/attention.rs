@@ -8,7 +8,8 @@
 use std::ops::Range;
 
 use super::backend::CpuBackend;
-use super::gemm::{ANY, HALF, MR, NR, ROW_STRIDE, Rows, Store, micro, pack, rows_near};
+use super::gemm::pack::{self, lines};
+use super::gemm::{ANY, HALF, MR, NR, ROW_STRIDE, Rows, Store, micro, rows_near};
 use super::pool::Buffer;
 use super::simd::{LANES, lane_maxima, larger, simd_fn, tree_max, tree_sum};
 use super::tensor::{Tensor, check, check_shape};
@@ -95,10 +96,10 @@ pub(super) fn forward(
         unsafe {
             if is_value {
                 let dst = packed_v.slice_mut(head * value_len..(head + 1) * value_len);
-                pack::panels(dst, v.data[at..].as_ptr(), kv_cols, d, t);
+                pack::panels(dst, lines(&v.data[at..], kv_cols, t, d), kv_cols, d, t);
             } else {
                 let dst = packed_k.slice_mut(head * key_len..(head + 1) * key_len);
-                pack::panels_transposed(dst, k.data[at..].as_ptr(), kv_cols, t, d);
+                pack::panels_transposed(dst, lines(&k.data[at..], kv_cols, t, d), kv_cols, t, d);
             }
         }
     });
@@ -122,7 +123,7 @@ pub(super) fn forward(
             let lse = unsafe { saved.slice_mut(head * t + start..head * t + start + rows) };
             let group = Group { rows, position: start, stride: q.cols, head_dim: d, window: s.window };
             // SAFETY: as above.
-            unsafe { group.attend(&q.data[at..], &packed, out.ptr().add(at), lse, scratch) };
+            unsafe { group.attend(&q.data[at..], &packed, out, at, lse, scratch) };
         }
     });
     Ok((o, AttentionSaved(lse)))
@@ -140,15 +141,20 @@ pub(super) struct Group {
 }
 
 impl Group {
-    /// Writes the attention of the group to `out` and its log-sum-exps to `lse`.
+    /// Writes the attention of the group to `out` from element `at` on, a row every `stride`, and its log-sum-exps to
+    /// `lse`.
     ///
     /// # Safety
-    /// `out` has room for the rows, and nobody else touches them.
+    /// Nobody else touches those rows of `out`.
+    ///
+    /// # Panics
+    /// Rows that are not in bounds: the kernels read and write by pointers from here on.
     pub(super) unsafe fn attend(
         &self,
         q: &[f32],
         packed: &PackedHead<'_>,
-        out: *mut f32,
+        out: Shared<f32>,
+        at: usize,
         lse: &mut [f32],
         scratch: &mut [f32],
     ) {
@@ -158,9 +164,8 @@ impl Group {
         let (queries, rest) = scratch.split_at_mut(MR * ROW_STRIDE);
         let (scores, rest) = rest.split_at_mut(MR * ROW_STRIDE);
         let sums = &mut rest[..MR * width];
-        assert!(q.len() >= (self.rows - 1) * self.stride + d);
-        // SAFETY: as asserted.
-        let q = unsafe { rows_near(queries, q.as_ptr(), self.stride, self.rows, d) };
+        // SAFETY: as `lines` asserts.
+        let q = unsafe { rows_near(queries, lines(q, self.stride, self.rows, d), self.stride, self.rows, d) };
         sums.fill(0.0);
         let mut softmax = Softmax { max: [f32::NEG_INFINITY; LANES], total: [0.0; LANES] };
         let first = self.position.saturating_sub(self.window);
@@ -206,7 +211,7 @@ impl Group {
         }
         for (i, total) in softmax.total.iter().enumerate().take(self.rows) {
             // SAFETY: the caller's promise.
-            let out = unsafe { std::slice::from_raw_parts_mut(out.add(i * self.stride), d) };
+            let out = unsafe { out.slice_mut(at + i * self.stride..at + i * self.stride + d) };
             divide_row(out, &sums[i * width..i * width + d], *total);
         }
         lse[..self.rows].copy_from_slice(&log_sum_exps(&softmax, scale)[..self.rows]);

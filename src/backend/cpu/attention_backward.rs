@@ -5,7 +5,8 @@
 
 use super::attention::{AttentionSaved, MAX_HEAD_DIM, check_attention, panels};
 use super::backend::CpuBackend;
-use super::gemm::{ANY, KC, MR, NR, ROW_STRIDE, Rows, Store, micro, pack, rows_near};
+use super::gemm::pack::{self, lines};
+use super::gemm::{ANY, KC, MR, NR, ROW_STRIDE, Rows, Store, micro, rows_near};
 use super::simd::{dot, simd_fn};
 use super::tensor::{Tensor, check_shape};
 use super::workers::Shared;
@@ -57,7 +58,7 @@ fn row_deltas(cpu: &CpuBackend, o: &Tensor, d_o: &Tensor, s: &AttentionShape, de
             for h in 0..s.n_head {
                 let value = row_dot(&o.row(n)[h * d..(h + 1) * d], &d_o.row(n)[h * d..(h + 1) * d]);
                 // SAFETY: every row has its own entries.
-                unsafe { *out.ptr().add((n / t * s.n_head + h) * t + n % t) = value };
+                unsafe { *out.reach((n / t * s.n_head + h) * t + n % t, 1) = value };
             }
         }
     });
@@ -109,11 +110,13 @@ unsafe fn head_backward(
     for low in (0..t).step_by(KEYS) {
         let high = t.min(low + KEYS);
         let at = (b * t + low) * kv_cols + kv_head * d;
-        // SAFETY: rows `low .. high` of this head, inside k and v.
+        let rows = high - low;
+        let (k, v) = (lines(&x.k.data[at..], kv_cols, rows, d), lines(&x.v.data[at..], kv_cols, rows, d));
+        // SAFETY: rows `low .. high` of this head, asserted to be inside k and v.
         unsafe {
-            pack::panels_transposed(keys_t, x.k.data[at..].as_ptr(), kv_cols, high - low, d);
-            pack::panels_transposed(values_t, x.v.data[at..].as_ptr(), kv_cols, high - low, d);
-            pack::panels(keys, x.k.data[at..].as_ptr(), kv_cols, d, high - low);
+            pack::panels_transposed(keys_t, k, kv_cols, rows, d);
+            pack::panels_transposed(values_t, v, kv_cols, rows, d);
+            pack::panels(keys, k, kv_cols, d, rows);
         }
         let last = t.min((high - 1).saturating_add(s.window).saturating_add(1));
         for h in kv_head * group..(kv_head + 1) * group {
@@ -182,9 +185,9 @@ impl<'a> Tile<'a> {
     unsafe fn load(&mut self, x: &Inputs<'_>) {
         let (t, d, cols) = (x.shape.sequence.len, x.shape.head_dim, x.q.cols);
         let at = (self.b * t + self.start) * cols + self.h * d;
-        let (q, d_o) = (x.q.data[at..].as_ptr(), x.d_o.data[at..].as_ptr());
         let rows = self.rows();
-        // SAFETY: `rows` rows of this head, inside q and d_o.
+        let (q, d_o) = (lines(&x.q.data[at..], cols, rows, d), lines(&x.d_o.data[at..], cols, rows, d));
+        // SAFETY: `rows` rows of this head, asserted to be inside q and d_o.
         unsafe {
             pack::panels(self.q_panels, q, cols, d, rows);
             pack::panels(self.do_panels, d_o, cols, d, rows);
@@ -206,12 +209,10 @@ impl<'a> Tile<'a> {
             let (first, end) = self.seen(self.start + i, rows, window);
             let (left, right) = ((first - self.low) / NR * NR, (end - self.low).next_multiple_of(NR));
             let at = (self.b * t + self.start + i) * cols + self.h * d;
-            // SAFETY: `rows` rows of this head, inside q and d_o.
+            let (q, d_o) = (lines(&x.q.data[at..], cols, rows, d), lines(&x.d_o.data[at..], cols, rows, d));
+            // SAFETY: `rows` rows of this head, asserted to be inside q and d_o.
             let (q, d_o) = unsafe {
-                (
-                    rows_near(self.q_rows, x.q.data[at..].as_ptr(), cols, rows, d),
-                    rows_near(self.do_rows, x.d_o.data[at..].as_ptr(), cols, rows, d),
-                )
+                (rows_near(self.q_rows, q, cols, rows, d), rows_near(self.do_rows, d_o, cols, rows, d))
             };
             for keys in panels(first - self.low, end - self.low) {
                 let tile = i * ROW_STRIDE + keys.start;
@@ -266,15 +267,16 @@ impl<'a> Tile<'a> {
             let (first, end) = self.seen(self.start + i, rows, x.shape.window);
             for j in (0..d).step_by(NR) {
                 let at = (self.b * t + self.start + i) * cols + self.h * d + j;
+                let nr = NR.min(d - j);
                 // SAFETY: dscores and keys hold what is seen; the rows of dq are this task's.
                 unsafe {
                     micro::<ROW_STRIDE, 1>(
                         rows,
-                        NR.min(d - j),
+                        nr,
                         end - first,
                         Rows::at(self.dscores.as_ptr().add(i * ROW_STRIDE + first - self.low)),
                         keys[j * chunk + (first - self.low) * NR..].as_ptr(),
-                        dq.ptr().add(at),
+                        dq.reach(at, (rows - 1) * cols + nr),
                         cols,
                         Store::Add,
                     );
@@ -306,7 +308,7 @@ impl<'a> Tile<'a> {
                         end - first,
                         Rows::at(self.weights.as_ptr().add(a)),
                         self.do_panels[panel..].as_ptr(),
-                        dv.ptr().add(at),
+                        dv.reach(at, (keys - 1) * cols + nr),
                         cols,
                         Store::Add,
                     );
@@ -316,7 +318,7 @@ impl<'a> Tile<'a> {
                         end - first,
                         Rows::at(self.dscores.as_ptr().add(a)),
                         self.q_panels[panel..].as_ptr(),
-                        dk.ptr().add(at),
+                        dk.reach(at, (keys - 1) * cols + nr),
                         cols,
                         Store::Add,
                     );

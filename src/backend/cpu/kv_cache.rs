@@ -154,7 +154,7 @@ pub(super) fn attention(
         };
         let at = (sequence * queries + start) * q.cols + h * d;
         // SAFETY: every task has its own queries and head.
-        unsafe { group.attend(&q.data[at..], &packed_head, out.ptr().add(at), &mut [0.0; MR], scratch) };
+        unsafe { group.attend(&q.data[at..], &packed_head, out, at, &mut [0.0; MR], scratch) };
     });
     Ok(o)
 }

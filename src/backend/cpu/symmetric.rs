@@ -33,9 +33,9 @@ pub(super) fn complete(
                 for j in (right.max(i)..n.min(right + BLOCK)).step_by(STRIP) {
                     let (height, width) = (STRIP.min(rows.end - i), STRIP.min(n - j));
                     // SAFETY: this task alone touches these rows right of the diagonal, and these columns below it.
+                    let above = data.reach(base + i * n + j, (height - 1) * n + width);
+                    let below = data.reach(base + j * n + i, (width - 1) * n + height);
                     unsafe {
-                        let (above, below) =
-                            (data.ptr().add(base + i * n + j), data.ptr().add(base + j * n + i));
                         if i == j {
                             mirror(above, n, height);
                         } else {

@@ -131,9 +131,11 @@ impl<T> Shared<T> {
         Self(slice.as_mut_ptr(), slice.len())
     }
 
-    /// The first element.
-    pub(super) fn ptr(self) -> *mut T {
-        self.0
+    /// Element `at`, with `len` elements from there on asserted to be in bounds: for kernels that write by pointers.
+    #[inline]
+    pub(super) fn reach(self, at: usize, len: usize) -> *mut T {
+        assert!(at.checked_add(len).is_some_and(|end| end <= self.1), "a kernel would write out of bounds");
+        self.0.wrapping_add(at)
     }
 
     /// A part of it.
@@ -144,5 +146,32 @@ impl<T> Shared<T> {
         assert!(range.start <= range.end && range.end <= self.1);
         // SAFETY: in bounds; the caller promises the rest.
         unsafe { std::slice::from_raw_parts_mut(self.0.add(range.start), range.end - range.start) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::panic::catch_unwind;
+
+    use super::super::gemm::pack::lines;
+    use super::*;
+
+    #[test]
+    fn kernels_are_given_nothing_out_of_bounds() {
+        let mut values = [0.0_f32; 10];
+        let first = values.as_ptr();
+        let shared = Shared::new(&mut values);
+        assert_eq!(shared.reach(4, 6).cast_const(), first.wrapping_add(4));
+        for (at, len) in [(4, 7), (10, 1), (usize::MAX, 2)] {
+            assert!(catch_unwind(|| shared.reach(at, len)).is_err(), "{at} {len}");
+        }
+        // Two lines of three values, seven apart, end at the tenth.
+        assert!(!lines(&[0.0; 10], 7, 2, 3).is_null());
+        for (stride, count, len) in [(8, 2, 3), (7, 2, 4), (7, 3, 1), (1, 1, 11)] {
+            assert!(
+                catch_unwind(|| lines(&[0.0; 10], stride, count, len)).is_err(),
+                "{stride} {count} {len}"
+            );
+        }
     }
 }

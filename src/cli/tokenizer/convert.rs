@@ -29,7 +29,7 @@ pub(super) fn import(args: &ImportTokenizerArgs) -> Result<Option<Class>> {
     let files = Files::from_env()?;
     files.create_dir_all(&args.to)?;
     for (name, bytes) in &written {
-        files.write(&args.to.join(name), bytes)?;
+        files.deliver(&args.to.join(name), bytes)?;
     }
     Output::new(false).result(&format!("{}  {}", tokenizer.digest(), args.to.display()));
     Ok(None)
@@ -42,7 +42,7 @@ pub(super) fn export(args: &ExportTokenizerArgs) -> Result<Option<Class>> {
     if !args.force && args.to.symlink_metadata().is_ok() {
         return Err(taken(&args.to));
     }
-    Files::from_env()?.write(&args.to, &bytes)?;
+    Files::from_env()?.deliver(&args.to, &bytes)?;
     Output::new(false).result(&format!("{}  {}", tokenizer.digest(), args.to.display()));
     Ok(None)
 }

@@ -51,7 +51,7 @@ pub(super) fn train(args: &TrainArgs) -> Result<Option<Class>> {
     for (name, bytes) in tokenizer.files(order.rule)? {
         let path = order.directory.join(name);
         if files.read_if_there(&path)?.as_deref() != Some(bytes.as_slice()) {
-            files.write(&path, &bytes)?;
+            files.deliver(&path, &bytes)?;
             written.push(name);
         }
     }

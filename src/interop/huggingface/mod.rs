@@ -20,7 +20,7 @@ use crate::tensors::{NamedTensor, write_safetensors};
 /// # Errors
 /// What the file system refuses.
 pub fn safetensors(files: &Files, exported: &Exported<'_>, to: &Path) -> Result<Vec<String>> {
-    let staged = files.stage_dir(to)?;
+    let staged = files.deliver_dir(to)?;
     let config = match &exported.config.model {
         ModelConfig::Gpt(model) => modeling::config(exported, model, false),
         small => json!({ "model_type": "nanorun", "model": small, "bos_token_id": exported.tokenizer.bos() }),
@@ -44,7 +44,7 @@ pub fn transformers(files: &Files, exported: &Exported<'_>, to: &Path) -> Result
             .expected("\"gpt\"")
             .help("export it with --to safetensors"));
     };
-    let staged = files.stage_dir(to)?;
+    let staged = files.deliver_dir(to)?;
     let native = is_native(exported, model);
     let (config, mut notes) = if native {
         let renamed = native_parameters(exported, model)?;
@@ -63,6 +63,15 @@ pub fn transformers(files: &Files, exported: &Exported<'_>, to: &Path) -> Result
     notes.extend(tokenizer(&staged, exported)?);
     staged.commit()?;
     Ok(notes)
+}
+
+/// What stands beside a model in another form: its sizes in `config.json`, and its tokenizer. Returns what is to be told.
+///
+/// # Errors
+/// What the file system refuses.
+pub(super) fn beside(staged: &StagedDir, exported: &Exported<'_>, model: &GptConfig) -> Result<Vec<String>> {
+    write_json(staged, "config.json", &modeling::config(exported, model, false))?;
+    tokenizer(staged, exported)
 }
 
 fn weights(staged: &StagedDir, to: &Path, tensors: &[Tensor<'_>]) -> Result<()> {

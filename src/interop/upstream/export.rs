@@ -42,7 +42,7 @@ pub fn export(files: &Files, exported: &Exported<'_>, to: &Path) -> Result<Vec<S
         Some(optimizer(exported, &specs)?)
     };
     let tag = tag(exported);
-    let staged = files.stage_dir(to)?;
+    let staged = files.deliver_dir(to)?;
     let run = Path::new("base_checkpoints").join(&tag);
     staged.create_dir("base_checkpoints")?;
     staged.create_dir(&run.to_string_lossy())?;

@@ -79,6 +79,32 @@ fn a_killed_download_carries_on() {
 
 #[cfg(unix)]
 #[test]
+fn killed_in_any_of_its_writes_it_carries_on_and_leaves_nothing() {
+    let web = Web::start(|request, _| Reply::file(request, SHARD, VERSION));
+    let mut kills = 0;
+    // One connection, so that the writes come in one order; a download of two shards has some dozens.
+    for at in 1.. {
+        let place = Place::with(TINY);
+        let mut first = get(&place, &web.url(), &["--jobs", "1"]);
+        let ended = first.env("WRITE_FAULT", format!("kill@{at}")).output().unwrap();
+        if ended.status.code() == Some(0) {
+            break;
+        }
+        assert_eq!(ended.status.code(), None, "{}", String::from_utf8_lossy(&ended.stderr));
+        kills += 1;
+        let ended = get(&place, &web.url(), &["--jobs", "1"]).output().unwrap();
+        assert_eq!(ended.status.code(), Some(0), "{at}: {}", String::from_utf8_lossy(&ended.stderr));
+        assert_eq!(left_over(&place.path("shards")), Vec::<String>::new(), "{at}");
+        for name in ["shard_00000.parquet", VALIDATION] {
+            assert_eq!(fs::read(place.path("shards").join(name)).unwrap(), SHARD, "{at}");
+        }
+        place.run(&["data", "check", "shards"]).expect(0);
+    }
+    assert!(kills > 10, "{kills}");
+}
+
+#[cfg(unix)]
+#[test]
 fn a_signal_stops_it_with_130() {
     let (place, web) = (Place::with(TINY), silent_once());
     let child = hanging(&place, &web);

@@ -432,7 +432,7 @@ unsafe fn tile(
                     let below = part == Part::Upper && cols.start + j + HALF <= rows.start + i;
                     let skip = if below { HALF } else { 0 };
                     let (panel, nr) = (panel.add(skip), nr - skip);
-                    let c = job.c.ptr().add((rows.start + i) * n + cols.start + j + skip);
+                    let c = job.c.reach((rows.start + i) * n + cols.start + j + skip, (mr - 1) * n + nr);
                     for row in 0..mr {
                         prefetch::near(c.wrapping_add(row * n), nr);
                     }

@@ -6,6 +6,15 @@ use super::prefetch;
 /// How many rows ahead memory is asked for: rows are far apart, and the hardware does not follow.
 const AHEAD: usize = 8;
 
+/// Where `count` lines of `len` values begin, `stride` apart, asserted to be inside `data`: what kernels that read by
+/// pointers are given.
+#[inline]
+pub(crate) fn lines(data: &[f32], stride: usize, count: usize, len: usize) -> *const f32 {
+    let end = count.checked_sub(1).map_or(0, |last| last * stride + len);
+    assert!(end <= data.len(), "a kernel would read out of bounds");
+    data.as_ptr()
+}
+
 /// Packs rows of A that are contiguous over k: row i at `i * ROW_STRIDE`.
 ///
 /// # Safety

@@ -189,7 +189,7 @@ fn instruction_set_changes_nothing() {
     for (simd, name) in ["portable", "avx2"].into_iter().flat_map(|simd| tests.map(|name| (simd, name))) {
         let output = std::process::Command::new(&this)
             .args(["--exact", name])
-            .env("CPU_SIMD_LEVEL", simd)
+            .env("NANORUN_CPU_KERNELS", simd)
             .output()
             .unwrap();
         let text = String::from_utf8_lossy(&output.stdout);

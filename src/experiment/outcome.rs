@@ -1,0 +1,43 @@
+//! What all runs of an experiment together give: tables and verdicts.
+
+use super::ends::RunEnd;
+use super::retired::Retired;
+use super::tables::{self, Recorded};
+use super::{Experiment, judge};
+use crate::error::Result;
+use crate::scorecard::Scorecard;
+
+impl Experiment {
+    pub(super) fn recorded<'a>(&'a self, ends: &'a [RunEnd]) -> Vec<Recorded<'a>> {
+        let each = self.plan.runs.iter().zip(ends);
+        each.map(|(run, end)| Recorded {
+            experiment: &self.plan.name,
+            arm: self.arm(run),
+            config: &run.config,
+            epochs: [run.data.map(|data| data.train.epochs), run.data.map(|data| data.validation.epochs)],
+            run_key: run.key.run.to_string(),
+            parameters: run.sizes.params.total,
+            flops_per_token: run.sizes.flops_per_token as f64,
+            end,
+            retired: false,
+        })
+        .collect()
+    }
+
+    /// Over all that is there: the runs of the plan, whether the command is about them or not, then the retired ones.
+    pub(super) fn write_tables(&self, ends: &[RunEnd], retired: &[Retired]) -> Result<()> {
+        let mut runs = self.recorded(ends);
+        runs.extend(retired.iter().map(|run| run.recorded(&self.plan.name)));
+        tables::write_tables(&self.files, &self.dir, &runs)
+    }
+
+    /// Judges the runs of the plan and lists the retired ones.
+    pub(super) fn judge(&self, ends: &[RunEnd], retired: &[Retired]) -> Result<Scorecard> {
+        let metric = judge::metric(self);
+        let runs = self.recorded(ends).iter().map(|run| tables::summary(run, &metric)).collect();
+        let mut scorecard = judge::scorecard(&self.files, self, runs)?;
+        let summary = |run: &Retired| tables::summary(&run.recorded(&self.plan.name), &metric);
+        scorecard.retired = retired.iter().map(summary).collect();
+        Ok(scorecard)
+    }
+}

@@ -1,0 +1,44 @@
+//! What of an experiment a command is about, where it selects some of its runs.
+
+use std::path::Path;
+
+use super::{Experiment, judge};
+use crate::error::Result;
+use crate::gate::Comparison;
+use crate::plan::PlannedRun;
+use crate::scorecard::Scorecard;
+
+impl Experiment {
+    /// Whether the command is about the run at this place of the plan.
+    pub fn is_selected(&self, run: usize) -> bool {
+        self.manifest.cells.get(run).is_none_or(|cell| cell.selected)
+    }
+
+    /// The runs that the command is about.
+    pub fn selected_runs(&self) -> impl Iterator<Item = &PlannedRun> {
+        self.plan.runs.iter().enumerate().filter(|(index, _)| self.is_selected(*index)).map(|(_, run)| run)
+    }
+
+    /// Leaves out of a comparison what the command is not about.
+    pub(super) fn keep_selected(&self, comparison: &mut Comparison) {
+        if self.manifest.is_view() {
+            let picked =
+                |run: &PlannedRun, arm: &str, seed: u64| self.arm(run) == arm && run.config.seed == seed;
+            comparison.runs.retain(|one| self.selected_runs().any(|run| picked(run, &one.arm, one.seed)));
+        }
+    }
+
+    /// What of a scorecard the command is about. The numbers of an arm and the verdicts on it stay those over all that
+    /// is there: a view must not make another verdict.
+    pub(super) fn view(&self, scorecard: &Scorecard) -> Result<Scorecard> {
+        if !self.manifest.is_view() {
+            return Ok(scorecard.clone());
+        }
+        let mut view = scorecard.view(&|run| self.is_selected(run));
+        if let Some(path) = &self.manifest.head.scorecard.reproducibility.baseline {
+            let baseline = judge::baseline(self, Path::new(path))?;
+            view.judge_reproducibility(&baseline);
+        }
+        Ok(view)
+    }
+}
