@@ -33,6 +33,9 @@ pub(super) struct EvalArgs {
     /// Rows of a batch (default: the run's train.device_batch_size)
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     device_batch_size: Option<u16>,
+    /// Evaluate on the rows that upstream reads with so many GPUs (default: the run's run.ranks)
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    ranks: Option<u16>,
     /// Common options
     #[command(flatten)]
     common: Common,
@@ -51,6 +54,7 @@ pub(super) fn eval(args: &EvalArgs) -> Result<Option<Class>> {
         shards,
         tokens: args.tokens,
         device_batch_size: args.device_batch_size.map(usize::from),
+        ranks: args.ranks.map(usize::from),
     };
     let (config, rows) = prepare(&library, &trained.config, &trained.tokenizer, &departures)?;
     trained.engine.stop_on(&StopFlag::default());
