@@ -207,7 +207,9 @@ pub(crate) fn documents_by_rank(source: &SplitSource, order: RowOrder, split: &s
     }
     let (what, of) = match order.seed {
         Some(_) => (format!("the {split} split has {most} row groups"), "in all its shards together"),
-        None => (format!("no shard of the {split} split has more than {most} row groups"), "in one of its shards"),
+        None => {
+            (format!("no shard of the {split} split has more than {most} row groups"), "in one of its shards")
+        }
     };
     Err(Error::input(format!("rank {empty} of {ranks} has no text: {what}"))
         .key("run.ranks")

@@ -193,6 +193,7 @@ impl Library {
         let tokenizer = Arc::clone(tokenizer);
         let (samples, appetites) = (OnceLock::new(), Mutex::default());
         let opened = Arc::new(Opened { corpus, tokenizer, facts, samples, appetites });
+        opened.documents_by_rank(Split::Val, config.row_order)?;
         Ok((self.rows_of(opened, config), content))
     }
 
