@@ -6,7 +6,7 @@ use crate::error::{Error, Result};
 use crate::ops::{ForwardOps, HeadShape, Losses, OpError, OpResult, TrainOps};
 
 use super::config::BigramConfig;
-use super::network::{Inputs, Network};
+use super::network::{Inputs, Network, can_decode};
 use super::param::{ParamId, ParamSpec, Params};
 use super::specs::bigram_specs;
 
@@ -127,15 +127,16 @@ impl Network for Bigram {
         weights: &Params<B::Weight>,
         cache: &mut BigramCache,
         ids: &[i32],
+        last: usize,
     ) -> OpResult<B::Tensor> {
-        let full = cache.position + ids.len() > cache.capacity;
-        let Some(last) = ids.last().filter(|_| !full) else {
+        if !can_decode(ids, last, cache.capacity - cache.position) {
             let (count, BigramCache { position, capacity }) = (ids.len(), *cache);
             let message = format!("{count} tokens after {position} in a cache of {capacity}");
             return Err(OpError::Shape { op: "decode", message });
-        };
+        }
         cache.position += ids.len();
-        let (x, _) = self.embed(ops, weights, &ops.tokens(&[*last])?)?;
+        let (x, _) =
+            self.embed(ops, weights, &ops.tokens(ids.get(ids.len() - last..).unwrap_or_default())?)?;
         ops.logits(&x, &weights[self.lm_head], &self.head())
     }
 }

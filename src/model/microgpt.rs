@@ -8,7 +8,7 @@ use crate::error::{Error, Result};
 use crate::ops::{AttentionShape, ForwardOps, HeadShape, Losses, OpError, OpResult, SequenceShape, TrainOps};
 
 use super::config::MicrogptConfig;
-use super::network::{Inputs, Network};
+use super::network::{Inputs, Network, can_decode};
 use super::param::{ParamId, ParamSpec, Params};
 use super::specs::microgpt_specs;
 
@@ -277,8 +277,9 @@ impl Network for Microgpt {
         weights: &Params<B::Weight>,
         cache: &mut MicrogptCache<B>,
         ids: &[i32],
+        last: usize,
     ) -> OpResult<B::Tensor> {
-        if ids.is_empty() || cache.position + ids.len() > cache.capacity {
+        if !can_decode(ids, last, cache.capacity - cache.position) {
             let (count, position, capacity) = (ids.len(), cache.position, cache.capacity);
             let message = format!("{count} tokens after {position} in a cache of {capacity}");
             return Err(OpError::Shape { op: "decode", message });
@@ -303,7 +304,7 @@ impl Network for Microgpt {
             x = ops.relu_squared_linear_add(x, &u, &weights[block.fc2])?;
         }
         cache.position += ids.len();
-        let last = ops.rows(&x, ids.len() - 1, 1)?;
+        let last = ops.rows(&x, ids.len() - last, last)?;
         ops.logits(&last, &weights[self.lm_head], &self.head())
     }
 }

@@ -31,6 +31,14 @@ impl<B: ForwardOps, T> Inputs<'_, B, T> {
     }
 }
 
+/// Tokens whose logits decoding gives at once, at most: every layer has room for as many.
+pub const MOST_LAST: usize = 64;
+
+/// Whether decoding can give the logits after each of the `last` of `ids`, in a cache with `room` left.
+pub(super) fn can_decode(ids: &[i32], last: usize, room: usize) -> bool {
+    !ids.is_empty() && ids.len() <= room && (1..=ids.len().min(MOST_LAST)).contains(&last)
+}
+
 /// A model: its parameters and what is computed with them. V logits a token.
 pub trait Network {
     /// What a forward reads besides the weights (rotary tables).
@@ -72,15 +80,17 @@ pub trait Network {
     /// A cache of its own that stands where `cache` does.
     fn fork<B: ForwardOps>(&self, ops: &B, cache: &Self::Cache<B>) -> OpResult<Self::Cache<B>>;
 
-    /// Feeds `ids` and returns the logits (1, V) after the last of them.
+    /// Feeds `ids` and returns the logits (last, V) after each of the last of them.
     ///
     /// # Errors
-    /// [`crate::ops::OpError::Shape`] if there are none, or more than the cache has room for.
+    /// [`crate::ops::OpError::Shape`] if there are none, more than the cache has room for, or fewer than `last`, which is
+    /// 1 to [`MOST_LAST`].
     fn decode<B: ForwardOps>(
         &self,
         ops: &B,
         weights: &Params<B::Weight>,
         cache: &mut Self::Cache<B>,
         ids: &[i32],
+        last: usize,
     ) -> OpResult<B::Tensor>;
 }

@@ -62,7 +62,14 @@ pub trait Engine {
     /// Starts decoding one sequence of up to `capacity` tokens with the current weights.
     fn start_decoding(&mut self, capacity: usize) -> Result<()>;
     /// Feeds ids and returns the logits (V) after the last of them.
-    fn decode(&mut self, ids: &[i32]) -> Result<Vec<f32>>;
+    fn decode(&mut self, ids: &[i32]) -> Result<Vec<f32>> {
+        self.decode_last(ids, 1)
+    }
+    /// Feeds ids and returns the logits (last, V) after each of the last of them, row-major; no more than
+    /// [`crate::model::network::MOST_LAST`].
+    fn decode_last(&mut self, ids: &[i32], last: usize) -> Result<Vec<f32>>;
+    /// Lets go of what decoding holds.
+    fn end_decoding(&mut self) {}
     /// Remembers where decoding stands, for [`Self::rewind_decoding`].
     ///
     /// # Errors

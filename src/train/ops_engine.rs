@@ -226,10 +226,11 @@ impl<M: Network, B: Backend> Engine for OpsEngine<M, B> {
         Ok(())
     }
 
-    fn decode(&mut self, ids: &[i32]) -> Result<Vec<f32>> {
+    fn decode_last(&mut self, ids: &[i32], last: usize) -> Result<Vec<f32>> {
         let Self { network, ops, weights, cache, stop, .. } = self;
         let cache = cache.as_mut().ok_or_else(|| Error::internal("decoding was not started"))?;
-        let run = || network.decode(ops, weights, cache, ids).and_then(|logits| ops.tensor_values(&logits));
+        let run =
+            || network.decode(ops, weights, cache, ids, last).and_then(|logits| ops.tensor_values(&logits));
         stoppable(ops, stop, run).map_err(op_error)
     }
 
@@ -245,6 +246,10 @@ impl<M: Network, B: Backend> Engine for OpsEngine<M, B> {
         self.cache = None;
         self.cache = Some(self.network.fork(&self.ops, marked).map_err(op_error)?);
         Ok(())
+    }
+
+    fn end_decoding(&mut self) {
+        (self.cache, self.marked) = (None, None);
     }
 
     fn live_bytes(&self) -> u64 {

@@ -233,10 +233,11 @@ impl<M: Network> Engine for ScalarEngine<M> {
         Ok(())
     }
 
-    fn decode(&mut self, ids: &[i32]) -> Result<Vec<f32>> {
+    fn decode_last(&mut self, ids: &[i32], last: usize) -> Result<Vec<f32>> {
         let Self { network, ops, weights, cache, .. } = self;
         let cache = cache.as_mut().ok_or_else(|| Error::internal("decoding was not started"))?;
-        let logits = network.decode(ops, weights, cache, ids).and_then(|logits| ops.tensor_values(&logits));
+        let logits =
+            network.decode(ops, weights, cache, ids, last).and_then(|logits| ops.tensor_values(&logits));
         logits.map_err(op_error)
     }
 
@@ -252,6 +253,10 @@ impl<M: Network> Engine for ScalarEngine<M> {
         self.cache = None;
         self.cache = Some(self.network.fork(&self.ops, marked).map_err(op_error)?);
         Ok(())
+    }
+
+    fn end_decoding(&mut self) {
+        (self.cache, self.marked) = (None, None);
     }
 
     fn live_bytes(&self) -> u64 {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::model::network::{Inputs, Network};
+use crate::model::network::{Inputs, Network, can_decode};
 use crate::model::param::Params;
 use crate::ops::{ForwardOps, OpError, OpResult, SequenceShape};
 use crate::stop::StopFlag;
@@ -67,18 +67,19 @@ impl<B: ForwardOps> GptCache<B> {
 }
 
 impl Gpt {
-    /// Feeds `ids` and returns the logits (1, V) after the last of them.
+    /// Feeds `ids` and returns the logits (last, V) after each of the last of them.
     ///
     /// # Errors
-    /// [`OpError::Shape`] if there are none, or more than the cache has room for.
+    /// [`OpError::Shape`] as [`Network::decode`].
     pub(super) fn decode_ids<B: ForwardOps>(
         &self,
         ops: &B,
         weights: &Params<B::Weight>,
         cache: &mut GptCache<B>,
         ids: &[i32],
+        last: usize,
     ) -> OpResult<B::Tensor> {
-        if ids.is_empty() || cache.position + ids.len() > cache.capacity {
+        if !can_decode(ids, last, cache.capacity - cache.position) {
             return Err(OpError::Shape {
                 op: "decode",
                 message: format!(
@@ -94,22 +95,28 @@ impl Gpt {
             if layer.capacity < cache.capacity { layer.capacity - window } else { ids.len() }
         };
         let piece = cache.layers.iter().zip(&self.config.windows).map(room).min().unwrap_or(ids.len());
-        let mut last = None;
-        for piece in ids.chunks(piece.max(1)) {
-            last = Some(self.decode_piece(ops, weights, cache, piece)?);
+        // Those whose logits are asked for are of one piece, the last: it may be as long as two.
+        let (mut rest, mut x) = (ids, None);
+        while !rest.is_empty() {
+            let most = if rest.len() <= piece { rest.len() } else { piece.min(rest.len() - last) };
+            let (now, later) = rest.split_at(most.max(1));
+            let count = if later.is_empty() { last } else { 1 };
+            x = Some(self.decode_piece(ops, weights, cache, now, count)?);
+            rest = later;
         }
-        let last = last.ok_or_else(|| OpError::Shape { op: "decode", message: "no tokens".to_owned() })?;
-        let (y, _) = ops.rms_norm(&last, self.config.norm_eps)?;
+        let x = x.ok_or_else(|| OpError::Shape { op: "decode", message: "no tokens".to_owned() })?;
+        let (y, _) = ops.rms_norm(&x, self.config.norm_eps)?;
         ops.logits(&y, &weights[self.ids.lm_head], &self.head())
     }
 
-    /// Feeds `ids`, for which every layer has room, and returns the last position before the final norm (1, C).
+    /// Feeds `ids`, for which every layer has room, and returns the last positions before the final norm (last, C).
     fn decode_piece<B: ForwardOps>(
         &self,
         ops: &B,
         weights: &Params<B::Weight>,
         cache: &mut GptCache<B>,
         ids: &[i32],
+        last: usize,
     ) -> OpResult<B::Tensor> {
         let (param, eps) = (&self.ids, self.config.norm_eps);
         let sequence = SequenceShape { batch: 1, len: ids.len() };
@@ -155,6 +162,6 @@ impl Gpt {
         if let (Some(lambda), Some(kept)) = (param.backout, &kept) {
             x = ops.backout(x, kept, &weights[lambda])?;
         }
-        ops.rows(&x, ids.len() - 1, 1)
+        ops.rows(&x, ids.len() - last, last)
     }
 }
