@@ -25,6 +25,11 @@ const PROCESS: u64 = if cfg!(feature = "tch") { (32 + LIBTORCH) << 20 } else { 3
 const LIBTORCH: u64 = 84;
 /// Documents, text and tokens that a run's loaders hold beside batches.
 const LOADERS: u64 = 16 << 20;
+/// Text and tokens that the loader of one more rank holds, and the documents that wait in its packing buffer.
+const OF_RANK: u64 = 8 << 20;
+const BUFFERED: u64 = 1128;
+/// An id of a waiting document.
+const ID: u64 = 4;
 /// Batches that a loader makes ahead at most, and the bytes of them.
 const AHEAD: u64 = 8;
 const AHEAD_BYTES: u64 = 32 << 20;
@@ -158,7 +163,10 @@ impl Asked<'_> {
     fn host(&self, rows: usize, tensors: &MemoryEstimate) -> Result<u64> {
         // Of the training and of the validation split: those that wait, one being made and one in use.
         let batch = (rows * self.config.model.sequence_len()) as u64 * TOKEN;
-        let loaders = LOADERS + 2 * ((AHEAD * batch).min(AHEAD_BYTES) + 2 * batch);
+        let ranks = self.config.row_order.ranks as u64;
+        let buffered = (BUFFERED * self.config.model.sequence_len() as u64 * ID).min(OF_RANK);
+        let more = 2 * ranks.saturating_sub(1) * (OF_RANK + buffered);
+        let loaders = LOADERS + more + 2 * ((AHEAD * batch).min(AHEAD_BYTES) + 2 * batch);
         if !self.resumed {
             return Ok(loaders);
         }
@@ -187,7 +195,7 @@ impl Asked<'_> {
         let host_bytes = host(rows, &needs)?;
         let mut fitting_batch_size = None;
         if let Some(has) = has.filter(|&has| needs.total().saturating_add(host_bytes) > has) {
-            let step = rows * config.batch.grad_accum_steps;
+            let step = config.rows_of_rank();
             for fewer in (1..rows).rev().filter(|&fewer| step.is_multiple_of(fewer)) {
                 let Some(needs) = self.tensors(fewer)? else { break };
                 if needs.total().saturating_add(host(fewer, &needs)?) <= has {
@@ -215,7 +223,11 @@ fn alike(a: &RunConfig, b: &RunConfig) -> bool {
         let groups = config.optimizer.groups.iter();
         groups.map(|(group, config)| (*group, std::mem::discriminant(config))).collect()
     };
-    a.model == b.model && a.batch == b.batch && a.backend == b.backend && kinds(a) == kinds(b)
+    a.model == b.model
+        && a.batch == b.batch
+        && a.row_order.ranks == b.row_order.ranks
+        && a.backend == b.backend
+        && kinds(a) == kinds(b)
 }
 
 impl MemoryPlan {

@@ -33,6 +33,7 @@ pub fn effect(path: &str) -> Option<Effect> {
         | "data.tokenizer.path"
         | "scorecard.reproducibility.baseline" => Effect::Place,
         "run.seed"
+        | "run.ranks"
         | "run.backend"
         | "run.precision"
         | "data.column"
@@ -41,6 +42,7 @@ pub fn effect(path: &str) -> Option<Effect> {
         | "data.tokenizer"
         | "data.tokenizer.vocab_size"
         | "data.document"
+        | "data.seed"
         | "data.packing" => Effect::Key,
         "data.token_bytes" | "eval.tokens" => Effect::Evaluation,
         "scorecard.quality.metric"

@@ -53,8 +53,9 @@ pub struct Departure {
 }
 
 /// Fields by which evaluations can differ: what `scorecard.across` may name.
-pub const FIELDS: [&str; 7] = [
+pub const FIELDS: [&str; 8] = [
     "eval.tokens",
+    "run.ranks",
     "model.sequence_len",
     "data.token_bytes",
     "data.tokenizer",
@@ -75,16 +76,16 @@ impl Evaluation {
             tokens: config.eval.tokens,
             device_batch_size: config.batch.device_batch_size as u64,
             sequence_len: config.model.sequence_len() as u64,
-            ranks: 1,
+            ranks: config.row_order.ranks as u64,
             token_bytes: config.data.token_bytes,
             tokenizer: config.data.tokenizer.clone(),
             vocab_size: config.model.vocab_size() as u64,
         }
     }
 
-    /// Tokens that it counts: whole batches.
+    /// Tokens that it counts: whole batches, as many of each rank.
     pub fn counted_tokens(&self) -> u64 {
-        let batch = self.device_batch_size * self.sequence_len;
+        let batch = self.device_batch_size * self.sequence_len * self.ranks;
         self.tokens.checked_div(batch).unwrap_or(0) * batch
     }
 
@@ -106,6 +107,9 @@ impl Evaluation {
             Some(content) => hash.digest("data", content),
             None => hash.none("data"),
         };
+        if self.ranks != 1 {
+            hash.u64("ranks", self.ranks);
+        }
         hash.finish()
     }
 
@@ -119,6 +123,7 @@ impl Evaluation {
         };
         let of = |field| match field {
             "eval.tokens" => self.counted_tokens().to_string(),
+            "run.ranks" => self.ranks.to_string(),
             "model.sequence_len" => self.sequence_len.to_string(),
             "data.token_bytes" => word(&self.token_bytes),
             "data.tokenizer" => tokenizer.clone(),
@@ -182,6 +187,8 @@ mod tests {
     fn every_field_of_the_definition_is_told_by_name() {
         let others = [
             ("eval.tokens", Evaluation { tokens: 2000, ..evaluation() }),
+            // As many tokens: 7 batches of 2 rows, and 7 of one row on each of 2.
+            ("run.ranks", Evaluation { ranks: 2, device_batch_size: 1, ..evaluation() }),
             ("data.token_bytes", Evaluation { token_bytes: TokenBytesRule::Raw, ..evaluation() }),
             ("data.tokenizer", Evaluation { tokenizer: TokenizerChoice::Char, ..evaluation() }),
             ("data.packing", Evaluation { packing: Packing::Document, ..evaluation() }),

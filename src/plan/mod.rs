@@ -179,7 +179,10 @@ pub fn plan(manifest: &Manifest, facts: &dyn Facts) -> Result<Plan> {
             found
         };
         let (config, sizes) = complete::complete(cell, data, data_facts, facts)?;
-        let data = facts.data_use(&config)?;
+        let data = facts.data_use(&config).map_err(|error| match error.key_path() {
+            Some("run.ranks") => cell.locate("run.ranks", error),
+            _ => error,
+        })?;
         complete.push((config, sizes, data));
     }
     let chains: Vec<KeyChain<'_>> = complete.par_iter().map(|(config, ..)| KeyChain::new(config)).collect();

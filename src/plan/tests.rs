@@ -294,6 +294,55 @@ fn suggested_batches_fit() {
     assert_eq!(run(&fits).config.batch.grad_accum_steps, 1);
 }
 
+/// Ranks divide a step as micro-batches do, and evaluations.
+#[test]
+fn ranks_divide_steps_and_evaluations() {
+    let of = |ranks: usize| {
+        let ranks = format!("run.ranks={ranks}");
+        run(&[
+            "train.total_batch_size=524288",
+            "train.device_batch_size=8",
+            "model.sequence_len=1024",
+            &ranks,
+        ])
+    };
+    let (one, eight) = (of(1), of(8));
+    assert_eq!((one.config.batch.grad_accum_steps, one.config.turn()), (64, 64));
+    assert_eq!((eight.config.batch.grad_accum_steps, eight.config.turn()), (64, 8));
+    assert_eq!(eight.config.rows_of_rank(), 64);
+    assert_eq!(eight.config.eval_turn() * 8, one.config.eval_turn());
+    assert_eq!(
+        one.key.start,
+        run(&["train.total_batch_size=524288", "train.device_batch_size=8", "model.sequence_len=1024",])
+            .key
+            .start
+    );
+    let evaluation = |run: &PlannedRun| Evaluation::of(&run.config).digest();
+    assert_ne!(evaluation(&one), evaluation(&eight));
+    // A data seed moves no row of the validation split.
+    let permuted = run(&["data.seed=3"]);
+    assert_eq!(evaluation(&permuted), evaluation(&run(&[])));
+    // `run` is the value of run.seed, not a word of its own.
+    assert_eq!(run(&["data.seed=run"]).key.start, run(&["data.seed=1"]).key.start);
+}
+
+#[test]
+fn what_ranks_do_not_divide_is_refused() {
+    let errors = [
+        &[
+            "train.total_batch_size=65536",
+            "train.device_batch_size=8",
+            "model.sequence_len=1024",
+            "run.ranks=3",
+        ][..],
+        &["eval.tokens=65536", "run.ranks=8"],
+        &["run.ranks=0"],
+        &["data.seed=-1"],
+    ]
+    .map(|sets| planned(sets, &NoData).unwrap_err().to_string());
+    insta::assert_snapshot!(errors.join("\n\n"));
+}
+
 /// Overrides of which each decides numbers that do not change over steps.
 const DECIDING: &[&str] = &[
     "run.seed=2",
@@ -328,6 +377,9 @@ const DECIDING: &[&str] = &[
     "train.total_batch_size=65536",
     "data.packing=document",
     "data.document=line",
+    "run.ranks=2",
+    "data.seed=0",
+    "data.seed=run",
 ];
 
 /// Overrides that change schedules alone.

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::path::Path;
 
-use crate::data::{Position, Tokenizer};
+use crate::data::{Cursor, Position, Tokenizer};
 use crate::error::{Error, Result};
 use crate::files::Files;
 use crate::interop::exported::Exported;
@@ -61,7 +61,7 @@ impl<'a> Exported<'a> {
             parameters: checkpoint.params.iter().map(borrow).collect::<Result<_>>()?,
             optimizer,
             val_bpb: last.and_then(|eval| eval.values.get(VAL_BPB)).map(|value| value.0),
-            data: state.cursor.as_ref().and_then(|cursor| cursor.last),
+            data: state.cursor.as_ref().and_then(Cursor::last),
             seconds: state.step_seconds.iter().sum(),
             tokenizer,
         })

@@ -4,8 +4,8 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use crate::data::{
-    self, Batch, BatchShape, Cache, Corpus, Cursor, Listing, Loader, LoaderBytes, Packing, Reading, Sample,
-    Split, Tokenizer, TokenizerChoice,
+    self, Batch, BatchShape, Cache, Corpus, Cursor, Listing, Loader, LoaderBytes, Packing, RankTurns,
+    Reading, RowOrder, Sample, Split, Tokenizer, TokenizerChoice,
 };
 use crate::error::{Error, Result};
 use crate::files::Files;
@@ -57,6 +57,18 @@ impl Opened {
         let found = [train.documents_a_row(packing, len)?, validation.documents_a_row(packing, len)?];
         known.push((packing, len, found));
         Ok(found)
+    }
+
+    /// Documents of a split that each rank reads in a round.
+    ///
+    /// # Errors
+    /// A rank without any; class `Input`.
+    fn documents_by_rank(&self, split: Split, order: RowOrder) -> Result<Vec<u64>> {
+        let order = if split == Split::Train { order } else { order.unpermuted() };
+        if order.ranks <= 1 {
+            return Ok(vec![self.corpus.split(split).size()?.documents]);
+        }
+        data::documents_by_rank(&self.corpus.split(split), order, split.name())
     }
 
     /// Its tokenizer.
@@ -181,6 +193,7 @@ impl Library {
         let tokenizer = Arc::clone(tokenizer);
         let (samples, appetites) = (OnceLock::new(), Mutex::default());
         let opened = Arc::new(Opened { corpus, tokenizer, facts, samples, appetites });
+        opened.documents_by_rank(Split::Val, config.row_order)?;
         Ok((self.rows_of(opened, config), content))
     }
 
@@ -198,6 +211,12 @@ impl Library {
                 packing: config.data.packing,
                 rows: config.batch.device_batch_size,
                 len: config.model.sequence_len(),
+            },
+            train: RankTurns { order: config.row_order, batches: config.turn() },
+            validation: RankTurns {
+                order: config.row_order.unpermuted(),
+                // Whoever asks for rows of no evaluation gets some all the same.
+                batches: config.eval_turn().max(1),
             },
         })
     }
@@ -224,24 +243,27 @@ impl Facts for Library {
         let [train, validation] = opened.samples()?;
         let len = config.model.sequence_len();
         let [train_appetite, validation_appetite] = opened.appetites(config.data.packing, len)?;
+        let (batch, ranks) = (&config.batch, config.row_order.ranks);
+        let rows_of_rank = |rows: u64| rows as f64 / ranks.max(1) as f64;
         let split = |split, sample: &Sample, (documents_a_row, exact): Appetite, rows: u64| {
             let size = opened.corpus.split(split).size()?;
+            let by_rank = opened.documents_by_rank(split, config.row_order)?;
+            // The rank that goes round most often.
+            let epochs = |documents: &u64| rows_of_rank(rows) * documents_a_row / (*documents).max(1) as f64;
             let estimate = || (sample.bytes_a_document() * size.documents as f64) as u64;
             Ok::<_, Error>(SplitUse {
                 files: size.files,
                 documents: size.documents,
                 bytes: size.bytes.unwrap_or_else(estimate),
                 bytes_are_estimated: size.bytes.is_none(),
-                epochs: rows as f64 * documents_a_row / size.documents.max(1) as f64,
+                epochs: by_rank.iter().map(epochs).fold(0.0, f64::max),
                 epochs_are_estimated: !exact,
             })
         };
-        let batch = &config.batch;
         let rows =
             config.schedule.num_iterations.saturating_mul((batch.total_batch_size / len.max(1)) as u64);
         // Whole batches alone are evaluated.
-        let micro = (batch.device_batch_size * len).max(1) as u64;
-        let evaluated = config.eval.tokens / micro * batch.device_batch_size as u64;
+        let evaluated = config.eval_turn() * (batch.device_batch_size * ranks) as u64;
         Ok(Some(DataUse {
             train: split(Split::Train, train, train_appetite, rows)?,
             validation: split(Split::Val, validation, validation_appetite, evaluated)?,
@@ -266,13 +288,19 @@ struct CorpusRows {
     opened: Arc<Opened>,
     cache: Cache,
     shape: BatchShape,
+    train: RankTurns,
+    validation: RankTurns,
     token_bytes: Vec<u32>,
 }
 
 impl CorpusRows {
     fn start(&self, split: Split, cursor: Option<Cursor>) -> Result<Box<dyn BatchSource>> {
         let (source, tokenizer) = (self.opened.corpus.split(split), Arc::clone(&self.opened.tokenizer));
-        Ok(Box::new(Loader::start(source, tokenizer, self.cache.clone(), self.shape, cursor)?))
+        let turns = match split {
+            Split::Train => self.train,
+            Split::Val => self.validation,
+        };
+        Ok(Box::new(Loader::of_ranks(source, tokenizer, self.cache.clone(), self.shape, turns, cursor)?))
     }
 }
 

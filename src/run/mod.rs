@@ -2,6 +2,7 @@
 
 mod admission;
 pub mod batch_search;
+pub mod core_metric;
 pub mod engine;
 pub mod evaluate;
 pub mod export;

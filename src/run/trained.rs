@@ -127,7 +127,7 @@ pub fn open_foreign(path: &Path, options: &ForeignOptions<'_>) -> Result<Foreign
     let ranks = checkpoint.optimizer().len();
     if ranks > 1 {
         notes.push(format!(
-            "it was trained by {ranks} ranks: upstream evaluated it on other rows, those of each rank in turn"
+            "it was trained by {ranks} ranks, run.ranks = {ranks}: their rows are evaluated, as upstream does it"
         ));
     }
     Ok(Foreign { checkpoint, meta, weights, config, tokenizer, notes })

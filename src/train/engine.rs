@@ -63,7 +63,14 @@ pub trait Engine {
     fn start_decoding(&mut self, capacity: usize) -> Result<()>;
     /// Feeds ids, any number to one sequence or one each to S of them, and returns the logits (S, V) after the last of
     /// each.
-    fn decode(&mut self, ids: &[i32]) -> Result<Vec<f32>>;
+    fn decode(&mut self, ids: &[i32]) -> Result<Vec<f32>> {
+        self.decode_last(ids, 1)
+    }
+    /// Feeds ids to one sequence and returns the logits (last, V) after each of the last of them, row-major; no more than
+    /// [`crate::model::network::MOST_LAST`].
+    fn decode_last(&mut self, ids: &[i32], last: usize) -> Result<Vec<f32>>;
+    /// Lets go of what decoding holds.
+    fn end_decoding(&mut self) {}
     /// Remembers where decoding of one sequence stands, for [`Self::rewind_decoding`].
     ///
     /// # Errors

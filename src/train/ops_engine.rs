@@ -223,9 +223,9 @@ impl<M: Network, B: Backend> Engine for OpsEngine<M, B> {
         self.decoding.start(&self.network, &self.ops, capacity)
     }
 
-    fn decode(&mut self, ids: &[i32]) -> Result<Vec<f32>> {
+    fn decode_last(&mut self, ids: &[i32], last: usize) -> Result<Vec<f32>> {
         let Self { network, ops, weights, decoding, stop, .. } = self;
-        let feed = || decoding.feed(network, ops, weights, ids);
+        let feed = || decoding.feed(network, ops, weights, ids, last);
         // A token is a hundred ops of microseconds each.
         // SAFETY: weights, caches and the backend are memory or handles that any one thread at a time may use.
         let run = || unsafe { ops.closely(feed) };
@@ -246,6 +246,10 @@ impl<M: Network, B: Backend> Engine for OpsEngine<M, B> {
 
     fn decodes_together(&self) -> bool {
         self.ops.rows_stand_alone()
+    }
+
+    fn end_decoding(&mut self) {
+        self.decoding.clear();
     }
 
     fn live_bytes(&self) -> u64 {

@@ -174,7 +174,7 @@ impl Session<'_> {
             counters: BTreeMap::new(),
             cursor: match &self.config.init {
                 InitSource::Resume { data: Some(next), .. } => {
-                    Some(Cursor { next: *next, ..Cursor::start() })
+                    Some(Cursor::resumed(*next, self.config.row_order.ranks))
                 }
                 _ => None,
             },

@@ -117,9 +117,9 @@ impl<M: Network> Walk<'_, M> {
         let Self { network, ops, weights, .. } = self;
         for prompt in [1, PROMPT.min(self.sequence_len)] {
             let mut cache = network.cache(ops, self.sequence_len)?;
-            network.decode(ops, weights, &mut cache, &vec![0; prompt])?;
+            network.decode(ops, weights, &mut cache, &vec![0; prompt], 1)?;
             if prompt < self.sequence_len {
-                network.decode(ops, weights, &mut cache, &[0])?;
+                network.decode(ops, weights, &mut cache, &[0], 1)?;
             }
         }
         Ok(())

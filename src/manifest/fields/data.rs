@@ -89,6 +89,14 @@ pub(super) const FIELDS: &[Field] = &[
         "How text files divide into documents: blank-line separated blocks, or lines.",
     ),
     field(
+        "data.seed",
+        Kind::IntOr(0, i64::MAX, "run"),
+        "",
+        Fallback::Absent("row groups are read as they lie, as upstream reads them"),
+        "Permutes the row groups of all train shards, anew in each round, before the ranks divide them; `\"run\"` is \
+         run.seed. The validation split stays as it is.",
+    ),
+    field(
         "data.packing",
         Kind::Word(&["best_fit_bos", "document"]),
         "",
