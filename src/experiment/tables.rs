@@ -62,6 +62,7 @@ pub(super) fn summary(run: &Recorded<'_>, metric: &str) -> RunSummary {
     let mut summary = RunSummary {
         arm: run.arm.to_owned(),
         seed: run.config.seed,
+        data_seed: run.config.row_order.seed,
         metrics: std::collections::BTreeMap::new(),
         measured: Evaluation::of(run.config).definition(metric),
         tokens_per_second: None,

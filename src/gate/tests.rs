@@ -237,6 +237,7 @@ fn ci_systems_get_junit_and_markdown() {
     let run = |arm: &str| RunSummary {
         arm: arm.into(),
         seed: 1,
+        data_seed: None,
         metrics: [("val_bpb".to_owned(), 2.5)].into(),
         tokens_per_second: None,
         alone: true,

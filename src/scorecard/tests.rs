@@ -11,6 +11,7 @@ fn run(arm: &str, seed: u64, bpb: f64) -> RunSummary {
     RunSummary {
         arm: arm.into(),
         seed,
+        data_seed: None,
         metrics: [("val_bpb".to_owned(), bpb), ("train_loss".to_owned(), bpb * 2.7)].into(),
         measured: vec![("data.token_bytes", "decoded".to_owned())],
         tokens_per_second: Some(1000.0 + bpb),
