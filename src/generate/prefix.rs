@@ -6,7 +6,7 @@ use crate::train::engine::Engine;
 
 /// Continuations that are decoded together at most: as many rows as the cpu backend meets with a weight that it has read
 /// once. With more there is little left to share of reading them.
-const AT_ONCE: usize = 12;
+pub const AT_ONCE: usize = 12;
 /// Bytes of the caches of those, at most; one there is always room for.
 const CACHES: u64 = 1 << 30;
 

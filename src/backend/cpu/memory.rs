@@ -80,11 +80,7 @@ pub fn estimate_use(model: &ModelConfig, threads: usize, wanted: Use) -> Result<
     }
 }
 
-fn used<M: Network>(
-    network: &M,
-    threads: usize,
-    wanted: Use,
-) -> std::result::Result<MemoryEstimate, Failed> {
+fn used<M: Network>(network: &M, threads: usize, wanted: Use) -> std::result::Result<MemoryEstimate, Failed> {
     let ops = Tally::new(threads)?;
     let scratch = ops.held_bytes();
     let weights = network.specs().iter().map(|spec| ops.param(&spec.shape)).collect::<OpResult<Vec<_>>>()?;
