@@ -9,7 +9,9 @@ use serde_json::{Map, Value, json};
 
 use crate::error::{Class, Result};
 use crate::plan::evaluation::VAL_BPB;
+use crate::plan::run_config::RunConfig;
 use crate::run::evaluate::{Departures, Evaluated, evaluate, prepare};
+use crate::run::room::Use;
 use crate::stop::StopFlag;
 
 use super::args::Common;
@@ -61,11 +63,13 @@ pub(super) fn eval(args: &EvalArgs) -> Result<Option<Class>> {
     }
     let named = |path: &PathBuf| Ok(shards(path)?.to_string_lossy().into_owned());
     let shards = args.shards.iter().map(named).collect::<Result<_>>()?;
-    let Subject { mut trained, library } = subject(&args.subject, &args.common)?;
+    let batch = args.device_batch_size.map(usize::from);
+    let wants = |config: &RunConfig| Use::Evaluate { rows: batch.unwrap_or(config.batch.device_batch_size) };
+    let Subject { mut trained, library } = subject(&args.subject, &args.common, &wants)?;
     let departures = Departures {
         shards,
         tokens: args.tokens,
-        device_batch_size: args.device_batch_size.map(usize::from),
+        device_batch_size: batch,
         ranks: args.ranks.map(usize::from),
     };
     let (config, rows) = prepare(&library, &trained.config, &trained.tokenizer, &departures)?;

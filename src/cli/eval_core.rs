@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use crate::data::Cache;
 use crate::error::{Class, Result};
 use crate::run::core_metric::CoreEvaluation;
+use crate::run::room::Use;
 use crate::stop::StopFlag;
 use crate::tasks::{Bundle, CoreResult, Limits};
 use crate::text::Table;
@@ -26,7 +27,12 @@ pub(super) fn eval(
 ) -> Result<Option<Class>> {
     // What is wrong with it is told before weights are read.
     let bundle = Bundle::open(bundle, Limits { max_per_task })?;
-    let Subject { mut trained, .. } = subject(named, common)?;
+    // Prompts are cut to the context, and one at a time is computed.
+    let wants = |config: &RunConfig| {
+        let context = config.model.sequence_len();
+        Use::Sample { prompt: context, positions: context, sequences: 1 }
+    };
+    let Subject { mut trained, .. } = subject(named, common, &wants)?;
     trained.engine.stop_on(&StopFlag::default());
     let output = Output::new(common.quiet);
     let bar = output.fancy().then(bar);

@@ -22,7 +22,6 @@ mod report;
 mod retired;
 mod reuse;
 mod room;
-mod size;
 mod speed;
 mod standing;
 mod tables;

@@ -4,25 +4,21 @@ use std::fmt;
 
 use serde::Serialize;
 
-use super::size::size;
 use crate::backend::cpu::memory::{self as cpu, CpuRun};
 use crate::backend::memory::MemoryEstimate;
 use crate::backend::scalar::{self, MAX_TAPE_BYTES};
 use crate::backend::torch::device::TorchDevice;
-use crate::backend::torch::facts::device_memory;
 use crate::backend::torch::memory as torch;
 use crate::error::{Error, Result};
-use crate::host::{MemoryLimit, available_memory, memory_limit};
+use crate::host::MemoryLimit;
 use crate::optim::optimizer::state_elements;
 use crate::plan::PlannedRun;
 use crate::plan::run_config::{BackendKind, RunConfig};
+pub(super) use crate::run::room::Memory;
+use crate::run::room::{ANYWAY, PROCESS};
+use crate::text::size;
 use crate::train::footprint::specs;
 
-/// What a process holds beside its runs: code, threads, tokenizer and allocator. Measured in
-/// results/benchmarks/2026-11-29-memory.md.
-const PROCESS: u64 = if cfg!(feature = "tch") { (32 + LIBTORCH) << 20 } else { 32 << 20 };
-/// MiB that libtorch takes in a program that is linked against it, whichever backend trains.
-const LIBTORCH: u64 = 84;
 /// Documents, text and tokens that a run's loaders hold beside batches.
 const LOADERS: u64 = 16 << 20;
 /// Text and tokens that the loader of one more rank holds, and the documents that wait in its packing buffer.
@@ -90,34 +86,6 @@ pub struct MemoryPlan {
     pub available: Option<u64>,
     /// The most that this process may have, and who says so.
     pub limit: Option<MemoryLimit>,
-}
-
-/// How much memory there is to plan with.
-#[derive(Debug, Clone, PartialEq)]
-pub(super) struct Memory {
-    available: Option<u64>,
-    limit: Option<MemoryLimit>,
-}
-
-impl Memory {
-    pub(super) fn here() -> Self {
-        let limit = memory_limit();
-        let most = limit.as_ref().map(|limit| limit.bytes);
-        let available = available_memory().map(|bytes| bytes.min(most.unwrap_or(u64::MAX))).or(most);
-        Self { available, limit }
-    }
-
-    /// What is left of it for runs.
-    fn for_runs(&self) -> Option<u64> {
-        self.available.map(|bytes| bytes.saturating_sub(PROCESS))
-    }
-
-    fn of(&self, device: TorchDevice) -> Option<u64> {
-        match device {
-            TorchDevice::Cpu => self.for_runs(),
-            TorchDevice::Cuda(index) => device_memory(index),
-        }
-    }
 }
 
 /// What a run is asked for.
@@ -285,7 +253,6 @@ impl MemoryPlan {
 
     /// Why the runs cannot be started, and the field that it is about; none where they can.
     pub(super) fn refusal(&self) -> Option<(&'static str, Error)> {
-        const ANYWAY: &str = "--set run.preflight=false starts it all the same";
         let there = self.there();
         if let Some(shape) = self.misfit() {
             let about = if shape.exact { "" } else { "about " };
@@ -317,13 +284,7 @@ impl MemoryPlan {
 
     /// What there is of main memory, and whose limit it is.
     fn there(&self) -> String {
-        let available = self.available.map_or_else(|| "an unknown amount".to_owned(), size);
-        match &self.limit {
-            Some(limit) => {
-                format!("at most {available}: {} has {}, the rest is in use", limit.from, size(limit.bytes))
-            }
-            None => format!("at most {available}"),
-        }
+        Memory { available: self.available, limit: self.limit.clone() }.there()
     }
 
     /// That it will be close; none where it will not.

@@ -75,16 +75,17 @@ pub struct ForeignValues {
 }
 
 impl ForeignValues {
-    /// Reads the parameters, and the optimizer's state where it is there.
+    /// Reads the parameters and, for a form that takes it along, the optimizer's state where it is there: it is twice as
+    /// large as they.
     ///
     /// # Errors
     /// Values that cannot be read; class `Input`.
-    pub fn read(foreign: &mut Foreign) -> Result<Self> {
+    pub fn read(foreign: &mut Foreign, target: Target) -> Result<Self> {
         let specs = specs(&foreign.config.model);
         let weights = &mut foreign.weights;
         let one = |spec: &ParamSpec| Ok((spec.name.clone(), spec.shape.clone(), weights.values(spec)?));
         let parameters = specs.iter().map(one).collect::<Result<_>>()?;
-        let optimizer = if foreign.checkpoint.optimizer().is_empty() {
+        let optimizer = if target != Target::Upstream || foreign.checkpoint.optimizer().is_empty() {
             Vec::new()
         } else {
             let state = foreign.checkpoint.optimizer_state(&specs)?;

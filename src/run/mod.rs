@@ -12,6 +12,7 @@ mod initial;
 pub mod library;
 pub mod progress;
 pub mod reuse;
+pub mod room;
 pub mod sample;
 pub mod single;
 pub mod state;

@@ -45,8 +45,7 @@ fn weights<B: Backend>(ops: &B, specs: &[ParamSpec], values: InitialValues) -> R
         let spec = specs.get(index).filter(|spec| spec.numel() == values.len()).ok_or_else(unfit)?;
         weights[index] = Some(weight(ops, spec, values).map_err(op_error)?);
         // Drawing millions of values takes seconds.
-        crate::stop::check()?;
-        Ok::<(), Error>(())
+        crate::stop::check()
     })?;
     Ok(Params(weights.into_iter().collect::<Option<Vec<_>>>().ok_or_else(unfit)?))
 }
@@ -208,11 +207,15 @@ impl<M: Network, B: Backend> Engine for OpsEngine<M, B> {
             self.weights.0[index] = weight(&self.ops, spec, &tensor.values).map_err(op_error)?;
         }
         if steps > 0 {
-            let training = self.training.as_mut().ok_or_else(trains_not)?;
-            training.optimizer.import(&self.ops, steps, optimizer)?;
+            self.take_up_state(steps, optimizer)?;
         }
         self.decoding.clear();
         Ok(())
+    }
+
+    fn take_up_state(&mut self, steps: u64, optimizer: &[NamedTensor<'_>]) -> Result<()> {
+        let training = self.training.as_mut().ok_or_else(trains_not)?;
+        training.optimizer.import(&self.ops, steps, optimizer)
     }
 
     fn start_decoding(&mut self, capacity: usize) -> Result<()> {
