@@ -6,7 +6,7 @@ use std::path::Path;
 use crate::error::Result;
 use crate::files::Files;
 use crate::gate::{Baseline, Comparison, read_results};
-use crate::plan::evaluation::{Departure, Evaluation};
+use crate::plan::evaluation::{Departure, Evaluation, higher_is_better};
 use crate::record::ExperimentDir;
 use crate::scorecard::{BaselineOutcome, Criteria, Quality, RunSummary, Scorecard, Speed, judge};
 use crate::text::word;
@@ -34,6 +34,7 @@ pub(super) fn scorecard(files: &Files, experiment: &Experiment, runs: Vec<RunSum
     let compares = !controls.is_empty();
     let criteria = Criteria {
         quality: compares.then_some(Quality {
+            higher_is_better: higher_is_better(&metric),
             metric,
             margin: settings.quality.margin,
             across: settings.across.as_slice().to_vec(),

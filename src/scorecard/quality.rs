@@ -7,8 +7,10 @@ use super::verdict::{Outcome, Verdict, VerdictKind};
 /// What quality is judged by.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Quality {
-    /// A value of the final evaluation, or `train_loss`; lower is better.
+    /// A value of the final evaluation, `train_loss` or `core`.
     pub metric: String,
+    /// Whether more of it is better; else less.
+    pub higher_is_better: bool,
     /// How much worse than the control an arm may be, in the metric's unit.
     pub margin: f64,
     /// Fields by which measurements may differ and are compared all the same.
@@ -19,7 +21,8 @@ pub struct Quality {
 
 impl Quality {
     /// Judges `arm` by the differences to `control` over runs of equal seed: it passes when the whole interval of
-    /// the mean difference is at most the margin, fails when the whole interval is above it, and is undecided
+    /// the mean difference is at most the margin (of a metric of which more is better, of the control to the arm), fails
+    /// when the whole interval is above it, and is undecided
     /// otherwise and with fewer than two pairs. An arm with a run that has no value never passes: the runs that
     /// failed may be those that went badly. Seeds whose runs are equal bit by bit count once, and differences without
     /// any spread are never a pass. Seeds of which one run was made in another environment class than its partner are
@@ -56,7 +59,12 @@ impl Quality {
         }
         let (ours, theirs): (Vec<_>, Vec<_>) = pairs.iter().copied().unzip();
         let differences: Vec<_> = pairs.iter().map(|(a, b)| a - b).collect();
-        let interval = t_interval(&differences, self.confidence);
+        // How much worse the arm is, whatever the metric's direction.
+        let worse: Vec<_> = differences
+            .iter()
+            .map(|difference| if self.higher_is_better { -difference } else { *difference })
+            .collect();
+        let interval = t_interval(&worse, self.confidence);
         // What is left of a spread of 0 after subtracting and averaging.
         let rounding = 1e-12 * ours.iter().chain(&theirs).fold(0.0_f64, |most, value| most.max(value.abs()));
         let lost = arm.runs.iter().filter(|run| value(run).is_none()).count();
@@ -104,7 +112,8 @@ impl Quality {
         verdict.arm_mean = mean(&ours);
         verdict.control_mean = mean(&theirs);
         verdict.difference = mean(&differences);
-        verdict.interval = interval.map(|i| (i.lower, i.upper));
+        verdict.interval =
+            interval.map(|i| if self.higher_is_better { (-i.upper, -i.lower) } else { (i.lower, i.upper) });
         verdict.limit = Some(self.margin);
         verdict.confidence = Some(self.confidence);
         verdict
