@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use crate::data::Cache;
 use crate::error::{Class, Result};
+use crate::plan::run_config::RunConfig;
 use crate::run::core_metric::CoreEvaluation;
 use crate::run::room::Use;
 use crate::stop::StopFlag;

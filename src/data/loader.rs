@@ -80,22 +80,21 @@ impl Loader {
     ) -> Result<Self> {
         let bos = tokenizer.bos();
         let turns = Turns::of_ranks(&source, order)?;
-        let cursor = match cursor {
-            Some(cursor) => cursor,
-            None => {
-                let starts = turns.iter().map(|turns| {
-                    let start = turns.start(&source, 1)?.unwrap_or(Position::START);
-                    Ok(Arc::new(RankCursor::at(start)))
-                });
-                Cursor::of_ranks(starts.collect::<Result<_>>()?, 0)
-            }
+        let cursor = if let Some(cursor) = cursor {
+            cursor
+        } else {
+            let starts = turns.iter().map(|turns| {
+                let start = turns.start(&source, 1)?.unwrap_or(Position::START);
+                Ok(Arc::new(RankCursor::at(start)))
+            });
+            Cursor::of_ranks(starts.collect::<Result<_>>()?, 0)
         };
         if !cursor.documents().all(|document| tokenizer.knows(document)) {
             return Err(Error::input("the buffered documents hold ids beyond the vocabulary")
                 .expected(format!("ids below {}, the tokenizer's", tokenizer.vocab_size())));
         }
         let positions = cursor.ranks().iter().map(|rank| rank.next);
-        let streams = TokenStream::of_ranks(&source, &tokenizer, &cache, turns, positions);
+        let streams = TokenStream::of_ranks(source, tokenizer, cache, turns, positions);
         let packers = streams.into_iter().zip(cursor.ranks()).map(|(stream, rank)| {
             Packer::new(stream, shape.packing, shape.rows, shape.len, bos, (**rank).clone())
         });

@@ -133,18 +133,18 @@ impl TokenStream {
 
     /// One a rank, each at its place in `positions`.
     pub(super) fn of_ranks(
-        source: &SplitSource,
-        tokenizer: &Arc<Tokenizer>,
-        cache: &Cache,
+        source: SplitSource,
+        tokenizer: Arc<Tokenizer>,
+        cache: Cache,
         turns: Vec<Turns>,
         positions: impl Iterator<Item = Position>,
     ) -> Vec<Self> {
         let pool = SharedPool::default();
-        let ranks = turns.into_iter().zip(positions).enumerate().map(|(rank, (turns, position))| {
-            let (source, tokenizer, cache) = (source.clone(), Arc::clone(tokenizer), cache.clone());
+        let of_rank = move |(rank, (turns, position))| {
+            let (source, tokenizer, cache) = (source.clone(), Arc::clone(&tokenizer), cache.clone());
             Self::of_rank(source, tokenizer, cache, turns, position, (Arc::clone(&pool), rank == 0))
-        });
-        ranks.collect()
+        };
+        turns.into_iter().zip(positions).enumerate().map(of_rank).collect()
     }
 
     fn of_rank(

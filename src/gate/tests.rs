@@ -251,11 +251,11 @@ fn ci_systems_get_junit_and_markdown() {
     let criteria = Criteria {
         controls: [(SQRT.to_owned(), LINEAR.to_owned())].into(),
         quality: Some(crate::scorecard::Quality {
+            higher_is_better: false,
             across: Vec::new(),
             metric: "val_bpb".into(),
             margin: 0.002,
             confidence: 0.95,
-            higher_is_better: false,
             variance: crate::scorecard::Variance::Pair,
             forks: std::collections::BTreeMap::new(),
         }),

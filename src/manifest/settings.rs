@@ -331,6 +331,20 @@ pub struct EvalSettings {
     pub tokens: u64,
     /// Limit of the drift guard.
     pub max_drift_bytes: u64,
+    /// The CORE metric.
+    #[serde(default)]
+    pub core: CoreSettings,
+}
+
+/// `[eval.core]`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CoreSettings {
+    /// The evaluation bundle; none measures none.
+    pub bundle: Option<String>,
+    /// Steps between measurements.
+    pub every: u64,
+    /// Examples of a task.
+    pub max_per_task: Option<u64>,
 }
 
 /// `checkpoint.final`: what stays of a finished run's checkpoints.
@@ -503,6 +517,8 @@ words! {
         ValBpb,
         /// Training loss.
         TrainLoss,
+        /// The CORE metric, of which more is better.
+        Core,
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::groups::{GroupContext, optimizer, precision};
 use super::run_config::{
-    BackendChoice, BackendKind, CheckpointConfig, DataConfig, EvalConfig, InitSource, RunConfig,
+    BackendChoice, BackendKind, CheckpointConfig, CoreConfig, DataConfig, EvalConfig, InitSource, RunConfig,
     TokenizerChoice,
 };
 use super::{DataFacts, Facts, RunSizes, batch, limits};
@@ -10,7 +10,7 @@ use crate::data::RowOrder;
 use crate::error::{Error, Result};
 use crate::manifest::Cell;
 use crate::manifest::settings::{
-    Budget, DataSeed, InitChoice, ModelKind, ModelSettings, Settings, TotalBatch,
+    Budget, CoreSettings, DataSeed, InitChoice, ModelKind, ModelSettings, Settings, TotalBatch,
 };
 use crate::model::config::{
     BigramConfig, GptConfig, GptInit, LayerRamp, MicrogptConfig, ModelConfig, ValueEmbedConfig,
@@ -128,6 +128,7 @@ pub(super) fn complete(
             every: settings.eval.every,
             tokens: settings.eval.tokens,
             max_drift_bytes: settings.eval.max_drift_bytes,
+            core: core(cell, facts)?,
         },
         checkpoint: CheckpointConfig {
             every: settings.checkpoint.every,
@@ -374,6 +375,28 @@ fn check_eval(cell: &Cell, batch: &super::run_config::BatchConfig) -> Result<()>
     let what =
         format!("eval.tokens is {}, less than a batch of {micro} tokens{each}", cell.settings.eval.tokens);
     Err(cell.locate("eval.tokens", Error::input(what).expected(format!("at least {least}"))))
+}
+
+/// The CORE metric, where it is measured.
+fn core(cell: &Cell, facts: &dyn Facts) -> Result<Option<CoreConfig>> {
+    let CoreSettings { bundle, every, max_per_task } = &cell.settings.eval.core;
+    let Some(bundle) = bundle else {
+        let told =
+            ["eval.core.every", "eval.core.max_per_task"].into_iter().find(|path| cell.is_written(path));
+        return match told {
+            Some(path) => Err(cell.locate(
+                path,
+                Error::input(format!("{path} is set, and nothing says on what CORE is measured"))
+                    .expected("eval.core.bundle beside it"),
+            )),
+            None => Ok(None),
+        };
+    };
+    let sha256 = facts.core_bundle(bundle, *max_per_task).map_err(|error| {
+        // What is wrong within it says where.
+        if error.names_a_file() { error } else { cell.locate("eval.core.bundle", error) }
+    })?;
+    Ok(Some(CoreConfig { bundle: bundle.clone(), every: *every, max_per_task: *max_per_task, sha256 }))
 }
 
 /// In which order its rows come.

@@ -12,6 +12,14 @@ pub const VAL_LOSS: &str = "val_loss";
 /// Mean loss of the last step, nats a token.
 pub const TRAIN_LOSS: &str = "train_loss";
 
+/// The CORE metric: mean over tasks of how far a model is from guessing to all right.
+pub const CORE: &str = "core";
+
+/// Whether more of a metric is better.
+pub fn higher_is_better(metric: &str) -> bool {
+    metric == CORE
+}
+
 /// Definition of a run's evaluations.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Evaluation {
@@ -39,6 +47,8 @@ pub struct Evaluation {
     pub tokenizer: TokenizerChoice,
     /// Tokens that it knows.
     pub vocab_size: u64,
+    /// Hash of the bundle that CORE is measured on, and of how much of it; none where it is not, or not here.
+    pub core: Option<Digest>,
 }
 
 /// In what two evaluations differ.
@@ -53,7 +63,7 @@ pub struct Departure {
 }
 
 /// Fields by which evaluations can differ: what `scorecard.across` may name.
-pub const FIELDS: [&str; 8] = [
+pub const FIELDS: [&str; 9] = [
     "eval.tokens",
     "run.ranks",
     "model.sequence_len",
@@ -62,6 +72,7 @@ pub const FIELDS: [&str; 8] = [
     "data.packing",
     "data.document",
     "data.shards",
+    "eval.core.bundle",
 ];
 
 impl Evaluation {
@@ -80,6 +91,7 @@ impl Evaluation {
             token_bytes: config.data.token_bytes,
             tokenizer: config.data.tokenizer.clone(),
             vocab_size: config.model.vocab_size() as u64,
+            core: config.eval.core.as_ref().and_then(|core| core.sha256),
         }
     }
 
@@ -116,6 +128,11 @@ impl Evaluation {
     /// What has to be equal for two values of `metric` to be of one definition: the field, and what it is here. The
     /// device batch matters through the tokens that are counted alone.
     pub fn definition(&self, metric: &str) -> Vec<(&'static str, String)> {
+        if metric == CORE {
+            // The same examples to all models, whatever they were trained and validated on.
+            let bundle = self.core.map_or_else(|| "none".to_owned(), |digest| format!("sha256 {digest}"));
+            return vec![("eval.core.bundle", bundle)];
+        }
         let tokenizer = match &self.tokenizer {
             TokenizerChoice::Char => format!("char, {} tokens", self.vocab_size),
             TokenizerChoice::Path(path) => format!("{path}, {} tokens", self.vocab_size),
@@ -136,7 +153,8 @@ impl Evaluation {
             (VAL_LOSS | TRAIN_LOSS, "data.token_bytes") | (TRAIN_LOSS, "eval.tokens") => false,
             _ => true,
         };
-        FIELDS.into_iter().filter(matters).map(|field| (field, of(field))).collect()
+        let fields = FIELDS.into_iter().filter(|field| *field != "eval.core.bundle");
+        fields.filter(matters).map(|field| (field, of(field))).collect()
     }
 
     /// In what this and `other` measure `metric` differently; nothing where they are comparable.
@@ -166,6 +184,7 @@ mod tests {
             token_bytes: TokenBytesRule::Decoded,
             tokenizer: TokenizerChoice::Train { vocab_size: 512 },
             vocab_size: 512,
+            core: Some(Digest::of(b"bundle")),
         }
     }
 
@@ -199,6 +218,12 @@ mod tests {
             let found = evaluation().departures(&other, VAL_BPB);
             assert_eq!(found.iter().map(|departure| departure.field).collect::<Vec<_>>(), [field]);
         }
+        let bundle = Evaluation { core: None, tokens: 2000, ..evaluation() };
+        let departed = evaluation().departures(&bundle, CORE);
+        assert_eq!(
+            departed.iter().map(|departure| departure.field).collect::<Vec<_>>(),
+            ["eval.core.bundle"]
+        );
         let raw = Evaluation { token_bytes: TokenBytesRule::Raw, tokens: 2000, ..evaluation() };
         assert_eq!(evaluation().departures(&raw, VAL_LOSS).len(), 1);
         assert_eq!(evaluation().departures(&raw, TRAIN_LOSS), []);

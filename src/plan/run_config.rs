@@ -123,6 +123,22 @@ pub struct EvalConfig {
     pub tokens: u64,
     /// Bytes that an evaluation may leave behind before the drift guard stops the run.
     pub max_drift_bytes: u64,
+    /// The CORE metric.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub core: Option<CoreConfig>,
+}
+
+/// The CORE metric in training.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CoreConfig {
+    /// The evaluation bundle.
+    pub bundle: String,
+    /// Every so many steps, besides the last; 0 is only that one.
+    pub every: u64,
+    /// Examples of a task; none is all.
+    pub max_per_task: Option<u64>,
+    /// Hash of its files and of how much of them is evaluated; none while it is not here.
+    pub sha256: Option<Digest>,
 }
 
 /// Checkpoints.

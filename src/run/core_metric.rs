@@ -4,6 +4,8 @@
 //! Scores are kept in the cache under the hash of weights, model, tokenizer, environment class and task: what was
 //! evaluated once is not evaluated again, and a stop or a kill loses the task at hand alone.
 
+use std::sync::Arc;
+
 use crate::data::{Cache, LoaderBytes, Tokenizer};
 use crate::error::{Error, Result};
 use crate::hash::{Canonical, Digest};
@@ -15,6 +17,7 @@ use crate::train::engine::Engine;
 use crate::train::guard::{DriftGuard, HeldBytes};
 use crate::train::named_tensors::named;
 use crate::train::result_hash::train_hash;
+use crate::train::session::CoreMeter;
 
 /// Positions that upstream computes rotary tables for, in training rows: nothing longer is fed.
 const ROTARY_ROWS: usize = 10;
@@ -73,18 +76,17 @@ impl CoreEvaluation<'_> {
             let key = key(&model, task);
             let known = self.cache.score(&key).map(|[correct, examples]| Score { correct, examples });
             let known = known.filter(|score| score.examples == task.examples() as u64);
-            let score = match known {
-                Some(score) => score,
-                None => {
-                    let tokenizer = self.tokenizer;
-                    let mut subject = Subject { engine, tokenizer, context: context(&self.config.model) };
-                    let score = subject.score(task, &mut |engine, done| {
-                        each(CoreProgress { task: &task.label, done: before + done, of });
-                        watch.after_batch(HeldBytes::read(engine, LoaderBytes::default(), self.alone))
-                    })?;
-                    self.cache.keep_score(&key, [score.correct, score.examples]);
-                    score
-                }
+            let score = if let Some(score) = known {
+                score
+            } else {
+                let tokenizer = self.tokenizer;
+                let mut subject = Subject { engine, tokenizer, context: context(&self.config.model) };
+                let score = subject.score(task, &mut |engine, done| {
+                    each(CoreProgress { task: &task.label, done: before + done, of });
+                    watch.after_batch(HeldBytes::read(engine, LoaderBytes::default(), self.alone))
+                })?;
+                self.cache.keep_score(&key, [score.correct, score.examples]);
+                score
             };
             scores.push(score);
             before += score.examples;
@@ -107,6 +109,31 @@ impl CoreEvaluation<'_> {
         canonical.digest("weights", &train_hash(std::iter::empty(), &named(&engine.parameters()?)));
         canonical.bytes("config", &config).digest("tokenizer", &self.tokenizer.digest());
         Ok(canonical.str("class", &engine.environment_class()).finish())
+    }
+}
+
+/// The meter of a run in training.
+pub(super) struct CoreInTraining {
+    pub(super) bundle: Bundle,
+    pub(super) config: RunConfig,
+    pub(super) tokenizer: Arc<Tokenizer>,
+    pub(super) cache: Cache,
+    pub(super) alone: bool,
+}
+
+impl CoreMeter for CoreInTraining {
+    fn settings(&self) -> Digest {
+        self.bundle.digest()
+    }
+
+    fn measure(&self, engine: &mut dyn Engine, note: &mut dyn FnMut(&str)) -> Result<f64> {
+        let Self { bundle, config, tokenizer, cache, alone } = self;
+        let evaluation = CoreEvaluation { bundle, config, tokenizer, cache, alone: *alone };
+        let (found, told) = evaluation.run(engine, &mut |_| {})?;
+        if let Some(told) = told {
+            note(&told);
+        }
+        Ok(found.core)
     }
 }
 

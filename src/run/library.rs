@@ -12,7 +12,11 @@ use crate::files::Files;
 use crate::hash::Digest;
 use crate::plan::run_config::{DataConfig, RunConfig};
 use crate::plan::{DataFacts, DataUse, Facts, InitCheckpoint, SplitUse};
+use crate::tasks::{Bundle, Limits};
 use crate::train::rows::{BatchSource, Rows};
+use crate::train::session::CoreMeter;
+
+use super::core_metric::CoreInTraining;
 
 /// Corpora and tokenizers by the configuration that names them. What shards there are is looked up once.
 pub struct Library {
@@ -20,6 +24,8 @@ pub struct Library {
     listings: Mutex<Vec<Arc<Listing>>>,
     corpora: Mutex<Vec<Known>>,
     opened: Mutex<Vec<(DataConfig, Arc<Opened>)>>,
+    /// Digests of evaluation bundles, by path and limit.
+    bundles: Mutex<Vec<(String, Option<u64>, Digest)>>,
 }
 
 /// A corpus by what names it and how it is read.
@@ -115,7 +121,13 @@ impl Missing {
 impl Library {
     /// A library that keeps tokens in `cache`.
     pub fn new(cache: Cache) -> Self {
-        Self { cache, listings: Mutex::default(), corpora: Mutex::default(), opened: Mutex::default() }
+        Self {
+            cache,
+            listings: Mutex::default(),
+            corpora: Mutex::default(),
+            opened: Mutex::default(),
+            bundles: Mutex::default(),
+        }
     }
 
     /// What of `data` is not on this machine; empty where nothing is missing.
@@ -197,6 +209,25 @@ impl Library {
         Ok((self.rows_of(opened, config), content))
     }
 
+    /// What measures the CORE metric of a run; none where its configuration does not ask for it.
+    ///
+    /// # Errors
+    /// A bundle that is not there, bad, or not the one that was planned with; class `Input`.
+    pub fn core(&self, config: &RunConfig, alone: bool) -> Result<Option<Box<dyn CoreMeter>>> {
+        let Some(core) = &config.eval.core else { return Ok(None) };
+        let limits = Limits { max_per_task: core.max_per_task };
+        let bundle = Bundle::open(std::path::Path::new(&core.bundle), limits)?;
+        if core.sha256.is_some_and(|planned| planned != bundle.digest()) {
+            return Err(Error::input("the evaluation bundle is not the one that was planned with")
+                .file(&core.bundle)
+                .key("eval.core.bundle")
+                .help("bring back the files that were there, or start again"));
+        }
+        let opened = self.open(&config.data)?;
+        let (tokenizer, cache) = (Arc::clone(&opened.tokenizer), self.cache.clone());
+        Ok(Some(Box::new(CoreInTraining { bundle, config: config.clone(), tokenizer, cache, alone })))
+    }
+
     /// The rows of a run.
     pub fn rows(&self, config: &RunConfig) -> Result<Box<dyn Rows>> {
         Ok(self.rows_of(self.open(&config.data)?, config))
@@ -268,6 +299,16 @@ impl Facts for Library {
             train: split(Split::Train, train, train_appetite, rows)?,
             validation: split(Split::Val, validation, validation_appetite, evaluated)?,
         }))
+    }
+
+    fn core_bundle(&self, path: &str, max_per_task: Option<u64>) -> Result<Option<Digest>> {
+        let mut known = lock(&self.bundles);
+        if let Some((.., digest)) = known.iter().find(|(at, most, _)| at == path && *most == max_per_task) {
+            return Ok(Some(*digest));
+        }
+        let digest = Bundle::open(std::path::Path::new(path), Limits { max_per_task })?.digest();
+        known.push((path.to_owned(), max_per_task, digest));
+        Ok(Some(digest))
     }
 
     fn init_file(&self, path: &str) -> Result<Digest> {

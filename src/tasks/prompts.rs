@@ -64,7 +64,10 @@ mod tests {
         assert_eq!(prompts(&choice(0), &[choice(1)], " ").unwrap(), ["q y\n\nq x", "q y\n\nq y"]);
         let schema =
             Example::Schema { contexts: vec!["m".into(), "n".into()], continuation: "z".into(), gold: 1 };
-        assert_eq!(prompts(&schema, &[schema.clone()], "-").unwrap(), ["n-z\n\nm-z", "n-z\n\nn-z"]);
+        assert_eq!(
+            prompts(&schema, std::slice::from_ref(&schema), "-").unwrap(),
+            ["n-z\n\nm-z", "n-z\n\nn-z"]
+        );
         assert!(prompts(&schema, &[choice(0)], "").is_err());
     }
 }

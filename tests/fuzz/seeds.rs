@@ -91,6 +91,7 @@ fn state() -> TrainState {
         step_losses: vec![ExactF32(5.5), ExactF32(5.25)],
         step_seconds: vec![0.5, 0.25],
         evals: evals(),
+        core: Vec::new(),
         counters: [("tokens".to_owned(), 256)].into(),
         cursor: Some(cursor()),
     }

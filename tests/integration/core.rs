@@ -25,8 +25,8 @@ fn part(place: &Place, labels: &[&str]) -> PathBuf {
     let list = fs::read_to_string(bundle().join("core.yaml")).unwrap().replace("-\n  label", "- label");
     let tasks = list.split("- label: ").skip(1);
     let chosen = tasks.filter(|task| labels.contains(&task.lines().next().unwrap()));
-    let list: String = chosen.map(|task| format!("- label: {task}")).collect();
-    fs::write(to.join("core.yaml"), format!("icl_tasks:\n{list}")).unwrap();
+    let list: Vec<String> = chosen.map(|task| format!("- label: {task}")).collect();
+    fs::write(to.join("core.yaml"), format!("icl_tasks:\n{}", list.concat())).unwrap();
     to
 }
 
@@ -95,4 +95,55 @@ fn what_it_prints_and_what_is_refused() {
     place.run(&["run", "m.toml", "-q"]).expect(0);
     let ended = place.run(&["eval", "m.toml", "--core", bundle().to_str().unwrap(), "-q"]).expect(2);
     assert!(ended.stderr.contains(".jsonl:"), "{}", ended.stderr);
+}
+
+/// In training it is measured after checkpoints, is in no hash, and can be judged by.
+#[test]
+fn runs_in_training_measure_it() {
+    let bundle = bundle();
+    let bundle = bundle.to_str().unwrap();
+    let core = format!("core = {{ bundle = {bundle:?}, every = 4, max_per_task = 11 }}");
+    let manifest = TINY
+        .replace("tokens = 512\n", &format!("tokens = 512\n{core}\n"))
+        .replace("metric = \"val_bpb\"", "metric = \"core\"");
+    let (place, plain) = (Place::with(&manifest), Place::with(TINY));
+    let told = place.run(&["run", "m.toml", "--json"]);
+    // Speed may be judged as it will.
+    assert!(matches!(told.code, Some(0 | 5)), "{}", told.stderr);
+    plain.run(&["run", "m.toml", "-q"]);
+    assert_eq!(place.hashes(), plain.hashes());
+    let report = place.run(&["report", "m.toml", "--json"]).json();
+    for run in report["runs"].as_array().unwrap() {
+        let key = &run["run_key"].as_str().unwrap()[..12];
+        let path = place.path(&format!("results/tiny/runs/{key}/attempt/1/result.json"));
+        let result: serde_json::Value = serde_json::from_slice(&fs::read(path).unwrap()).unwrap();
+        let measured = result["core"].as_array().unwrap();
+        let steps: Vec<u64> = measured.iter().map(|point| point["step"].as_u64().unwrap()).collect();
+        assert_eq!(steps, [4, 8]);
+        let bits = measured[1]["values"]["core"].as_str().unwrap();
+        let value = f64::from_bits(u64::from_str_radix(bits, 16).unwrap());
+        let name = format!("results/tiny/{key}");
+        let args = ["eval", &name, "--core", bundle, "--max-per-task", "11", "--json", "-q"];
+        let found = place.run(&args).expect(0).json();
+        assert_eq!(found["core"].as_f64().unwrap(), value);
+        assert_eq!(found["definition"]["bundle"], measured[1]["settings"]);
+    }
+    let card = fs::read_to_string(place.path("results/tiny/scorecard.txt")).unwrap();
+    assert!(card.contains("core"), "{card}");
+    // Of other examples it is another number: what was measured is not taken for it.
+    let other = ["report", "m.toml", "--set", "eval.core.max_per_task=12"];
+    assert!(!place.run(&other).stdout.contains("no worse than the margin"));
+    for (sets, named) in [
+        (&["eval.core.bundle=nowhere"][..], "nowhere"),
+        (&["eval.core.max_per_task=3"], "next_shots.jsonl"),
+        (&["eval.core.max_per_task=0"], "eval.core.max_per_task"),
+    ] {
+        let sets = sets.iter().flat_map(|set| ["--set", set]);
+        let ended = place.run(&["plan", "m.toml"].into_iter().chain(sets).collect::<Vec<_>>()).expect(2);
+        assert!(ended.stderr.contains(named), "{}", ended.stderr);
+    }
+    let alone = plain.run(&["plan", "m.toml", "--set", "eval.core.every=3"]).expect(2);
+    assert!(alone.stderr.contains("eval.core.bundle"), "{}", alone.stderr);
+    let judged = plain.run(&["plan", "m.toml", "--set", "scorecard.quality.metric=core"]).expect(2);
+    assert!(judged.stderr.contains("is not measured"), "{}", judged.stderr);
 }

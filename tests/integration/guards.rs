@@ -302,6 +302,7 @@ fn session_over(
     let start = store.latest_valid().unwrap().checkpoint.map(|found| (found, Origin::Checkpoint));
     let mut log = Log::default();
     let mut session = Session {
+        core: None,
         config,
         keys: links.cursor(config),
         rows,

@@ -95,8 +95,8 @@ fn rounds(source: &SplitSource, order: RowOrder, rounds: u64) -> Vec<Vec<(Positi
     let tokenizer = Arc::new(Tokenizer::load(&fixture("tokenizer_300")).unwrap());
     let turns = Turns::of_ranks(source, order).unwrap();
     let starts: Vec<Position> = turns.iter().map(|turns| turns.start(source, 1).unwrap().unwrap()).collect();
-    let cache = Cache::disabled();
-    let streams = TokenStream::of_ranks(source, &tokenizer, &cache, turns, starts.into_iter());
+    let (source, cache) = (source.clone(), Cache::disabled());
+    let streams = TokenStream::of_ranks(source, tokenizer, cache, turns, starts.into_iter());
     let read = |mut stream: TokenStream| {
         let mut groups: Vec<(Position, usize)> = Vec::new();
         loop {
@@ -133,8 +133,9 @@ fn ranks_divide_the_row_groups_of_each_file() {
             vec![place(epoch, 0, 1, GROUP), place(epoch, 0, 3, 5), place(epoch, 2, 1, GROUP)],
         ]
     };
-    for rank in 0..2 {
-        assert_eq!(read[rank], [expected(1)[rank].clone(), expected(2)[rank].clone()].concat());
+    let [first, second] = [expected(1), expected(2)];
+    for (read, (first, second)) in read.iter().zip(first.iter().zip(&second)) {
+        assert_eq!(*read, [first.clone(), second.clone()].concat());
     }
 }
 
@@ -231,7 +232,7 @@ proptest! {
         let source = corpus.split(Split::Train);
         let order = RowOrder { ranks: ranks.min(3), seed };
         let tokenizer = Arc::new(Tokenizer::load(&fixture("tokenizer_300")).unwrap());
-        let cache = Cache::at(&directory.path().join("cache"));
+        let cache = Cache::at(directory.path().join("cache"));
         let packing = if documents { Packing::Document } else { Packing::BestFitBos };
         let start = |batches, cursor| {
             let shape = BatchShape { packing, rows, len };

@@ -105,10 +105,10 @@ pub(super) const FIELDS: &[Field] = &[
     ),
     field(
         "scorecard.quality.metric",
-        Kind::Word(&["val_bpb", "train_loss"]),
+        Kind::Word(&["val_bpb", "train_loss", "core"]),
         "",
         Fallback::Value(|_| text("val_bpb")),
-        "What the quality verdict compares.",
+        "What the quality verdict compares; of `core`, which takes eval.core.bundle, more is better.",
     ),
     field(
         "scorecard.quality.margin",

@@ -41,6 +41,7 @@ fn sample(step: u64) -> Checkpoint<'static> {
             step_losses: (0..step as u32).map(|s| ExactF32(bits(s))).collect(),
             step_seconds: vec![0.25; step as usize],
             evals: vec![eval],
+            core: Vec::new(),
             counters: BTreeMap::from([("tokens".to_owned(), step * 4096)]),
             cursor: (step > 0).then(|| cursor(step).into()),
         },
