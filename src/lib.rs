@@ -146,6 +146,7 @@ mod parity;
 mod bench;
 mod scorecard;
 mod gate;
+mod report;
 mod experiment;
 mod cli;
 

@@ -1,0 +1,121 @@
+//! The answers of scorecards as pages show them: in a sentence, and as rows of the forest plot. This is the one place
+//! that knows how verdicts are made.
+
+use super::forest::{Forest, Row};
+use super::scale::{decimals, signed};
+use super::view::{View, shown};
+use crate::scorecard::{Outcome, RunSummary, Verdict, VerdictKind};
+
+/// Whether an answer is good news; decides a colour, never a word.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Tone {
+    Good,
+    Bad,
+    Open,
+    Plain,
+}
+
+/// One sentence of the answer.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Answer {
+    pub(super) tone: Tone,
+    pub(super) text: String,
+}
+
+impl Tone {
+    /// The class of a paragraph.
+    pub(super) fn class(self) -> &'static str {
+        match self {
+            Self::Good => "answer good",
+            Self::Bad => "answer bad",
+            Self::Open => "answer open",
+            Self::Plain => "answer",
+        }
+    }
+
+    /// The class of a word.
+    pub(super) fn word(self) -> &'static str {
+        match self {
+            Self::Good => "good-word",
+            Self::Bad => "bad-word",
+            Self::Open => "open-word",
+            Self::Plain => "plain-word",
+        }
+    }
+}
+
+/// The tone of a verdict.
+pub(super) fn tone(verdict: &Verdict) -> Tone {
+    match verdict.outcome {
+        Outcome::Pass => Tone::Good,
+        Outcome::Fail => Tone::Bad,
+        Outcome::Undecided => Tone::Open,
+        Outcome::NotJudged | Outcome::NoBaseline => Tone::Plain,
+    }
+}
+
+/// What was found in the experiment at that place, a sentence an arm.
+pub(super) fn answers(view: &View<'_>, subject: usize) -> Vec<Answer> {
+    let Some(subject) = view.subjects.get(subject) else { return Vec::new() };
+    let quality = subject.scorecard.verdicts.iter().filter(|verdict| verdict.kind == VerdictKind::Quality);
+    quality.map(|verdict| Answer { tone: tone(verdict), text: sentence(verdict) }).collect()
+}
+
+fn sentence(verdict: &Verdict) -> String {
+    let (arm, control) = (shown(&verdict.arm), verdict.control.as_deref().map_or("the control", shown));
+    let Some((difference, (lower, upper))) = verdict.difference.zip(verdict.interval) else {
+        return format!("{arm}: {}, {}", verdict.outcome, verdict.detail);
+    };
+    let digits = decimals((upper - lower) / 200.0).min(8);
+    format!(
+        "{arm} against {control}: {}. Its {} differs by {} [{}, {}]; {}.",
+        verdict.outcome,
+        verdict.metric,
+        signed(difference, digits),
+        signed(lower, digits),
+        signed(upper, digits),
+        verdict.detail
+    )
+}
+
+/// A forest plot for every metric and margin that arms were judged by, over all experiments of the page.
+pub(super) fn forests(view: &View<'_>) -> Vec<Forest> {
+    let mut forests: Vec<Forest> = Vec::new();
+    for (place, subject) in view.subjects.iter().enumerate() {
+        let card = &subject.scorecard;
+        for verdict in card.verdicts.iter().filter(|verdict| verdict.kind == VerdictKind::Quality) {
+            let Some(control) = verdict.control.as_deref() else { continue };
+            let prefix = if view.is_comparison() { format!("{}: ", subject.name) } else { String::new() };
+            let row = Row {
+                name: format!("{prefix}{}", shown(&verdict.arm)),
+                control: shown(control).to_owned(),
+                look: view.look(place, &verdict.arm),
+                mean: verdict.difference,
+                interval: verdict.interval,
+                seeds: seeds(&card.runs, &verdict.arm, control, &verdict.metric),
+                outcome: verdict.outcome.to_string().to_lowercase(),
+            };
+            let same =
+                |forest: &&mut Forest| forest.metric == verdict.metric && forest.margin == verdict.limit;
+            match forests.iter_mut().find(same) {
+                Some(forest) => forest.rows.push(row),
+                None => forests.push(Forest {
+                    metric: verdict.metric.clone(),
+                    margin: verdict.limit,
+                    lower_is_better: true,
+                    rows: vec![row],
+                }),
+            }
+        }
+    }
+    forests
+}
+
+/// The difference of every seed that both arms finished.
+fn seeds(runs: &[RunSummary], arm: &str, control: &str, metric: &str) -> Vec<(u64, f64)> {
+    let of = |arm: &str, seed: u64| {
+        runs.iter().find(|run| run.arm == arm && run.seed == seed)?.metrics.get(metric).copied()
+    };
+    let own = runs.iter().filter(|run| run.arm == arm);
+    own.filter_map(|run| Some((run.seed, of(arm, run.seed)? - of(control, run.seed)?))).collect()
+}
