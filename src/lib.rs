@@ -144,6 +144,7 @@ mod history;
 mod run;
 mod parity;
 mod bench;
+mod stats;
 mod scorecard;
 mod gate;
 mod report;
@@ -177,6 +178,6 @@ pub use record::{
 pub use run::engine::engine;
 pub use run::progress::Display;
 pub use run::state::{Standing, Status};
-pub use scorecard::{Outcome, Scorecard, Verdict, VerdictKind};
+pub use scorecard::{Finding, Outcome, Scorecard, Verdict, VerdictKind};
 pub use stop::StopFlag;
 pub use train::engine::Engine;

@@ -50,7 +50,7 @@ class Nanorun:
         results = self.scratch / "results"
         shutil.rmtree(results, ignore_errors=True)
         load = os.getloadavg()[0]
-        done = self._run(self._command("run", shape, tokenizer, device, results))
+        done = self.call(self._command("run", shape, tokenizer, device, results))
         return parse(done, device, repetition, load, shape.steps), _kept(done.text)
 
     def bench(self, shape: Shape, device: str, tokenizer: Path, steps: int) -> dict[str, object]:
@@ -63,11 +63,12 @@ class Nanorun:
 
     def _bench(self, shape: Shape, device: str, tokenizer: Path | None, more: list[str]) -> dict[str, object]:
         command = self._command("bench", shape, tokenizer, device, self.scratch / "bench") + more
-        found = load_json(self._run(command).text, "bench")
+        found = load_json(self.call(command).text, "bench")
         found.pop("host", None)
         return found
 
-    def _run(self, command: list[str]) -> process.Finished:
+    def call(self, command: list[str]) -> process.Finished:
+        """The command with nothing of nanorun's from the environment; it must succeed."""
         environment = {key: value for key, value in os.environ.items() if not key.startswith("NANORUN_")}
         # Reading and encoding are rayon's.
         environment["RAYON_NUM_THREADS"] = str(self.threads)

@@ -99,6 +99,23 @@ class Upstream:
             raise Failure(f"upstream ({mode}) ended with status {done.status}:\n{tail(done.text)}")
         return parse(done, mode, device, repetition, load, shape.steps), trimmed(done.text)
 
+    def watched(
+        self, flags: list[str], mode: str, base: Path, threads: int, more: dict[str, str]
+    ) -> dict[str, object]:
+        """One run of scripts.base_train in float32, varied as `upstream_run.py` can; what was watched of it."""
+        count = str(threads)
+        more = more | {
+            "NANOCHAT_DTYPE": DTYPES["f32"], "NANORUN_BENCHMARK_STARTED": repr(time.time()),
+            "OMP_NUM_THREADS": count, "MKL_NUM_THREADS": count,
+        }
+        if mode == "eager":
+            more["TORCHDYNAMO_DISABLE"] = "1"
+        command = [str(self.python), str(HERE / "upstream_run.py"), *flags]
+        done = process.run(command, cwd=self.checkout, env=self.environment(base, **more))
+        found = [line.removeprefix(MARK) for _, line in done.lines if line.startswith(MARK)]
+        if done.status != 0 or not found:
+            raise Failure(f"upstream ({mode}) ended with status {done.status}:\n{tail(done.text)}")
+        return json.loads(found[-1])
 
     def tokens(self, base: Path, shape: Shape) -> dict[str, object]:
         """How fast upstream trains its tokenizer, encodes and packs."""

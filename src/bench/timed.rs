@@ -50,6 +50,10 @@ impl<B: Backend> ForwardOps for Timed<B> {
         self.ops.weight_values(weight)
     }
 
+    fn rows_stand_alone(&self) -> bool {
+        self.ops.rows_stand_alone()
+    }
+
     timed! {
         fn weight(shape: &[usize], values: &[f32]) -> OpResult<Self::Weight>;
         fn table(shape: &[usize], values: &[f32]) -> OpResult<Self::Weight>;
@@ -59,6 +63,7 @@ impl<B: Backend> ForwardOps for Timed<B> {
         fn zeros(rows: usize, cols: usize) -> OpResult<Self::Tensor>;
         fn copy(x: &Self::Tensor) -> OpResult<Self::Tensor>;
         fn rows(x: &Self::Tensor, start: usize, count: usize) -> OpResult<Self::Tensor>;
+        fn gather(x: &Self::Tensor, rows: &[usize]) -> OpResult<Self::Tensor>;
         fn rotary(len: usize, head_dim: usize, base: f64, precision: Precision) -> OpResult<Self::Rotary>;
         fn embedding(table: &Self::Weight, tokens: &Self::Tokens) -> OpResult<Self::Tensor>;
         fn rms_norm(x: &Self::Tensor, eps: f32) -> OpResult<(Self::Tensor, Self::NormSaved)>;
@@ -77,7 +82,7 @@ impl<B: Backend> ForwardOps for Timed<B> {
         fn logits(x: &Self::Tensor, lm_head: &Self::Weight, head: &HeadShape) -> OpResult<Self::Tensor>;
         fn kv_cache(capacity: usize, cols: usize) -> OpResult<Self::KvCache>;
         fn kv_append(cache: &mut Self::KvCache, k: &Self::Tensor, v: &Self::Tensor) -> OpResult<()>;
-        fn kv_last(cache: &Self::KvCache, rows: usize) -> OpResult<Self::KvCache>;
+        fn kv_select(cache: &Self::KvCache, sequences: &[usize], positions: usize) -> OpResult<Self::KvCache>;
         fn attention_cached(q: &Self::Tensor, cache: &Self::KvCache, shape: &AttentionShape) -> OpResult<Self::Tensor>;
     }
 }

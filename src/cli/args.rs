@@ -101,8 +101,16 @@ pub(super) enum Command {
     Clean(CleanArgs),
     /// Show the hardware, the backends and why one does not work
     Doctor(DoctorArgs),
-    /// Print the reference of every manifest field, as Markdown
-    Fields,
+    /// Print the reference of every manifest field, as Markdown or as a JSON schema
+    Fields(FieldsArgs),
+}
+
+/// `nanorun fields`
+#[derive(Debug, Clone, Args)]
+pub(super) struct FieldsArgs {
+    /// Print a JSON schema: editors complete and check a manifest whose first line is `#:schema PATH`
+    #[arg(long)]
+    pub(super) schema: bool,
 }
 
 /// How an experiment is read and where its results are.

@@ -90,8 +90,13 @@ fn dispatch(cli: Cli) -> Result<Option<Class>> {
         Command::Report(args) => report::report(&args),
         Command::Parity(args) => parity::parity(&args),
         Command::Bench(args) => bench::bench(&args),
-        Command::Fields => {
-            Output::new(false).result(&crate::manifest::reference_markdown());
+        Command::Fields(args) => {
+            let text = if args.schema {
+                format!("{:#}", crate::manifest::json_schema())
+            } else {
+                crate::manifest::reference_markdown()
+            };
+            Output::new(false).result(&text);
             Ok(None)
         }
     }

@@ -77,6 +77,7 @@ pub(super) fn plan(args: &PlanArgs) -> Result<Option<Class>> {
         json["no_longer_counts"] = json!(anew);
         json["not_taken_over"] = json!(not_taken);
         json["not_comparable"] = json!(not_comparable);
+        json["power"] = json!(experiment.power());
         json["memory"] = json!(memory.shapes);
         json["memory_at_once"] = json!({
             "needs": memory.at_once,
@@ -116,6 +117,11 @@ pub(super) fn plan(args: &PlanArgs) -> Result<Option<Class>> {
         text.push_str("disk: ");
         text.push_str(&disk.line());
         text.push('\n');
+        if let Some(power) = experiment.power() {
+            text.push_str("verdicts: ");
+            text.push_str(&power.words);
+            text.push('\n');
+        }
         for what in anew.iter().chain(&not_comparable).chain(not_taken) {
             text.push_str(what);
             text.push('\n');

@@ -1,12 +1,14 @@
 //! `nanorun sample`: text from a trained model.
 
+use std::collections::BTreeMap;
 use std::io::{self, BufRead as _, IsTerminal as _, Write as _};
+use std::time::{Duration, Instant};
 
 use clap::Args;
 use serde_json::{Value, json};
 
 use crate::error::{Class, Error, Result};
-use crate::generate::{Prefix, Sampling, SplitMix64};
+use crate::generate::{Draw, Prefix, Sampling};
 use crate::run::sample::{TextStream, prompt_ids, stops};
 use crate::run::trained::Trained;
 use crate::stop::StopFlag;
@@ -46,7 +48,9 @@ pub(super) struct SampleArgs {
 }
 
 const HELP: &str = "\
-Text appears as it is sampled. The prompt is computed once for all samples. Equal seeds give equal samples on one backend.";
+Text appears as it is sampled. The prompt is computed once for all samples, and several of them are decoded together where
+the backend gives each the bits it has alone (cpu and scalar). Equal seeds give equal samples on one backend: of N samples,
+the first are those of a smaller N.";
 
 /// Prints the prompt and its continuations.
 pub(super) fn sample(args: &SampleArgs) -> Result<Option<Class>> {
@@ -60,15 +64,14 @@ pub(super) fn sample(args: &SampleArgs) -> Result<Option<Class>> {
     let mut trained = subject(&args.subject, &args.common)?.trained;
     trained.engine.stop_on(&StopFlag::default());
     let output = Output::new(args.common.quiet);
-    let mut rng = SplitMix64::new(args.seed);
     let asks =
         args.prompt.is_none() && !args.common.json && io::stdin().is_terminal() && io::stdout().is_terminal();
     if asks {
-        return converse(args, &mut trained, &sampling, &mut rng, output);
+        return converse(args, &mut trained, &sampling, output);
     }
     let prompt = args.prompt.as_deref().unwrap_or_default();
     let mut texts = Vec::new();
-    continuations(args, &mut trained, prompt, &sampling, &mut rng, &mut |piece| match piece {
+    let took = continuations(args, &mut trained, prompt, &sampling, args.seed, &mut |piece| match piece {
         Piece::Begins if args.common.json => true,
         Piece::Begins => output.part(prompt),
         Piece::Text(text) => args.common.json || output.part(text),
@@ -80,7 +83,11 @@ pub(super) fn sample(args: &SampleArgs) -> Result<Option<Class>> {
     })?;
     if args.common.json {
         let Trained { label, step, .. } = &trained;
-        let json = json!({ "run": label, "step": step, "prompt": prompt, "continuations": texts });
+        let Took { prompt_tokens, tokens, prefill, decode } = took;
+        let json = json!({
+            "run": label, "step": step, "prompt": prompt, "continuations": texts, "prompt_tokens": prompt_tokens,
+            "tokens": tokens, "prefill_seconds": prefill.as_secs_f64(), "decode_seconds": decode.as_secs_f64(),
+        });
         output.result(&json.to_string());
     }
     Ok(None)
@@ -96,39 +103,107 @@ enum Piece<'t> {
     Ends(&'t str),
 }
 
+/// What continuations took.
+struct Took {
+    /// Of the prompt, with BOS.
+    prompt_tokens: usize,
+    /// Drawn, over all continuations.
+    tokens: usize,
+    /// From the prompt's first token to logits after its last.
+    prefill: Duration,
+    /// From there to the end.
+    decode: Duration,
+}
+
 /// Draws `--num` continuations of one prompt; `each` ends them all by answering false.
 fn continuations(
     args: &SampleArgs,
     trained: &mut Trained,
     prompt: &str,
     sampling: &Sampling,
-    rng: &mut SplitMix64,
+    seed: u64,
     each: &mut dyn FnMut(Piece<'_>) -> bool,
-) -> Result<()> {
+) -> Result<Took> {
     let Trained { engine, tokenizer, config, .. } = trained;
     let ids = prompt_ids(tokenizer, prompt)?;
     let stops = stops(tokenizer);
     let context_len = config.model.sequence_len();
+    let started = Instant::now();
     let mut prefix = Prefix::feed(engine.as_mut(), &ids, context_len, args.max_tokens, args.num)?;
-    for _ in 0..args.num {
-        if !each(Piece::Begins) {
-            return Ok(());
-        }
-        let (mut stream, mut whole, mut heard) = (TextStream::default(), String::new(), true);
-        prefix.continuation(args.max_tokens, &stops, sampling, rng, &mut |token| {
-            let text = stream.push(tokenizer, token);
-            heard = text.is_empty() || each(Piece::Text(&text));
-            whole.push_str(&text);
-            heard
-        })?;
-        let rest = stream.finish();
-        heard = heard && (rest.is_empty() || each(Piece::Text(&rest)));
-        whole.push_str(&rest);
-        if !heard || !each(Piece::Ends(&whole)) {
-            return Ok(());
-        }
+    let prefill = started.elapsed();
+    let draw = Draw { max_tokens: args.max_tokens, stops: &stops, sampling: *sampling, seed };
+    let (mut texts, mut tokens) = (Texts::default(), 0);
+    prefix.continuations(args.num, &draw, &mut |index, token| {
+        let Some(token) = token else { return texts.end(index, each) };
+        tokens += 1;
+        texts.grow(index, |stream| stream.push(tokenizer, token), each)
+    })?;
+    Ok(Took { prompt_tokens: ids.len(), tokens, prefill, decode: started.elapsed() - prefill })
+}
+
+/// Texts that grow together, and are shown one after another: the first as it comes, the others as far as they are when
+/// their turn comes.
+#[derive(Default)]
+struct Texts {
+    /// Those that were not shown to their end, by their numbers.
+    waiting: BTreeMap<usize, Growing>,
+    /// Whose turn it is.
+    turn: usize,
+    /// Whether that one has begun to be shown.
+    begun: bool,
+}
+
+#[derive(Default)]
+struct Growing {
+    stream: TextStream,
+    text: String,
+    /// Bytes of it that were shown.
+    shown: usize,
+    ended: bool,
+}
+
+impl Texts {
+    fn grow(
+        &mut self,
+        index: usize,
+        more: impl FnOnce(&mut TextStream) -> String,
+        each: &mut dyn FnMut(Piece<'_>) -> bool,
+    ) -> bool {
+        let one = self.waiting.entry(index).or_default();
+        let text = more(&mut one.stream);
+        one.text.push_str(&text);
+        self.show(each)
     }
-    Ok(())
+
+    fn end(&mut self, index: usize, each: &mut dyn FnMut(Piece<'_>) -> bool) -> bool {
+        let one = self.waiting.entry(index).or_default();
+        one.text.push_str(&std::mem::take(&mut one.stream).finish());
+        one.ended = true;
+        self.show(each)
+    }
+
+    /// Shows what can be; false once nobody wants any more.
+    fn show(&mut self, each: &mut dyn FnMut(Piece<'_>) -> bool) -> bool {
+        while let Some(one) = self.waiting.get_mut(&self.turn) {
+            if !std::mem::replace(&mut self.begun, true) && !each(Piece::Begins) {
+                return false;
+            }
+            let new = one.text.get(one.shown..).unwrap_or_default();
+            if !new.is_empty() && !each(Piece::Text(new)) {
+                return false;
+            }
+            one.shown = one.text.len();
+            if !one.ended {
+                return true;
+            }
+            if !each(Piece::Ends(&one.text)) {
+                return false;
+            }
+            self.waiting.remove(&self.turn);
+            (self.turn, self.begun) = (self.turn + 1, false);
+        }
+        true
+    }
 }
 
 /// Asks for prompts until there are no more. A prompt that cannot be used is told, and the next one asked for.
@@ -136,25 +211,25 @@ fn converse(
     args: &SampleArgs,
     trained: &mut Trained,
     sampling: &Sampling,
-    rng: &mut SplitMix64,
     output: Output,
 ) -> Result<Option<Class>> {
     output.note("a prompt a line; an empty one begins a document; the end of input (Ctrl-D) ends");
     let mut lines = io::stdin().lock().lines();
-    loop {
+    for seed in (0..).map(|number| args.seed.wrapping_add(number)) {
         let _ = write!(io::stderr(), "> ");
         let Some(Ok(prompt)) = lines.next() else {
             output.note("");
             return Ok(None);
         };
-        let drawn = continuations(args, trained, &prompt, sampling, rng, &mut |piece| match piece {
+        let drawn = continuations(args, trained, &prompt, sampling, seed, &mut |piece| match piece {
             Piece::Begins => output.part(&prompt),
             Piece::Text(text) => output.part(text),
             Piece::Ends(_) => output.part("\n"),
         });
         match drawn {
             Err(error) if error.class() == Class::Input => output.warn(&format!("error: {error}")),
-            drawn => drawn?,
+            drawn => drop(drawn?),
         }
     }
+    Ok(None)
 }

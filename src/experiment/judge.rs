@@ -6,9 +6,11 @@ use std::path::Path;
 use crate::error::Result;
 use crate::files::Files;
 use crate::gate::{Baseline, Comparison, read_results};
+use crate::manifest::settings::QualityVariance;
+use crate::plan::Plan;
 use crate::plan::evaluation::{Departure, Evaluation};
 use crate::record::ExperimentDir;
-use crate::scorecard::{BaselineOutcome, Criteria, Quality, RunSummary, Scorecard, Speed, judge};
+use crate::scorecard::{BaselineOutcome, Criteria, Quality, RunSummary, Scorecard, Speed, Variance, judge};
 use crate::text::word;
 
 use super::Experiment;
@@ -38,12 +40,34 @@ pub(super) fn scorecard(files: &Files, experiment: &Experiment, runs: Vec<RunSum
             margin: settings.quality.margin,
             across: settings.across.as_slice().to_vec(),
             confidence: settings.quality.confidence,
+            higher_is_better: false,
+            variance: match (settings.quality.sigma.value(), settings.quality.variance) {
+                (Some(sigma), _) => Variance::Assumed(sigma),
+                (None, QualityVariance::Pooled) => Variance::Pooled,
+                (None, QualityVariance::Pair) => Variance::Pair,
+            },
+            forks: forks(plan),
         }),
         speed: compares.then_some(Speed { min_ratio: settings.speed.min_ratio }),
         controls,
         baseline,
     };
     Ok(judge(&plan.name, plan.question.as_deref(), &criteria, runs))
+}
+
+/// Steps that each arm has in common with its control: of all seeds the fewest.
+fn forks(plan: &Plan) -> BTreeMap<String, u64> {
+    let mut forks = BTreeMap::new();
+    for (index, arm) in plan.arms.iter().enumerate() {
+        let Some(control) = arm.control else { continue };
+        let of = |arm: usize| plan.runs.iter().enumerate().filter(move |(_, run)| run.arm == arm);
+        let together = of(index).filter_map(|(ours, run)| {
+            let (theirs, _) = of(control).find(|(_, other)| other.config.seed == run.config.seed)?;
+            Some(plan.prefixes.together(ours, theirs))
+        });
+        forks.extend(together.min().map(|steps| (arm.label.clone(), steps)));
+    }
+    forks
 }
 
 /// The name of the metric that quality is judged by.

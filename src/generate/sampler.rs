@@ -41,37 +41,60 @@ impl Sampling {
             return Err(Error::run(format!("the logit of token {id} is not a number"))
                 .help("the weights have diverged: sample from an earlier checkpoint"));
         }
-        let mut order: Vec<usize> = (0..logits.len()).collect();
-        // Total order: descending logit (-0 and 0 are equal), then ascending id.
+        // The lowest id of the largest; -0 and 0 are equal.
+        let larger = |best: usize, id: usize| if logits[id] > logits[best] { id } else { best };
+        let Some(best) = (0..logits.len()).reduce(larger) else {
+            return Err(Error::run("there are no logits to choose from"));
+        };
+        let keep = self.top_k.unwrap_or(logits.len()).min(logits.len());
+        if self.temperature == 0.0 || keep == 1 {
+            return Ok(best);
+        }
+        // Total order: descending logit, then ascending id.
         let descending = |a: &usize, b: &usize| {
             logits[*b].partial_cmp(&logits[*a]).unwrap_or(std::cmp::Ordering::Equal).then(a.cmp(b))
         };
-        let keep = if self.temperature == 0.0 { 1 } else { self.top_k.unwrap_or(logits.len()) };
+        let mut order: Vec<usize> = (0..logits.len()).collect();
         if keep < order.len() {
             order.select_nth_unstable_by(keep, descending);
             order.truncate(keep);
         }
-        order.sort_unstable_by(descending);
-        let Some(&best) = order.first() else {
-            return Err(Error::run("there are no logits to choose from"));
-        };
-        if order.len() == 1 {
-            return Ok(best);
-        }
         let largest = f64::from(logits[best]);
         let weight = |id: &usize| libm::exp((f64::from(logits[*id]) - largest) / self.temperature);
-        let weights: Vec<f64> = order.iter().map(weight).collect();
-        let mut left = rng.next_f64() * weights.iter().sum::<f64>();
-        for (id, weight) in order.iter().zip(&weights) {
-            left -= weight;
-            if left < 0.0 {
-                return Ok(*id);
+        // Of the kept ones in the order of their ids, so that the sum does not depend on how they were selected.
+        order.sort_unstable();
+        let mut left = rng.next_f64() * order.iter().map(weight).sum::<f64>();
+        // The likeliest come first, and are nearly always enough: the others are not put in order before they are
+        // asked for.
+        let mut done = 0;
+        let mut last = best;
+        while done < order.len() {
+            let rest = order.get_mut(done..).unwrap_or_default();
+            let count = (done * 8).max(FIRST_ORDERED).min(rest.len());
+            if count < rest.len() {
+                rest.select_nth_unstable_by(count, descending);
             }
+            let next = rest.get_mut(..count).unwrap_or_default();
+            next.sort_unstable_by(descending);
+            for id in next {
+                let weight = weight(id);
+                // Rounding can leave a hair; then it is the last one that has any probability.
+                if weight > 0.0 {
+                    last = *id;
+                }
+                left -= weight;
+                if left < 0.0 {
+                    return Ok(*id);
+                }
+            }
+            done += count;
         }
-        // Rounding can leave a hair; then it is the last one that has any probability.
-        Ok(order.iter().zip(&weights).rfind(|(_, weight)| **weight > 0.0).map_or(best, |(id, _)| *id))
+        Ok(last)
     }
 }
+
+/// So many of the likeliest tokens are put in order at first.
+const FIRST_ORDERED: usize = 64;
 
 #[cfg(test)]
 mod tests {
@@ -109,6 +132,26 @@ mod tests {
         // Of equals at the boundary the lowest id stays.
         let one = frequencies(Sampling { temperature: 1.0, top_k: Some(1) }, &logits, 10);
         assert!((one[1] - 1.0).abs() < 1e-9);
+    }
+
+    /// However many of them are put in order, it is the token that the whole order gives.
+    #[test]
+    fn every_token_can_be_drawn() {
+        let logits: Vec<f32> = (0..1000).map(|i| ((i * 7919) % 1000) as f32 * 1e-3).collect();
+        let sampling = Sampling { temperature: 1.0, top_k: None };
+        let mut order: Vec<usize> = (0..logits.len()).collect();
+        order.sort_by(|a, b| logits[*b].partial_cmp(&logits[*a]).unwrap().then(a.cmp(b)));
+        let weights: Vec<f64> = order.iter().map(|id| f64::from(logits[*id]).exp()).collect();
+        let total: f64 = weights.iter().sum();
+        let mut rng = SplitMix64::new(4);
+        for _ in 0..500 {
+            let mut left = rng.clone().next_f64() * total;
+            let expected = order.iter().zip(&weights).find(|(_, weight)| {
+                left -= **weight;
+                left < 0.0
+            });
+            assert_eq!(sampling.choose(&logits, &mut rng).unwrap(), *expected.unwrap().0);
+        }
     }
 
     #[test]

@@ -51,7 +51,15 @@ fn engine<M: Network>(network: M) -> ScalarEngine<M> {
         .map(|spec| (0..spec.numel()).map(|_| rng.next_f64() as f32 - 0.5).collect())
         .collect();
     let sgd = GroupConfig::Sgd(SgdConfig { lr: 0.1, momentum: 0.0, weight_decay: 0.0 });
-    let groups = [ParamGroup::Wte, ParamGroup::LmHead, ParamGroup::Matrix];
+    let groups = [
+        ParamGroup::Wte,
+        ParamGroup::LmHead,
+        ParamGroup::Matrix,
+        ParamGroup::ValueEmbeds,
+        ParamGroup::Resid,
+        ParamGroup::X0,
+        ParamGroup::Smear,
+    ];
     let optimizer = OptimizerConfig { groups: groups.map(|group| (group, sgd.clone())).to_vec() };
     ScalarEngine::new(network, &optimizer, &values).unwrap()
 }
@@ -129,8 +137,7 @@ fn generation_ends_before_the_stop_token() {
 }
 
 /// A GPT whose first layer sees 16 positions back, and room for 400.
-fn windowed() -> crate::train::ops_engine::OpsEngine<crate::model::gpt::Gpt, crate::backend::cpu::CpuBackend>
-{
+fn windowed_gpt() -> crate::model::gpt::Gpt {
     use crate::model::config::{GptConfig, GptInit, LayerRamp, ValueEmbedConfig};
     let ramp = LayerRamp { first: 1.0, fall: 0.1 };
     let config = GptConfig {
@@ -162,13 +169,23 @@ fn windowed() -> crate::train::ops_engine::OpsEngine<crate::model::gpt::Gpt, cra
             backout_lambda: 0.0,
         },
     };
+    crate::model::gpt::Gpt::new(config).unwrap()
+}
+
+/// It on a backend, with weights that are the same on every one.
+fn windowed_on<B: crate::ops::Backend>(
+    ops: B,
+) -> crate::train::ops_engine::OpsEngine<crate::model::gpt::Gpt, B> {
     let mut rng = SplitMix64::new(5);
     let mut read = |spec: &crate::model::param::ParamSpec| {
         Ok((0..spec.numel()).map(|_| rng.next_f64() as f32 - 0.5).collect())
     };
-    let network = crate::model::gpt::Gpt::new(config).unwrap();
-    let ops = crate::backend::cpu::CpuBackend::new(1).unwrap();
-    crate::train::ops_engine::OpsEngine::for_inference(network, ops, &mut read).unwrap()
+    crate::train::ops_engine::OpsEngine::for_inference(windowed_gpt(), ops, &mut read).unwrap()
+}
+
+fn windowed() -> crate::train::ops_engine::OpsEngine<crate::model::gpt::Gpt, crate::backend::cpu::CpuBackend>
+{
+    windowed_on(crate::backend::cpu::CpuBackend::new(2).unwrap())
 }
 
 /// What a layer no longer sees is let go of, and the logits stay those of a forward over everything.
@@ -199,7 +216,7 @@ fn windows_bound_the_cache_and_change_nothing() {
             for token in [1, 2, 3] {
                 engine.decode(&[token]).unwrap();
             }
-            engine.rewind_decoding().unwrap();
+            engine.rewind_decoding(1).unwrap();
         }
         if len < 400 {
             logits = engine.decode(&ids[len..=len]).unwrap();
@@ -217,29 +234,99 @@ fn windows_bound_the_cache_and_change_nothing() {
     );
 }
 
-/// Several continuations of one prompt are what each is alone.
+/// All continuations of a prompt, and how often the engine was fed.
+fn drawn(
+    engine: &mut dyn Engine,
+    prompt: &[i32],
+    context: usize,
+    count: usize,
+    draw: &Draw<'_>,
+) -> Vec<Vec<i32>> {
+    let mut prefix = Prefix::feed(engine, prompt, context, draw.max_tokens, count).unwrap();
+    let mut found = vec![(Vec::new(), false); count];
+    prefix
+        .continuations(count, draw, &mut |index, token| {
+            let (tokens, ended) = &mut found[index];
+            assert!(!*ended, "nothing is heard of {index} after its end");
+            tokens.extend(token);
+            *ended = token.is_none();
+            true
+        })
+        .unwrap();
+    assert!(found.iter().all(|(_, ended)| *ended));
+    found.into_iter().map(|(tokens, _)| tokens).collect()
+}
+
+/// Several continuations of one prompt are what each is alone, by its own stream, whatever their number and the order
+/// in which they end.
+fn check_continuations(engine: &mut dyn Engine, prompt: &[i32], context: usize, tokens: usize) {
+    let sampling = Sampling { temperature: 1.0, top_k: None };
+    for stops in [&[][..], &[2, 5, 7]] {
+        let draw = Draw { max_tokens: tokens, stops, sampling, seed: 9 };
+        let alone: Vec<Vec<i32>> = (0..20)
+            .map(|index| {
+                let mut decoder = EngineDecoder::new(engine, context);
+                let mut rng = SplitMix64::nth(9, index);
+                let mut logits = decoder.prefill(prompt).unwrap();
+                let mut found = Vec::new();
+                while found.len() < tokens {
+                    let token = sampling.choose(&logits, &mut rng).unwrap() as i32;
+                    if stops.contains(&token) {
+                        break;
+                    }
+                    found.push(token);
+                    if found.len() == tokens || prompt.len() + found.len() > context {
+                        break;
+                    }
+                    logits = decoder.step(token).unwrap();
+                }
+                found
+            })
+            .collect();
+        for count in [1, 2, 5, 16, 20] {
+            assert_eq!(drawn(engine, prompt, context, count, &draw), alone[..count], "{count}, {stops:?}");
+        }
+    }
+}
+
+#[test]
+fn continuations_decoded_together_are_what_each_is_alone() {
+    check_continuations(&mut engine(microgpt()), &[3, 1], CONTEXT, 5);
+    check_continuations(&mut engine(bigram()), &[3, 1], CONTEXT, 99);
+    // Longer than the first layer's window and its room, so that all of them let go of what they no longer see.
+    check_continuations(&mut windowed(), &[3, 1, 4, 1, 5], 400, 170);
+    check_continuations(&mut engine(windowed_gpt()), &[3, 1, 4, 1, 5], 400, 6);
+}
+
+/// There rows do not stand alone, so that they are decoded one after another.
+#[cfg(feature = "tch")]
+#[test]
+fn continuations_on_tch_are_what_each_is_alone() {
+    use crate::backend::torch::{TorchBackend, device::TorchDevice};
+    let device: TorchDevice = "cpu".parse().unwrap();
+    let ops = TorchBackend::new(device, crate::precision::Precision::F32, 1).unwrap();
+    check_continuations(&mut windowed_on(ops), &[3, 1, 4, 1, 5], 400, 12);
+}
+
 #[test]
 fn a_prompt_is_fed_once() {
     let mut engine = engine(microgpt());
-    let sampling = Sampling { temperature: 1.0, top_k: None };
-    let mut draw = |count: usize, continuations: usize| {
-        let mut rng = SplitMix64::new(9);
-        let mut prefix = Prefix::feed(&mut engine, &[3, 1], CONTEXT, count, continuations).unwrap();
-        let mut each = Vec::new();
-        for _ in 0..continuations {
-            each.push(prefix.continuation(count, &[], &sampling, &mut rng, &mut |_| true).unwrap());
-        }
-        each
+    let draw = |tokens: usize| Draw {
+        max_tokens: tokens,
+        stops: &[],
+        sampling: Sampling { temperature: 1.0, top_k: None },
+        seed: 9,
     };
-    let all = draw(4, 3);
-    assert_eq!(draw(4, 1)[0], all[0]);
+    let all = drawn(&mut engine, &[3, 1], CONTEXT, 3, &draw(4));
     assert_ne!(all[0], all[1]);
-    assert!(draw(99, 2).iter().all(|tokens| tokens.len() == CONTEXT - 1), "up to one beyond the context");
-    assert_eq!(draw(0, 1), [Vec::<i32>::new()]);
+    let long = drawn(&mut engine, &[3, 1], CONTEXT, 2, &draw(99));
+    assert!(long.iter().all(|tokens| tokens.len() == CONTEXT - 1), "up to one beyond the context");
+    assert_eq!(drawn(&mut engine, &[3, 1], CONTEXT, 1, &draw(0)), [Vec::<i32>::new()]);
     let mut heard = 0;
     let mut prefix = Prefix::feed(&mut engine, &[3], CONTEXT, 5, 1).unwrap();
+    let greedy = Draw { max_tokens: 5, stops: &[], sampling: Sampling::GREEDY, seed: 0 };
     let tokens = prefix
-        .continuation(5, &[], &Sampling::GREEDY, &mut SplitMix64::new(0), &mut |_| {
+        .continuation(&greedy, &mut |_| {
             heard += 1;
             heard < 2
         })

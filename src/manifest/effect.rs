@@ -46,6 +46,8 @@ pub fn effect(path: &str) -> Option<Effect> {
         "scorecard.quality.metric"
         | "scorecard.quality.margin"
         | "scorecard.quality.confidence"
+        | "scorecard.quality.variance"
+        | "scorecard.quality.sigma"
         | "scorecard.across"
         | "scorecard.speed.min_ratio" => Effect::Verdict,
         // The vocabulary that is declared and the pins are compared with what is there, and decide nothing else.

@@ -152,6 +152,12 @@ pub enum Switch {
     On(f64),
 }
 
+impl Default for Switch {
+    fn default() -> Self {
+        Self::Off(false)
+    }
+}
+
 impl Switch {
     /// The value where it is on.
     pub fn value(self) -> Option<f64> {
@@ -364,8 +370,14 @@ pub struct QualitySettings {
     pub metric: QualityMetric,
     /// How much worse still passes.
     pub margin: f64,
-    /// Of the two-sided interval whose ends decide.
+    /// Of the two-sided intervals whose ends decide.
     pub confidence: f64,
+    /// Where the spread of differences is taken from.
+    #[serde(default)]
+    pub variance: QualityVariance,
+    /// The standard deviation of one run, where it is assumed.
+    #[serde(default)]
+    pub sigma: Switch,
 }
 
 /// `[scorecard.speed]`.
@@ -453,6 +465,15 @@ words! {
         BestFitBos,
         /// One document a row: BOS, the document, BOS; cut at the context, targets beyond the end ignored.
         Document,
+    }
+    /// `scorecard.quality.variance`.
+    #[derive(Default)]
+    QualityVariance {
+        /// All arms that share a control, where they scatter alike.
+        #[default]
+        Pooled,
+        /// Each arm by itself.
+        Pair,
     }
     /// `scorecard.quality.metric`.
     QualityMetric {

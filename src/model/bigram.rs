@@ -3,10 +3,10 @@
 //! `x = norm(wte[token])`, logits are `lm_head x`. The norm and a separate `lm_head` are switches.
 
 use crate::error::{Error, Result};
-use crate::ops::{ForwardOps, HeadShape, Losses, OpError, OpResult, TrainOps};
+use crate::ops::{ForwardOps, HeadShape, Losses, OpResult, TrainOps};
 
 use super::config::BigramConfig;
-use super::network::{Inputs, Network};
+use super::network::{Inputs, Network, fed};
 use super::param::{ParamId, ParamSpec, Params};
 use super::specs::bigram_specs;
 
@@ -23,6 +23,7 @@ pub struct Bigram {
 /// A bigram model looks at the last token alone; this counts them.
 #[derive(Debug, Clone, Copy)]
 pub struct BigramCache {
+    sequences: usize,
     position: usize,
     capacity: usize,
 }
@@ -114,11 +115,16 @@ impl Network for Bigram {
     }
 
     fn cache<B: ForwardOps>(&self, _ops: &B, capacity: usize) -> OpResult<BigramCache> {
-        Ok(BigramCache { position: 0, capacity })
+        Ok(BigramCache { sequences: 1, position: 0, capacity })
     }
 
-    fn fork<B: ForwardOps>(&self, _ops: &B, cache: &BigramCache) -> OpResult<BigramCache> {
-        Ok(*cache)
+    fn fork<B: ForwardOps>(
+        &self,
+        _ops: &B,
+        cache: &BigramCache,
+        sequences: &[usize],
+    ) -> OpResult<BigramCache> {
+        Ok(BigramCache { sequences: sequences.len(), ..*cache })
     }
 
     fn decode<B: ForwardOps>(
@@ -128,14 +134,10 @@ impl Network for Bigram {
         cache: &mut BigramCache,
         ids: &[i32],
     ) -> OpResult<B::Tensor> {
-        let full = cache.position + ids.len() > cache.capacity;
-        let Some(last) = ids.last().filter(|_| !full) else {
-            let (count, BigramCache { position, capacity }) = (ids.len(), *cache);
-            let message = format!("{count} tokens after {position} in a cache of {capacity}");
-            return Err(OpError::Shape { op: "decode", message });
-        };
-        cache.position += ids.len();
-        let (x, _) = self.embed(ops, weights, &ops.tokens(&[*last])?)?;
+        let BigramCache { sequences, position, capacity } = *cache;
+        cache.position += fed(ids, sequences, position, capacity)?.len;
+        let last = ids.get(ids.len() - sequences..).unwrap_or_default();
+        let (x, _) = self.embed(ops, weights, &ops.tokens(last)?)?;
         ops.logits(&x, &weights[self.lm_head], &self.head())
     }
 }

@@ -8,7 +8,7 @@ use crate::error::{Error, Result};
 use crate::ops::{AttentionShape, ForwardOps, HeadShape, Losses, OpError, OpResult, SequenceShape, TrainOps};
 
 use super::config::MicrogptConfig;
-use super::network::{Inputs, Network};
+use super::network::{Inputs, Network, fed};
 use super::param::{ParamId, ParamSpec, Params};
 use super::specs::microgpt_specs;
 
@@ -34,8 +34,9 @@ struct BlockIds {
     fc2: ParamId,
 }
 
-/// Keys and values of every layer for one sequence.
+/// Keys and values of every layer, of sequences that are equally long.
 pub struct MicrogptCache<B: ForwardOps> {
+    sequences: usize,
     layers: Vec<B::KvCache>,
     position: usize,
     capacity: usize,
@@ -262,13 +263,19 @@ impl Network for Microgpt {
             return Err(OpError::Shape { op: "cache", message });
         }
         let layers = (0..self.config.n_layer).map(|_| ops.kv_cache(capacity, self.config.n_embd));
-        Ok(MicrogptCache { layers: layers.collect::<OpResult<_>>()?, position: 0, capacity })
+        Ok(MicrogptCache { layers: layers.collect::<OpResult<_>>()?, sequences: 1, position: 0, capacity })
     }
 
-    fn fork<B: ForwardOps>(&self, ops: &B, cache: &MicrogptCache<B>) -> OpResult<MicrogptCache<B>> {
-        let layers = cache.layers.iter().map(|layer| ops.kv_last(layer, cache.position));
+    fn fork<B: ForwardOps>(
+        &self,
+        ops: &B,
+        cache: &MicrogptCache<B>,
+        sequences: &[usize],
+    ) -> OpResult<MicrogptCache<B>> {
+        let layers = cache.layers.iter().map(|layer| ops.kv_select(layer, sequences, cache.position));
         let layers = layers.collect::<OpResult<_>>()?;
-        Ok(MicrogptCache { layers, position: cache.position, capacity: cache.capacity })
+        let (position, capacity) = (cache.position, cache.capacity);
+        Ok(MicrogptCache { layers, sequences: sequences.len(), position, capacity })
     }
 
     fn decode<B: ForwardOps>(
@@ -278,13 +285,8 @@ impl Network for Microgpt {
         cache: &mut MicrogptCache<B>,
         ids: &[i32],
     ) -> OpResult<B::Tensor> {
-        if ids.is_empty() || cache.position + ids.len() > cache.capacity {
-            let (count, position, capacity) = (ids.len(), cache.position, cache.capacity);
-            let message = format!("{count} tokens after {position} in a cache of {capacity}");
-            return Err(OpError::Shape { op: "decode", message });
-        }
+        let sequence = fed(ids, cache.sequences, cache.position, cache.capacity)?;
         let eps = self.config.norm_eps;
-        let sequence = SequenceShape { batch: 1, len: ids.len() };
         let shape = self.attention_shape(sequence);
         let (mut x, _) = self.embed(ops, weights, &ops.tokens(ids)?, cache.position, sequence)?;
         if self.config.input_rmsnorm {
@@ -302,8 +304,10 @@ impl Network for Microgpt {
             let u = ops.linear(&h2, &weights[block.fc1])?;
             x = ops.relu_squared_linear_add(x, &u, &weights[block.fc2])?;
         }
-        cache.position += ids.len();
-        let last = ops.rows(&x, ids.len() - 1, 1)?;
-        ops.logits(&last, &weights[self.lm_head], &self.head())
+        cache.position += sequence.len;
+        if sequence.len > 1 {
+            x = ops.rows(&x, sequence.len - 1, 1)?;
+        }
+        ops.logits(&x, &weights[self.lm_head], &self.head())
     }
 }

@@ -31,11 +31,32 @@ impl<B: ForwardOps, T> Inputs<'_, B, T> {
     }
 }
 
+/// How `ids` are fed to a cache of so many sequences, with `position` of `capacity` positions taken.
+///
+/// # Errors
+/// [`OpError::Shape`] if there are none, more than one each for several sequences, or more than there is room for.
+pub(super) fn fed(
+    ids: &[i32],
+    sequences: usize,
+    position: usize,
+    capacity: usize,
+) -> OpResult<SequenceShape> {
+    let len = if sequences == 1 { ids.len() } else { 1 };
+    if ids.is_empty() || sequences * len != ids.len() || position + len > capacity {
+        let message = format!(
+            "{} tokens for {sequences} sequences, after {position} in a cache of {capacity}",
+            ids.len()
+        );
+        return Err(OpError::Shape { op: "decode", message });
+    }
+    Ok(SequenceShape { batch: sequences, len })
+}
+
 /// A model: its parameters and what is computed with them. V logits a token.
 pub trait Network {
     /// What a forward reads besides the weights (rotary tables).
     type Tables<B: ForwardOps>;
-    /// What decoding keeps of the tokens fed so far.
+    /// What decoding keeps of the tokens fed so far, of one sequence or of several that are equally long.
     type Cache<B: ForwardOps>;
 
     /// The parameters, in upstream's order.
@@ -69,10 +90,17 @@ pub trait Network {
     /// An empty cache for one sequence of up to `capacity` tokens.
     fn cache<B: ForwardOps>(&self, ops: &B, capacity: usize) -> OpResult<Self::Cache<B>>;
 
-    /// A cache of its own that stands where `cache` does.
-    fn fork<B: ForwardOps>(&self, ops: &B, cache: &Self::Cache<B>) -> OpResult<Self::Cache<B>>;
+    /// A cache of its own that stands where `cache` does, of these of its sequences, in this order; a sequence may come
+    /// several times.
+    fn fork<B: ForwardOps>(
+        &self,
+        ops: &B,
+        cache: &Self::Cache<B>,
+        sequences: &[usize],
+    ) -> OpResult<Self::Cache<B>>;
 
-    /// Feeds `ids` and returns the logits (1, V) after the last of them.
+    /// Feeds `ids`, to a cache of one sequence any number, to one of S sequences one each, and returns the logits (S, V)
+    /// after the last of them.
     ///
     /// # Errors
     /// [`crate::ops::OpError::Shape`] if there are none, or more than the cache has room for.

@@ -29,6 +29,13 @@ pub trait Backend: TrainOps {
     fn allocations(&self) -> Option<u64> {
         None
     }
+    /// Runs `f`, whose ops are small and follow each other closely, where the least time passes between them.
+    ///
+    /// # Safety
+    /// `f` may run on another thread, for which this one waits: what it holds must not be bound to this thread.
+    unsafe fn closely<R>(&self, f: impl FnOnce() -> R) -> R {
+        f()
+    }
     /// The flag that [`Self::may_skip`] goes by. A backend whose ops are over in a moment need not know it.
     fn stop_on(&mut self, _: &StopFlag) {}
     /// Whether ops, once the flag is raised, may leave their work undone and return whatever there is. The caller

@@ -18,7 +18,7 @@ pub trait ForwardOps {
     type Tokens;
     /// Rotary cosines and sines.
     type Rotary;
-    /// Keys and values of one layer for the positions decoded so far, one sequence.
+    /// Keys and values of one layer for the positions decoded so far, of S sequences that are equally long.
     type KvCache;
     /// Kept by [`Self::rms_norm`].
     type NormSaved;
@@ -54,6 +54,13 @@ pub trait ForwardOps {
     fn copy(&self, x: &Self::Tensor) -> OpResult<Self::Tensor>;
     /// Rows `start .. start + count` of `x`.
     fn rows(&self, x: &Self::Tensor, start: usize, count: usize) -> OpResult<Self::Tensor>;
+    /// These rows of `x`, in this order; a row may come several times.
+    fn gather(&self, x: &Self::Tensor, rows: &[usize]) -> OpResult<Self::Tensor>;
+    /// Whether the bits of a row depend neither on the other rows of a call nor on how many there are. Without that,
+    /// sequences decoded at once are not what each is alone.
+    fn rows_stand_alone(&self) -> bool {
+        false
+    }
 
     /// Cosines and sines of `position * base^(-2j/D)` for `len` positions and D/2 frequencies, rounded to `precision`
     /// and used as f32. nanochat, RoFormer (arXiv 2104.09864).
@@ -96,7 +103,7 @@ pub trait ForwardOps {
         layer: usize,
     ) -> OpResult<Self::Tensor>;
     /// `x[t] + lambda * sigmoid(gate . x[t][..c]) * x[t-1]` with the un-smeared `x[t-1]`; gate is (1, c), lambda (1).
-    /// The first position of a sequence is left as it is, unless `previous` (1, C; B = 1) holds the row before it.
+    /// The first position of a sequence is left as it is, unless `previous` (B, C) holds the row before it.
     fn smear(
         &self,
         x: &Self::Tensor,
@@ -153,14 +160,21 @@ pub trait ForwardOps {
     /// Logits after the softcap: x (N, C) -> (N, V).
     fn logits(&self, x: &Self::Tensor, lm_head: &Self::Weight, head: &HeadShape) -> OpResult<Self::Tensor>;
 
-    /// An empty cache for `capacity` positions of `cols` = K*D channels.
+    /// An empty cache of one sequence for `capacity` positions of `cols` = K*D channels.
     fn kv_cache(&self, capacity: usize, cols: usize) -> OpResult<Self::KvCache>;
-    /// Appends keys and values (T, K*D). More than the capacity is an [`super::OpError::Shape`].
+    /// Appends T keys and values to each of the S sequences, (S*T, K*D), one sequence after another. More than the
+    /// capacity is an [`super::OpError::Shape`].
     fn kv_append(&self, cache: &mut Self::KvCache, k: &Self::Tensor, v: &Self::Tensor) -> OpResult<()>;
-    /// A cache of the same capacity with the last `rows` positions of this one. More than it has is an
-    /// [`super::OpError::Shape`].
-    fn kv_last(&self, cache: &Self::KvCache, rows: usize) -> OpResult<Self::KvCache>;
-    /// Attention of the last T positions of the cache (B = 1) over everything in it: q (T, H*D) -> (T, H*D).
+    /// A cache of the same capacity with the last `positions` of these sequences of this one, in this order; a sequence
+    /// may come several times. What it has not is an [`super::OpError::Shape`].
+    fn kv_select(
+        &self,
+        cache: &Self::KvCache,
+        sequences: &[usize],
+        positions: usize,
+    ) -> OpResult<Self::KvCache>;
+    /// Attention of the last T positions of each sequence of the cache (B = S) over everything in it:
+    /// q (S*T, H*D) -> (S*T, H*D).
     fn attention_cached(
         &self,
         q: &Self::Tensor,

@@ -13,7 +13,7 @@ use super::check::relative_frobenius;
 use super::forward::tensor_bf16;
 use super::tests::fixtures;
 use super::tolerance::{MEAN_BF16, WARM_LOSS, WARM_PARAMS};
-use super::trajectory::{Run, train};
+use super::trajectory::{Run, TRAIN_BATCHES, train};
 use super::*;
 use crate::plan::run_config::{BackendChoice, BackendKind};
 use crate::precision::Precision;
@@ -29,7 +29,8 @@ fn run(case: &Case, backend: &BackendChoice) -> Run {
     let mut subject = EngineSubject::new(config, backend.clone(), 2).unwrap();
     let start = case.params("forward_params", &specs).unwrap();
     let warm = case.warm.as_ref().unwrap();
-    train(case, warm, &start, warm.steps.len(), &mut subject).unwrap()
+    subject.set_params(&start).unwrap();
+    train(case, warm, TRAIN_BATCHES, warm.steps.len(), &mut subject).unwrap()
 }
 
 /// The worst deviation from `cpu`, in proportion to the tolerance.

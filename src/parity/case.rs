@@ -2,7 +2,8 @@
 //!
 //! Only the commit, the sizes and the batch are required. A section of `case.json` promises the files it is about
 //! ([`promised`]); a list `files` in it says instead which there are. A promised file that is not there is an error;
-//! what a case does not promise is left out of the checks, and named.
+//! what a case does not promise is left out of the checks, and named. A section `continued` also promises upstream's
+//! own checkpoint beside it: `model_NNNNNN.pt` and `optim_NNNNNN_rank0.pt` of its `step`.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -11,6 +12,7 @@ use serde::Deserialize;
 
 use crate::error::{Error, Result};
 use crate::interop::safetensors::TensorFile;
+use crate::interop::upstream::UpstreamCheckpoint;
 use crate::model::param::ParamSpec;
 use crate::ops::SequenceShape;
 use crate::optim::config::StepValues;
@@ -47,6 +49,8 @@ pub struct Case {
     pub train: Option<Trajectory>,
     /// Trajectory from the forward parameters.
     pub warm: Option<Trajectory>,
+    /// Trajectory from a checkpoint of upstream's.
+    pub continued: Option<Continued>,
     /// Parameters by kind; `total` is their sum.
     pub scaling_params: BTreeMap<String, u64>,
     /// FLOPs a token by upstream's formula.
@@ -133,6 +137,16 @@ pub struct Trajectory {
     pub steps: Vec<ReferenceStep>,
 }
 
+/// A training trajectory that goes on from a checkpoint which upstream wrote in the middle of training.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+pub struct Continued {
+    /// Steps before it; the checkpoint's.
+    pub step: u64,
+    /// What upstream did from there.
+    #[serde(flatten)]
+    pub trajectory: Trajectory,
+}
+
 /// A step of a trajectory.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 pub struct ReferenceStep {
@@ -185,6 +199,7 @@ struct CaseJson {
     schedule: Option<CaseSchedule>,
     train: Option<Trajectory>,
     warm: Option<Trajectory>,
+    continued: Option<Continued>,
     flops_per_token: Option<u64>,
     #[serde(default)]
     scaling_params: BTreeMap<String, u64>,
@@ -204,7 +219,7 @@ struct MeanLosses {
 }
 
 /// The files of a case, each `<name>.safetensors`.
-const FILES: [&str; 10] = [
+const FILES: [&str; 12] = [
     "forward_params",
     "forward_grads",
     "forward_io",
@@ -215,15 +230,20 @@ const FILES: [&str; 10] = [
     "train_params_final",
     "warm_params_after_step_0",
     "warm_params_final",
+    "continued_batches",
+    "continued_params_final",
 ];
 
 /// Whether a case without a list of its files has this one.
 fn promised(json: &CaseJson, name: &str) -> bool {
     let (forward, warm, train) = (json.forward.is_some(), json.warm.is_some(), json.train.is_some());
+    let continued = json.continued.is_some();
     match name {
         "forward_params" => forward || warm,
         "forward_grads" | "forward_io" => forward,
-        "train_batches" | "val_batches" => warm || train,
+        "train_batches" => warm || train,
+        "val_batches" => warm || train || continued,
+        _ if name.starts_with("continued") => continued,
         _ if name.starts_with("warm") => warm,
         _ => train,
     }
@@ -309,6 +329,7 @@ impl Case {
             token_bytes: json.token_bytes,
             train: json.train,
             warm: json.warm,
+            continued: json.continued,
             scaling_params: json.scaling_params,
             flops_per_token: json.flops_per_token,
             tensors,
@@ -317,12 +338,25 @@ impl Case {
         if case.has("forward_io") {
             case.forward_batch()?;
         }
+        if let Some(checkpoint) = case.checkpoint() {
+            for file in checkpoint.files(true)? {
+                if !file.is_file() {
+                    return Err(Error::input("the parity case lacks a file").file(file));
+                }
+            }
+        }
         Ok(case)
     }
 
     /// Whether the case has this file (`forward_params`, ...).
     pub fn has(&self, file: &str) -> bool {
         self.tensors.contains_key(file)
+    }
+
+    /// Upstream's checkpoint from which training goes on, where the case has one.
+    pub fn checkpoint(&self) -> Option<UpstreamCheckpoint> {
+        let continued = self.continued.as_ref()?;
+        Some(UpstreamCheckpoint { dir: self.directory.clone(), step: continued.step })
     }
 
     /// Whether bits per byte can be compared.
@@ -376,7 +410,10 @@ impl Case {
                 return bad("bad prompt", "greedy", "token ids below vocab_size, at least one".into());
             }
         }
-        for (key, trajectory) in [("train", &self.train), ("warm", &self.warm)] {
+        let continued = self.continued.as_ref().map(|continued| &continued.trajectory);
+        for (key, trajectory) in
+            [("train", self.train.as_ref()), ("warm", self.warm.as_ref()), ("continued", continued)]
+        {
             let Some(trajectory) = trajectory else { continue };
             if self.schedule.is_none() {
                 return bad(
@@ -422,9 +459,10 @@ impl Case {
         Ok((tail, io.f32("logits_tail", &shape)?))
     }
 
-    /// A micro-batch of a step; both trajectories train on the same ones.
-    pub fn train_batch(&self, step: u64, micro: usize) -> Result<Batch<'_>> {
-        self.batch(self.file("train_batches")?, &format!("step{step:02}.micro{micro}."))
+    /// A micro-batch of a step from one of the case's files: `train_batches`, which both trajectories train on, or
+    /// `continued_batches`.
+    pub fn micro_batch(&self, file: &str, step: u64, micro: usize) -> Result<Batch<'_>> {
+        self.batch(self.file(file)?, &format!("step{step:02}.micro{micro}."))
     }
 
     /// A validation batch.

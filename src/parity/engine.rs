@@ -9,6 +9,7 @@ use crate::optim::config::StepValues;
 use crate::plan::run_config::{BackendChoice, BackendKind};
 use crate::precision::Precision;
 use crate::run::engine::engine_from;
+use crate::tensors::SingleTensor;
 use crate::train::engine::{Engine, MicroBatch, NamedTensor};
 
 use super::subject::argmax;
@@ -69,6 +70,23 @@ impl ParitySubject for EngineSubject {
     fn set_params(&mut self, values: &[Vec<f32>]) -> Result<()> {
         self.engine = make(&self.config, &self.backend, self.threads, Some(values))?;
         Ok(())
+    }
+
+    fn resume(
+        &mut self,
+        steps: u64,
+        values: &[Vec<f32>],
+        optimizer: &[SingleTensor<'static>],
+    ) -> Result<bool> {
+        // Its state has the bits of f64 values, which no other program wrote.
+        if self.backend.kind == BackendKind::Scalar {
+            return Ok(false);
+        }
+        self.set_params(values)?;
+        let weights: Vec<NamedTensor<'static>> =
+            self.engine.parameters()?.into_iter().map(NamedTensor::into_owned).collect();
+        self.engine.restore(steps, &weights, optimizer)?;
+        Ok(true)
     }
 
     fn params(&self) -> Result<Vec<Vec<f32>>> {

@@ -53,6 +53,7 @@ fn checks(
     forward::configuration_checks(case, config, &specs, report)?;
     forward::forward_checks(case, &specs, subject, report)?;
     trajectory::warm_checks(case, config, &specs, subject, report)?;
+    trajectory::continued_checks(case, &specs, subject, report)?;
     // From zero projections the first update is rounding made large, and in bf16 there is more of it than of anything
     // else.
     if subject.precision() == Precision::F32 {

@@ -5,6 +5,7 @@ use crate::model::config::GptConfig;
 use crate::ops::SequenceShape;
 use crate::optim::config::{OptimizerConfig, ScheduleConfig, StepValues};
 use crate::precision::Precision;
+use crate::tensors::SingleTensor;
 
 /// A case's configuration: the recipe of its commit at its sizes, with its own optimizer values.
 #[derive(Debug, Clone, PartialEq)]
@@ -29,6 +30,14 @@ pub trait ParitySubject {
     }
     /// Replaces all parameters, clears gradients and starts the optimizer afresh.
     fn set_params(&mut self, values: &[Vec<f32>]) -> Result<()>;
+    /// Takes up parameters and the optimizer's state after `steps` steps of a program that is not this one, by
+    /// nanorun's names. False where it takes up none.
+    fn resume(
+        &mut self,
+        steps: u64,
+        values: &[Vec<f32>],
+        optimizer: &[SingleTensor<'static>],
+    ) -> Result<bool>;
     /// All parameters.
     fn params(&self) -> Result<Vec<Vec<f32>>>;
     /// Loss of each token in nats, 0 where the target is -1: (N) from inputs (N) and targets (N).

@@ -3,7 +3,9 @@
 use std::fs;
 use std::path::PathBuf;
 
+use super::trajectory::{TRAIN_BATCHES, train};
 use super::*;
+use crate::interop::upstream::Weights;
 use crate::model::config::{GptConfig, GptInit, LayerRamp, ValueEmbedConfig};
 use crate::model::param::{ParamGroup, ParamSpec};
 use crate::ops::SequenceShape;
@@ -13,7 +15,7 @@ use crate::optim::config::{
 };
 use crate::plan::run_config::{BackendChoice, BackendKind};
 use crate::precision::Precision;
-use crate::tensors::{NamedTensor, write_safetensors};
+use crate::tensors::{NamedTensor, SingleTensor, write_safetensors};
 
 pub(super) fn fixtures() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/parity")
@@ -164,6 +166,10 @@ impl ParitySubject for Replay<'_> {
         Ok(())
     }
 
+    fn resume(&mut self, _: u64, _: &[Vec<f32>], _: &[SingleTensor<'static>]) -> Result<bool> {
+        Ok(false)
+    }
+
     fn params(&self) -> Result<Vec<Vec<f32>>> {
         let (name, fault) = match (self.warm, self.steps) {
             (true, 1) => ("warm_params_after_step_0", Fault::WarmStep0),
@@ -230,7 +236,7 @@ impl ParitySubject for Replay<'_> {
         }
         let step = &self.reference().steps[self.steps];
         let micro = (0..self.case.grad_accum_steps)
-            .find(|&micro| self.case.train_batch(step.step, micro).unwrap().inputs == inputs)
+            .find(|&micro| self.case.micro_batch(TRAIN_BATCHES, step.step, micro).unwrap().inputs == inputs)
             .expect("a batch of this step");
         let wrong = match self.fault {
             Fault::WarmLoss => self.warm && self.steps == 5,
@@ -317,6 +323,36 @@ fn passes_every_case(kind: BackendKind, precision: Precision) {
     }
 }
 
+/// Weights alone are not what was saved: without the optimizer's state the losses leave upstream's.
+#[test]
+fn a_continued_case_holds_the_optimizers_state_too() {
+    for name in ["2f09686_continued", "92d63d4_continued"] {
+        let case = Case::read(&fixtures().with_file_name("parity_shapes").join(name)).unwrap();
+        let config = config_of(&case).unwrap();
+        let specs = gpt_specs(&config.model);
+        let (continued, checkpoint) = (case.continued.as_ref().unwrap(), case.checkpoint().unwrap());
+        let mut weights = Weights::open(&checkpoint.model()).unwrap();
+        let start: Vec<Vec<f32>> = specs.iter().map(|spec| weights.values(spec).unwrap()).collect();
+        let reference = &continued.trajectory;
+        assert_eq!(reference.steps.len(), 20);
+        let backend =
+            BackendChoice { kind: BackendKind::Cpu, device: "cpu".into(), precision: Precision::F32 };
+        let mut subject = EngineSubject::new(config, backend, 1).unwrap();
+        let apart = |subject: &mut EngineSubject| {
+            let run = train(&case, reference, "continued_batches", reference.steps.len(), subject).unwrap();
+            let pairs =
+                run.losses.iter().zip(&reference.steps).flat_map(|(a, b)| a.iter().zip(&b.micro_losses));
+            pairs.map(|(a, b)| (a - f64::from(*b)).abs()).fold(0.0, f64::max)
+        };
+        let state = checkpoint.optimizer_state(&specs).unwrap();
+        assert!(subject.resume(continued.step, &start, &state).unwrap());
+        let with = apart(&mut subject);
+        subject.set_params(&start).unwrap();
+        let without = apart(&mut subject);
+        assert!(with < 1e-4 && without > 100.0 * with, "{name}: {with:.1e} with it, {without:.1e} without");
+    }
+}
+
 #[test]
 fn every_fault_fails_its_check_and_no_other() {
     let cases = [
@@ -392,6 +428,7 @@ fn damaged_cases_are_input_errors_that_name_the_file() {
         ("case.json", Some(replaced("\"n_kv_head\": 2", "\"n_kv_head\": 3"))),
         ("case.json", Some(replaced("\"n_layer\": 3", "\"n_layer\": 3000000000"))),
         ("case.json", Some(replaced("\"vocab_size\": 300", "\"vocab_size\": 301"))),
+        ("case.json", Some(replaced("\"warm\": {", "\"continued\": {\n  \"step\": 1,"))),
         ("case.json", Some(replaced("\"SSSL\"", "\"SXSL\""))),
         ("case.json", Some(replaced("\"grad_accum_steps\": 2", "\"grad_accum_steps\": 3"))),
         ("forward_io.safetensors", Some(forward_io(256, 300))),

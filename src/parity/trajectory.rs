@@ -10,9 +10,13 @@ use super::tolerance::{
 };
 use super::{Case, CaseReport, Trajectory};
 use crate::error::Result;
+use crate::interop::upstream::Weights;
 use crate::model::param::ParamSpec;
 use crate::optim::config::GroupConfig;
 use crate::precision::Precision;
+
+/// The micro-batches of the trajectories that start at step 0.
+pub(super) const TRAIN_BATCHES: &str = "train_batches";
 
 /// What a subject's run along a trajectory gave.
 pub(super) struct Run {
@@ -37,7 +41,7 @@ pub(super) fn warm_checks(
         report.skip("warm", "case.json has no warm");
         return Ok(());
     };
-    report.checks.push(schedule_check(reference, subject));
+    report.checks.push(schedule_check("schedule", reference, subject));
     if !case.has("forward_params") || !case.has("train_batches") {
         report.skip("warm", "needs forward_params and train_batches");
         return Ok(());
@@ -45,7 +49,8 @@ pub(super) fn warm_checks(
     let precision = subject.precision();
     let bpb = BPB.wide(case.sizes.n_embd, BPB_MOST);
     let start = case.params("forward_params", specs)?;
-    let run = train(case, reference, &start, reference.steps.len(), subject)?;
+    subject.set_params(&start)?;
+    let run = train(case, reference, TRAIN_BATCHES, reference.steps.len(), subject)?;
     let idle = idle_lambdas(specs, &start, case.sizes.n_layer);
     let moving = without(specs, &idle);
     for spec in idle.iter().filter_map(|index| specs.get(*index)) {
@@ -53,23 +58,9 @@ pub(super) fn warm_checks(
             .skip(&format!("warm: {}", spec.name), "it has no effect in this model, its steps are rounding");
     }
 
-    bpb_check(
-        "warm: val bpb before",
-        run.bpb_initial,
-        reference.val_bpb_initial,
-        bpb.or_bf16(MEAN_BF16, precision),
-        report,
-    );
-    let mut losses = Worst::new("warm: losses");
-    let mut noise = 0.0_f64;
-    for (step, found) in reference.steps.iter().zip(&run.losses) {
-        // Noise does not fade: a step is at least as uncertain as those before it.
-        noise = noise.max(step.loss_noise);
-        let tolerance =
-            WARM_LOSS.wide(case.sizes.n_embd, LOSS_MOST).or_noise(noise).or_bf16(MEAN_BF16, precision);
-        see_losses(&mut losses, step, found, tolerance);
-    }
-    report.checks.push(losses.finish());
+    let before = bpb.or_bf16(MEAN_BF16, precision);
+    bpb_check("warm: val bpb before", run.bpb_initial, reference.val_bpb_initial, before, report);
+    report.checks.push(warm_losses("warm: losses", case, reference, &run, precision));
     if case.has("warm_params_after_step_0") {
         let expected = case.params("warm_params_after_step_0", specs)?;
         let tolerance = |spec: &ParamSpec, step: f64| {
@@ -90,20 +81,100 @@ pub(super) fn warm_checks(
         report.skip("warm: parameters after step 0", "needs warm_params_after_step_0");
     }
     if case.has("warm_params_final") {
-        let mut params = Worst::new("warm: parameters at the end");
-        let (found, expected) = (without(&run.params_final, &idle), case.params("warm_params_final", specs)?);
-        for ((spec, found), expected) in moving.iter().zip(&found).zip(without(&expected, &idle)) {
-            let noise = reference.final_param_noise.get(&spec.name).copied().unwrap_or(0.0);
-            let tolerance = WARM_PARAMS.or_noise(noise).or_bf16(tensor_bf16(spec), precision);
-            params.see(|| spec.name.clone(), relative_frobenius(found, &expected), tolerance);
-        }
-        report.checks.push(params.finish());
+        let expected = case.params("warm_params_final", specs)?;
+        let (found, expected) = (without(&run.params_final, &idle), without(&expected, &idle));
+        let name = "warm: parameters at the end";
+        report.checks.push(last_params(name, reference, &moving, &found, &expected, precision));
     } else {
         report.skip("warm: parameters at the end", "needs warm_params_final");
     }
     let bpb = bpb.or_noise(reference.val_bpb_final_noise).or_bf16(MEAN_BF16, precision);
     bpb_check("warm: val bpb after", run.bpb_final, reference.val_bpb_final, bpb, report);
     Ok(())
+}
+
+/// From a checkpoint that upstream wrote in the middle of training, with its optimizer's state.
+pub(super) fn continued_checks(
+    case: &Case,
+    specs: &[ParamSpec],
+    subject: &mut dyn ParitySubject,
+    report: &mut CaseReport,
+) -> Result<()> {
+    let (Some(continued), Some(checkpoint)) = (&case.continued, case.checkpoint()) else {
+        report.skip("continued", "case.json has no continued");
+        return Ok(());
+    };
+    let reference = &continued.trajectory;
+    report.checks.push(schedule_check("continued: schedule", reference, subject));
+    if !case.has("continued_batches") {
+        report.skip("continued", "needs continued_batches");
+        return Ok(());
+    }
+    let mut weights = Weights::open(&checkpoint.model())?;
+    weights.check(specs)?;
+    let start = specs.iter().map(|spec| weights.values(spec)).collect::<Result<Vec<_>>>()?;
+    if !subject.resume(continued.step, &start, &checkpoint.optimizer_state(specs)?)? {
+        report.skip("continued", "this backend takes up no optimizer's state of upstream's");
+        return Ok(());
+    }
+    let precision = subject.precision();
+    let run = train(case, reference, "continued_batches", reference.steps.len(), subject)?;
+
+    let bpb = BPB.wide(case.sizes.n_embd, BPB_MOST);
+    let before = bpb.or_bf16(MEAN_BF16, precision);
+    bpb_check("continued: val bpb before", run.bpb_initial, reference.val_bpb_initial, before, report);
+    report.checks.push(warm_losses("continued: losses", case, reference, &run, precision));
+    if case.has("continued_params_final") {
+        let idle = idle_lambdas(specs, &start, case.sizes.n_layer);
+        let expected = without(&case.params("continued_params_final", specs)?, &idle);
+        let found = without(&run.params_final, &idle);
+        let name = "continued: parameters at the end";
+        let moving = without(specs, &idle);
+        report.checks.push(last_params(name, reference, &moving, &found, &expected, precision));
+    } else {
+        report.skip("continued: parameters at the end", "needs continued_params_final");
+    }
+    let bpb = bpb.or_noise(reference.val_bpb_final_noise).or_bf16(MEAN_BF16, precision);
+    bpb_check("continued: val bpb after", run.bpb_final, reference.val_bpb_final, bpb, report);
+    Ok(())
+}
+
+/// The losses of all steps of a trajectory that is not chaotic.
+fn warm_losses(
+    name: &'static str,
+    case: &Case,
+    reference: &Trajectory,
+    run: &Run,
+    precision: Precision,
+) -> Check {
+    let mut losses = Worst::new(name);
+    let mut noise = 0.0_f64;
+    for (step, found) in reference.steps.iter().zip(&run.losses) {
+        // Noise does not fade: a step is at least as uncertain as those before it.
+        noise = noise.max(step.loss_noise);
+        let tolerance =
+            WARM_LOSS.wide(case.sizes.n_embd, LOSS_MOST).or_noise(noise).or_bf16(MEAN_BF16, precision);
+        see_losses(&mut losses, step, found, tolerance);
+    }
+    losses.finish()
+}
+
+/// The parameters at the end of one, each held to upstream's noise in it.
+fn last_params(
+    name: &'static str,
+    reference: &Trajectory,
+    specs: &[ParamSpec],
+    found: &[Vec<f32>],
+    expected: &[Vec<f32>],
+    precision: Precision,
+) -> Check {
+    let mut params = Worst::new(name);
+    for ((spec, found), expected) in specs.iter().zip(found).zip(expected) {
+        let noise = reference.final_param_noise.get(&spec.name).copied().unwrap_or(0.0);
+        let tolerance = WARM_PARAMS.or_noise(noise).or_bf16(tensor_bf16(spec), precision);
+        params.see(|| spec.name.clone(), relative_frobenius(found, expected), tolerance);
+    }
+    params.finish()
 }
 
 /// From upstream's initialisation, as far as upstream's own numbers hold still.
@@ -126,7 +197,8 @@ pub(super) fn train_checks(
     // The first step does not depend on the updates that make the rest chaotic.
     let still = still.max(1);
     let start = case.params("train_params_init", specs)?;
-    let run = train(case, reference, &start, still, subject)?;
+    subject.set_params(&start)?;
+    let run = train(case, reference, TRAIN_BATCHES, still, subject)?;
 
     let bpb = BPB.wide(case.sizes.n_embd, BPB_MOST);
     bpb_check("train: val bpb before", run.bpb_initial, reference.val_bpb_initial, bpb, report);
@@ -191,15 +263,14 @@ fn rounds_its_update(config: &ParityConfig, spec: &ParamSpec) -> bool {
     })
 }
 
-/// `steps` steps along a trajectory.
+/// `steps` steps along a trajectory, from where the subject stands, over the batches of a file of the case.
 pub(super) fn train(
     case: &Case,
     reference: &Trajectory,
-    start: &[Vec<f32>],
+    batches: &str,
     steps: usize,
     subject: &mut dyn ParitySubject,
 ) -> Result<Run> {
-    subject.set_params(start)?;
     let bpb_initial = bits_per_byte(case, reference, subject)?;
     let mut grads_of_step_0 = Vec::new();
     let mut params_after_step_0 = Vec::new();
@@ -207,7 +278,7 @@ pub(super) fn train(
     for (index, step) in reference.steps.iter().take(steps).enumerate() {
         let mut micro_losses = Vec::with_capacity(case.grad_accum_steps);
         for micro in 0..case.grad_accum_steps {
-            let batch = case.train_batch(step.step, micro)?;
+            let batch = case.micro_batch(batches, step.step, micro)?;
             let scale = 1.0 / (counted(batch.targets) * case.grad_accum_steps) as f32;
             let tokens = subject.backward(batch.inputs, batch.targets, batch.sequence, scale)?;
             micro_losses.push(mean(&tokens, batch.targets));
@@ -256,8 +327,8 @@ fn bits_per_byte(
     Ok(Some(nats / (std::f64::consts::LN_2 * bytes as f64)))
 }
 
-fn schedule_check(reference: &Trajectory, subject: &dyn ParitySubject) -> Check {
-    let mut worst = Worst::new("schedule");
+fn schedule_check(name: &'static str, reference: &Trajectory, subject: &dyn ParitySubject) -> Check {
+    let mut worst = Worst::new(name);
     for step in &reference.steps {
         let (found, expected) = (subject.step_values(step.step), step.values());
         let values = [

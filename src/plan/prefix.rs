@@ -130,6 +130,17 @@ impl PrefixForest {
         donors
     }
 
+    /// First steps that two runs, by index, have in common.
+    pub fn together(&self, a: usize, b: usize) -> u64 {
+        let mut nodes: &[PrefixNode] = &self.roots;
+        let mut steps = 0;
+        while let Some(node) = nodes.iter().find(|node| node.runs.contains(&a) && node.runs.contains(&b)) {
+            steps = node.end;
+            nodes = &node.children;
+        }
+        steps
+    }
+
     /// Whether a run, by index, takes its first steps from an earlier one.
     pub fn forks(&self, run: usize) -> bool {
         self.roots.iter().any(|root| root.forks(run))

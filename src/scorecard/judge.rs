@@ -2,14 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use super::quality::Quality;
+use super::quality::{Compared, Quality};
 use super::reproducibility::BaselineOutcome;
 use super::speed::Speed;
-use super::stats::{mean, median, standard_deviation};
 use super::verdict::{Outcome, Verdict, VerdictKind};
 use crate::error::Class;
 use crate::hash::Digest;
 use crate::record::ScorecardRow;
+use crate::stats::{mean, median, standard_deviation};
 
 /// What a scorecard needs to know of a run.
 #[derive(Debug, Clone, PartialEq)]
@@ -122,7 +122,8 @@ pub fn judge(name: &str, question: Option<&str>, criteria: &Criteria, runs: Vec<
         .filter(|(name, _)| controls.contains_key(*name) || !is_control(name))
         .map(|(name, runs)| (Arm { name, runs }, controls.get(*name).and_then(|control| arm(control))))
         .collect();
-    let mut each = |kind, of: &dyn Fn(Arm<'_>, Arm<'_>) -> Verdict| {
+    // What is compared is handed on together, for verdicts on several arms know of each other.
+    let mut each = |kind, of: &dyn Fn(&[Compared<'_>]) -> Vec<Verdict>| {
         if controls.is_empty() {
             let why = "there is no control arm to compare with".to_owned();
             verdicts.push(Verdict::new(kind, Outcome::NotJudged, "", "", why));
@@ -132,22 +133,30 @@ pub fn judge(name: &str, question: Option<&str>, criteria: &Criteria, runs: Vec<
             let why = "no arm is its control".to_owned();
             Verdict::new(kind, Outcome::NotJudged, arm.name, "", why)
         };
-        verdicts.extend(compared.iter().map(|&(arm, control)| match control {
-            None => alone(arm),
+        let pairs: Vec<Compared<'_>> = compared
+            .iter()
+            .filter_map(|&(arm, control)| Some((arm, control?)))
+            .filter(|&(arm, control)| !one_run(arm, control))
+            .collect();
+        let mut judged = of(&pairs).into_iter();
+        verdicts.extend(compared.iter().filter_map(|&(arm, control)| match control {
+            None => Some(alone(arm)),
             Some(control) if one_run(arm, control) => {
                 let why = "it is the same run as its control, bit by bit: what differs between them has no effect here";
                 let mut verdict = Verdict::new(kind, Outcome::NotJudged, arm.name, "", why.to_owned());
                 verdict.control = Some(control.name.to_owned());
-                verdict
+                Some(verdict)
             }
-            Some(control) => of(arm, control),
+            Some(_) => judged.next(),
         }));
     };
     if let Some(quality) = &criteria.quality {
-        each(VerdictKind::Quality, &|arm, control| quality.judge(arm, control));
+        each(VerdictKind::Quality, &|compared| quality.judge(compared));
     }
     if let Some(speed) = &criteria.speed {
-        each(VerdictKind::Speed, &|arm, control| speed.judge(arm, control));
+        each(VerdictKind::Speed, &|compared| {
+            compared.iter().map(|&(arm, control)| speed.judge(arm, control)).collect()
+        });
     }
     verdicts.extend(criteria.baseline.as_ref().map(BaselineOutcome::verdict));
     Scorecard {

@@ -1,110 +1,184 @@
-//! Is an arm no worse than the control?
+//! How is an arm's quality to its control's?
 
-use super::judge::{Arm, RunSummary};
-use super::stats::{mean, t_interval};
+use std::collections::BTreeMap;
+
+use super::finding::Finding;
+use super::judge::Arm;
+use super::pairing::Pairing;
+use super::variance::{Spread, Variance, spreads};
 use super::verdict::{Outcome, Verdict, VerdictKind};
+use crate::stats::{dunnett_quantile, mean, seeds_for, t_quantile};
 
 /// What quality is judged by.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Quality {
-    /// A value of the final evaluation, or `train_loss`; lower is better.
+    /// A value of the final evaluation, or `train_loss`.
     pub metric: String,
+    /// Whether more of it is better; else less is.
+    pub higher_is_better: bool,
     /// How much worse than the control an arm may be, in the metric's unit.
     pub margin: f64,
     /// Fields by which measurements may differ and are compared all the same.
     pub across: Vec<String>,
-    /// Confidence of the two-sided interval whose ends decide, in (0, 1).
+    /// Confidence of the two-sided intervals whose ends decide, in (0, 1): of all arms of the experiment together.
     pub confidence: f64,
+    /// Where the spread of differences is taken from.
+    pub variance: Variance,
+    /// Steps that each arm has in common with its control: only arms with as many share a spread.
+    pub forks: BTreeMap<String, u64>,
 }
 
+/// An arm beside its control.
+pub(super) type Compared<'a> = (Arm<'a>, Arm<'a>);
+
 impl Quality {
-    /// Judges `arm` by the differences to `control` over runs of equal seed: it passes when the whole interval of
-    /// the mean difference is at most the margin, fails when the whole interval is above it, and is undecided
-    /// otherwise and with fewer than two pairs. An arm with a run that has no value never passes: the runs that
-    /// failed may be those that went badly. Seeds whose runs are equal bit by bit count once, and differences without
-    /// any spread are never a pass. Seeds of which one run was made in another environment class than its partner are
-    /// left out and said, unless the manifest gives the two arms different backends.
-    pub(super) fn judge(&self, arm: Arm<'_>, control: Arm<'_>) -> Verdict {
-        let value =
-            |run: &RunSummary| run.metrics.get(&self.metric).copied().filter(|value| value.is_finite());
+    /// Judges every arm by the differences to its control over runs of equal seed. The interval of the mean difference
+    /// decides (see [`Finding`]); intervals are wide enough for all arms together. An arm with a run that has no value
+    /// never passes: the runs that failed may be those that went badly. Seeds whose runs are equal bit by bit count
+    /// once, and differences without any spread are never a pass. Seeds of which one run was made in another environment
+    /// class than its partner are left out and said, unless the manifest gives the two arms different backends.
+    pub(super) fn judge(&self, compared: &[Compared<'_>]) -> Vec<Verdict> {
+        let pairings: Vec<Result<Pairing<'_>, Verdict>> =
+            compared.iter().map(|&(arm, control)| self.pairing(arm, control)).collect();
+        let mut controls: Vec<&str> = Vec::new();
+        for pairing in pairings.iter().flatten().filter(|pairing| pairing.has_interval(self.variance)) {
+            if !controls.contains(&pairing.control.name) {
+                controls.push(pairing.control.name);
+            }
+        }
+        let mut intervals: BTreeMap<&str, Intervals> = BTreeMap::new();
+        for control in &controls {
+            let family: Vec<&Pairing<'_>> = pairings
+                .iter()
+                .flatten()
+                .filter(|pairing| pairing.control.name == *control && pairing.has_interval(self.variance))
+                .collect();
+            let found = self.family(&family, controls.len());
+            intervals.extend(family.iter().map(|pairing| pairing.arm.name).zip(found));
+        }
+        pairings
+            .into_iter()
+            .map(|pairing| match pairing {
+                Ok(pairing) => self.verdict(&pairing, intervals.get(pairing.arm.name)),
+                Err(verdict) => verdict,
+            })
+            .collect()
+    }
+
+    /// The pairs of an arm, or the verdict that it cannot be judged.
+    fn pairing<'a>(&self, arm: Arm<'a>, control: Arm<'a>) -> Result<Pairing<'a>, Verdict> {
+        let not_judged = |why: String| {
+            let mut verdict =
+                Verdict::new(VerdictKind::Quality, Outcome::NotJudged, arm.name, &self.metric, why);
+            verdict.control = Some(control.name.to_owned());
+            verdict.limit = Some(self.margin);
+            verdict
+        };
         if let Some(departures) = self.departures(arm, control) {
-            let why = format!("measured differently: {departures}; scorecard.across compares all the same");
-            let mut verdict =
-                Verdict::new(VerdictKind::Quality, Outcome::NotJudged, arm.name, &self.metric, why);
-            verdict.control = Some(control.name.to_owned());
-            verdict.limit = Some(self.margin);
-            return verdict;
+            return Err(not_judged(format!(
+                "measured differently: {departures}; scorecard.across compares all the same"
+            )));
         }
-        let mut pairs: Vec<(f64, f64)> = Vec::new();
-        let mut counted = Vec::new();
-        let mut repeated = Vec::new();
-        let mut environments = Environments::default();
-        for run in arm.runs {
-            let Some(partner) = control.runs.iter().find(|other| other.seed == run.seed) else { continue };
-            let Some(pair) = value(run).zip(value(partner)) else { continue };
-            if !environments.are_one(run, partner) {
-                continue;
-            }
-            // Seeds that led to the same bits are one run: counting it twice would halve the interval for nothing.
-            let bits = (run.result_hash, partner.result_hash);
-            if counted.contains(&bits) {
-                repeated.push(run.seed);
-            } else {
-                counted.push(bits);
-                pairs.push(pair);
-            }
+        let pairing = Pairing::of(arm, control, &self.metric);
+        match pairing.environments.why_none() {
+            Some(why) if pairing.pairs.is_empty() => Err(not_judged(why)),
+            _ => Ok(pairing),
         }
-        let (ours, theirs): (Vec<_>, Vec<_>) = pairs.iter().copied().unzip();
-        let differences: Vec<_> = pairs.iter().map(|(a, b)| a - b).collect();
-        let interval = t_interval(&differences, self.confidence);
-        // What is left of a spread of 0 after subtracting and averaging.
-        let rounding = 1e-12 * ours.iter().chain(&theirs).fold(0.0_f64, |most, value| most.max(value.abs()));
-        let lost = arm.runs.iter().filter(|run| value(run).is_none()).count();
-        if let (true, Some(why)) = (pairs.is_empty(), environments.why_none()) {
-            let mut verdict =
-                Verdict::new(VerdictKind::Quality, Outcome::NotJudged, arm.name, &self.metric, why);
-            verdict.control = Some(control.name.to_owned());
-            verdict.limit = Some(self.margin);
-            return verdict;
-        }
-        let across = self.said_across(arm, control);
-        let (outcome, detail) = match interval {
-            // Real seeds scatter. Where they do not, whatever made them equal makes the interval worthless.
-            Some(i) if i.upper - i.lower <= rounding => (
-                Outcome::Undecided,
-                "the differences of all seeds are equal, so they say nothing of their spread".to_owned(),
-            ),
-            Some(i) if i.upper <= self.margin && lost > 0 => {
-                (Outcome::Undecided, format!("{lost} of {} runs have no result", arm.runs.len()))
+    }
+
+    /// The intervals of the arms that share a control, one of so many controls.
+    fn family(&self, family: &[&Pairing<'_>], controls: usize) -> Vec<Intervals> {
+        let spreads = spreads(self.variance, family, &self.forks);
+        let arms = family.len();
+        // What may go wrong is shared out evenly among controls, whose arms have nothing in common.
+        let confidence = 1.0 - (1.0 - self.confidence) / controls.max(1) as f64;
+        let together = spreads.iter().all(|spread| spread.pooled == Some(arms) || spread.assumed);
+        spreads
+            .into_iter()
+            .zip(family)
+            .map(|(spread, pairing)| {
+                let quantile = if together {
+                    dunnett_quantile(confidence, u32::try_from(arms).unwrap_or(u32::MAX), spread.dof)
+                } else {
+                    let alone = 1.0 - (1.0 - confidence) / arms as f64;
+                    t_quantile(f64::midpoint(1.0, alone), spread.dof)
+                };
+                let error = spread.deviation / (pairing.pairs.len() as f64).sqrt();
+                let around = |half: f64| {
+                    let mean = pairing.mean_difference();
+                    (mean - half, mean + half)
+                };
+                let raw = t_quantile(f64::midpoint(1.0, self.confidence), spread.dof);
+                Intervals { adjusted: around(quantile * error), raw: around(raw * error), arms, spread }
+            })
+            .collect()
+    }
+
+    fn verdict(&self, pairing: &Pairing<'_>, intervals: Option<&Intervals>) -> Verdict {
+        let (arm, control) = (pairing.arm, pairing.control);
+        let difference = pairing.mean_difference();
+        let sign = if self.higher_is_better { -1.0 } else { 1.0 };
+        // As harm: what is above 0 is worse, whichever way the metric goes.
+        let finding = intervals.map(|found| {
+            let (a, b) = (sign * found.adjusted.0, sign * found.adjusted.1);
+            Finding::of(a.min(b), a.max(b), self.margin)
+        });
+        let needed = intervals.filter(|_| finding == Some(Finding::Undecided)).and_then(|found| {
+            let distance = (self.margin - sign * difference).abs();
+            seeds_for(distance, found.spread.deviation, self.confidence)
+        });
+        let lost = pairing.lost;
+        let (outcome, finding, detail) = match finding {
+            None => {
+                let why = if pairing.pairs.len() >= 2 {
+                    // Real seeds scatter. Where they do not, whatever made them equal makes the interval worthless.
+                    "the differences of all seeds are equal, so they say nothing of their spread".to_owned()
+                } else {
+                    format!("an interval needs two seeds, there are {}", pairing.pairs.len())
+                };
+                (Outcome::Undecided, Finding::Undecided, why)
             }
-            Some(i) if i.upper <= self.margin && !environments.mixed.is_empty() => {
-                (Outcome::Undecided, "seeds are left out".to_owned())
+            Some(finding) if finding.passes() && lost > 0 => {
+                let why = format!("interim: {lost} of {} runs have no result", arm.runs.len());
+                (Outcome::Undecided, Finding::Undecided, why)
             }
-            None => (Outcome::Undecided, format!("an interval needs two seeds, there are {}", pairs.len())),
-            Some(i) if i.upper <= self.margin => {
-                (Outcome::Pass, "no worse than the margin allows".to_owned())
+            Some(finding) if finding.passes() && !pairing.environments.mixed.is_empty() => {
+                (Outcome::Undecided, Finding::Undecided, "seeds are left out".to_owned())
             }
-            Some(i) if i.lower > self.margin => (Outcome::Fail, "worse than the margin allows".to_owned()),
-            Some(_) => (Outcome::Undecided, "the interval reaches across the margin".to_owned()),
+            Some(finding) => {
+                let outcome = match finding {
+                    Finding::Undecided => Outcome::Undecided,
+                    Finding::Worse => Outcome::Fail,
+                    _ => Outcome::Pass,
+                };
+                let more = needed.map(|seeds| format!("; about {seeds} seeds would tell"));
+                (outcome, finding, finding.meaning().to_owned() + &more.unwrap_or_default())
+            }
         };
-        let detail = match repeated.as_slice() {
-            [] => detail,
-            [seed] => {
-                format!("{detail}; seed {seed} repeats another one's run bit by bit and counts with it")
-            }
-            seeds => format!(
-                "{detail}; {} seeds repeat another one's run bit by bit and count with it",
-                seeds.len()
-            ),
-        };
-        let detail = detail + &environments.said() + &across;
+        let spread = intervals.map(|found| found.spread.said.as_str()).filter(|said| !said.is_empty());
+        let detail = [
+            detail,
+            pairing.said_repeated(),
+            pairing.environments.said(),
+            self.said_across(arm, control),
+            spread.map(|said| format!("; {said}")).unwrap_or_default(),
+        ]
+        .concat();
         let mut verdict = Verdict::new(VerdictKind::Quality, outcome, arm.name, &self.metric, detail);
+        let (ours, theirs): (Vec<f64>, Vec<f64>) =
+            pairing.pairs.iter().map(|pair| (pair.ours, pair.theirs)).unzip();
+        verdict.finding = Some(finding);
+        verdict.higher_is_better = self.higher_is_better;
         verdict.control = Some(control.name.to_owned());
-        verdict.pairs = pairs.len();
+        verdict.pairs = pairing.pairs.len();
         verdict.arm_mean = mean(&ours);
         verdict.control_mean = mean(&theirs);
-        verdict.difference = mean(&differences);
-        verdict.interval = interval.map(|i| (i.lower, i.upper));
+        verdict.difference = (!pairing.pairs.is_empty()).then_some(difference);
+        verdict.interval = intervals.map(|found| found.adjusted);
+        verdict.raw_interval = intervals.map(|found| found.raw);
+        verdict.arms_together = intervals.map_or(1, |found| found.arms);
+        verdict.deviation = intervals.map(|found| found.spread.deviation);
+        verdict.seeds_needed = needed;
         verdict.limit = Some(self.margin);
         verdict.confidence = Some(self.confidence);
         verdict
@@ -131,59 +205,15 @@ impl Quality {
     }
 }
 
-/// The environment classes that pairs of runs were made in. Within one class equal runs are equal bit by bit; between
-/// two, a difference is also one of machines, which no margin speaks of.
-#[derive(Default)]
-struct Environments {
-    /// Seeds whose two runs were made in different classes, with those.
-    mixed: Vec<(u64, String, String)>,
-    /// Classes of the pairs that are compared, each once.
-    compared: Vec<String>,
-    /// Backends that the manifest compares, where it gives the arms different ones.
-    backends: Option<(String, String)>,
-}
-
-impl Environments {
-    /// Whether two runs are compared: in one class, or in two because the manifest asks for two backends.
-    fn are_one(&mut self, run: &RunSummary, partner: &RunSummary) -> bool {
-        let (ours, theirs) = (&run.environment_class, &partner.environment_class);
-        if run.backend != partner.backend {
-            self.backends = Some((run.backend.clone(), partner.backend.clone()));
-        } else if ours != theirs {
-            self.mixed.push((run.seed, ours.clone(), theirs.clone()));
-            return false;
-        }
-        if !self.compared.contains(ours) {
-            self.compared.push(ours.clone());
-        }
-        true
-    }
-
-    /// Why nothing is compared; none where that has another reason.
-    fn why_none(&self) -> Option<String> {
-        let (_, ours, theirs) = self.mixed.first()?;
-        Some(format!(
-            "every seed was trained in two environment classes, {ours} and {theirs}: train all of it in one, into \
-             other results (--results DIR)"
-        ))
-    }
-
-    fn said(&self) -> String {
-        let mixed = self.mixed.first().map(|(seed, ours, theirs)| {
-            let more = match self.mixed.len() - 1 {
-                0 => String::new(),
-                more => format!(" and {more} more"),
-            };
-            format!("; seed {seed}{more} left out, trained in two environment classes, {ours} and {theirs}")
-        });
-        let strata = match self.compared.len() {
-            0 | 1 => None,
-            classes => Some(format!("; seeds of {classes} environment classes, each within one")),
-        };
-        let across = self.backends.as_ref();
-        let across = across.map(|(ours, theirs)| format!("; across run.backend, {ours} against {theirs}"));
-        [mixed, strata, across].into_iter().flatten().collect()
-    }
+/// What is known of the mean difference of an arm.
+struct Intervals {
+    /// Wide enough for all arms together.
+    adjusted: (f64, f64),
+    /// For this arm alone.
+    raw: (f64, f64),
+    /// Arms that are judged against the same control.
+    arms: usize,
+    spread: Spread,
 }
 
 /// Fields by which a run of the arm and one of the control are measured differently, each once.

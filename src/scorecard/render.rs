@@ -3,19 +3,30 @@
 use std::fmt;
 
 use super::judge::{ArmSummary, RunSummary, Scorecard};
-use super::verdict::{Verdict, VerdictKind};
+use super::verdict::{Outcome, Verdict, VerdictKind};
 use crate::hash::Digest;
 use crate::text::{Table, printable};
 
 /// Metrics that have a column of their own, in this order; the rest follow by name.
 const FIRST: [&str; 2] = ["val_bpb", "train_loss"];
 
+/// What the intervals of a card say nothing of.
+const NOT_COVERED: &str = "Intervals are over seeds, which draw initial weights: the order of the data is one and the same \
+in all runs, and other machines, budgets and data are not in them.";
+
 impl fmt::Display for Scorecard {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.question {
-            Some(question) => writeln!(f, "{}: {}\n", self.name, printable(question))?,
-            None => writeln!(f, "{}\n", self.name)?,
+        // What was found comes first: many read no further.
+        for (at, sentence) in self.answer().into_iter().enumerate() {
+            match at {
+                0 => writeln!(f, "{}: {sentence}", self.name)?,
+                _ => writeln!(f, "{sentence}")?,
+            }
         }
+        if let Some(question) = &self.question {
+            writeln!(f, "Question: {}", printable(question))?;
+        }
+        writeln!(f)?;
         let retired = self.retired.iter().flat_map(|run| run.metrics.keys());
         let mut metrics: Vec<&String> =
             self.arms.iter().flat_map(|arm| arm.metrics.keys()).chain(retired).collect();
@@ -26,6 +37,9 @@ impl fmt::Display for Scorecard {
         write!(f, "{}", run_table(&self.runs, &metrics))?;
         if !self.verdicts.is_empty() {
             write!(f, "\n{}", verdict_table(&self.verdicts))?;
+        }
+        if self.verdicts.iter().any(|verdict| verdict.interval.is_some()) {
+            writeln!(f, "\n{NOT_COVERED}")?;
         }
         if !self.retired.is_empty() {
             f.write_str("\nretired: the manifest no longer has these runs, nothing judges them\n")?;
@@ -85,13 +99,18 @@ fn verdict_table(verdicts: &[Verdict]) -> Table {
     let first = controls.next();
     let several = controls.any(|control| Some(control) != first);
     for verdict in verdicts {
+        let outcome = match verdict.finding {
+            // A pass may be several things; the other outcomes say all there is.
+            Some(finding) if verdict.outcome == Outcome::Pass => format!("pass: {finding}"),
+            _ => verdict.outcome.to_string(),
+        };
         let arm = match (verdict.kind, &verdict.control) {
             (VerdictKind::Reproducibility, _) => "all".to_owned(),
             (_, None) if verdict.arm.is_empty() => "all".to_owned(),
             (_, Some(control)) if several => format!("{} against {}", shown(&verdict.arm), shown(control)),
             _ => shown(&verdict.arm).to_owned(),
         };
-        table.push(vec![verdict.kind.to_string(), verdict.outcome.to_string(), arm, numbers(verdict)]);
+        table.push(vec![verdict.kind.to_string(), outcome, arm, numbers(verdict)]);
     }
     table
 }
@@ -106,8 +125,14 @@ fn numbers(verdict: &Verdict) -> String {
             let margin = verdict.limit.unwrap_or_default();
             let pairs = verdict.pairs;
             let plural = if pairs == 1 { "" } else { "s" };
+            let alone = match verdict.raw_interval {
+                Some((lower, upper)) if verdict.interval != verdict.raw_interval => {
+                    format!(" of {} arms together, [{lower:+.5}, {upper:+.5}] alone", verdict.arms_together)
+                }
+                _ => String::new(),
+            };
             format!(
-                "{} {difference:+.5}{interval}, margin {margin:+}, {percent} % confidence, {pairs} seed{plural}: ",
+                "{} {difference:+.5}{interval}{alone}, margin {margin:+}, {percent} % confidence, {pairs} seed{plural}: ",
                 verdict.metric
             )
         }

@@ -1,8 +1,8 @@
 //! Is an arm as fast as the control?
 
 use super::judge::{Arm, RunSummary};
-use super::stats::median;
 use super::verdict::{Outcome, Verdict, VerdictKind};
+use crate::stats::median;
 
 /// What speed is judged by.
 #[derive(Debug, Clone, PartialEq)]

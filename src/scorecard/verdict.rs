@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use super::finding::Finding;
 use crate::error::Class;
 use crate::record::ScorecardRow;
 
@@ -38,6 +39,10 @@ pub struct Verdict {
     pub kind: VerdictKind,
     /// How it came out.
     pub outcome: Outcome,
+    /// How the arm is to its control; of quality alone.
+    pub finding: Option<Finding>,
+    /// Whether more of the metric is better.
+    pub higher_is_better: bool,
     /// The class of failure a [`Outcome::Fail`] is.
     pub failure: Class,
     /// The arm that is judged; empty where it is all of them.
@@ -54,8 +59,16 @@ pub struct Verdict {
     pub control_mean: Option<f64>,
     /// Mean of arm - control over the pairs; for speed the ratio arm / control.
     pub difference: Option<f64>,
-    /// Confidence interval of the difference.
+    /// Confidence interval of the difference, wide enough for all arms together: it decides.
     pub interval: Option<(f64, f64)>,
+    /// The interval of this arm as if there were no other.
+    pub raw_interval: Option<(f64, f64)>,
+    /// Arms that are judged against the same control, this one included.
+    pub arms_together: usize,
+    /// Standard deviation of the differences between seeds.
+    pub deviation: Option<f64>,
+    /// About how many seeds would decide what is undecided.
+    pub seeds_needed: Option<u32>,
     /// The margin or the smallest ratio.
     pub limit: Option<f64>,
     /// Confidence of the interval.
@@ -92,6 +105,8 @@ impl Verdict {
         Self {
             kind,
             outcome,
+            finding: None,
+            higher_is_better: false,
             failure: Class::Verdict,
             arm: arm.to_owned(),
             control: None,
@@ -101,6 +116,10 @@ impl Verdict {
             control_mean: None,
             difference: None,
             interval: None,
+            raw_interval: None,
+            arms_together: 1,
+            deviation: None,
+            seeds_needed: None,
             limit: None,
             confidence: None,
             detail,
@@ -115,12 +134,17 @@ impl Verdict {
             control: self.control.clone(),
             metric: self.metric.clone(),
             outcome: self.outcome.to_string().to_lowercase(),
+            finding: self.finding.map(|finding| finding.to_string()),
             pairs: self.pairs as u64,
             arm_mean: self.arm_mean,
             control_mean: self.control_mean,
             difference: self.difference,
             lower: self.interval.map(|(lower, _)| lower),
             upper: self.interval.map(|(_, upper)| upper),
+            raw_lower: self.raw_interval.map(|(lower, _)| lower),
+            raw_upper: self.raw_interval.map(|(_, upper)| upper),
+            deviation: self.deviation,
+            seeds_needed: self.seeds_needed.map(u64::from),
             limit: self.limit,
             confidence: self.confidence,
             detail: self.detail.clone(),

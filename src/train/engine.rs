@@ -61,21 +61,36 @@ pub trait Engine {
     ) -> Result<()>;
     /// Starts decoding one sequence of up to `capacity` tokens with the current weights.
     fn start_decoding(&mut self, capacity: usize) -> Result<()>;
-    /// Feeds ids and returns the logits (V) after the last of them.
+    /// Feeds ids, any number to one sequence or one each to S of them, and returns the logits (S, V) after the last of
+    /// each.
     fn decode(&mut self, ids: &[i32]) -> Result<Vec<f32>>;
-    /// Remembers where decoding stands, for [`Self::rewind_decoding`].
+    /// Remembers where decoding of one sequence stands, for [`Self::rewind_decoding`].
     ///
     /// # Errors
     /// Decoding that was not started, memory that cannot be had.
     fn mark_decoding(&mut self) -> Result<()> {
         Err(Error::internal("this engine cannot remember where its decoding stands"))
     }
-    /// Goes back to where decoding stood when it was last marked: any number of continuations of one prompt.
+    /// Goes back to where decoding stood when it was last marked, as so many sequences: any number of continuations of
+    /// one prompt, that many of them decoded together.
     ///
     /// # Errors
     /// Decoding that was not marked, memory that cannot be had.
-    fn rewind_decoding(&mut self) -> Result<()> {
+    fn rewind_decoding(&mut self, sequences: usize) -> Result<()> {
+        let _ = sequences;
         Err(Error::internal("this engine cannot remember where its decoding stands"))
+    }
+    /// Goes on with these of the sequences that are decoded together, in this order.
+    ///
+    /// # Errors
+    /// A sequence that is not there, memory that cannot be had.
+    fn keep_decoding(&mut self, sequences: &[usize]) -> Result<()> {
+        let _ = sequences;
+        Err(Error::internal("this engine decodes one sequence at a time"))
+    }
+    /// Whether sequences that are decoded together have the bits of each alone.
+    fn decodes_together(&self) -> bool {
+        false
     }
     /// Bytes the backend holds for tensors right now.
     fn live_bytes(&self) -> u64;

@@ -4,6 +4,7 @@ pub mod bpb;
 pub mod cadence;
 pub mod causality;
 pub mod checkpoint;
+mod decoding;
 pub mod engine;
 pub mod evaluation;
 mod even_growth;

@@ -11,6 +11,7 @@ use crate::optim::config::{OptimizerConfig, StepValues};
 use crate::optim::optimizer::Optimizer;
 use crate::stop::{StopFlag, stopped};
 
+use super::decoding::Decoding;
 use super::engine::{Engine, MicroBatch, NamedTensor};
 
 /// A network on a training backend.
@@ -21,9 +22,7 @@ pub struct OpsEngine<M: Network, B: Backend> {
     weights: Params<B::Weight>,
     /// None where it only computes with its weights.
     training: Option<Training<B>>,
-    cache: Option<M::Cache<B>>,
-    /// Where decoding goes back to.
-    marked: Option<M::Cache<B>>,
+    decoding: Decoding<M, B>,
     /// Rows of the last micro-batch, to name in an out-of-memory.
     rows: usize,
     stop: StopFlag,
@@ -92,7 +91,7 @@ impl<M: Network, B: Backend> OpsEngine<M, B> {
     fn with(network: M, ops: B, weights: Params<B::Weight>, training: Option<Training<B>>) -> Result<Self> {
         let tables = network.tables(&ops, network.sequence_len()).map_err(op_error)?;
         let stop = StopFlag::default();
-        Ok(Self { network, tables, weights, training, cache: None, marked: None, rows: 0, stop, ops })
+        Ok(Self { network, tables, weights, training, decoding: Decoding::default(), rows: 0, stop, ops })
     }
 
     fn named<'a>(
@@ -212,39 +211,41 @@ impl<M: Network, B: Backend> Engine for OpsEngine<M, B> {
             let training = self.training.as_mut().ok_or_else(trains_not)?;
             training.optimizer.import(&self.ops, steps, optimizer)?;
         }
-        (self.cache, self.marked) = (None, None);
+        self.decoding.clear();
         Ok(())
     }
 
     fn start_decoding(&mut self, capacity: usize) -> Result<()> {
         // The sizes of one token fit none of a micro-batch, whose memory would only wait beside theirs.
-        self.marked = None;
-        if self.cache.take().is_none() {
+        if !self.decoding.clear() {
             self.ops.release();
         }
-        self.cache = Some(self.network.cache(&self.ops, capacity).map_err(op_error)?);
-        Ok(())
+        self.decoding.start(&self.network, &self.ops, capacity)
     }
 
     fn decode(&mut self, ids: &[i32]) -> Result<Vec<f32>> {
-        let Self { network, ops, weights, cache, stop, .. } = self;
-        let cache = cache.as_mut().ok_or_else(|| Error::internal("decoding was not started"))?;
-        let run = || network.decode(ops, weights, cache, ids).and_then(|logits| ops.tensor_values(&logits));
+        let Self { network, ops, weights, decoding, stop, .. } = self;
+        let feed = || decoding.feed(network, ops, weights, ids);
+        // A token is a hundred ops of microseconds each.
+        // SAFETY: weights, caches and the backend are memory or handles that any one thread at a time may use.
+        let run = || unsafe { ops.closely(feed) };
         stoppable(ops, stop, run).map_err(op_error)
     }
 
     fn mark_decoding(&mut self) -> Result<()> {
-        let cache = self.cache.as_ref().ok_or_else(|| Error::internal("decoding was not started"))?;
-        self.marked = Some(self.network.fork(&self.ops, cache).map_err(op_error)?);
-        Ok(())
+        self.decoding.mark(&self.network, &self.ops)
     }
 
-    fn rewind_decoding(&mut self) -> Result<()> {
-        let marked = self.marked.as_ref().ok_or_else(|| Error::internal("decoding was not marked"))?;
-        // Two are never held beside the marked one.
-        self.cache = None;
-        self.cache = Some(self.network.fork(&self.ops, marked).map_err(op_error)?);
-        Ok(())
+    fn rewind_decoding(&mut self, sequences: usize) -> Result<()> {
+        self.decoding.rewind(&self.network, &self.ops, sequences)
+    }
+
+    fn keep_decoding(&mut self, sequences: &[usize]) -> Result<()> {
+        self.decoding.keep(&self.network, &self.ops, sequences)
+    }
+
+    fn decodes_together(&self) -> bool {
+        self.ops.rows_stand_alone()
     }
 
     fn live_bytes(&self) -> u64 {

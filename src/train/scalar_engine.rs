@@ -9,6 +9,7 @@ use crate::ops::{ForwardOps, Losses, OpResult};
 use crate::optim::config::{GroupConfig, OptimizerConfig, StepValues};
 use crate::stop::StopFlag;
 
+use super::decoding::Decoding;
 use super::engine::{Engine, MicroBatch, NamedTensor, in_order};
 use super::ops_engine::op_error;
 
@@ -29,9 +30,7 @@ pub struct ScalarEngine<M: Network> {
     /// Update and state of every parameter.
     optimizer: Vec<(GroupConfig, ParamState)>,
     steps: u64,
-    cache: Option<M::Cache<ScalarBackend>>,
-    /// Where decoding goes back to.
-    marked: Option<M::Cache<ScalarBackend>>,
+    decoding: Decoding<M, ScalarBackend>,
     tape_cost: TapeCost,
     stop: StopFlag,
 }
@@ -66,8 +65,7 @@ impl<M: Network> ScalarEngine<M> {
             gradients: Gradients::default(),
             optimizer,
             steps: 0,
-            cache: None,
-            marked: None,
+            decoding: Decoding::default(),
             tape_cost: TapeCost::default(),
             stop: StopFlag::default(),
         })
@@ -223,35 +221,33 @@ impl<M: Network> Engine for ScalarEngine<M> {
         }
         self.steps = steps;
         self.gradients = Gradients::default();
-        (self.cache, self.marked) = (None, None);
+        self.decoding.clear();
         Ok(())
     }
 
     fn start_decoding(&mut self, capacity: usize) -> Result<()> {
-        self.marked = None;
-        self.cache = Some(self.network.cache(&self.ops, capacity).map_err(op_error)?);
-        Ok(())
+        self.decoding.start(&self.network, &self.ops, capacity)
     }
 
     fn decode(&mut self, ids: &[i32]) -> Result<Vec<f32>> {
-        let Self { network, ops, weights, cache, .. } = self;
-        let cache = cache.as_mut().ok_or_else(|| Error::internal("decoding was not started"))?;
-        let logits = network.decode(ops, weights, cache, ids).and_then(|logits| ops.tensor_values(&logits));
-        logits.map_err(op_error)
+        let Self { network, ops, weights, decoding, .. } = self;
+        decoding.feed(network, ops, weights, ids).map_err(op_error)
     }
 
     fn mark_decoding(&mut self) -> Result<()> {
-        let cache = self.cache.as_ref().ok_or_else(|| Error::internal("decoding was not started"))?;
-        self.marked = Some(self.network.fork(&self.ops, cache).map_err(op_error)?);
-        Ok(())
+        self.decoding.mark(&self.network, &self.ops)
     }
 
-    fn rewind_decoding(&mut self) -> Result<()> {
-        let marked = self.marked.as_ref().ok_or_else(|| Error::internal("decoding was not marked"))?;
-        // Two are never held beside the marked one.
-        self.cache = None;
-        self.cache = Some(self.network.fork(&self.ops, marked).map_err(op_error)?);
-        Ok(())
+    fn rewind_decoding(&mut self, sequences: usize) -> Result<()> {
+        self.decoding.rewind(&self.network, &self.ops, sequences)
+    }
+
+    fn keep_decoding(&mut self, sequences: &[usize]) -> Result<()> {
+        self.decoding.keep(&self.network, &self.ops, sequences)
+    }
+
+    fn decodes_together(&self) -> bool {
+        self.ops.rows_stand_alone()
     }
 
     fn live_bytes(&self) -> u64 {

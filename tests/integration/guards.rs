@@ -104,8 +104,13 @@ impl<M: Network> Network for Leaky<M> {
     fn cache<B: ForwardOps>(&self, ops: &B, capacity: usize) -> OpResult<Self::Cache<B>> {
         self.model.cache(ops, capacity)
     }
-    fn fork<B: ForwardOps>(&self, ops: &B, cache: &Self::Cache<B>) -> OpResult<Self::Cache<B>> {
-        self.model.fork(ops, cache)
+    fn fork<B: ForwardOps>(
+        &self,
+        ops: &B,
+        cache: &Self::Cache<B>,
+        sequences: &[usize],
+    ) -> OpResult<Self::Cache<B>> {
+        self.model.fork(ops, cache, sequences)
     }
     fn decode<B: ForwardOps>(
         &self,

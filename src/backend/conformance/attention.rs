@@ -145,9 +145,9 @@ pub(crate) fn attention_cached_window<B: TrainOps>(ops: &B, tolerance: f64) {
             };
             if held + len > window + 2 {
                 held = window.min(held);
-                cache = ops.kv_last(&cache, held).unwrap();
+                cache = ops.kv_select(&cache, &[0], held).unwrap();
             }
-            let mut other = ops.kv_last(&cache, held).unwrap();
+            let mut other = ops.kv_select(&cache, &[0], held).unwrap();
             let noise = ops.tensor(1, 8, &[5.0; 8]).unwrap();
             ops.kv_append(&mut other, &noise, &noise).unwrap();
             ops.kv_append(&mut cache, &piece(&k, 8), &piece(&v, 8)).unwrap();
@@ -160,6 +160,51 @@ pub(crate) fn attention_cached_window<B: TrainOps>(ops: &B, tolerance: f64) {
             start += len;
         }
         assert_close("o", &got, &want, tolerance);
-        assert!(matches!(ops.kv_last(&cache, held + 1), Err(OpError::Shape { .. })));
+        for (sequences, positions) in [(&[0][..], held + 1), (&[1], held), (&[], held)] {
+            assert!(matches!(ops.kv_select(&cache, sequences, positions), Err(OpError::Shape { .. })));
+        }
     }
+}
+
+/// Sequences in one cache, which begin alike and go on apart, give what each gives in a cache of its own, to the bit where
+/// rows stand alone.
+pub(crate) fn attention_cached_sequences<B: TrainOps>(ops: &B, tolerance: f64) {
+    let one = |len| AttentionShape { sequence: SequenceShape { batch: 1, len }, ..shape(1, 3, 4, 2, 5) };
+    let rows = |len: usize, cols: usize, seed: u64| ops.tensor(len, cols, &values(len * cols, seed)).unwrap();
+    let mut prefix = ops.kv_cache(9, 8).unwrap();
+    ops.kv_append(&mut prefix, &rows(3, 8, 1), &rows(3, 8, 2)).unwrap();
+    let mut together = ops.kv_select(&prefix, &[0, 0, 0], 3).unwrap();
+    let mut alone: Vec<B::KvCache> = (0..3).map(|_| ops.kv_select(&prefix, &[0], 3).unwrap()).collect();
+    let mut left = vec![0, 1, 2];
+    for step in 0..5_u64 {
+        if step == 3 {
+            // The middle one has ended, and the others change places.
+            left = vec![2, 0];
+            together = ops.kv_select(&together, &left, 6).unwrap();
+        }
+        let batch = left.len();
+        let (q, k, v) = (rows(batch, 16, 10 + step), rows(batch, 8, 20 + step), rows(batch, 8, 30 + step));
+        ops.kv_append(&mut together, &k, &v).unwrap();
+        let s = AttentionShape { sequence: SequenceShape { batch, len: 1 }, ..one(1) };
+        let o = ops.tensor_values(&ops.attention_cached(&q, &together, &s).unwrap()).unwrap();
+        for (row, &sequence) in left.iter().enumerate() {
+            let part = |x: &B::Tensor| ops.gather(x, &[row]).unwrap();
+            ops.kv_append(&mut alone[sequence], &part(&k), &part(&v)).unwrap();
+            let want = ops.attention_cached(&part(&q), &alone[sequence], &one(1)).unwrap();
+            let want = ops.tensor_values(&want).unwrap();
+            let got = &o[row * 16..(row + 1) * 16];
+            assert_close("o", got, &wide(&want), tolerance);
+            assert!(!ops.rows_stand_alone() || got == want, "step {step}, sequence {sequence}");
+        }
+    }
+    let uneven = ops.kv_append(&mut together, &rows(3, 8, 1), &rows(3, 8, 2));
+    assert!(matches!(uneven, Err(OpError::Shape { .. })), "three rows for two sequences");
+    let twice = ops.gather(&rows(3, 8, 1), &[2, 0, 2]).unwrap();
+    let all = values(3 * 8, 1);
+    assert_close(
+        "rows",
+        &ops.tensor_values(&twice).unwrap(),
+        &wide(&[&all[16..], &all[..8], &all[16..]].concat()),
+        tolerance,
+    );
 }

@@ -191,6 +191,17 @@ pub(crate) fn smear<B: TrainOps>(ops: &B, tolerance: f64) {
     let single = SequenceShape { batch: N, len: 1 };
     let (y, _) = ops.smear(&tx, &tgate, &lambda, single, None).unwrap();
     assert_eq!(ops.tensor_values(&y).unwrap(), x, "sequences of one position have nothing before them");
+    // Each sequence has a row before it of its own.
+    let before = values(N * C, 5);
+    let rows = ops.tensor(N, C, &before).unwrap();
+    let (y, _) = ops.smear(&tx, &tgate, &lambda, single, Some(&rows)).unwrap();
+    let want: Vec<f64> = (0..N)
+        .flat_map(|n| {
+            let row = n * C..(n + 1) * C;
+            smear_reference(&wx[row.clone()], &wgate, 0.75, 1, Some(&wide(&before[row])))
+        })
+        .collect();
+    assert_close("y of several sequences", &ops.tensor_values(&y).unwrap(), &want, tolerance);
 
     let (mut dgate, mut dlambda) = (ops.grad(&[1, 4]).unwrap(), ops.grad(&[1]).unwrap());
     let d = ops.tensor(N, C, &dy).unwrap();

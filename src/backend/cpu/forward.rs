@@ -92,6 +92,20 @@ impl ForwardOps for CpuBackend {
         Ok(y)
     }
 
+    fn gather(&self, x: &Tensor, rows: &[usize]) -> OpResult<Tensor> {
+        check("gather", rows.iter().all(|&row| row < x.rows), || format!("rows {rows:?} of {}", x.rows))?;
+        let mut y = self.tensor_uninit("gather", rows.len(), x.cols)?;
+        for (&row, to) in rows.iter().zip(y.data.chunks_exact_mut(x.cols.max(1))) {
+            to.copy_from_slice(x.row(row));
+        }
+        Ok(y)
+    }
+
+    /// Sums have a shape that the other rows are no part of.
+    fn rows_stand_alone(&self) -> bool {
+        true
+    }
+
     fn rotary(&self, len: usize, head_dim: usize, base: f64, precision: Precision) -> OpResult<Rotary> {
         rotary::table(self, len, head_dim, base, precision)
     }
@@ -214,15 +228,15 @@ impl ForwardOps for CpuBackend {
     }
 
     fn kv_cache(&self, capacity: usize, cols: usize) -> OpResult<KvCache> {
-        kv_cache::new(self, capacity, cols)
+        kv_cache::new(self, 1, capacity, cols)
     }
 
     fn kv_append(&self, cache: &mut KvCache, k: &Tensor, v: &Tensor) -> OpResult<()> {
         kv_cache::append(cache, k, v)
     }
 
-    fn kv_last(&self, cache: &KvCache, rows: usize) -> OpResult<KvCache> {
-        kv_cache::last(self, cache, rows)
+    fn kv_select(&self, cache: &KvCache, sequences: &[usize], positions: usize) -> OpResult<KvCache> {
+        kv_cache::select(self, cache, sequences, positions)
     }
 
     fn attention_cached(&self, q: &Tensor, cache: &KvCache, shape: &AttentionShape) -> OpResult<Tensor> {

@@ -8,13 +8,15 @@ use super::tensor::{Tensor, check, check_shape};
 use super::workers::Shared;
 use crate::ops::{AttentionShape, OpResult};
 
-/// Keys and values of one layer, one sequence.
+/// Keys and values of one layer, of sequences that are equally long.
 #[derive(Debug)]
 pub struct KvCache {
+    sequences: usize,
     capacity: usize,
     cols: usize,
+    /// Positions of each.
     len: usize,
-    /// Rows as they came, (capacity, K*D): the head size is only known to attention.
+    /// Rows as they came, (S, capacity, K*D): the head size is only known to attention.
     keys: Buffer,
     values: Buffer,
     /// What attention packed of them.
@@ -29,42 +31,56 @@ struct Packed {
     values: Buffer,
 }
 
-pub(super) fn new(cpu: &CpuBackend, capacity: usize, cols: usize) -> OpResult<KvCache> {
+pub(super) fn new(cpu: &CpuBackend, sequences: usize, capacity: usize, cols: usize) -> OpResult<KvCache> {
     let op = "kv_cache";
+    let rows = || cpu.pool.take(op, sequences.saturating_mul(capacity).saturating_mul(cols));
     let empty = Packed { head_dim: 0, len: 0, keys: cpu.pool.take(op, 0)?, values: cpu.pool.take(op, 0)? };
-    Ok(KvCache {
-        capacity,
-        cols,
-        len: 0,
-        keys: cpu.pool.take(op, capacity.saturating_mul(cols))?,
-        values: cpu.pool.take(op, capacity.saturating_mul(cols))?,
-        packed: std::sync::Mutex::new(empty),
-    })
+    let (keys, values) = (rows()?, rows()?);
+    Ok(KvCache { sequences, capacity, cols, len: 0, keys, values, packed: std::sync::Mutex::new(empty) })
 }
 
 pub(super) fn append(cache: &mut KvCache, k: &Tensor, v: &Tensor) -> OpResult<()> {
     let op = "kv_append";
     check_shape(op, "k", k, k.rows, cache.cols)?;
     check_shape(op, "v", v, k.rows, cache.cols)?;
-    check(op, cache.len + k.rows <= cache.capacity, || {
-        format!("{} positions more than {} do not fit the capacity of {}", k.rows, cache.len, cache.capacity)
+    check(op, cache.sequences > 0 && k.rows.is_multiple_of(cache.sequences), || {
+        format!("{} rows for {} sequences", k.rows, cache.sequences)
     })?;
-    let range = cache.len * cache.cols..(cache.len + k.rows) * cache.cols;
-    cache.keys[range.clone()].copy_from_slice(&k.data);
-    cache.values[range].copy_from_slice(&v.data);
-    cache.len += k.rows;
+    let count = k.rows / cache.sequences;
+    check(op, cache.len + count <= cache.capacity, || {
+        format!("{count} positions more than {} do not fit the capacity of {}", cache.len, cache.capacity)
+    })?;
+    let part = count * cache.cols;
+    for s in 0..cache.sequences {
+        let to = (s * cache.capacity + cache.len) * cache.cols;
+        cache.keys[to..to + part].copy_from_slice(&k.data[s * part..(s + 1) * part]);
+        cache.values[to..to + part].copy_from_slice(&v.data[s * part..(s + 1) * part]);
+    }
+    cache.len += count;
     Ok(())
 }
 
-/// A cache of the same capacity with the last `rows` positions. Attention packs them anew.
-pub(super) fn last(cpu: &CpuBackend, cache: &KvCache, rows: usize) -> OpResult<KvCache> {
-    check("kv_last", rows <= cache.len, || format!("{rows} positions of {}", cache.len))?;
-    let mut last = new(cpu, cache.capacity, cache.cols)?;
-    let (from, count) = ((cache.len - rows) * cache.cols, rows * cache.cols);
-    last.keys[..count].copy_from_slice(&cache.keys[from..from + count]);
-    last.values[..count].copy_from_slice(&cache.values[from..from + count]);
-    last.len = rows;
-    Ok(last)
+/// A cache of the same capacity with the last `positions` of these sequences. Attention packs them anew.
+pub(super) fn select(
+    cpu: &CpuBackend,
+    cache: &KvCache,
+    sequences: &[usize],
+    positions: usize,
+) -> OpResult<KvCache> {
+    let inside = positions <= cache.len && sequences.iter().all(|&s| s < cache.sequences);
+    check("kv_select", inside && !sequences.is_empty(), || {
+        format!("{positions} positions of sequences {sequences:?} of {} with {}", cache.sequences, cache.len)
+    })?;
+    let mut found = new(cpu, sequences.len(), cache.capacity, cache.cols)?;
+    let count = positions * cache.cols;
+    for (to, from) in sequences.iter().enumerate() {
+        let to = to * cache.capacity * cache.cols;
+        let from = (from * cache.capacity + cache.len - positions) * cache.cols;
+        found.keys[to..to + count].copy_from_slice(&cache.keys[from..from + count]);
+        found.values[to..to + count].copy_from_slice(&cache.values[from..from + count]);
+    }
+    found.len = positions;
+    Ok(found)
 }
 
 impl Packed {
@@ -74,18 +90,19 @@ impl Packed {
         let heads = cache.cols / d;
         let (key_len, value_len) = packed_len(cache.capacity, d);
         if self.head_dim != d {
-            self.keys = cpu.pool.zeroed(op, heads * key_len)?;
-            self.values = cpu.pool.zeroed(op, heads * value_len)?;
+            self.keys = cpu.pool.zeroed(op, cache.sequences * heads * key_len)?;
+            self.values = cpu.pool.zeroed(op, cache.sequences * heads * value_len)?;
             (self.head_dim, self.len) = (d, 0);
         }
-        for position in self.len..cache.len {
+        for (s, position) in (0..cache.sequences).flat_map(|s| (self.len..cache.len).map(move |at| (s, at))) {
             for h in 0..heads {
+                let head = s * heads + h;
                 for j in 0..d {
-                    let from = position * cache.cols + h * d + j;
+                    let from = (s * cache.capacity + position) * cache.cols + h * d + j;
                     let key = (position / NR * d + j) * NR + position % NR;
-                    self.keys[h * key_len + key] = cache.keys[from];
+                    self.keys[head * key_len + key] = cache.keys[from];
                     let value = j / NR * NR * cache.capacity + position * NR + j % NR;
-                    self.values[h * value_len + value] = cache.values[from];
+                    self.values[head * value_len + value] = cache.values[from];
                 }
             }
         }
@@ -102,10 +119,13 @@ pub(super) fn attention(
 ) -> OpResult<Tensor> {
     let op = "attention_cached";
     check_heads(op, s)?;
-    check_shape(op, "q", q, s.sequence.len, s.n_head * s.head_dim)?;
-    check(op, s.sequence.batch == 1, || format!("{} sequences, a cache holds one", s.sequence.batch))?;
-    check(op, cache.cols == s.n_kv_head * s.head_dim && q.rows <= cache.len, || {
-        format!("{} queries of {s:?}, a cache of {} rows and {} columns", q.rows, cache.len, cache.cols)
+    check_shape(op, "q", q, s.sequence.rows(), s.n_head * s.head_dim)?;
+    check(op, s.sequence.batch == cache.sequences, || {
+        format!("{} sequences, a cache of {}", s.sequence.batch, cache.sequences)
+    })?;
+    let queries = s.sequence.len;
+    check(op, cache.cols == s.n_kv_head * s.head_dim && queries <= cache.len, || {
+        format!("{queries} queries of {s:?}, a cache of {} rows and {} columns", cache.len, cache.cols)
     })?;
     let d = s.head_dim;
     let mut packed = cache.packed.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
@@ -114,26 +134,27 @@ pub(super) fn attention(
     let (key_len, value_len) = packed_len(cache.capacity, d);
     let mut o = cpu.tensor_uninit(op, q.rows, q.cols)?;
     let out = Shared::new(&mut o.data);
-    let groups = q.rows.div_ceil(MR);
-    cpu.workers.run_with_scratch(s.n_head * groups, |task, scratch| {
-        let (h, start) = (task / groups, task % groups * MR);
-        let kv_head = h / (s.n_head / s.n_kv_head);
-        let head = PackedHead {
+    let groups = queries.div_ceil(MR);
+    cpu.workers.run_with_scratch(cache.sequences * s.n_head * groups, |task, scratch| {
+        let (head, start) = (task / groups, task % groups * MR);
+        let (sequence, h) = (head / s.n_head, head % s.n_head);
+        let kv_head = sequence * s.n_kv_head + h / (s.n_head / s.n_kv_head);
+        let packed_head = PackedHead {
             keys: &packed.keys[kv_head * key_len..(kv_head + 1) * key_len],
             values: &packed.values[kv_head * value_len..(kv_head + 1) * value_len],
             positions: cache.capacity,
         };
-        let rows = MR.min(q.rows - start);
+        let rows = MR.min(queries - start);
         let group = Group {
             rows,
-            position: cache.len - q.rows + start,
+            position: cache.len - queries + start,
             stride: q.cols,
             head_dim: d,
             window: s.window,
         };
-        let at = start * q.cols + h * d;
+        let at = (sequence * queries + start) * q.cols + h * d;
         // SAFETY: every task has its own queries and head.
-        unsafe { group.attend(&q.data[at..], &head, out, at, &mut [0.0; MR], scratch) };
+        unsafe { group.attend(&q.data[at..], &packed_head, out, at, &mut [0.0; MR], scratch) };
     });
     Ok(o)
 }

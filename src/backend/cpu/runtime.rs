@@ -19,6 +19,11 @@ impl Backend for CpuBackend {
         self.pool.trim();
     }
 
+    unsafe fn closely<R>(&self, f: impl FnOnce() -> R) -> R {
+        // SAFETY: the caller's promise.
+        unsafe { self.workers.install_closely(f) }
+    }
+
     fn allocations(&self) -> Option<u64> {
         Some(self.pool.allocations())
     }

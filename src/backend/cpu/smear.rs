@@ -39,8 +39,7 @@ pub(super) fn forward(
     let op = "smear";
     let lambda = check_smear(op, x, gate, lambda, sequence)?;
     if let Some(previous) = previous {
-        check_shape(op, "previous", previous, 1, x.cols)?;
-        check(op, sequence.batch == 1, || format!("a previous row for {} sequences", sequence.batch))?;
+        check_shape(op, "previous", previous, sequence.batch, x.cols)?;
     }
     let (rows, cols) = x.shape();
     let mut y = cpu.tensor_uninit(op, rows, cols)?;
@@ -50,7 +49,8 @@ pub(super) fn forward(
         for n in r {
             // SAFETY: every task has its own rows.
             let (y, s) = unsafe { (out.slice_mut(n * cols..(n + 1) * cols), saved.slice_mut(n..n + 1)) };
-            let before = if n % sequence.len > 0 { Some(x.row(n - 1)) } else { previous.map(|p| p.row(0)) };
+            let first = || previous.map(|previous| previous.row(n / sequence.len));
+            let before = if n % sequence.len > 0 { Some(x.row(n - 1)) } else { first() };
             y.copy_from_slice(x.row(n));
             s[0] = before.map_or(0.0, |before| {
                 let open = gate_value(x.row(n), &gate.data);

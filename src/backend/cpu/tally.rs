@@ -60,6 +60,7 @@ pub(super) struct CountedTokens {
 /// Keys and values that are only counted.
 #[derive(Debug)]
 pub(super) struct CountedCache {
+    sequences: usize,
     capacity: usize,
     cols: usize,
     _rows: [Room; 2],
@@ -104,6 +105,13 @@ impl Tally {
     /// Gives back what waits, as the backend does before it decodes.
     pub(super) fn trim(&self) {
         self.pool.trim();
+    }
+
+    /// An empty cache of so many sequences.
+    fn cache(&self, sequences: usize, capacity: usize, cols: usize) -> OpResult<CountedCache> {
+        let len = sequences.saturating_mul(capacity).saturating_mul(cols);
+        let rows = || self.pool.take("kv_cache", len);
+        Ok(CountedCache { sequences, capacity, cols, _rows: [rows()?, rows()?], packed: Mutex::new(None) })
     }
 
     /// So many tokens.
@@ -194,6 +202,10 @@ impl ForwardOps for Tally {
 
     fn rows(&self, x: &Counted, _: usize, count: usize) -> OpResult<Counted> {
         self.matrix(count, x.cols)
+    }
+
+    fn gather(&self, x: &Counted, rows: &[usize]) -> OpResult<Counted> {
+        self.matrix(rows.len(), x.cols)
     }
 
     fn rotary(&self, len: usize, head_dim: usize, _: f64, _: Precision) -> OpResult<[Room; 2]> {
@@ -322,22 +334,21 @@ impl ForwardOps for Tally {
     }
 
     fn kv_cache(&self, capacity: usize, cols: usize) -> OpResult<CountedCache> {
-        let rows = || self.pool.take("kv_cache", capacity.saturating_mul(cols));
-        Ok(CountedCache { capacity, cols, _rows: [rows()?, rows()?], packed: Mutex::new(None) })
+        self.cache(1, capacity, cols)
     }
 
     fn kv_append(&self, _: &mut CountedCache, _: &Counted, _: &Counted) -> OpResult<()> {
         Ok(())
     }
 
-    fn kv_last(&self, cache: &CountedCache, _: usize) -> OpResult<CountedCache> {
-        self.kv_cache(cache.capacity, cache.cols)
+    fn kv_select(&self, cache: &CountedCache, sequences: &[usize], _: usize) -> OpResult<CountedCache> {
+        self.cache(sequences.len(), cache.capacity, cache.cols)
     }
 
     fn attention_cached(&self, q: &Counted, cache: &CountedCache, s: &AttentionShape) -> OpResult<Counted> {
         let mut packed = cache.packed.lock().unwrap_or_else(PoisonError::into_inner);
         if packed.is_none() {
-            let heads = cache.cols / s.head_dim.max(1);
+            let heads = cache.sequences * (cache.cols / s.head_dim.max(1));
             let (key_len, value_len) = packed_len(cache.capacity, s.head_dim);
             let room = |len: usize| self.pool.take("attention_cached", heads.saturating_mul(len));
             *packed = Some([room(key_len)?, room(value_len)?]);

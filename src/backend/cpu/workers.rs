@@ -58,6 +58,24 @@ impl Workers {
         self.threads.install(f)
     }
 
+    /// Runs `f` on one of the threads, from where it reaches the others without waking this one in between.
+    ///
+    /// # Safety
+    /// What `f` holds must not be bound to this thread, which waits.
+    pub(super) unsafe fn install_closely<R>(&self, f: impl FnOnce() -> R) -> R {
+        struct Moved<T>(T);
+        // SAFETY: the caller's promise; this thread waits until what was moved has come back.
+        unsafe impl<T> Send for Moved<T> {}
+        impl<T> Moved<T> {
+            // A closure that names the field would hold that alone, not what makes it `Send`.
+            fn take(self) -> T {
+                self.0
+            }
+        }
+        let f = Moved(f);
+        self.threads.install(move || Moved(f.take()())).take()
+    }
+
     /// Runs `f(0) .. f(tasks - 1)`, in any order, in parallel. Those not begun when a stop is asked for are left out
     /// where that is allowed, so that an op of minutes is over in a moment.
     pub(super) fn run(&self, tasks: usize, f: impl Fn(usize) + Send + Sync) {

@@ -58,6 +58,19 @@ impl ForwardOps for ScalarBackend {
         self.tensor_of("rows", count, cols, |_| x.scalars()[start * cols..][..count * cols].to_vec())
     }
 
+    fn gather(&self, x: &Tensor, rows: &[usize]) -> OpResult<Tensor> {
+        if rows.iter().any(|&row| row >= x.rows()) {
+            return Err(shape_error("gather", format!("rows {rows:?} of {}", x.rows())));
+        }
+        self.tensor_of("gather", rows.len(), x.cols(), |_| {
+            rows.iter().flat_map(|&row| x.row(row).iter().copied()).collect()
+        })
+    }
+
+    fn rows_stand_alone(&self) -> bool {
+        true
+    }
+
     fn rotary(&self, len: usize, head_dim: usize, base: f64, precision: Precision) -> OpResult<Rotary> {
         let half = head_dim / 2;
         let (mut cos, mut sin) = (Vec::with_capacity(len * half), Vec::with_capacity(len * half));
@@ -159,10 +172,7 @@ impl ForwardOps for ScalarBackend {
         let channels = gate_channels(op, gate, 1, x.cols())?;
         lambda.check_index(op, 0)?;
         if let Some(previous) = previous {
-            previous.expect(op, "previous", 1, x.cols())?;
-            if sequence.batch != 1 {
-                return Err(shape_error(op, format!("previous with a batch of {}", sequence.batch)));
-            }
+            previous.expect(op, "previous", sequence.batch, x.cols())?;
         }
         let y = self.tensor_of(op, x.rows(), x.cols(), |tape| {
             let (gate, lambda) = (tape.leaves(gate), tape.leaves(lambda).get(0));
@@ -172,7 +182,7 @@ impl ForwardOps for ScalarBackend {
                 let before = if row % sequence.len > 0 {
                     Some(x.row(row - 1))
                 } else {
-                    previous.map(|previous| previous.row(0))
+                    previous.map(|previous| previous.row(row / sequence.len))
                 };
                 let Some(before) = before else {
                     y.extend_from_slice(current);
@@ -346,52 +356,60 @@ impl ForwardOps for ScalarBackend {
     }
 
     fn kv_cache(&self, capacity: usize, cols: usize) -> OpResult<KvCache> {
-        let scalars = capacity * cols;
-        Ok(KvCache {
-            capacity,
-            cols,
-            keys: Vec::with_capacity(scalars),
-            values: Vec::with_capacity(scalars),
-            _held: self.held(2 * scalars * size_of::<Scalar>()),
-        })
+        Ok(self.cache(1, capacity, cols))
     }
 
     fn kv_append(&self, cache: &mut KvCache, k: &Tensor, v: &Tensor) -> OpResult<()> {
         let op = "kv_append";
         k.expect(op, "k", k.rows(), cache.cols)?;
         v.expect(op, "v", k.rows(), cache.cols)?;
-        if cache.len() + k.rows() > cache.capacity {
-            let (len, rows, capacity) = (cache.len(), k.rows(), cache.capacity);
-            return Err(shape_error(op, format!("{rows} positions after {len} in a cache of {capacity}")));
+        let (len, sequences, capacity) = (cache.len(), cache.sequences.len(), cache.capacity);
+        if !k.rows().is_multiple_of(sequences) || len + k.rows() / sequences > capacity {
+            let message = format!("{} rows after {len} of {sequences} sequences of {capacity}", k.rows());
+            return Err(shape_error(op, message));
         }
-        cache.keys.extend_from_slice(k.scalars());
-        cache.values.extend_from_slice(v.scalars());
+        let part = k.rows() / sequences * cache.cols;
+        for (s, [keys, values]) in cache.sequences.iter_mut().enumerate() {
+            keys.extend_from_slice(&k.scalars()[s * part..(s + 1) * part]);
+            values.extend_from_slice(&v.scalars()[s * part..(s + 1) * part]);
+        }
         Ok(())
     }
 
-    fn kv_last(&self, cache: &KvCache, rows: usize) -> OpResult<KvCache> {
-        let Some(start) = cache.len().checked_sub(rows) else {
-            return Err(shape_error("kv_last", format!("{rows} positions of {}", cache.len())));
+    fn kv_select(&self, cache: &KvCache, sequences: &[usize], positions: usize) -> OpResult<KvCache> {
+        let start = cache.len().checked_sub(positions).map(|start| start * cache.cols);
+        let held = sequences.iter().map(|&s| cache.sequences.get(s)).collect::<Option<Vec<_>>>();
+        let (Some(start), Some(held)) = (start, held.filter(|held| !held.is_empty())) else {
+            let (len, count) = (cache.len(), cache.sequences.len());
+            let message = format!("{positions} positions of sequences {sequences:?} of {count} with {len}");
+            return Err(shape_error("kv_select", message));
         };
-        let mut last = self.kv_cache(cache.capacity, cache.cols)?;
-        last.keys.extend_from_slice(&cache.keys[start * cache.cols..]);
-        last.values.extend_from_slice(&cache.values[start * cache.cols..]);
-        Ok(last)
+        let mut found = self.cache(held.len(), cache.capacity, cache.cols);
+        for (to, from) in found.sequences.iter_mut().zip(held) {
+            for (to, from) in to.iter_mut().zip(from) {
+                to.extend_from_slice(&from[start..]);
+            }
+        }
+        Ok(found)
     }
 
     fn attention_cached(&self, q: &Tensor, cache: &KvCache, shape: &AttentionShape) -> OpResult<Tensor> {
         let op = "attention_cached";
         let (rows, kv_cols) = check_attention(op, q, shape)?;
-        if shape.sequence.batch != 1 || kv_cols != cache.cols || rows > cache.len() {
+        let queries = shape.sequence.len;
+        if shape.sequence.batch != cache.sequences.len() || kv_cols != cache.cols || queries > cache.len() {
             let (batch, len, cols) = (shape.sequence.batch, cache.len(), cache.cols);
             let message = format!("batch {batch}, {rows} queries, {len} cached positions of {cols} channels");
             return Err(shape_error(op, message));
         }
-        let keys = Keys { k: &cache.keys, v: &cache.values, cols: kv_cols };
         self.tensor_of(op, q.rows(), q.cols(), |tape| {
             let mut o = Vec::with_capacity(q.scalars().len());
-            for row in 0..rows {
-                keys.attend(tape, q.row(row), cache.len() - rows + row, shape, &mut o);
+            for (s, [k, v]) in cache.sequences.iter().enumerate() {
+                let keys = Keys { k, v, cols: kv_cols };
+                for row in 0..queries {
+                    let position = cache.len() - queries + row;
+                    keys.attend(tape, q.row(s * queries + row), position, shape, &mut o);
+                }
             }
             o
         })

@@ -26,7 +26,7 @@ pub use tape::TapeCost;
 pub use weight::{Tensor, Tokens, Weight};
 
 use self::tape::{Scalar, Tape};
-use self::weight::{Held, WeightId, shape_error};
+use self::weight::{Held, KvCache, WeightId, shape_error};
 use crate::ops::{ForwardOps, HeadShape, OpError, OpResult};
 
 /// Bytes a tape may grow to unless [`ScalarBackend::with_max_tape_bytes`] says otherwise.
@@ -99,6 +99,18 @@ impl ScalarBackend {
         }
         let held = self.held(size_of_val(values.as_slice()));
         Ok(Weight::new(shape, values, held))
+    }
+
+    /// An empty cache of so many sequences.
+    fn cache(&self, sequences: usize, capacity: usize, cols: usize) -> KvCache {
+        let scalars = capacity * cols;
+        let room = || Vec::with_capacity(scalars);
+        KvCache {
+            capacity,
+            cols,
+            sequences: (0..sequences).map(|_| [room(), room()]).collect(),
+            _held: self.held(2 * sequences * scalars * size_of::<Scalar>()),
+        }
     }
 
     /// Runs `forward` with the tape recording and gives the losses of every

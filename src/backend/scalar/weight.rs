@@ -164,20 +164,20 @@ pub struct Rotary {
     pub(super) half: usize,
 }
 
-/// Keys and values of the positions decoded so far.
+/// Keys and values of the positions decoded so far, of sequences that are equally long.
 #[derive(Debug)]
 pub struct KvCache {
     pub(super) capacity: usize,
     pub(super) cols: usize,
-    pub(super) keys: Vec<Scalar>,
-    pub(super) values: Vec<Scalar>,
+    /// Keys and values of each.
+    pub(super) sequences: Vec<[Vec<Scalar>; 2]>,
     pub(super) _held: Held,
 }
 
 impl KvCache {
-    /// Positions in it.
+    /// Positions of each sequence.
     pub fn len(&self) -> usize {
-        self.keys.len().checked_div(self.cols).unwrap_or(0)
+        self.sequences.first().map_or(0, |[keys, _]| keys.len().checked_div(self.cols).unwrap_or(0))
     }
 }
 

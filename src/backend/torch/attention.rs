@@ -180,10 +180,15 @@ pub(super) fn forward(
     Ok((output, Saved::Chunked(lse)))
 }
 
-/// Attention of the last queries over all keys of a cache.
-pub(super) fn cached(q: &Tensor, k: &Tensor, v: &Tensor, shape: &AttentionShape) -> TchResult<Tensor> {
-    let (keys, _) = k.size2()?;
-    Ok(chunked(q, k, v, Sizes::new(shape, keys as usize)?)?.0)
+/// Attention of the last queries of each sequence over all of its `keys` keys in a cache.
+pub(super) fn cached(
+    q: &Tensor,
+    k: &Tensor,
+    v: &Tensor,
+    keys: usize,
+    shape: &AttentionShape,
+) -> TchResult<Tensor> {
+    Ok(chunked(q, k, v, Sizes::new(shape, keys)?)?.0)
 }
 
 /// The kernel takes -1 for "no limit".

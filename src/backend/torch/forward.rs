@@ -17,10 +17,24 @@ use crate::precision::Precision;
 /// Keys and values decoded so far.
 #[derive(Debug)]
 pub struct KvCache {
-    /// (capacity, K * D)
+    /// (S, capacity, K * D)
     keys: Tensor,
     values: Tensor,
+    /// Positions of each sequence.
     len: usize,
+}
+
+impl KvCache {
+    fn empty(sizes: &[usize; 3], of: (Kind, Device)) -> TchResult<Self> {
+        let zeros = || Tensor::f_zeros(dims(sizes), of);
+        Ok(Self { keys: zeros()?, values: zeros()?, len: 0 })
+    }
+}
+
+/// Indices of rows, where `device` has them.
+fn indices(rows: &[usize], device: Device) -> TchResult<Tensor> {
+    let rows: Vec<i64> = rows.iter().map(|&row| row as i64).collect();
+    Tensor::f_from_slice(&rows)?.f_to_device(device)
 }
 
 /// Values of a tensor, row-major.
@@ -106,6 +120,10 @@ impl ForwardOps for TorchBackend {
 
     fn rows(&self, x: &Tensor, start: usize, count: usize) -> OpResult<Tensor> {
         self.run("rows", || copy(&x.f_narrow(0, start as i64, count as i64)?))
+    }
+
+    fn gather(&self, x: &Tensor, rows: &[usize]) -> OpResult<Tensor> {
+        self.run("gather", || x.f_index_select(0, &indices(rows, x.device())?))
     }
 
     fn rotary(&self, len: usize, head_dim: usize, base: f64, precision: Precision) -> OpResult<Rotary> {
@@ -220,52 +238,60 @@ impl ForwardOps for TorchBackend {
     }
 
     fn kv_cache(&self, capacity: usize, cols: usize) -> OpResult<KvCache> {
-        self.run("kv_cache", || {
-            let empty = || Tensor::f_zeros(dims(&[capacity, cols]), (self.kind(), self.tch_device()));
-            Ok(KvCache { keys: empty()?, values: empty()?, len: 0 })
-        })
+        self.run("kv_cache", || KvCache::empty(&[1, capacity, cols], (self.kind(), self.tch_device())))
     }
 
     fn kv_append(&self, cache: &mut KvCache, k: &Tensor, v: &Tensor) -> OpResult<()> {
         self.run("kv_append", || {
-            let ((rows, _), (capacity, _)) = (k.size2()?, cache.keys.size2()?);
-            if cache.len as i64 + rows > capacity {
-                return Err(shape_error(format!("{rows} more positions after {} of {capacity}", cache.len)));
+            let ((rows, cols), (sequences, capacity, _)) = (k.size2()?, cache.keys.size3()?);
+            let count = rows / sequences.max(1);
+            if count * sequences != rows || cache.len as i64 + count > capacity {
+                let len = cache.len;
+                let message =
+                    format!("{rows} rows after {len} of {capacity} positions of {sequences} sequences");
+                return Err(shape_error(message));
             }
-            cache.keys.f_narrow(0, cache.len as i64, rows)?.f_copy_(k)?;
-            cache.values.f_narrow(0, cache.len as i64, rows)?.f_copy_(v)?;
-            cache.len += rows as usize;
+            for (held, new) in [(&cache.keys, k), (&cache.values, v)] {
+                let new = new.f_view_([sequences, count, cols])?;
+                held.f_narrow(1, cache.len as i64, count)?.f_copy_(&new)?;
+            }
+            cache.len += count as usize;
             Ok(())
         })
     }
 
-    fn kv_last(&self, cache: &KvCache, rows: usize) -> OpResult<KvCache> {
-        let (capacity, cols) = self.run("kv_last", || {
-            let (capacity, cols) = cache.keys.size2()?;
-            if rows > cache.len {
-                return Err(shape_error(format!("{rows} positions of {}", cache.len)));
+    fn kv_select(&self, cache: &KvCache, sequences: &[usize], positions: usize) -> OpResult<KvCache> {
+        self.run("kv_select", || {
+            let (count, capacity, cols) = cache.keys.size3()?;
+            let inside = sequences.iter().all(|&s| (s as i64) < count) && !sequences.is_empty();
+            if positions > cache.len || !inside {
+                let len = cache.len;
+                let message =
+                    format!("{positions} positions of sequences {sequences:?} of {count} with {len}");
+                return Err(shape_error(message));
             }
-            Ok((capacity as usize, cols as usize))
-        })?;
-        let mut last = self.kv_cache(capacity, cols)?;
-        self.run("kv_last", || {
-            let start = (cache.len - rows) as i64;
-            last.keys.f_narrow(0, 0, rows as i64)?.f_copy_(&cache.keys.f_narrow(0, start, rows as i64)?)?;
-            last.values.f_narrow(0, 0, rows as i64)?.f_copy_(&cache.values.f_narrow(
-                0,
-                start,
-                rows as i64,
-            )?)?;
-            Ok(())
-        })?;
-        last.len = rows;
-        Ok(last)
+            let sizes = [sequences.len(), capacity as usize, cols as usize];
+            let mut found = KvCache::empty(&sizes, (self.kind(), self.tch_device()))?;
+            let wanted = indices(sequences, cache.keys.device())?;
+            let (start, len) = ((cache.len - positions) as i64, positions as i64);
+            for (to, from) in [(&found.keys, &cache.keys), (&found.values, &cache.values)] {
+                let from = from.f_narrow(1, start, len)?.f_index_select(0, &wanted)?;
+                to.f_narrow(1, 0, len)?.f_copy_(&from)?;
+            }
+            found.len = positions;
+            Ok(found)
+        })
     }
 
     fn attention_cached(&self, q: &Tensor, cache: &KvCache, shape: &AttentionShape) -> OpResult<Tensor> {
         self.run("attention_cached", || {
-            let held = |x: &Tensor| x.f_narrow(0, 0, cache.len as i64);
-            attention::cached(q, &held(&cache.keys)?, &held(&cache.values)?, shape)
+            let (sequences, _, cols) = cache.keys.size3()?;
+            if sequences != shape.sequence.batch as i64 {
+                let message = format!("{} sequences, a cache of {sequences}", shape.sequence.batch);
+                return Err(shape_error(message));
+            }
+            let held = |x: &Tensor| x.f_narrow(1, 0, cache.len as i64)?.f_reshape([-1, cols]);
+            attention::cached(q, &held(&cache.keys)?, &held(&cache.values)?, cache.len, shape)
         })
     }
 }

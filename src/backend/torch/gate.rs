@@ -56,7 +56,9 @@ pub(super) fn smear(
     let _ = shifted(&y, sequence, 1)?
         .f_addcmul_(&shifted(x, sequence, 0)?, &shifted(&coefficient, sequence, 1)?)?;
     if let Some(previous) = previous {
-        let _ = y.f_narrow(0, 0, 1)?.f_addcmul_(previous, &coefficient.f_narrow(0, 0, 1)?)?;
+        let batch = sequence.batch as i64;
+        let first = |x: &Tensor| x.f_view_([batch, sequence.len as i64, -1])?.f_select(1, 0);
+        let _ = first(&y)?.f_addcmul_(previous, &first(&coefficient)?)?;
     }
     Ok((y, g))
 }

@@ -162,9 +162,9 @@ impl Case {
         let (prompt, expected) = (ids("prompt_ids"), ids("output_ids"));
         let new = expected.len();
         let mut prefix = crate::generate::Prefix::feed(engine.as_mut(), &prompt, 4096, new, 1).unwrap();
-        let greedy = crate::generate::Sampling::GREEDY;
-        let mut rng = crate::generate::SplitMix64::new(0);
-        let found = prefix.continuation(new, &[], &greedy, &mut rng, &mut |_| true).unwrap();
+        let sampling = crate::generate::Sampling::GREEDY;
+        let draw = crate::generate::Draw { max_tokens: new, stops: &[], sampling, seed: 0 };
+        let found = prefix.continuation(&draw, &mut |_| true).unwrap();
         (found, expected)
     }
 }

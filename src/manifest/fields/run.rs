@@ -114,7 +114,22 @@ pub(super) const FIELDS: &[Field] = &[
         Kind::Float(0.5, 0.9999),
         "",
         Fallback::Value(|_| Value::Float(0.95)),
-        "Confidence of the two-sided interval whose ends decide.",
+        "Confidence of the two-sided intervals whose ends decide, of all arms together.",
+    ),
+    field(
+        "scorecard.quality.variance",
+        Kind::Word(&["pooled", "pair"]),
+        "",
+        Fallback::Value(|_| text("pooled")),
+        "Where the spread of differences between seeds is taken from: from all arms that share a control and part from \
+         it at the same step, where they scatter alike, or from each arm alone.",
+    ),
+    field(
+        "scorecard.quality.sigma",
+        Kind::FloatOrFalse(f64::MIN_POSITIVE, f64::MAX),
+        "of the metric",
+        Fallback::Value(|_| Value::Boolean(false)),
+        "Standard deviation of one run, assumed in place of a spread that is measured; verdicts say so.",
     ),
     field(
         "scorecard.across",

@@ -1,8 +1,8 @@
-//! Decoding with cached keys and values: the same blocks on one sequence that grows.
+//! Decoding with cached keys and values: the same blocks on a sequence that grows, or on several that grow together.
 
 use std::sync::Arc;
 
-use crate::model::network::{Inputs, Network};
+use crate::model::network::{Inputs, Network, fed};
 use crate::model::param::Params;
 use crate::ops::{ForwardOps, OpError, OpResult, SequenceShape};
 use crate::stop::StopFlag;
@@ -23,11 +23,12 @@ struct Layer<B: ForwardOps> {
     capacity: usize,
 }
 
-/// Keys and values of every layer for one sequence, and what else the next token needs.
+/// Keys and values of every layer, and what else the next token needs, of S sequences that are equally long.
 pub struct GptCache<B: ForwardOps> {
+    sequences: usize,
     layers: Vec<Layer<B>>,
     rotary: Arc<B::Rotary>,
-    /// Normed, un-smeared embedding of the last position (1, C).
+    /// Normed, un-smeared embedding of the last position of each (S, C).
     previous: Option<B::Tensor>,
     position: usize,
     capacity: usize,
@@ -40,6 +41,7 @@ impl<B: ForwardOps> GptCache<B> {
             Ok(Layer { cache: ops.kv_cache(capacity, gpt.config.kv_dim())?, len: 0, capacity })
         };
         Ok(Self {
+            sequences: 1,
             layers: gpt.config.windows.iter().map(layer).collect::<OpResult<_>>()?,
             rotary: Arc::new(gpt.tables(ops, capacity)?),
             previous: None,
@@ -48,18 +50,19 @@ impl<B: ForwardOps> GptCache<B> {
         })
     }
 
-    pub(super) fn fork(&self, ops: &B) -> OpResult<Self> {
+    pub(super) fn fork(&self, ops: &B, sequences: &[usize]) -> OpResult<Self> {
         let layer = |layer: &Layer<B>| {
             Ok(Layer {
-                cache: ops.kv_last(&layer.cache, layer.len)?,
+                cache: ops.kv_select(&layer.cache, sequences, layer.len)?,
                 len: layer.len,
                 capacity: layer.capacity,
             })
         };
         Ok(Self {
+            sequences: sequences.len(),
             layers: self.layers.iter().map(layer).collect::<OpResult<_>>()?,
             rotary: Arc::clone(&self.rotary),
-            previous: self.previous.as_ref().map(|previous| ops.copy(previous)).transpose()?,
+            previous: self.previous.as_ref().map(|previous| ops.gather(previous, sequences)).transpose()?,
             position: self.position,
             capacity: self.capacity,
         })
@@ -67,10 +70,10 @@ impl<B: ForwardOps> GptCache<B> {
 }
 
 impl Gpt {
-    /// Feeds `ids` and returns the logits (1, V) after the last of them.
+    /// Feeds `ids` and returns the logits (S, V) after the last of them.
     ///
     /// # Errors
-    /// [`OpError::Shape`] if there are none, or more than the cache has room for.
+    /// What [`fed`] reports.
     pub(super) fn decode_ids<B: ForwardOps>(
         &self,
         ops: &B,
@@ -78,24 +81,14 @@ impl Gpt {
         cache: &mut GptCache<B>,
         ids: &[i32],
     ) -> OpResult<B::Tensor> {
-        if ids.is_empty() || cache.position + ids.len() > cache.capacity {
-            return Err(OpError::Shape {
-                op: "decode",
-                message: format!(
-                    "{} tokens after {} in a cache of {}",
-                    ids.len(),
-                    cache.position,
-                    cache.capacity
-                ),
-            });
-        }
+        let fed = fed(ids, cache.sequences, cache.position, cache.capacity)?;
         // A layer takes no more at a time than it has room for beside its window.
         let room = |(layer, &window): (&Layer<B>, &usize)| {
-            if layer.capacity < cache.capacity { layer.capacity - window } else { ids.len() }
+            if layer.capacity < cache.capacity { layer.capacity - window } else { fed.len }
         };
-        let piece = cache.layers.iter().zip(&self.config.windows).map(room).min().unwrap_or(ids.len());
+        let piece = cache.layers.iter().zip(&self.config.windows).map(room).min().unwrap_or(fed.len);
         let mut last = None;
-        for piece in ids.chunks(piece.max(1)) {
+        for piece in ids.chunks(piece.max(1) * fed.batch) {
             last = Some(self.decode_piece(ops, weights, cache, piece)?);
         }
         let last = last.ok_or_else(|| OpError::Shape { op: "decode", message: "no tokens".to_owned() })?;
@@ -103,7 +96,8 @@ impl Gpt {
         ops.logits(&y, &weights[self.ids.lm_head], &self.head())
     }
 
-    /// Feeds `ids`, for which every layer has room, and returns the last position before the final norm (1, C).
+    /// Feeds `ids`, for which every layer has room, and returns the last position of each sequence before the final norm
+    /// (S, C).
     fn decode_piece<B: ForwardOps>(
         &self,
         ops: &B,
@@ -112,14 +106,16 @@ impl Gpt {
         ids: &[i32],
     ) -> OpResult<B::Tensor> {
         let (param, eps) = (&self.ids, self.config.norm_eps);
-        let sequence = SequenceShape { batch: 1, len: ids.len() };
+        let sequence = SequenceShape { batch: cache.sequences, len: ids.len() / cache.sequences };
+        let len = sequence.len;
         let tokens = ops.tokens(ids)?;
         let (embedding, _) = ops.rms_norm(&ops.embedding(&weights[param.wte], &tokens)?, eps)?;
         let x0 = match param.smear {
             Some(smear) => {
                 let (gate, lambda) = (&weights[smear.gate], &weights[smear.lambda]);
                 let (x0, _) = ops.smear(&embedding, gate, lambda, sequence, cache.previous.as_ref())?;
-                cache.previous = Some(ops.rows(&embedding, ids.len() - 1, 1)?);
+                // Several sequences come a position at a time.
+                cache.previous = Some(if len == 1 { embedding } else { ops.rows(&embedding, len - 1, 1)? });
                 x0
             }
             None => embedding,
@@ -135,13 +131,14 @@ impl Gpt {
             let Qkv { q, k, v, .. } = self.qkv(&inputs, block, cache.position, &h)?;
             let shape = self.attention_shape(layer, sequence);
             let keys = &mut cache.layers[layer];
-            if keys.len + ids.len() > keys.capacity {
+            if keys.len + len > keys.capacity {
                 // Beyond its window it sees nothing any more.
                 keys.len = keys.len.min(shape.window);
-                keys.cache = ops.kv_last(&keys.cache, keys.len)?;
+                let all: Vec<usize> = (0..cache.sequences).collect();
+                keys.cache = ops.kv_select(&keys.cache, &all, keys.len)?;
             }
             ops.kv_append(&mut keys.cache, &k, &v)?;
-            keys.len += ids.len();
+            keys.len += len;
             let o = ops.attention_cached(&q, &keys.cache, &shape)?;
             let mixed = ops.linear_add(mixed, &o, &weights[block.attn_c_proj])?;
             let (h2, _) = ops.rms_norm(&mixed, eps)?;
@@ -151,10 +148,10 @@ impl Gpt {
                 kept = Some(ops.copy(&x)?);
             }
         }
-        cache.position += ids.len();
+        cache.position += len;
         if let (Some(lambda), Some(kept)) = (param.backout, &kept) {
             x = ops.backout(x, kept, &weights[lambda])?;
         }
-        ops.rows(&x, ids.len() - 1, 1)
+        if len == 1 { Ok(x) } else { ops.rows(&x, len - 1, 1) }
     }
 }

@@ -154,8 +154,13 @@ impl Network for Gpt {
         GptCache::new(self, ops, capacity)
     }
 
-    fn fork<B: ForwardOps>(&self, ops: &B, cache: &GptCache<B>) -> OpResult<GptCache<B>> {
-        cache.fork(ops)
+    fn fork<B: ForwardOps>(
+        &self,
+        ops: &B,
+        cache: &GptCache<B>,
+        sequences: &[usize],
+    ) -> OpResult<GptCache<B>> {
+        cache.fork(ops, sequences)
     }
 
     fn decode<B: ForwardOps>(

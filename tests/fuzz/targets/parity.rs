@@ -24,11 +24,16 @@ fn use_case(case: &Case) -> Result<(), nanorun::internals::error::Error> {
     for trajectory in [&case.train, &case.warm].into_iter().flatten() {
         for step in &trajectory.steps {
             for micro in 0..case.grad_accum_steps {
-                case.train_batch(step.step, micro)?;
+                case.micro_batch("train_batches", step.step, micro)?;
             }
         }
         if case.has_validation(trajectory) {
             case.val_batch(trajectory.val_bpb_steps - 1)?;
+        }
+    }
+    if let Some(continued) = &case.continued {
+        for step in &continued.trajectory.steps {
+            case.micro_batch("continued_batches", step.step, 0)?;
         }
     }
     Ok(())

@@ -133,6 +133,8 @@ const CROWDED: usize = 512;
 const TALL_ROWS: usize = 384;
 /// Scratch for a block of A.
 const A_SCRATCH: usize = TALL_ROWS * ROW_STRIDE;
+/// Of a B with fewer values than that, one thread reads all before another has woken.
+const FEW_VALUES: usize = 16 << 10;
 /// The largest B (in values) that is packed before the product starts.
 const PREPACK_LIMIT: usize = 8 << 20;
 
@@ -282,6 +284,11 @@ impl Plan {
     fn new(m: usize, n: usize, k: usize, jobs: usize, threads: usize) -> Self {
         let col_tasks = n.div_ceil(TASK_COLS);
         let groups = m.div_ceil(MR);
+        // A few rows, as decoding has: B is read once, which takes all the time there is, so all threads read.
+        if groups == 1 && jobs == 1 {
+            let parts = if n * k < FEW_VALUES { 1 } else { col_tasks.max(threads).next_multiple_of(threads) };
+            return Self { row_tasks: 1, col_tasks: parts.min(n.div_ceil(NR)), prepack: false };
+        }
         // Where a long product has the larger side at the right, as a weight gradient may: packed whole, that side
         // would go through memory twice more, while the left one, packed by every task, stays the smaller.
         let even = col_tasks.next_multiple_of(threads).min(n.div_ceil(NR));
@@ -384,6 +391,8 @@ unsafe fn tile(
     let apart = stride(a, usize::from(!by_rows));
     let in_place = by_rows && !apart.is_multiple_of(CROWDED) && job.a.map.is_none();
     let calls = rows.len().div_ceil(MR) * cols.len().div_ceil(NR);
+    // Every panel of B is read by one call alone: it need not outlive it, and stays in the first-level cache.
+    let once = packed.is_none() && rows.len() <= MR;
     for p in (0..k).step_by(KC) {
         let kc = KC.min(k - p);
         let mut ahead = Ahead::new(next_block(a, rows, p), calls);
@@ -401,12 +410,19 @@ unsafe fn tile(
             let panels = if let Some(packed) = packed {
                 packed.as_ptr().add(p * n.next_multiple_of(NR) + cols.start * kc)
             } else {
-                pack_b_block(b_block, &job.b, p, cols.start, kc, cols.len());
+                if !once {
+                    pack_b_block(b_block, &job.b, p, cols.start, kc, cols.len());
+                }
                 b_block.as_ptr()
             };
             for j in (0..cols.len()).step_by(NR) {
                 let nr = NR.min(cols.len() - j);
-                let panel = panels.add(j * kc);
+                let panel = if once {
+                    pack_b_block(b_block, &job.b, p, cols.start + j, kc, nr);
+                    panels
+                } else {
+                    panels.add(j * kc)
+                };
                 for i in (0..rows.len()).step_by(MR) {
                     if part == Part::Upper && cols.start + j + nr <= rows.start + i {
                         continue;

@@ -1,0 +1,136 @@
+//! The answer to an experiment's question, in sentences.
+
+use super::finding::Finding;
+use super::judge::Scorecard;
+use super::verdict::{Outcome, Verdict, VerdictKind};
+use crate::text::printable;
+
+/// Arms of which each has a sentence of its own.
+const SPELLED_OUT: usize = 6;
+
+impl Scorecard {
+    /// What was found: a sentence for each arm that was to be compared, the clearest first; for many arms how many of
+    /// them came out how, and the best.
+    pub fn answer(&self) -> Vec<String> {
+        let verdicts: Vec<&Verdict> =
+            self.verdicts.iter().filter(|verdict| verdict.kind == VerdictKind::Quality).collect();
+        let finished = self.runs.iter().filter(|run| run.finished()).count();
+        let interim = if finished < self.runs.len() {
+            format!("Interim, {finished} of {} runs are finished: ", self.runs.len())
+        } else {
+            String::new()
+        };
+        if verdicts.iter().all(|verdict| verdict.control.is_none()) {
+            let runs = match (finished, self.runs.len()) {
+                (1, 1) => "1 run is finished".to_owned(),
+                (finished, all) if finished == all => format!("{all} runs are finished"),
+                (finished, all) => format!("{finished} of {all} runs are finished"),
+            };
+            return vec![format!("{runs}; there is no control to compare with.")];
+        }
+        let mut sorted = verdicts;
+        sorted.sort_by_key(|verdict| rank(verdict));
+        let sentences = if sorted.len() > SPELLED_OUT { summary(&sorted) } else { Vec::new() };
+        let each = if sentences.is_empty() { &sorted[..] } else { &sorted[..1] };
+        let sentences = sentences.into_iter().chain(each.iter().map(|verdict| sentence(verdict)));
+        sentences
+            .enumerate()
+            .map(|(at, sentence)| if at == 0 { format!("{interim}{sentence}") } else { sentence })
+            .collect()
+    }
+}
+
+fn rank(verdict: &Verdict) -> u8 {
+    match (verdict.outcome, verdict.finding) {
+        (Outcome::NotJudged, _) | (_, None) => 6,
+        (_, Some(Finding::Better)) => 0,
+        (_, Some(Finding::NoWorse)) => 1,
+        (_, Some(Finding::Equivalent)) => 2,
+        (_, Some(Finding::WorseWithinMargin)) => 3,
+        (_, Some(Finding::Worse)) => 4,
+        (_, Some(Finding::Undecided)) => 5,
+    }
+}
+
+/// "Of 9 arms 2 are better than their control, 6 undecided, 1 not judged."
+fn summary(verdicts: &[&Verdict]) -> Vec<String> {
+    let mut counts: Vec<(String, usize)> = Vec::new();
+    for verdict in verdicts {
+        let word = match verdict.finding {
+            Some(finding) if verdict.outcome != Outcome::NotJudged => finding.to_string(),
+            _ => "not judged".to_owned(),
+        };
+        match counts.iter_mut().find(|(known, _)| *known == word) {
+            Some((_, count)) => *count += 1,
+            None => counts.push((word, 1)),
+        }
+    }
+    let counts: Vec<String> = counts.into_iter().map(|(word, count)| format!("{count} {word}")).collect();
+    vec![format!("Of {} arms, against their control: {}.", verdicts.len(), counts.join("; "))]
+}
+
+/// One arm.
+fn sentence(verdict: &Verdict) -> String {
+    let name = |arm: &str| if arm.is_empty() { "the arm".to_owned() } else { printable(arm).to_string() };
+    let arm = name(&verdict.arm);
+    let Some(control) = verdict.control.as_deref().map(name) else {
+        return format!("{arm} is not judged: {}.", verdict.detail);
+    };
+    let (Some(finding), Some(difference)) = (verdict.finding, verdict.difference) else {
+        let why = verdict.detail.trim_end_matches('.');
+        let how = if verdict.outcome == Outcome::NotJudged { "is not judged" } else { "is undecided" };
+        return format!("{arm} against {control} {how}: {why}.");
+    };
+    let metric = &verdict.metric;
+    let margin = verdict.limit.unwrap_or_default();
+    let percent = verdict.confidence.unwrap_or_default() * 100.0;
+    let seeds = match verdict.pairs {
+        1 => "1 seed".to_owned(),
+        pairs => format!("{pairs} seeds"),
+    };
+    let digits = digits(verdict);
+    let Some((lower, upper)) = verdict.interval else {
+        return format!(
+            "{arm} against {control} is undecided: {difference:+.digits$} {metric} with {seeds}, {}.",
+            verdict.detail
+        );
+    };
+    // Sizes where the direction is said, signs where it is not.
+    let (low, high) = if difference < 0.0 { (-upper, -lower) } else { (lower, upper) };
+    let size = format!("{:.digits$} {metric} ({low:.digits$} to {high:.digits$}", difference.abs());
+    let signed = format!("{difference:+.digits$} {metric} ({lower:+.digits$} to {upper:+.digits$}");
+    let close = format!(", {percent} % confidence, {seeds})");
+    match finding {
+        Finding::Better => format!("{arm} is better than {control} by {size}{close}."),
+        Finding::Worse => {
+            format!("{arm} is worse than {control} by {size}{close}, more than the margin of {margin}.")
+        }
+        Finding::WorseWithinMargin => {
+            format!("{arm} is worse than {control} by {size}{close}, within the margin of {margin}.")
+        }
+        Finding::Equivalent => {
+            format!("{arm} and {control} are equivalent within {margin}: {signed}{close}.")
+        }
+        Finding::NoWorse => {
+            format!("{arm} is no worse than {control} by more than {margin}: {signed}{close}.")
+        }
+        Finding::Undecided => {
+            let why = verdict.detail.split(';').next().unwrap_or_default();
+            let more = verdict.seeds_needed.map(|seeds| format!("; about {seeds} seeds would tell"));
+            format!(
+                "{arm} against {control} is undecided: {signed}{close}, {why}{}.",
+                more.unwrap_or_default()
+            )
+        }
+    }
+}
+
+/// Decimals that show an interval with two figures of its width.
+fn digits(verdict: &Verdict) -> usize {
+    let width = verdict.interval.map_or(0.0, |(lower, upper)| upper - lower);
+    let width = if width > 0.0 { width } else { verdict.difference.unwrap_or_default().abs() };
+    if !(width > 0.0 && width.is_finite()) {
+        return 4;
+    }
+    (1.0 - libm::floor(libm::log10(width))).clamp(1.0, 8.0) as usize
+}

@@ -1,0 +1,172 @@
+//! Errors of verdicts, found by simulation: none is made more often than the confidence says.
+
+use std::collections::BTreeMap;
+
+use super::*;
+use crate::generate::SplitMix64;
+use crate::hash::Digest;
+
+/// Experiments that are drawn.
+fn draws() -> u32 {
+    if std::env::var_os("NANORUN_TEST_LONG").is_some() { 20_000 } else { 2_000 }
+}
+
+/// What an experiment is like.
+#[derive(Clone)]
+struct World {
+    /// How much worse each arm truly is than the control, in standard deviations of a run.
+    effects: Vec<f64>,
+    /// Standard deviation of each arm's runs.
+    deviations: Vec<f64>,
+    seeds: u64,
+    /// Seeds that the last arm lacks.
+    missing: u64,
+    variance: Variance,
+    margin: f64,
+}
+
+impl World {
+    fn of(arms: usize, seeds: u64, variance: Variance) -> Self {
+        let (effects, deviations) = (vec![0.0; arms], vec![1.0; arms]);
+        Self { effects, deviations, seeds, missing: 0, variance, margin: 0.5 }
+    }
+
+    fn draw(&self, rng: &mut SplitMix64) -> Vec<Verdict> {
+        let arm = |at: usize| if at == 0 { "control".to_owned() } else { format!("arm {at}") };
+        let mut runs = Vec::new();
+        // What a seed does to all arms is large, and must not count.
+        let blocks: Vec<f64> = (0..self.seeds).map(|_| 10.0 * normal(rng)).collect();
+        for at in 0..=self.effects.len() {
+            let (effect, deviation) = match at.checked_sub(1) {
+                None => (0.0, 1.0),
+                Some(arm) => (self.effects[arm], self.deviations[arm]),
+            };
+            let lacks = if at == self.effects.len() { self.missing } else { 0 };
+            for seed in 0..self.seeds - lacks {
+                let value = 100.0 + blocks[seed as usize] + effect + deviation * normal(rng);
+                runs.push(RunSummary {
+                    arm: arm(at),
+                    seed,
+                    metrics: [("val_bpb".to_owned(), value)].into(),
+                    measured: Vec::new(),
+                    tokens_per_second: None,
+                    alone: true,
+                    shared_steps: 0,
+                    machines: Vec::new(),
+                    backend: String::new(),
+                    environment_class: String::new(),
+                    result_hash: Some(Digest::of(&value.to_bits().to_le_bytes())),
+                });
+            }
+        }
+        let criteria = Criteria {
+            controls: (1..=self.effects.len()).map(|at| (arm(at), arm(0))).collect(),
+            quality: Some(Quality {
+                metric: "val_bpb".into(),
+                higher_is_better: false,
+                margin: self.margin,
+                across: Vec::new(),
+                confidence: 0.95,
+                variance: self.variance,
+                forks: BTreeMap::new(),
+            }),
+            speed: None,
+            baseline: None,
+        };
+        judge("simulated", None, &criteria, runs).verdicts
+    }
+
+    /// The share of experiments in which any arm's interval misses its true effect, and in which any verdict is false.
+    fn errors(&self) -> (f64, f64) {
+        let mut rng = SplitMix64::new(20_260_101);
+        let (mut missed, mut false_verdicts) = (0, 0);
+        for _ in 0..draws() {
+            let verdicts = self.draw(&mut rng);
+            let of = |at: usize| (&verdicts[at], self.effects[at]);
+            missed += u32::from((0..verdicts.len()).map(of).any(|(verdict, effect)| {
+                let (lower, upper) = verdict.interval.unwrap();
+                effect < lower || effect > upper
+            }));
+            false_verdicts +=
+                u32::from((0..verdicts.len()).map(of).any(
+                    |(verdict, effect)| match verdict.finding.unwrap() {
+                        Finding::Better => effect >= 0.0,
+                        Finding::Equivalent => effect.abs() > self.margin,
+                        Finding::NoWorse => effect > self.margin,
+                        Finding::WorseWithinMargin => effect <= 0.0 || effect > self.margin,
+                        Finding::Worse => effect <= self.margin,
+                        Finding::Undecided => false,
+                    },
+                ));
+        }
+        let share = |count: u32| f64::from(count) / f64::from(draws());
+        (share(missed), share(false_verdicts))
+    }
+}
+
+/// A normal deviate, by Box and Muller.
+fn normal(rng: &mut SplitMix64) -> f64 {
+    let (u, v) = (1.0 - rng.next_f64(), rng.next_f64());
+    (-2.0 * libm::log(u)).sqrt() * libm::cos(2.0 * std::f64::consts::PI * v)
+}
+
+/// Three standard errors of a share of 5 %.
+fn slack() -> f64 {
+    3.0 * (0.05 * 0.95 / f64::from(draws())).sqrt()
+}
+
+#[test]
+fn errors_are_at_most_what_the_confidence_leaves() {
+    let at_the_margin = |mut world: World| {
+        // Where a false verdict is most likely: truly at the margin, or at 0.
+        world.effects.fill(world.margin);
+        world
+    };
+    for (name, world) in [
+        ("one arm, three seeds", World::of(1, 3, Variance::Pair)),
+        ("one arm, ten seeds", World::of(1, 10, Variance::Pair)),
+        ("one arm at the margin", at_the_margin(World::of(1, 5, Variance::Pair))),
+        ("three arms, pooled", World::of(3, 3, Variance::Pooled)),
+        ("six arms, pooled", World::of(6, 3, Variance::Pooled)),
+        ("three arms at the margin", at_the_margin(World::of(3, 5, Variance::Pooled))),
+        ("three arms, each alone", World::of(3, 4, Variance::Pair)),
+        ("three arms, spread known", World::of(3, 3, Variance::Assumed(1.0))),
+        (
+            "unlike arms, each alone",
+            World { deviations: vec![1.0, 3.0, 0.3], ..World::of(3, 4, Variance::Pair) },
+        ),
+        ("seeds missing", World { missing: 2, ..World::of(3, 6, Variance::Pooled) }),
+    ] {
+        let (missed, wrong) = world.errors();
+        println!("{name}: intervals miss {missed:.4}, verdicts are false {wrong:.4}");
+        assert!(missed <= 0.05 + slack(), "{name}: {missed}");
+        assert!(wrong <= 0.05 + slack(), "{name}: {wrong}");
+    }
+}
+
+/// Intervals are no wider than they need be: what they leave is used up, where it can be computed exactly.
+#[test]
+fn intervals_use_what_the_confidence_leaves() {
+    for world in [World::of(1, 3, Variance::Pair), World::of(3, 3, Variance::Assumed(1.0))] {
+        let (missed, _) = world.errors();
+        assert!(missed >= 0.05 - slack(), "{missed}");
+    }
+}
+
+/// Effects that matter are found, and pooling finds more of them.
+#[test]
+fn effects_are_found() {
+    let found = |variance| {
+        let world = World { effects: vec![-3.0, 0.0, 3.0], ..World::of(3, 3, variance) };
+        let mut rng = SplitMix64::new(7);
+        let mut found = 0;
+        for _ in 0..500 {
+            let verdicts = world.draw(&mut rng);
+            found += u32::from(verdicts[0].finding == Some(Finding::Better));
+            found += u32::from(verdicts[2].finding == Some(Finding::Worse));
+        }
+        f64::from(found) / 1000.0
+    };
+    let (alone, pooled) = (found(Variance::Pair), found(Variance::Pooled));
+    assert!(pooled > 0.4 && pooled > 2.0 * alone, "alone {alone}, pooled {pooled}");
+}

@@ -1,0 +1,27 @@
+//! The normal distribution.
+
+/// `P(Z <= x)`.
+pub(super) fn normal_cdf(x: f64) -> f64 {
+    0.5 * libm::erfc(-x * std::f64::consts::FRAC_1_SQRT_2)
+}
+
+/// The density at x.
+pub(super) fn normal_density(x: f64) -> f64 {
+    libm::exp(-0.5 * x * x) / (2.0 * std::f64::consts::PI).sqrt()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn probabilities_from_the_tables() {
+        for (p, x) in [(0.5, 0.0), (0.8, 0.841_621_233_572_914), (0.975, 1.959_963_984_540_054)] {
+            assert!((normal_cdf(x) - p).abs() < 1e-14, "{p}");
+            assert!((normal_cdf(-x) - (1.0 - p)).abs() < 1e-14, "{p}");
+        }
+        // The density is what the probability grows by.
+        let slope = (normal_cdf(0.7 + 1e-5) - normal_cdf(0.7 - 1e-5)) / 2e-5;
+        assert!((normal_density(0.7) - slope).abs() < 1e-9);
+    }
+}
