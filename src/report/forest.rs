@@ -31,8 +31,10 @@ pub(super) struct Row {
     pub(super) look: Look,
     /// The mean difference; none where nothing can be compared.
     pub(super) mean: Option<f64>,
-    /// The interval that decides.
+    /// The interval that decides, wide enough for all arms together.
     pub(super) interval: Option<(f64, f64)>,
+    /// The interval as if there were no other arm, where there are others.
+    pub(super) alone: Option<(f64, f64)>,
     /// The difference of every seed.
     pub(super) seeds: Vec<(u64, f64)>,
     /// How it came out, in a word or two.
@@ -47,7 +49,7 @@ impl Forest {
     pub(super) fn drawing(&self, width: f64) -> Drawing {
         let narrow = width < 560.0;
         let names = self.rows.iter().map(|row| text_width(&row.name)).fold(60.0, f64::max).min(width * 0.3);
-        let (left, right) = if narrow { (12.0, width - 12.0) } else { (names + 20.0, width - 212.0) };
+        let (left, right) = if narrow { (12.0, width - 12.0) } else { (names + 20.0, width - 226.0) };
         let (top, row_height) = (34.0, if narrow { ROW + 22.0 } else { ROW });
         let bottom = top + row_height * self.rows.len() as f64;
         let scale = Scale::nice(self.extent(), (left, right), 5);
@@ -107,6 +109,10 @@ impl Forest {
 
     fn draw_row(&self, body: &mut Markup, row: &Row, scale: &Scale, middle: f64) {
         let class = row.look.class();
+        if let Some((lower, upper)) = row.alone {
+            let (from, to) = (scale.at(lower), scale.at(upper));
+            line(body, &format!("alone {class}"), (from, middle), (to, middle));
+        }
         if let Some((lower, upper)) = row.interval {
             let (from, to) = (scale.at(lower), scale.at(upper));
             line(body, &format!("interval {class}"), (from, middle), (to, middle));

@@ -14,6 +14,8 @@ pub(super) enum Cell {
     Number(String, f64),
     /// A mean and its spread as they are shown, and exactly.
     Spread((String, f64), Option<(String, f64)>),
+    /// Two ends as they are shown, and exactly.
+    Range((String, f64), (String, f64)),
     /// A number without more to it than is shown.
     Count(String),
     /// A hash or a key: as much of it as is shown, and the whole.
@@ -90,6 +92,10 @@ fn cell(page: &mut Markup, cell: &Cell) {
                 number(page, shown, *exact).raw("</span>");
             }
             page
+        }
+        Cell::Range((from, lower), (to, upper)) => {
+            number(page, from, *lower).raw(" to ");
+            number(page, to, *upper)
         }
         Cell::Code(shown, whole) if shown == whole => page.with_text("code", &[], shown),
         Cell::Code(shown, whole) => page.with_text("code", &[("title", whole)], shown),

@@ -3,7 +3,7 @@ use std::collections::BTreeMap;
 use super::*;
 use crate::hash::Digest;
 use crate::record::RunRow;
-use crate::scorecard::{Criteria, Quality, RunSummary, Scorecard, judge};
+use crate::scorecard::{Criteria, Quality, RunSummary, Scorecard, Variance, judge};
 
 /// Markup, ends of what could hold it, quotes, and characters that act instead of being shown.
 const EVIL: &str = "</script></style></title><img src=x onerror=\"evil()\" '>&lt;<!--\u{202e}\u{2066}\u{0}\u{1b}[31m\u{2028}]]>";
@@ -123,8 +123,11 @@ fn scorecard(runs: &[Run], question: &str) -> Scorecard {
         quality: Some(Quality {
             metric: "val_bpb".to_owned(),
             margin: 0.02,
+            higher_is_better: false,
             across: Vec::new(),
             confidence: 0.95,
+            variance: Variance::Pooled,
+            forks: BTreeMap::new(),
         }),
         speed: None,
         baseline: None,
@@ -277,7 +280,7 @@ fn pages_of_what_is_not_finished() {
     }
     nothing.scorecard = scorecard(&nothing.runs, "What?");
     let text = page(std::slice::from_ref(&nothing));
-    assert!(text.contains("Interim: 0 of 4 runs finished"), "{text}");
+    assert!(text.contains("Interim, 0 of 4 runs are finished: "), "{text}");
     assert!(text.contains("No run has ended yet."));
     assert_eq!(data_of(&text)["charts"].as_array().unwrap().len(), 0);
 
@@ -287,7 +290,7 @@ fn pages_of_what_is_not_finished() {
     diverged.runs[3].losses.truncate(8);
     diverged.runs[3].losses[7] = f32::NAN;
     let text = page(&[diverged]);
-    assert!(text.contains("Interim: 3 of 4 runs finished"));
+    assert!(text.contains("Interim, 3 of 4 runs are finished: "));
     assert!(text.contains("diverged: the loss of step 7 is NaN"));
     let data = data_of(&text);
     // Means are over what is finished; the run that is not is drawn for itself, with a gap.

@@ -2,9 +2,8 @@
 //! that knows how verdicts are made.
 
 use super::forest::{Forest, Row};
-use super::scale::{decimals, signed};
 use super::view::{View, shown};
-use crate::scorecard::{Outcome, RunSummary, Verdict, VerdictKind};
+use crate::scorecard::{Finding, Outcome, RunSummary, Verdict, VerdictKind};
 
 /// Whether an answer is good news; decides a colour, never a word.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,38 +43,39 @@ impl Tone {
     }
 }
 
-/// The tone of a verdict.
+/// The tone of a verdict: colour where an arm is better or worse, or where nobody knows.
 pub(super) fn tone(verdict: &Verdict) -> Tone {
-    match verdict.outcome {
-        Outcome::Pass => Tone::Good,
-        Outcome::Fail => Tone::Bad,
-        Outcome::Undecided => Tone::Open,
-        Outcome::NotJudged | Outcome::NoBaseline => Tone::Plain,
+    match (verdict.outcome, verdict.finding) {
+        (Outcome::NotJudged | Outcome::NoBaseline, _) => Tone::Plain,
+        (_, Some(finding)) => tone_of(finding),
+        (Outcome::Pass, None) => Tone::Good,
+        (Outcome::Fail, None) => Tone::Bad,
+        (Outcome::Undecided, None) => Tone::Open,
     }
 }
 
-/// What was found in the experiment at that place, a sentence an arm.
-pub(super) fn answers(view: &View<'_>, subject: usize) -> Vec<Answer> {
-    let Some(subject) = view.subjects.get(subject) else { return Vec::new() };
-    let quality = subject.scorecard.verdicts.iter().filter(|verdict| verdict.kind == VerdictKind::Quality);
-    quality.map(|verdict| Answer { tone: tone(verdict), text: sentence(verdict) }).collect()
+fn tone_of(finding: Finding) -> Tone {
+    match finding {
+        Finding::Better => Tone::Good,
+        Finding::Equivalent | Finding::NoWorse => Tone::Plain,
+        Finding::WorseWithinMargin | Finding::Undecided => Tone::Open,
+        Finding::Worse => Tone::Bad,
+    }
 }
 
-fn sentence(verdict: &Verdict) -> String {
-    let (arm, control) = (shown(&verdict.arm), verdict.control.as_deref().map_or("the control", shown));
-    let Some((difference, (lower, upper))) = verdict.difference.zip(verdict.interval) else {
-        return format!("{arm}: {}, {}", verdict.outcome, verdict.detail);
-    };
-    let digits = decimals((upper - lower) / 200.0).min(8);
-    format!(
-        "{arm} against {control}: {}. Its {} differs by {} [{}, {}]; {}.",
-        verdict.outcome,
-        verdict.metric,
-        signed(difference, digits),
-        signed(lower, digits),
-        signed(upper, digits),
-        verdict.detail
-    )
+/// How a verdict came out, in a word or a few.
+pub(super) fn outcome(verdict: &Verdict) -> String {
+    match verdict.finding.filter(|_| verdict.outcome != Outcome::NotJudged) {
+        Some(finding) => finding.to_string(),
+        None => verdict.outcome.to_string().to_lowercase(),
+    }
+}
+
+/// What was found in the experiment at that place, in sentences.
+pub(super) fn answers(view: &View<'_>, subject: usize) -> Vec<Answer> {
+    let Some(subject) = view.subjects.get(subject) else { return Vec::new() };
+    let answers = subject.scorecard.answers().into_iter();
+    answers.map(|(finding, text)| Answer { tone: finding.map_or(Tone::Plain, tone_of), text }).collect()
 }
 
 /// A forest plot for every metric and margin that arms were judged by, over all experiments of the page.
@@ -92,17 +92,21 @@ pub(super) fn forests(view: &View<'_>) -> Vec<Forest> {
                 look: view.look(place, &verdict.arm),
                 mean: verdict.difference,
                 interval: verdict.interval,
+                alone: verdict.raw_interval.filter(|_| verdict.arms_together > 1),
                 seeds: seeds(&card.runs, &verdict.arm, control, &verdict.metric),
-                outcome: verdict.outcome.to_string().to_lowercase(),
+                outcome: outcome(verdict),
             };
-            let same =
-                |forest: &&mut Forest| forest.metric == verdict.metric && forest.margin == verdict.limit;
+            let lower_is_better = !verdict.higher_is_better;
+            let same = |forest: &&mut Forest| {
+                (&forest.metric, forest.margin) == (&verdict.metric, verdict.limit)
+                    && forest.lower_is_better == lower_is_better
+            };
             match forests.iter_mut().find(same) {
                 Some(forest) => forest.rows.push(row),
                 None => forests.push(Forest {
                     metric: verdict.metric.clone(),
                     margin: verdict.limit,
-                    lower_is_better: true,
+                    lower_is_better,
                     rows: vec![row],
                 }),
             }

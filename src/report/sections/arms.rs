@@ -2,11 +2,12 @@
 
 use super::super::markup::Markup;
 use super::super::page::Figures;
-use super::super::scale::{fixed, grouped};
+use super::super::scale::{decimals, fixed, grouped, signed};
 use super::super::table::{Cell, numbers, table, words};
 use super::super::verdicts;
 use super::super::view::{View, shown};
 use super::{drawings, heading};
+use crate::scorecard::VerdictKind;
 
 pub(super) fn differences(page: &mut Markup, figures: &Figures) {
     heading(page, "differences", "Differences from the control");
@@ -19,9 +20,14 @@ pub(super) fn differences(page: &mut Markup, figures: &Figures) {
         let margin = forest.margin.map_or(String::new(), |margin| {
             format!(" The shaded band is the margin of \u{b1}{margin}: differences that count as none.")
         });
+        let together = if forest.rows.iter().any(|row| row.alone.is_some()) {
+            "its interval, wide enough for all arms together (the thick part is the interval of this arm alone)"
+        } else {
+            "its interval"
+        };
         let caption = format!(
             "A diamond is an arm's mean difference from its control over the seeds that both have, the line through it \
-             its interval, and a ring below one seed.{margin}"
+             {together}, and a ring below one seed.{margin}"
         );
         page.with_text("figcaption", &[], &caption).raw("\n</figure>\n");
     }
@@ -75,17 +81,27 @@ fn judged(page: &mut Markup, view: &View<'_>) {
                 None if view.is_comparison() => Cell::Text(format!("{}: {arm}", subject.name)),
                 None => Cell::Text(arm.to_owned()),
             };
-            let word = verdict.outcome.to_string().to_lowercase();
-            let number = |value: Option<f64>| {
-                value.map_or(Cell::Nothing, |value| Cell::Number(fixed(value, 5), value))
+            let quality = verdict.kind == VerdictKind::Quality;
+            let size = verdict.interval.map_or(0.0, |(lower, upper)| upper - lower);
+            let digits = if quality && size > 0.0 { decimals(size / 20.0).clamp(3, 8) } else { 3 };
+            let shown = |value: f64| if quality { signed(value, digits) } else { fixed(value, digits) };
+            let range = |ends: Option<(f64, f64)>| match ends {
+                Some((lower, upper)) => Cell::Range((shown(lower), lower), (shown(upper), upper)),
+                None => Cell::Nothing,
             };
+            let alone = verdict.raw_interval.filter(|_| verdict.arms_together > 1);
             rows.push(vec![
                 name,
-                Cell::Text(verdict.kind.to_string()),
-                Cell::Word(word, verdicts::tone(verdict).word()),
-                number(verdict.difference),
-                number(verdict.interval.map(|(lower, _)| lower)),
-                number(verdict.interval.map(|(_, upper)| upper)),
+                Cell::Text(match verdict.kind {
+                    VerdictKind::Quality => verdict.metric.clone(),
+                    kind => kind.to_string(),
+                }),
+                Cell::Word(verdicts::outcome(verdict), verdicts::tone(verdict).word()),
+                verdict.difference.map_or(Cell::Nothing, |value| Cell::Number(shown(value), value)),
+                range(verdict.interval),
+                range(alone),
+                if quality { Cell::Count(verdict.pairs.to_string()) } else { Cell::Nothing },
+                verdict.seeds_needed.map_or(Cell::Nothing, |seeds| Cell::Count(format!("about {seeds}"))),
                 Cell::Text(verdict.detail.clone()),
             ]);
         }
@@ -93,16 +109,33 @@ fn judged(page: &mut Markup, view: &View<'_>) {
     if rows.is_empty() {
         return;
     }
-    let headings = [
+    let mut headings = vec![
         words("arm"),
         words("judged"),
         words("outcome"),
         numbers("difference"),
-        numbers("lower"),
-        numbers("upper"),
+        numbers("interval"),
+        numbers("of this arm alone"),
+        numbers("seeds"),
+        numbers("would tell"),
         words("why"),
     ];
-    table(page, "verdicts-table", "Verdicts, with the interval that decides each", &headings, &rows);
+    // A column in which nothing is known says nothing.
+    for column in (0..headings.len()).rev() {
+        if rows.iter().all(|row| matches!(row.get(column), Some(Cell::Nothing))) {
+            headings.remove(column);
+            for row in &mut rows {
+                row.remove(column);
+            }
+        }
+    }
+    table(
+        page,
+        "verdicts-table",
+        "Verdicts, with the interval that decides each: differences are arm less control, speeds ratios to it",
+        &headings,
+        &rows,
+    );
 }
 
 /// Metrics of arms: the one that is judged by first.

@@ -3,9 +3,9 @@
 use super::super::markup::Markup;
 use super::super::scale::{duration, grouped, short};
 use super::super::subject::{Run, Subject};
-use super::super::verdicts::{Tone, answers};
+use super::super::verdicts::answers;
 use super::super::view::View;
-use super::{counted, distinct};
+use super::distinct;
 
 /// Where the page leads.
 const PLACES: [(&str, &str); 8] = [
@@ -48,24 +48,9 @@ pub(super) fn head(page: &mut Markup, view: &View<'_>) {
     page.raw("</ul></nav>\n</header>\n");
 }
 
-/// The answer, and how much of the plan it rests on.
+/// The answer, and in what the page departs from the whole of a manifest.
 fn found(page: &mut Markup, view: &View<'_>, place: usize, subject: &Subject) {
-    let planned: Vec<&Run> = subject.runs.iter().filter(|run| run.is_planned()).collect();
-    let finished = planned.iter().filter(|run| run.is_finished()).count();
-    let answers = answers(view, place);
-    if finished < planned.len() {
-        let text = format!(
-            "Interim: {finished} of {} finished. What is said here may change.",
-            counted(planned.len(), "run")
-        );
-        page.with_text("p", &[("class", Tone::Open.class())], &text).raw("\n");
-    }
-    if answers.is_empty() {
-        let text =
-            "No arm is the control of another, so nothing is judged: these are the results as they are.";
-        page.with_text("p", &[("class", Tone::Plain.class())], text).raw("\n");
-    }
-    for answer in answers {
+    for answer in answers(view, place) {
         page.with_text("p", &[("class", answer.tone.class())], &answer.text).raw("\n");
     }
     for note in subject.varied.iter().map(|what| format!("Departs from its manifest: {what}.")) {
