@@ -148,6 +148,7 @@ mod bench;
 mod stats;
 mod scorecard;
 mod gate;
+mod report;
 mod experiment;
 mod cli;
 

@@ -75,7 +75,7 @@ pub(super) enum Command {
     Verify(VerifyArgs),
     /// Compare two results directories, run by run
     Diff(DiffArgs),
-    /// Judge finished runs again and print the scorecard
+    /// Judge finished runs again, print the scorecard, and write pages and figures
     Report(ReportArgs),
     /// Evaluate a trained model on validation text: bits per byte, with what defines it
     Eval(EvalArgs),
@@ -249,9 +249,15 @@ pub(super) struct DiffArgs {
 /// `nanorun report`
 #[derive(Debug, Clone, Args)]
 pub(super) struct ReportArgs {
-    /// A manifest, a results directory, or EXPERIMENT/KEY with the first digits of a run's key
-    #[arg(value_name = "EXPERIMENT")]
-    pub(super) manifest: PathBuf,
+    /// A manifest, a results directory, or EXPERIMENT/KEY with the first digits of a run's key; several are compared
+    #[arg(value_name = "EXPERIMENT", required = true)]
+    pub(super) experiments: Vec<PathBuf>,
+    /// Write a page about them: one file that needs no network
+    #[arg(long, value_name = "FILE")]
+    pub(super) html: Option<PathBuf>,
+    /// Write each figure of that page as an SVG file
+    #[arg(long, value_name = "DIR")]
+    pub(super) svg: Option<PathBuf>,
     /// Common options
     #[command(flatten)]
     pub(super) common: Common,

@@ -143,6 +143,7 @@ impl Experiment {
         self.write_tables(&ends.runs, &retired).map_err(as_a_run)?;
         let scorecard = self.judge(&ends.runs, &retired)?;
         tables::write_scorecard(&self.files, &self.dir, &scorecard).map_err(as_a_run)?;
+        self.write_page(&ends.runs, &retired, &scorecard);
         Ok(ends.report(interrupted, self.view(&scorecard)?, how.display.first_step_seconds()))
     }
 

@@ -13,6 +13,7 @@ mod missing;
 mod names;
 mod outcome;
 mod owner;
+mod page;
 mod pins;
 mod power;
 mod preflight;

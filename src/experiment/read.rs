@@ -4,10 +4,13 @@ use std::path::Path;
 
 use super::ends::Ends;
 use super::report::Report;
+use super::retired::Retired;
 use super::{Experiment, judge};
 use crate::error::Result;
 use crate::gate::{Blessed, Comparison, bless, read_results};
 use crate::plan::DataUse;
+use crate::report::Subject;
+use crate::scorecard::Scorecard;
 
 impl Experiment {
     /// The report of what is on disk; trains nothing.
@@ -15,6 +18,22 @@ impl Experiment {
     /// # Errors
     /// What keeps the experiment from being read at all. A run whose result is damaged is in the report.
     pub fn read(&self) -> Result<Report> {
+        let (ends, scorecard) = self.read_ends(&self.retired())?;
+        Ok(ends.report(false, scorecard, None))
+    }
+
+    /// The same, and what a page shows of it.
+    ///
+    /// # Errors
+    /// As [`Self::read`].
+    pub fn read_for_page(&self) -> Result<(Report, Subject)> {
+        let retired = self.retired();
+        let (ends, scorecard) = self.read_ends(&retired)?;
+        let subject = self.subject(&ends.runs, &retired, &scorecard, false);
+        Ok((ends.report(false, scorecard, None), subject))
+    }
+
+    fn read_ends(&self, retired: &[Retired]) -> Result<(Ends, Scorecard)> {
         let standings = self.standings()?;
         // Of runs that were never planned with their data, nothing can be there.
         if standings.iter().all(Option::is_none) {
@@ -30,8 +49,8 @@ impl Experiment {
         }
         ends.note(self.other_owner().map(|other| other.note()));
         ends.note(self.plan.runs.iter().filter_map(|run| run.data.as_ref()).flat_map(DataUse::warnings));
-        let scorecard = self.view(&self.judge(&ends.runs, &self.retired())?)?;
-        Ok(ends.report(false, scorecard, None))
+        let scorecard = self.view(&self.judge(&ends.runs, retired)?)?;
+        Ok((ends, scorecard))
     }
 
     /// Results against a baseline.

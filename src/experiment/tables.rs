@@ -122,11 +122,12 @@ pub fn mfu(config: &RunConfig, flops_per_token: f64, result: &RunResult) -> Opti
 }
 
 /// What every step consumes.
-fn schedule(config: &RunConfig) -> impl Iterator<Item = StepValues> + '_ {
+pub(super) fn schedule(config: &RunConfig) -> impl Iterator<Item = StepValues> + '_ {
     (0..config.schedule.num_iterations).map(|step| config.schedule.step_values(step))
 }
 
-fn run_row(run: &Recorded<'_>) -> RunRow {
+/// Its row of `runs.parquet`.
+pub(super) fn run_row(run: &Recorded<'_>) -> RunRow {
     let Recorded { config, .. } = run;
     let result = run.end.result();
     let steps = config.schedule.num_iterations;

@@ -60,7 +60,8 @@ impl DataUse {
 }
 
 impl SplitUse {
-    fn size(&self) -> String {
+    /// How much it is.
+    pub(crate) fn size(&self) -> String {
         let about = if self.bytes_are_estimated { "about " } else { "" };
         let plural = |count: u64| if count == 1 { "" } else { "s" };
         format!(
@@ -73,7 +74,8 @@ impl SplitUse {
         )
     }
 
-    fn times(&self) -> String {
+    /// How often it is read.
+    pub(crate) fn times(&self) -> String {
         let about = if self.epochs_are_estimated { "about " } else { "" };
         match self.epochs {
             few if few < 0.01 => "less than 0.01 times".to_owned(),

@@ -12,6 +12,11 @@ impl Scorecard {
     /// What was found: a sentence for each arm that was to be compared, the clearest first; for many arms how many of
     /// them came out how, and the best.
     pub fn answer(&self) -> Vec<String> {
+        self.answers().into_iter().map(|(_, sentence)| sentence).collect()
+    }
+
+    /// The same, each sentence with the finding that it tells; none where it tells of several or of none.
+    pub fn answers(&self) -> Vec<(Option<Finding>, String)> {
         let verdicts: Vec<&Verdict> =
             self.verdicts.iter().filter(|verdict| verdict.kind == VerdictKind::Quality).collect();
         let finished = self.runs.iter().filter(|run| run.finished()).count();
@@ -26,16 +31,20 @@ impl Scorecard {
                 (finished, all) if finished == all => format!("{all} runs are finished"),
                 (finished, all) => format!("{finished} of {all} runs are finished"),
             };
-            return vec![format!("{runs}; there is no control to compare with.")];
+            return vec![(None, format!("{runs}; there is no control to compare with."))];
         }
         let mut sorted = verdicts;
         sorted.sort_by_key(|verdict| rank(verdict));
         let sentences = if sorted.len() > SPELLED_OUT { summary(&sorted) } else { Vec::new() };
         let each = if sentences.is_empty() { &sorted[..] } else { &sorted[..1] };
-        let sentences = sentences.into_iter().chain(each.iter().map(|verdict| sentence(verdict)));
+        let finding = |verdict: &Verdict| verdict.finding.filter(|_| verdict.outcome != Outcome::NotJudged);
+        let each = each.iter().map(|verdict| (finding(verdict), sentence(verdict)));
+        let sentences = sentences.into_iter().map(|sentence| (None, sentence)).chain(each);
         sentences
             .enumerate()
-            .map(|(at, sentence)| if at == 0 { format!("{interim}{sentence}") } else { sentence })
+            .map(|(at, (finding, sentence))| {
+                (finding, if at == 0 { format!("{interim}{sentence}") } else { sentence })
+            })
             .collect()
     }
 }

@@ -43,6 +43,7 @@ fn an_experiment_leaves_what_it_promises() {
         "evals.parquet",
         "scorecard.parquet",
         "scorecard.txt",
+        "report.html",
     ] {
         assert!(results.join(name).is_file(), "{name}");
     }

@@ -89,7 +89,14 @@ fn trials_overwrite() {
     assert!(views.iter().all(|view| *view == second), "{views:?}");
     assert_eq!(statuses(&runs(&place, "results/tiny")), [("finished", 4)].into());
     let after = files_of(&place, "results/tiny");
-    for name in ["steps.parquet", "evals.parquet", "scorecard.txt", "scorecard.parquet", "manifest.toml"] {
+    for name in [
+        "steps.parquet",
+        "evals.parquet",
+        "scorecard.txt",
+        "scorecard.parquet",
+        "manifest.toml",
+        "report.html",
+    ] {
         let path = place.path("results/tiny").join(name);
         assert_eq!(after[&path], before[&path], "{name}");
     }
