@@ -185,19 +185,19 @@ mod tests {
     fn what_does_not_fit_is_refused_with_what_would() {
         let config = d12();
         let evaluate = |rows| Use::Evaluate { rows };
-        let error = refusal(&config, evaluate(64), 4096).unwrap();
+        let error = refusal(&config, evaluate(256), 4096).unwrap();
         assert_eq!(error.class().exit_code(), 2);
         let help = error.help_text().unwrap().to_owned();
         let rows: usize = help.split_whitespace().nth(1).unwrap().parse().unwrap();
-        assert!(help.starts_with("--device-batch-size ") && (1..64).contains(&rows), "{help}");
+        assert!(help.starts_with("--device-batch-size ") && (1..256).contains(&rows), "{help}");
         assert!(refusal(&config, evaluate(rows), 4096).is_none(), "the advice helps");
-        assert!(refusal(&config, evaluate(64), 1 << 20).is_none());
+        assert!(refusal(&config, evaluate(256), 1 << 20).is_none());
 
         let sample = |sequences| Use::Sample { prompt: 100, positions: 2048, sequences };
-        let error = refusal(&config, sample(12), 4096).unwrap();
+        let error = refusal(&config, sample(12), 2600).unwrap();
         let help = error.help_text().unwrap();
         let count: usize = help.split_whitespace().nth(1).unwrap().parse().unwrap();
-        assert!(help.starts_with("--num ") && refusal(&config, sample(count), 4096).is_none(), "{help}");
+        assert!(help.starts_with("--num ") && refusal(&config, sample(count), 2600).is_none(), "{help}");
 
         // 286 million parameters, twice while they are read.
         let error = refusal(&config, evaluate(1), 1024).unwrap();
