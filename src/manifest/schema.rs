@@ -10,7 +10,7 @@ use super::fields;
 pub fn json_schema() -> Value {
     let mut root = Map::new();
     for field in fields::all() {
-        insert(&mut root, field.path.split('.'), described(field));
+        insert(&mut root, &field.path.split('.').collect::<Vec<_>>(), described(field));
     }
     let any_table = json!({ "type": "object" });
     if let Some(scorecard) = root.get_mut("scorecard").and_then(properties) {
@@ -62,11 +62,10 @@ pub fn json_schema() -> Value {
 }
 
 /// Puts a field where its path says. A path may be both a value and a table: `data.tokenizer`.
-fn insert<'p>(table: &mut Map<String, Value>, mut path: impl Iterator<Item = &'p str>, schema: Value) {
-    let Some(key) = path.next() else { return };
-    let mut rest = path.peekable();
+fn insert(table: &mut Map<String, Value>, path: &[&str], schema: Value) {
+    let Some((&key, rest)) = path.split_first() else { return };
     let known = table.remove(key);
-    let schema = if rest.peek().is_none() {
+    let schema = if rest.is_empty() {
         match known {
             Some(section) => either(schema, section),
             None => schema,
