@@ -7,7 +7,7 @@
 use divan::Bencher;
 use divan::counter::{BytesCount, ItemsCount};
 use nanorun::internals::data::{
-    Cache, Corpus, Cursor, EncodePool, Packer, Packing, Split, SplitSource, TokenStream, Tokenizer,
+    Cache, Corpus, EncodePool, Packer, Packing, RankCursor, Split, SplitSource, TokenStream, Tokenizer,
     TokenizerChoice,
 };
 
@@ -54,7 +54,7 @@ fn pack(bencher: Bencher<'_, '_>, (rows, len): (usize, usize)) {
     let tokenizer = Tokenizer::resolve(&choice, &Corpus::embedded().unwrap(), &Cache::disabled()).unwrap();
     let bos = tokenizer.bos();
     let packer = || {
-        let cursor = Cursor::start();
+        let cursor = RankCursor::start();
         let stream = TokenStream::new(train_split(), tokenizer.clone(), Cache::disabled(), cursor.next);
         Packer::new(stream, Packing::BestFitBos, rows, len, bos, cursor).unwrap()
     };

@@ -79,7 +79,7 @@ impl Engine for Idle {
     fn start_decoding(&mut self, _: usize) -> Result<()> {
         Ok(())
     }
-    fn decode(&mut self, _: &[i32]) -> Result<Vec<f32>> {
+    fn decode_last(&mut self, _: &[i32], _: usize) -> Result<Vec<f32>> {
         Ok(vec![0.0; self.vocab_size])
     }
     fn live_bytes(&self) -> u64 {

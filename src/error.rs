@@ -156,6 +156,11 @@ impl Error {
         self
     }
 
+    /// Whether it says which file it is about.
+    pub fn names_a_file(&self) -> bool {
+        self.0.file.is_some()
+    }
+
     /// Its class.
     pub fn class(&self) -> Class {
         self.0.class

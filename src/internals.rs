@@ -41,6 +41,7 @@ reach! {
     train
     generate
     interop
+    tasks
     record
     history
     run

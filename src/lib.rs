@@ -139,6 +139,7 @@ mod backend;
 mod train;
 mod generate;
 mod interop;
+mod tasks;
 mod record;
 mod history;
 mod run;

@@ -15,7 +15,7 @@ import tempfile
 from pathlib import Path
 from unittest import mock
 
-from . import compare, host, process, table, upstream
+from . import compare, host, process, stats, table, upstream, whole_report, whole_runs
 from .manifest import Failure, Shape, read
 from .measure import Run
 from .nanorun import Nanorun
@@ -209,6 +209,49 @@ def chaos(theirs: Run) -> None:
     check(agrees(run(*[0.0] * 8, 3e-4), [])["steps_compared"] == 8, "more than the early steps are held alone")
 
 
+def whole() -> None:
+    """Whole runs: quantiles from tables, verdicts on canned runs, and which runs there are to do."""
+    close = lambda found, known: abs(found / known - 1) < 1e-4
+    check(close(stats.t_quantile(0.975, 4), 2.77645) and close(stats.t_quantile(0.975, 1), 12.7062), "Student's t")
+    check(close(stats.f_quantile(0.95, 5, 10), 3.32583) and close(stats.f_quantile(0.99, 4, 15), 4.89321), "Fisher's F")
+    verdicts = [
+        whole_report.bias_verdict(values) for values in ([1e-5, -1e-5, 0.0], [0.01, 0.011, 0.012], [0.004, -0.004, 0.0])
+    ]
+    check([fine for _, fine in verdicts] == [True, False, True], f"bias: {verdicts}")
+    check("no bias" in verdicts[0][0] and "undecided" in verdicts[2][0], f"bias: {verdicts}")
+
+    def line(kind: str, seed: int, side: str, variant: str, bpb: float) -> dict[str, object]:
+        losses = [8.0, 7.0 + bpb / 100, 6.0]
+        return {
+            "kind": kind, "depth": 2, "steps": 3, "seed": seed, "side": side, "variant": variant, "bpb": bpb,
+            "losses": losses, "first_step": 60 if kind == "warm" else 0, "seconds": 1.0,
+        }
+
+    moves = [0.02, -0.03, 0.01, 0.03, -0.02]
+    def lines(offset: float) -> list[dict[str, object]]:
+        found = [line("warm", seed, side, "", 2.0) for seed in range(3) for side in ("upstream", "nanorun")]
+        for seed, move in enumerate(moves):
+            found += [line("cold", seed, "upstream", "", 2.5), line("cold", seed, "upstream", "nudged", 2.5 - move)]
+            found.append(line("cold", seed, "nanorun", "", 2.5 + move + offset))
+        return found
+
+    about = {
+        "machine": {"cpu": "a CPU", "cores": 2}, "python": {"torch": "1", "python": "3"}, "threads": 2,
+        "upstream": {"commit": "92d63d4", "modified": False}, "nanorun": {"version": "nanorun 0", "commit": "", "modified": False},
+        "settings": {"model.sequence_len": 512, "train.total_batch_size": 4096, "data.tokenizer.vocab_size": 4096, "eval.tokens": 1},
+    }
+    text, fine = whole_report.markdown(about, lines(0.0), ["cold d4 seed 1 120 nanorun"])
+    check(fine and "the spread is upstream's own" in text and "1 of cold d4" in text, text)
+    text, fine = whole_report.markdown(about, lines(0.3), [])
+    check(not fine and "Zero is outside" in text and "more than upstream's own spread" in text, text)
+
+    plan = whole_runs.Plan(["warm", "cold", "self", "long"], [2, 4], [1, 2, 3], 120, 300, 60, 200, 1)
+    keys = [task.key for task in whole_runs.tasks(plan)]
+    check(len(keys) == len(set(keys)) and keys[0] == "start d2 seed 1 60 upstream", f"tasks: {keys}")
+    check("cold d2 seed 3 120 upstream threads 2" in keys and not any("d4" in key and "nudged" in key for key in keys), "tasks")
+    check("cold d4 seed 2 300 nanorun" in keys and "cold d4 seed 3 300 nanorun" not in keys, f"tasks: {keys}")
+
+
 def surroundings(root: Path, place: Path) -> None:
     """What a machine that was only lent has otherwise: packages on PYTHONPATH, a checkout without git, no home."""
     checkout = place / "good" / "nanochat"
@@ -227,5 +270,6 @@ def main(root: Path) -> int:
         parsing(root, Path(scratch))
         recording(root, Path(scratch))
         surroundings(root, Path(scratch))
+        whole()
     print("benchmark_upstream: self-test passed")
     return 0

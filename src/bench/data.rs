@@ -3,7 +3,8 @@
 use serde_json::{Value, json};
 
 use crate::data::{
-    Cache, Corpus, Cursor, EncodePool, Packer, Split, SplitSource, TokenStream, Tokenizer, TokenizerChoice,
+    Cache, Corpus, EncodePool, Packer, RankCursor, Split, SplitSource, TokenStream, Tokenizer,
+    TokenizerChoice,
 };
 use crate::error::Result;
 use crate::files::now;
@@ -98,7 +99,7 @@ fn bytes(source: &SplitSource) -> Result<usize> {
 
 /// Tokens a second of a packer over the split from its start, around and around.
 fn packing(config: &RunConfig, source: &SplitSource, tokenizer: std::sync::Arc<Tokenizer>) -> Result<f64> {
-    let cursor = Cursor::start();
+    let cursor = RankCursor::start();
     let bos = tokenizer.bos();
     let stream = TokenStream::new(source.clone(), tokenizer, Cache::disabled(), cursor.next);
     let (rows, len) = (config.batch.device_batch_size, config.model.sequence_len());

@@ -377,7 +377,7 @@ pub(super) enum CacheAction {
 #[derive(Debug, Clone, Args)]
 pub(super) struct ClearArgs {
     /// Only entries of this kind; `old` is what earlier versions left
-    #[arg(long, value_name = "KIND", value_parser = ["tokens", "tokenizers", "digests", "indices", "old"])]
+    #[arg(long, value_name = "KIND", value_parser = ["tokens", "tokenizers", "digests", "indices", "scores", "old"])]
     pub(super) kind: Option<String>,
     /// Only entries that have not been used for this long, such as 12h or 7d
     #[arg(long, value_name = "AGE", value_parser = super::cache::parse_age)]

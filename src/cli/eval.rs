@@ -9,7 +9,9 @@ use serde_json::{Map, Value, json};
 
 use crate::error::{Class, Result};
 use crate::plan::evaluation::VAL_BPB;
+use crate::plan::run_config::RunConfig;
 use crate::run::evaluate::{Departures, Evaluated, evaluate, prepare};
+use crate::run::room::Use;
 use crate::stop::StopFlag;
 
 use super::args::Common;
@@ -33,6 +35,15 @@ pub(super) struct EvalArgs {
     /// Rows of a batch (default: the run's train.device_batch_size)
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     device_batch_size: Option<u16>,
+    /// Evaluate on the rows that upstream reads with so many GPUs (default: the run's run.ranks)
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    ranks: Option<u16>,
+    /// Measure the CORE metric instead, on an evaluation bundle of upstream's: the directory with core.yaml
+    #[arg(long, value_name = "BUNDLE", conflicts_with_all = ["shards", "tokens", "device_batch_size", "ranks"])]
+    core: Option<PathBuf>,
+    /// With --core: only the first examples of each task, once shuffled (default: all)
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1 << 32), requires = "core")]
+    max_per_task: Option<u64>,
     /// Common options
     #[command(flatten)]
     common: Common,
@@ -40,17 +51,26 @@ pub(super) struct EvalArgs {
 
 const HELP: &str = "\
 Without options a run is evaluated by its own definition, to the very bits of its own evaluation at that step. What defines \
-the number is printed with it: numbers of two definitions are not comparable.";
+the number is printed with it: numbers of two definitions are not comparable.
+
+--core gives the accuracy of every task, how far it is from guessing (centered: 0 is guessing, 1 is all right) and their mean, \
+as upstream's base_eval does. Scores are kept in the cache: stopped, the same command goes on after the last whole task.";
 
 /// Evaluates and prints.
 pub(super) fn eval(args: &EvalArgs) -> Result<Option<Class>> {
+    if let Some(bundle) = &args.core {
+        return super::eval_core::eval(bundle, args.max_per_task, &args.subject, &args.common);
+    }
     let named = |path: &PathBuf| Ok(shards(path)?.to_string_lossy().into_owned());
     let shards = args.shards.iter().map(named).collect::<Result<_>>()?;
-    let Subject { mut trained, library } = subject(&args.subject, &args.common)?;
+    let batch = args.device_batch_size.map(usize::from);
+    let wants = |config: &RunConfig| Use::Evaluate { rows: batch.unwrap_or(config.batch.device_batch_size) };
+    let Subject { mut trained, library } = subject(&args.subject, &args.common, &wants)?;
     let departures = Departures {
         shards,
         tokens: args.tokens,
-        device_batch_size: args.device_batch_size.map(usize::from),
+        device_batch_size: batch,
+        ranks: args.ranks.map(usize::from),
     };
     let (config, rows) = prepare(&library, &trained.config, &trained.tokenizer, &departures)?;
     trained.engine.stop_on(&StopFlag::default());

@@ -91,7 +91,7 @@ pub(super) fn export(args: &ExportArgs) -> Result<Option<Class>> {
             backend: None,
         };
         let mut foreign = open_foreign(&args.name, &foreign_options)?;
-        let values = ForeignValues::read(&mut foreign)?;
+        let values = ForeignValues::read(&mut foreign, target)?;
         let exported = values.exported(&foreign);
         let mut notes = foreign.notes.clone();
         notes.extend(exported_to(&files, &exported, target, &to)?);

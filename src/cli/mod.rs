@@ -9,6 +9,7 @@ mod data;
 mod diff;
 mod doctor;
 mod eval;
+mod eval_core;
 mod export;
 mod import;
 mod lock;

@@ -8,7 +8,9 @@ use clap::Args;
 use serde_json::{Value, json};
 
 use crate::error::{Class, Error, Result};
-use crate::generate::{Draw, Prefix, Sampling};
+use crate::generate::{AT_ONCE, Draw, Prefix, Sampling};
+use crate::plan::run_config::RunConfig;
+use crate::run::room::Use;
 use crate::run::sample::{TextStream, prompt_ids, stops};
 use crate::run::trained::Trained;
 use crate::stop::StopFlag;
@@ -61,7 +63,17 @@ pub(super) fn sample(args: &SampleArgs) -> Result<Option<Class>> {
             .expected("text to continue")
             .help("leave out --prompt to begin a document"));
     }
-    let mut trained = subject(&args.subject, &args.common)?.trained;
+    // A token is a byte of text or more, and BOS comes before it.
+    let prompt = 1 + args.prompt.as_ref().map_or(0, String::len);
+    let wants = |config: &RunConfig| {
+        let context = config.model.sequence_len();
+        Use::Sample {
+            prompt: prompt.min(context),
+            positions: prompt.saturating_add(args.max_tokens).min(context),
+            sequences: args.num.clamp(1, AT_ONCE),
+        }
+    };
+    let mut trained = subject(&args.subject, &args.common, &wants)?.trained;
     trained.engine.stop_on(&StopFlag::default());
     let output = Output::new(args.common.quiet);
     let asks =

@@ -12,7 +12,7 @@ use crate::interop::upstream::UpstreamCheckpoint;
 use crate::plan::run_config::{BackendChoice, BackendKind};
 use crate::precision::Precision;
 use crate::run::library::Library;
-use crate::run::trained::{ForeignOptions, Trained, foreign};
+use crate::run::trained::{ForeignOptions, Trained, Wants, foreign};
 use crate::stop;
 
 use super::args::Common;
@@ -58,17 +58,18 @@ pub(super) struct Subject {
     pub(super) library: Library,
 }
 
-/// Takes up the weights of what the arguments name.
+/// Takes up the weights of what the arguments name, for what `wants` says.
 ///
 /// # Errors
-/// A name that names nothing, or options that are not for what it names; whatever keeps the weights from being read.
-pub(super) fn subject(args: &SubjectArgs, common: &Common) -> Result<Subject> {
+/// A name that names nothing, or options that are not for what it names; a model that will not fit into memory; whatever
+/// keeps the weights from being read.
+pub(super) fn subject(args: &SubjectArgs, common: &Common, wants: Wants<'_>) -> Result<Subject> {
     stop::watch()?;
     let backend = backend(args)?;
     let subject = if UpstreamCheckpoint::is_named_by(&args.name) {
-        upstreams(args, common, backend)?
+        upstreams(args, common, backend, wants)?
     } else {
-        ours(args, common, backend.as_ref())?
+        ours(args, common, backend.as_ref(), wants)?
     };
     let output = Output::new(common.quiet);
     let Trained { label, step, steps, notes, .. } = &subject.trained;
@@ -81,7 +82,12 @@ pub(super) fn subject(args: &SubjectArgs, common: &Common) -> Result<Subject> {
     Ok(subject)
 }
 
-fn ours(args: &SubjectArgs, common: &Common, backend: Option<&BackendChoice>) -> Result<Subject> {
+fn ours(
+    args: &SubjectArgs,
+    common: &Common,
+    backend: Option<&BackendChoice>,
+    wants: Wants<'_>,
+) -> Result<Subject> {
     let given = [
         ("--step", args.step.is_some(), "a checkpoint by its directory, .../checkpoints/step_NNNNNN"),
         ("--commit", args.commit.is_some(), "upstream.commit in the manifest"),
@@ -94,12 +100,18 @@ fn ours(args: &SubjectArgs, common: &Common, backend: Option<&BackendChoice>) ->
     }
     let Found { experiment, key, checkpoint } = find(&args.name, common, For::Reading)?;
     let key = args.run.as_deref().or(key.as_deref());
-    let trained = experiment.trained(key, checkpoint.as_deref(), backend, threads(common, &experiment))?;
+    let trained =
+        experiment.trained(key, checkpoint.as_deref(), backend, threads(common, &experiment), wants)?;
     let Experiment { library, .. } = experiment;
     Ok(Subject { trained, library })
 }
 
-fn upstreams(args: &SubjectArgs, common: &Common, backend: Option<BackendChoice>) -> Result<Subject> {
+fn upstreams(
+    args: &SubjectArgs,
+    common: &Common,
+    backend: Option<BackendChoice>,
+    wants: Wants<'_>,
+) -> Result<Subject> {
     let refused = [("--run", args.run.is_some()), ("--profile", common.profile.is_some())];
     if let Some((option, _)) = refused.into_iter().find(|(_, given)| *given) {
         let error = Error::input(format!("{option} is for runs of nanorun's")).file(&args.name);
@@ -118,7 +130,7 @@ fn upstreams(args: &SubjectArgs, common: &Common, backend: Option<BackendChoice>
         backend,
     };
     let threads = common.threads.map_or_else(all_threads, usize::from);
-    let trained = foreign(&args.name, &foreign_options, threads)?;
+    let trained = foreign(&args.name, &foreign_options, threads, wants)?;
     Ok(Subject { trained, library: Library::new(Cache::from_env()?) })
 }
 

@@ -3,7 +3,7 @@
 //! Best-fit packing drops the ends of documents that it cuts, so tokens alone would say too little.
 
 use super::config::Packing;
-use super::cursor::Cursor;
+use super::cursor::RankCursor;
 use super::documents::Document;
 use super::encode_pool::EncodePool;
 use super::packing::Packer;
@@ -54,11 +54,12 @@ impl Sample {
         let tokens: usize = self.documents.iter().map(|document| document.len()).sum();
         let rows = (tokens / len.max(1)).clamp(1, MOST_ROWS);
         let around = Around { documents: &self.documents, at: 0 };
-        let mut packer = Packer::new(around, packing, rows, len, self.bos, Cursor::start())?;
+        let mut packer = Packer::new(around, packing, rows, len, self.bos, RankCursor::start())?;
         // What the buffer takes in at first is no appetite.
         let mut placed = [0; 2];
         for placed in &mut placed {
-            let cursor = packer.next_batch()?.cursor_after;
+            packer.next_batch()?;
+            let cursor = packer.cursor();
             *placed = cursor.next.batch - cursor.buffered.len();
         }
         Ok(((placed[1] - placed[0]) as f64 / rows as f64, false))

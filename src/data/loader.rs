@@ -6,12 +6,14 @@ use std::thread::JoinHandle;
 
 use super::cache::Cache;
 use super::config::Packing;
-use super::cursor::Cursor;
+use super::cursor::{Cursor, RankCursor};
 use super::loader_bytes::LoaderBytes;
 use super::packing::{Batch, Packer};
 use super::prefetch::{Maker, Prefetch};
+use super::ranks::RankedPacker;
+use super::row_order::{RowOrder, Turns};
 use super::split::SplitSource;
-use super::token_stream::TokenStream;
+use super::token_stream::{Position, TokenStream};
 use super::tokenizer::Tokenizer;
 use crate::error::{Error, Result};
 use crate::stop;
@@ -27,6 +29,21 @@ pub struct BatchShape {
     pub len: usize,
 }
 
+/// How several ranks take turns.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RankTurns {
+    /// How many there are, and what each reads.
+    pub order: RowOrder,
+    /// Batches that one gives before the next has its turn.
+    pub batches: u64,
+}
+
+impl Default for RankTurns {
+    fn default() -> Self {
+        Self { order: RowOrder::default(), batches: 1 }
+    }
+}
+
 /// Endless batches of a split. Dropping it ends its thread.
 pub struct Loader {
     batches: Arc<Prefetch>,
@@ -34,11 +51,10 @@ pub struct Loader {
 }
 
 impl Loader {
-    /// Starts to tokenise and pack, from `cursor` or from the beginning of the split.
+    /// Starts to tokenise and pack, from `cursor` or from the beginning of the split, as one device does it.
     ///
     /// # Errors
-    /// A shape that holds nothing, buffered documents of another vocabulary, or no thread to be had. What goes wrong with
-    /// the data comes from [`Loader::next`].
+    /// As [`Loader::of_ranks`].
     pub fn start(
         source: SplitSource,
         tokenizer: Arc<Tokenizer>,
@@ -46,14 +62,44 @@ impl Loader {
         shape: BatchShape,
         cursor: Option<Cursor>,
     ) -> Result<Self> {
-        let cursor = cursor.unwrap_or_else(Cursor::start);
+        Self::of_ranks(source, tokenizer, cache, shape, RankTurns::default(), cursor)
+    }
+
+    /// The same as several ranks do it, each with row groups and packing of its own.
+    ///
+    /// # Errors
+    /// A shape that holds nothing, a cursor of other ranks, buffered documents of another vocabulary, or no thread to be
+    /// had. What goes wrong with the data comes from [`Loader::next`].
+    pub fn of_ranks(
+        source: SplitSource,
+        tokenizer: Arc<Tokenizer>,
+        cache: Cache,
+        shape: BatchShape,
+        RankTurns { order, batches: turn }: RankTurns,
+        cursor: Option<Cursor>,
+    ) -> Result<Self> {
         let bos = tokenizer.bos();
-        if !cursor.buffered.iter().all(|document| tokenizer.knows(document)) {
+        let turns = Turns::of_ranks(&source, order)?;
+        let cursor = if let Some(cursor) = cursor {
+            cursor
+        } else {
+            let starts = turns.iter().map(|turns| {
+                let start = turns.start(&source, 1)?.unwrap_or(Position::START);
+                Ok(Arc::new(RankCursor::at(start)))
+            });
+            Cursor::of_ranks(starts.collect::<Result<_>>()?, 0)
+        };
+        if !cursor.documents().all(|document| tokenizer.knows(document)) {
             return Err(Error::input("the buffered documents hold ids beyond the vocabulary")
                 .expected(format!("ids below {}, the tokenizer's", tokenizer.vocab_size())));
         }
-        let stream = TokenStream::new(source, tokenizer, cache, cursor.next);
-        let packer = Packer::new(stream, shape.packing, shape.rows, shape.len, bos, cursor)?;
+        let positions = cursor.ranks().iter().map(|rank| rank.next);
+        let streams = TokenStream::of_ranks(source, tokenizer, cache, turns, positions);
+        let packers = streams.into_iter().zip(cursor.ranks()).map(|(stream, rank)| {
+            Packer::new(stream, shape.packing, shape.rows, shape.len, bos, (**rank).clone())
+        });
+        let packer = RankedPacker::new(packers.collect::<Result<_>>()?, &cursor, turn)?;
+        drop(cursor);
         let batches = Arc::new(Prefetch::default());
         let maker = batches.maker();
         let thread = std::thread::Builder::new()
@@ -91,7 +137,7 @@ impl Drop for Loader {
     }
 }
 
-fn pack_ahead(mut packer: Packer<TokenStream>, batches: &Maker) {
+fn pack_ahead(mut packer: RankedPacker<TokenStream>, batches: &Maker) {
     crate::control_word::set();
     loop {
         let batch = catch_unwind(AssertUnwindSafe(|| packer.next_batch()))

@@ -7,7 +7,7 @@
 use std::collections::VecDeque;
 
 use super::config::Packing;
-use super::cursor::Cursor;
+use super::cursor::{Cursor, RankCursor};
 use super::documents::Document;
 use super::loader_bytes::{LoaderBytes, document_bytes};
 use super::token_stream::{BATCH_DOCUMENTS, DocumentBatches, Position};
@@ -39,7 +39,9 @@ pub struct Batch {
 impl Batch {
     /// Memory of its rows and of the list of documents in its cursor, not of these documents.
     pub(super) fn bytes(&self) -> u64 {
-        let list = self.cursor_after.buffered.len() * size_of::<Document>();
+        // Of several ranks, the lists of all but one are those of the batch before.
+        let list = self.cursor_after.ranks().iter().map(|rank| rank.buffered.len()).max().unwrap_or(0);
+        let list = list * size_of::<Document>();
         (size_of_val(&*self.inputs) + size_of_val(&*self.targets) + list) as u64
     }
 }
@@ -73,7 +75,7 @@ impl<D: DocumentBatches> Packer<D> {
         rows: usize,
         len: usize,
         bos: u32,
-        cursor: Cursor,
+        cursor: RankCursor,
     ) -> Result<Self> {
         if rows == 0 || len == 0 {
             return Err(Error::input(format!("a batch of {rows} rows of {len} tokens holds nothing")));
@@ -123,14 +125,14 @@ impl<D: DocumentBatches> Packer<D> {
                 targets.resize(end, IGNORED);
             }
         }
-        let cursor_after = self.cursor();
+        let cursor_after = self.cursor().into();
         let state = self.last.unwrap_or(Position::START);
         Ok(Batch { inputs, targets, rows: self.rows, len: self.len, state, cursor_after })
     }
 
     /// Where it stands between two batches.
-    pub fn cursor(&self) -> Cursor {
-        Cursor {
+    pub fn cursor(&self) -> RankCursor {
+        RankCursor {
             next: self.documents.position(),
             last: self.last,
             buffered: self.buffer.iter().cloned().collect(),

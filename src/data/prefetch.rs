@@ -118,11 +118,11 @@ impl Drop for Maker {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::data::{Cursor, Position};
+    use crate::data::{Position, RankCursor};
 
     fn batch() -> Batch {
         let (inputs, targets) = (vec![0; 4], vec![0; 4]);
-        let (state, cursor_after) = (Position::START, Cursor::start());
+        let (state, cursor_after) = (Position::START, RankCursor::start().into());
         Batch { inputs, targets, rows: 1, len: 4, state, cursor_after }
     }
 

@@ -207,6 +207,14 @@ impl Shard {
         })
     }
 
+    /// How many groups it has.
+    pub(super) fn group_count(&self) -> Result<usize> {
+        Ok(match self.known()? {
+            Examined::Parquet { lengths, .. } => lengths.len(),
+            Examined::Text(index) => index.groups.len(),
+        })
+    }
+
     /// Documents of every group.
     pub(super) fn group_lengths(&self) -> Result<Vec<usize>> {
         Ok(match self.known()? {

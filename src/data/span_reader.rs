@@ -24,14 +24,7 @@ impl SpanReader {
     pub(super) fn open(span: &Span) -> Result<Self> {
         let reader = span.shard.open()?;
         let lengths = span.shard.group_lengths()?;
-        let mut groups = Vec::with_capacity(lengths.len());
-        let mut first = 0;
-        for length in &lengths {
-            let end = first + length;
-            let (from, to) = span.documents.unwrap_or((0, usize::MAX));
-            groups.push((from.clamp(first, end) - first, to.clamp(first, end) - first));
-            first = end;
-        }
+        let groups = span.groups_of(&lengths);
         Ok(Self { shard: Arc::clone(&span.shard), reader, groups, lengths })
     }
 

@@ -19,6 +19,16 @@ pub enum Split {
     Val,
 }
 
+impl Split {
+    /// What messages call it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Train => "train",
+            Self::Val => "validation",
+        }
+    }
+}
+
 /// The documents of one split: some files, or a part of one.
 #[derive(Clone)]
 pub struct SplitSource {
@@ -31,6 +41,21 @@ pub(super) struct Span {
     pub(super) shard: Arc<Shard>,
     /// First document and the one after the last, counted through the file; none is all of it.
     pub(super) documents: Option<(usize, usize)>,
+}
+
+impl Span {
+    /// The documents of each row group that belong to the split, given how many each has.
+    pub(super) fn groups_of(&self, lengths: &[usize]) -> Vec<(usize, usize)> {
+        let (from, to) = self.documents.unwrap_or((0, usize::MAX));
+        let mut first = 0;
+        let mut of_group = |length: &usize| {
+            let end = first + length;
+            let held = (from.clamp(first, end) - first, to.clamp(first, end) - first);
+            first = end;
+            held
+        };
+        lengths.iter().map(&mut of_group).collect()
+    }
 }
 
 /// How much text a split holds.
@@ -107,12 +132,34 @@ impl SplitSource {
         Ok(documents)
     }
 
+    fn span(&self, file: usize) -> Result<&Span> {
+        let beyond = || Error::internal(format!("file {file} is beyond the split's {}", self.spans.len()));
+        self.spans.get(file).ok_or_else(beyond)
+    }
+
     /// Opens one of its files.
     pub(super) fn open(&self, file: usize) -> Result<SpanReader> {
-        let Some(span) = self.spans.get(file) else {
-            return Err(Error::internal(format!("file {file} is beyond the split's {}", self.spans.len())));
-        };
-        SpanReader::open(span)
+        SpanReader::open(self.span(file)?)
+    }
+
+    /// Row groups of a file, those without documents of the split among them.
+    pub(super) fn group_count(&self, file: usize) -> Result<usize> {
+        self.span(file)?.shard.group_count()
+    }
+
+    /// The documents of each row group of a file that belong to the split: the first and the one after the last.
+    pub(super) fn groups(&self, file: usize) -> Result<Vec<(usize, usize)>> {
+        let span = self.span(file)?;
+        Ok(span.groups_of(&span.shard.group_lengths()?))
+    }
+
+    /// The row group of a file that counts as the split's first: of a part of a file, the first with documents of it.
+    pub(super) fn first_group(&self, file: usize) -> Result<usize> {
+        if self.span(file)?.documents.is_none() {
+            return Ok(0);
+        }
+        let groups = self.groups(file)?;
+        Ok(groups.iter().position(|(first, end)| first < end).unwrap_or(0))
     }
 
     /// How much text it holds, as far as that is known without reading it all.

@@ -4,6 +4,7 @@ mod bad_input;
 mod in_use;
 mod pickle;
 mod packing_rules;
+mod ranks;
 mod streams;
 mod upstream;
 mod writers;

@@ -5,7 +5,7 @@
 //! slice come from the cache on disk where they are there and whole, else from the text, and are then kept.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use serde::{Deserialize, Serialize};
 
@@ -14,6 +14,7 @@ use super::cache::{Cache, Shelf};
 use super::documents::{Document, documents_from_bytes, documents_to_bytes};
 use super::encode_pool::EncodePool;
 use super::loader_bytes::{LoaderBytes, document_bytes};
+use super::row_order::Turns;
 use super::span_reader::SpanReader;
 use super::split::SplitSource;
 use super::tokenizer::Tokenizer;
@@ -69,11 +70,18 @@ pub struct TokenStream {
     /// Where the tokens of each file are kept; none before the first is asked for.
     shelves: Vec<(Digest, Shelf)>,
     position: Position,
-    pool: EncodePool,
+    /// Whose row groups it reads.
+    turns: Turns,
+    pool: SharedPool,
+    /// Whether what the pool holds is counted here: once over all streams that share it.
+    counts_pool: bool,
     reader: Option<(usize, SpanReader)>,
     texts: Option<Texts>,
     slice: Option<Slice>,
 }
+
+/// An encoder's workers, shared by the streams of several ranks, of which one works at a time.
+type SharedPool = Arc<Mutex<EncodePool>>;
 
 /// A part of a row group: its documents of the split from `first` on, counted from the split's first in the group.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -117,15 +125,45 @@ fn text_bytes(text: &String) -> u64 {
 }
 
 impl TokenStream {
-    /// Starts at `position`.
+    /// Starts at `position`, on one device alone, through the row groups as they lie.
     pub fn new(source: SplitSource, tokenizer: Arc<Tokenizer>, cache: Cache, position: Position) -> Self {
+        let pool = SharedPool::default();
+        Self::of_rank(source, tokenizer, cache, Turns::alone(), position, (pool, true))
+    }
+
+    /// One a rank, each at its place in `positions`.
+    pub(super) fn of_ranks(
+        source: SplitSource,
+        tokenizer: Arc<Tokenizer>,
+        cache: Cache,
+        turns: Vec<Turns>,
+        positions: impl Iterator<Item = Position>,
+    ) -> Vec<Self> {
+        let pool = SharedPool::default();
+        let of_rank = move |(rank, (turns, position))| {
+            let (source, tokenizer, cache) = (source.clone(), Arc::clone(&tokenizer), cache.clone());
+            Self::of_rank(source, tokenizer, cache, turns, position, (Arc::clone(&pool), rank == 0))
+        };
+        turns.into_iter().zip(positions).enumerate().map(of_rank).collect()
+    }
+
+    fn of_rank(
+        source: SplitSource,
+        tokenizer: Arc<Tokenizer>,
+        cache: Cache,
+        turns: Turns,
+        position: Position,
+        (pool, counts_pool): (SharedPool, bool),
+    ) -> Self {
         Self {
             source,
             tokenizer,
             cache,
             shelves: Vec::new(),
             position,
-            pool: EncodePool::default(),
+            turns,
+            pool,
+            counts_pool,
             reader: None,
             texts: None,
             slice: None,
@@ -185,7 +223,9 @@ impl TokenStream {
             return Ok(documents);
         }
         let texts = self.texts(part)?;
-        let documents = tokenizer.encode_documents(&texts, &mut self.pool)?;
+        let mut pool = self.pool.lock().unwrap_or_else(PoisonError::into_inner);
+        let documents = tokenizer.encode_documents(&texts, &mut pool)?;
+        drop(pool);
         drop(texts);
         shelf.put(&key, &documents_to_bytes(&documents));
         Ok(documents)
@@ -232,25 +272,23 @@ impl DocumentBatches for TokenStream {
         let started = self.position.epoch;
         loop {
             let at = self.position;
-            if at.file >= self.source.files() {
-                if at.epoch > started {
-                    return Err(Error::input("a split holds no documents").key("data.shards"));
+            let is_there = at.file < self.source.files() && at.group < self.source.group_count(at.file)?;
+            if is_there {
+                let (first, end) = self.reader(at.file)?.documents(at.group);
+                if let Some(batch) = self.batch(at, end - first)? {
+                    self.position.batch += 1;
+                    return Ok((batch, at));
                 }
-                self.position = Position { epoch: at.epoch + 1, ..Position::START };
+            }
+            if let Some(next) = self.turns.after(&self.source, at)? {
+                self.position = next;
                 continue;
             }
-            let reader = self.reader(at.file)?;
-            if at.group >= reader.groups() {
-                self.position = Position { file: at.file + 1, group: 0, batch: 0, ..at };
-                continue;
-            }
-            let (first, end) = reader.documents(at.group);
-            let Some(batch) = self.batch(at, end - first)? else {
-                self.position = Position { group: at.group + 1, batch: 0, ..at };
-                continue;
-            };
-            self.position.batch += 1;
-            return Ok((batch, at));
+            let epoch = at.epoch.saturating_add(1);
+            // A whole round has gone by without a document.
+            let next = self.turns.start(&self.source, epoch)?.filter(|_| at.epoch <= started);
+            self.position =
+                next.ok_or_else(|| Error::input("a split holds no documents").key("data.shards"))?;
         }
     }
 
@@ -261,6 +299,11 @@ impl DocumentBatches for TokenStream {
     fn held(&self) -> LoaderBytes {
         let texts = self.texts.as_ref().map_or(0, |texts| texts.bytes);
         let slice = self.slice.as_ref().map_or(0, |slice| slice.bytes);
-        LoaderBytes::exactly(texts + slice) + self.pool.held()
+        let own = LoaderBytes::exactly(texts + slice);
+        if self.counts_pool {
+            own + self.pool.lock().unwrap_or_else(PoisonError::into_inner).held()
+        } else {
+            own
+        }
     }
 }

@@ -87,6 +87,7 @@ impl Experiment {
             how.display.line(&format!("warning: {warning}"));
         }
         let rows = |config: &_| self.library.rows(config);
+        let core = |config: &_| self.library.core(config, jobs <= 1);
         let samples = |config: &RunConfig, engine: &mut dyn Engine| {
             sample::at_the_end(engine, self.library.open(&config.data)?.tokenizer(), config)
         };
@@ -100,6 +101,7 @@ impl Experiment {
             others_wait,
             engine: how.engine,
             rows: &rows,
+            core: &core,
             samples: &samples,
             display: how.display,
             stop: how.stop,

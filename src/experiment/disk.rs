@@ -4,11 +4,11 @@ use std::path::Path;
 
 use serde::Serialize;
 
-use super::size::size;
 use crate::error::{Error, Result};
 use crate::files::free_bytes;
 use crate::plan::Plan;
 use crate::plan::run_config::RunConfig;
+use crate::text::size;
 use crate::train::footprint::Footprint;
 
 /// Bytes of the experiment's tables that do not grow.

@@ -8,7 +8,7 @@ use crate::files::Files;
 use crate::gate::{Baseline, Comparison, read_results};
 use crate::manifest::settings::QualityVariance;
 use crate::plan::Plan;
-use crate::plan::evaluation::{Departure, Evaluation};
+use crate::plan::evaluation::{Departure, Evaluation, higher_is_better};
 use crate::record::ExperimentDir;
 use crate::scorecard::{BaselineOutcome, Criteria, Quality, RunSummary, Scorecard, Speed, Variance, judge};
 use crate::text::word;
@@ -36,11 +36,11 @@ pub(super) fn scorecard(files: &Files, experiment: &Experiment, runs: Vec<RunSum
     let compares = !controls.is_empty();
     let criteria = Criteria {
         quality: compares.then_some(Quality {
+            higher_is_better: higher_is_better(&metric),
             metric,
             margin: settings.quality.margin,
             across: settings.across.as_slice().to_vec(),
             confidence: settings.quality.confidence,
-            higher_is_better: false,
             variance: match (settings.quality.sigma.value(), settings.quality.variance) {
                 (Some(sigma), _) => Variance::Assumed(sigma),
                 (None, QualityVariance::Pooled) => Variance::Pooled,

@@ -23,7 +23,6 @@ mod report;
 mod retired;
 mod reuse;
 mod room;
-mod size;
 mod speed;
 mod standing;
 mod tables;

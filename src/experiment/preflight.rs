@@ -4,27 +4,28 @@ use std::fmt;
 
 use serde::Serialize;
 
-use super::size::size;
 use crate::backend::cpu::memory::{self as cpu, CpuRun};
 use crate::backend::memory::MemoryEstimate;
 use crate::backend::scalar::{self, MAX_TAPE_BYTES};
 use crate::backend::torch::device::TorchDevice;
-use crate::backend::torch::facts::device_memory;
 use crate::backend::torch::memory as torch;
 use crate::error::{Error, Result};
-use crate::host::{MemoryLimit, available_memory, memory_limit};
+use crate::host::MemoryLimit;
 use crate::optim::optimizer::state_elements;
 use crate::plan::PlannedRun;
 use crate::plan::run_config::{BackendKind, RunConfig};
+pub(super) use crate::run::room::Memory;
+use crate::run::room::{ANYWAY, PROCESS};
+use crate::text::size;
 use crate::train::footprint::specs;
 
-/// What a process holds beside its runs: code, threads, tokenizer and allocator. Measured in
-/// results/benchmarks/2026-11-29-memory.md.
-const PROCESS: u64 = if cfg!(feature = "tch") { (32 + LIBTORCH) << 20 } else { 32 << 20 };
-/// MiB that libtorch takes in a program that is linked against it, whichever backend trains.
-const LIBTORCH: u64 = 84;
 /// Documents, text and tokens that a run's loaders hold beside batches.
 const LOADERS: u64 = 16 << 20;
+/// Text and tokens that the loader of one more rank holds, and the documents that wait in its packing buffer.
+const OF_RANK: u64 = 8 << 20;
+const BUFFERED: u64 = 1128;
+/// An id of a waiting document.
+const ID: u64 = 4;
 /// Batches that a loader makes ahead at most, and the bytes of them.
 const AHEAD: u64 = 8;
 const AHEAD_BYTES: u64 = 32 << 20;
@@ -87,34 +88,6 @@ pub struct MemoryPlan {
     pub limit: Option<MemoryLimit>,
 }
 
-/// How much memory there is to plan with.
-#[derive(Debug, Clone, PartialEq)]
-pub(super) struct Memory {
-    available: Option<u64>,
-    limit: Option<MemoryLimit>,
-}
-
-impl Memory {
-    pub(super) fn here() -> Self {
-        let limit = memory_limit();
-        let most = limit.as_ref().map(|limit| limit.bytes);
-        let available = available_memory().map(|bytes| bytes.min(most.unwrap_or(u64::MAX))).or(most);
-        Self { available, limit }
-    }
-
-    /// What is left of it for runs.
-    fn for_runs(&self) -> Option<u64> {
-        self.available.map(|bytes| bytes.saturating_sub(PROCESS))
-    }
-
-    fn of(&self, device: TorchDevice) -> Option<u64> {
-        match device {
-            TorchDevice::Cpu => self.for_runs(),
-            TorchDevice::Cuda(index) => device_memory(index),
-        }
-    }
-}
-
 /// What a run is asked for.
 #[derive(Clone, Copy)]
 struct Asked<'a> {
@@ -158,7 +131,10 @@ impl Asked<'_> {
     fn host(&self, rows: usize, tensors: &MemoryEstimate) -> Result<u64> {
         // Of the training and of the validation split: those that wait, one being made and one in use.
         let batch = (rows * self.config.model.sequence_len()) as u64 * TOKEN;
-        let loaders = LOADERS + 2 * ((AHEAD * batch).min(AHEAD_BYTES) + 2 * batch);
+        let ranks = self.config.row_order.ranks as u64;
+        let buffered = (BUFFERED * self.config.model.sequence_len() as u64 * ID).min(OF_RANK);
+        let more = 2 * ranks.saturating_sub(1) * (OF_RANK + buffered);
+        let loaders = LOADERS + more + 2 * ((AHEAD * batch).min(AHEAD_BYTES) + 2 * batch);
         if !self.resumed {
             return Ok(loaders);
         }
@@ -187,7 +163,7 @@ impl Asked<'_> {
         let host_bytes = host(rows, &needs)?;
         let mut fitting_batch_size = None;
         if let Some(has) = has.filter(|&has| needs.total().saturating_add(host_bytes) > has) {
-            let step = rows * config.batch.grad_accum_steps;
+            let step = config.rows_of_rank();
             for fewer in (1..rows).rev().filter(|&fewer| step.is_multiple_of(fewer)) {
                 let Some(needs) = self.tensors(fewer)? else { break };
                 if needs.total().saturating_add(host(fewer, &needs)?) <= has {
@@ -215,7 +191,11 @@ fn alike(a: &RunConfig, b: &RunConfig) -> bool {
         let groups = config.optimizer.groups.iter();
         groups.map(|(group, config)| (*group, std::mem::discriminant(config))).collect()
     };
-    a.model == b.model && a.batch == b.batch && a.backend == b.backend && kinds(a) == kinds(b)
+    a.model == b.model
+        && a.batch == b.batch
+        && a.row_order.ranks == b.row_order.ranks
+        && a.backend == b.backend
+        && kinds(a) == kinds(b)
 }
 
 impl MemoryPlan {
@@ -273,7 +253,6 @@ impl MemoryPlan {
 
     /// Why the runs cannot be started, and the field that it is about; none where they can.
     pub(super) fn refusal(&self) -> Option<(&'static str, Error)> {
-        const ANYWAY: &str = "--set run.preflight=false starts it all the same";
         let there = self.there();
         if let Some(shape) = self.misfit() {
             let about = if shape.exact { "" } else { "about " };
@@ -305,13 +284,7 @@ impl MemoryPlan {
 
     /// What there is of main memory, and whose limit it is.
     fn there(&self) -> String {
-        let available = self.available.map_or_else(|| "an unknown amount".to_owned(), size);
-        match &self.limit {
-            Some(limit) => {
-                format!("at most {available}: {} has {}, the rest is in use", limit.from, size(limit.bytes))
-            }
-            None => format!("at most {available}"),
-        }
+        Memory { available: self.available, limit: self.limit.clone() }.there()
     }
 
     /// That it will be close; none where it will not.

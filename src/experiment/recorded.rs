@@ -24,6 +24,8 @@ pub(super) struct RecordedFacts {
     /// How often runs read their data, by run key.
     uses: Vec<(Digest, DataUse)>,
     checkpoints: Vec<(String, InitCheckpoint)>,
+    /// Digests of evaluation bundles, by path and limit.
+    bundles: Vec<(String, Option<u64>, Digest)>,
 }
 
 impl RecordedFacts {
@@ -36,7 +38,11 @@ impl RecordedFacts {
                 continue;
             };
             facts.uses.extend(run.data.map(|data| (run.key, data)));
-            let (found, weights) = of_run(files, &results.dir, run);
+            let (found, weights, bundle) = of_run(files, &results.dir, run);
+            let core = &cell.settings.eval.core;
+            if let (Some(path), Some(digest)) = (&core.bundle, bundle) {
+                facts.bundles.push((path.clone(), core.max_per_task, digest));
+            }
             if found.content.is_some() {
                 facts.data.push((data_config(&cell.settings), found));
             }
@@ -61,7 +67,11 @@ impl RecordedFacts {
 }
 
 /// Of one run: by the plan, or where that is of a version that did not record it, by the run's own manifest.
-fn of_run(files: &Files, dir: &ExperimentDir, run: &PlannedRun) -> (DataFacts, Option<InitCheckpoint>) {
+fn of_run(
+    files: &Files,
+    dir: &ExperimentDir,
+    run: &PlannedRun,
+) -> (DataFacts, Option<InitCheckpoint>, Option<Digest>) {
     let recorded = DataFacts {
         vocab_size: run.vocab_size.and_then(|size| usize::try_from(size).ok()),
         content: run.content,
@@ -87,7 +97,7 @@ fn of_run(files: &Files, dir: &ExperimentDir, run: &PlannedRun) -> (DataFacts, O
         let step = step.and_then(|step| u64::try_from(step).ok()).unwrap_or(0);
         Some(InitCheckpoint { sha256: digest(&["init", kind, "sha256"])?, step, data: None })
     });
-    (facts, init)
+    (facts, init, digest(&["eval", "core", "sha256"]))
 }
 
 /// What was recorded, else what the data that are here say.
@@ -105,6 +115,14 @@ impl Facts for RecordedFirst<'_> {
                 let here = self.library.data(data)?;
                 Ok(if here.content.is_some() { here } else { recorded.unwrap_or(here) })
             }
+        }
+    }
+
+    fn core_bundle(&self, path: &str, max_per_task: Option<u64>) -> Result<Option<Digest>> {
+        let is_it = |(at, most, _): &&(String, Option<u64>, Digest)| at == path && *most == max_per_task;
+        match self.recorded.bundles.iter().find(is_it) {
+            Some((.., digest)) => Ok(Some(*digest)),
+            None => self.library.core_bundle(path, max_per_task),
         }
     }
 

@@ -7,7 +7,7 @@ use crate::error::Result;
 use crate::files::Files;
 use crate::optim::config::StepValues;
 use crate::plan::evaluation::Evaluation;
-use crate::plan::evaluation::VAL_BPB;
+use crate::plan::evaluation::{CORE, VAL_BPB};
 use crate::plan::run_config::{BackendChoice, BackendKind, RunConfig};
 use crate::record::{EvalRow, ExperimentDir, RunResult, RunRow, StepRow, write_table, write_table_of};
 use crate::scorecard::{RunSummary, Scorecard};
@@ -62,6 +62,7 @@ pub(super) fn summary(run: &Recorded<'_>, metric: &str) -> RunSummary {
     let mut summary = RunSummary {
         arm: run.arm.to_owned(),
         seed: run.config.seed,
+        data_seed: run.config.row_order.seed,
         metrics: std::collections::BTreeMap::new(),
         measured: Evaluation::of(run.config).definition(metric),
         tokens_per_second: None,
@@ -76,6 +77,8 @@ pub(super) fn summary(run: &Recorded<'_>, metric: &str) -> RunSummary {
     if let Some(last) = result.evals.last() {
         summary.metrics.extend(last.values.iter().map(|(name, value)| (name.clone(), value.0)));
     }
+    let core = result.final_core(run.config.eval.core.as_ref().and_then(|core| core.sha256));
+    summary.metrics.extend(core.map(|core| (CORE.to_owned(), core)));
     summary
         .metrics
         .extend(result.step_losses.last().map(|loss| ("train_loss".to_owned(), f64::from(loss.0))));
@@ -225,8 +228,10 @@ fn evals<'a>(run: &Recorded<'a>) -> &'a [EvalPoint] {
 }
 
 fn eval_rows(run: &Recorded<'_>) -> Vec<EvalRow> {
+    let core = run.end.result().map_or(&[][..], |result| &result.core);
     evals(run)
         .iter()
+        .chain(core)
         .flat_map(|eval| {
             let hash = eval.hash().to_string();
             eval.values.iter().map(move |(metric, value)| EvalRow {

@@ -11,8 +11,9 @@ use crate::plan::run_config::BackendChoice;
 use crate::plan::{Facts as _, PlannedRun};
 use crate::record::AttemptDir;
 use crate::run::engine::inference_engine;
+use crate::run::room::{Memory, Wanted};
 use crate::run::state::Status;
-use crate::run::trained::Trained;
+use crate::run::trained::{Trained, Wants};
 use crate::train::checkpoint::{Checkpoint, CheckpointStore};
 use crate::train::engine::in_order;
 use crate::train::named_tensors::plain;
@@ -31,12 +32,23 @@ impl Experiment {
         checkpoint: Option<&Path>,
         backend: Option<&BackendChoice>,
         threads: usize,
+        wants: Wants<'_>,
     ) -> Result<Trained> {
-        let (run, checkpoint) = self.checkpoint(key, checkpoint)?;
-        let mut config = run.config.clone();
-        if let Some(backend) = backend {
-            config.backend = backend.clone();
-        }
+        let config_of = |run: &PlannedRun| {
+            let mut config = run.config.clone();
+            if let Some(backend) = backend {
+                config.backend = backend.clone();
+            }
+            config
+        };
+        let asked = self.manifest.selected_cells().all(|cell| cell.settings.run.preflight);
+        let (run, checkpoint) = self.checkpoint_if(key, checkpoint, &|run| {
+            let config = config_of(run);
+            // A checkpoint is in memory whole while the engine takes its weights.
+            let wanted = Wanted { config: &config, what: wants(&config), threads, copies: 1 };
+            if asked { wanted.fits(&Memory::here()) } else { Ok(()) }
+        })?;
+        let config = config_of(run);
         let found = plain(&checkpoint.params)?;
         in_order(&specs(&config.model), &found)?;
         let mut read = |spec: &ParamSpec| {
@@ -65,13 +77,27 @@ impl Experiment {
         key: Option<&str>,
         checkpoint: Option<&Path>,
     ) -> Result<(&PlannedRun, Checkpoint<'static>)> {
+        self.checkpoint_if(key, checkpoint, &|_| Ok(()))
+    }
+
+    /// The same, unless `before` refuses a run whose checkpoint is about to be read.
+    fn checkpoint_if(
+        &self,
+        key: Option<&str>,
+        checkpoint: Option<&Path>,
+        before: &dyn Fn(&PlannedRun) -> Result<()>,
+    ) -> Result<(&PlannedRun, Checkpoint<'static>)> {
         self.require_data()?;
         let key = key.map(|key| self.key_of(key)).transpose()?;
         let candidates = self.selected_runs().filter(|run| key.is_none_or(|key| run.key.run == key));
         let mut damaged = None;
         for run in candidates {
+            let attempts = self.attempts_by_weight(run)?;
+            if checkpoint.is_some() || !attempts.is_empty() {
+                before(run)?;
+            }
             let mut found = checkpoint.map(|dir| Checkpoint::read(&self.files, dir)).transpose()?;
-            for attempt in self.attempts_by_weight(run)? {
+            for attempt in attempts {
                 if found.is_some() {
                     break;
                 }

@@ -237,6 +237,7 @@ fn ci_systems_get_junit_and_markdown() {
     let run = |arm: &str| RunSummary {
         arm: arm.into(),
         seed: 1,
+        data_seed: None,
         metrics: [("val_bpb".to_owned(), 2.5)].into(),
         tokens_per_second: None,
         alone: true,
@@ -250,11 +251,11 @@ fn ci_systems_get_junit_and_markdown() {
     let criteria = Criteria {
         controls: [(SQRT.to_owned(), LINEAR.to_owned())].into(),
         quality: Some(crate::scorecard::Quality {
+            higher_is_better: false,
             across: Vec::new(),
             metric: "val_bpb".into(),
             margin: 0.002,
             confidence: 0.95,
-            higher_is_better: false,
             variance: crate::scorecard::Variance::Pair,
             forks: std::collections::BTreeMap::new(),
         }),

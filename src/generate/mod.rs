@@ -4,7 +4,7 @@ mod prefix;
 pub mod rng;
 pub mod sampler;
 
-pub use prefix::{Draw, Prefix};
+pub use prefix::{AT_ONCE, Draw, Prefix};
 pub use rng::SplitMix64;
 pub use sampler::Sampling;
 

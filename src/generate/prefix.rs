@@ -4,8 +4,9 @@ use super::{Sampling, SplitMix64, check_prompt};
 use crate::error::Result;
 use crate::train::engine::Engine;
 
-/// Continuations that are decoded together at most: with more, there is little left to share of reading the weights.
-const AT_ONCE: usize = 16;
+/// Continuations that are decoded together at most: as many rows as the cpu backend meets with a weight that it has read
+/// once. With more there is little left to share of reading them.
+pub const AT_ONCE: usize = 12;
 /// Bytes of the caches of those, at most; one there is always room for.
 const CACHES: u64 = 1 << 30;
 

@@ -31,8 +31,10 @@ pub fn effect(path: &str) -> Option<Effect> {
         | "model.init.file"
         | "data.shards"
         | "data.tokenizer.path"
+        | "eval.core.bundle"
         | "scorecard.reproducibility.baseline" => Effect::Place,
         "run.seed"
+        | "run.ranks"
         | "run.backend"
         | "run.precision"
         | "data.column"
@@ -41,8 +43,9 @@ pub fn effect(path: &str) -> Option<Effect> {
         | "data.tokenizer"
         | "data.tokenizer.vocab_size"
         | "data.document"
+        | "data.seed"
         | "data.packing" => Effect::Key,
-        "data.token_bytes" | "eval.tokens" => Effect::Evaluation,
+        "data.token_bytes" | "eval.tokens" | "eval.core.max_per_task" => Effect::Evaluation,
         "scorecard.quality.metric"
         | "scorecard.quality.margin"
         | "scorecard.quality.confidence"
@@ -58,6 +61,7 @@ pub fn effect(path: &str) -> Option<Effect> {
         | "data.vocab_size"
         | "data.sha256"
         | "eval.every"
+        | "eval.core.every"
         | "eval.max_drift_bytes"
         | "checkpoint.every"
         | "checkpoint.keep"

@@ -534,6 +534,10 @@ fn expand_paths(cell: &mut Cell, env: &[(String, String)]) -> Result<()> {
         }
         InitChoice::Resume(text) => Some(expand("model.init.resume", text).map(InitChoice::Resume)),
     };
+    if let Some(text) = &cell.settings.eval.core.bundle {
+        let path = expand("eval.core.bundle", text).map_err(|failed| located(cell, failed))?;
+        cell.settings.eval.core.bundle = Some(path);
+    }
     if let Some(init) = init {
         cell.settings.model.init = init.map_err(|failed| located(cell, failed))?;
     }

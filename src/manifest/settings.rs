@@ -44,6 +44,8 @@ pub struct UpstreamSettings {
 pub struct RunSettings {
     /// Seed of initial weights and sampling.
     pub seed: u64,
+    /// Ranks of upstream's whose rows are trained on.
+    pub ranks: usize,
     /// Which ops.
     pub backend: BackendKind,
     /// `cpu` or `cuda:N`, of the tch backend.
@@ -140,6 +142,24 @@ pub enum TotalBatch {
 pub enum AutoWord {
     /// `auto`.
     Auto,
+}
+
+/// What permutes the data.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum DataSeed {
+    /// A seed of its own.
+    Seed(u64),
+    /// Whatever `run.seed` is.
+    Run(RunWord),
+}
+
+/// The word `run`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RunWord {
+    /// `run`.
+    Run,
 }
 
 /// A number, or `false`.
@@ -268,6 +288,8 @@ pub struct DataSettings {
     /// Which tokenizer.
     #[serde(with = "spelled")]
     pub tokenizer: TokenizerChoice,
+    /// Permutes the row groups of the train split.
+    pub seed: Option<DataSeed>,
     /// Declared vocabulary.
     pub vocab_size: Option<usize>,
     /// Pinned SHA-256 by file name, and `tokenizer`.
@@ -309,6 +331,20 @@ pub struct EvalSettings {
     pub tokens: u64,
     /// Limit of the drift guard.
     pub max_drift_bytes: u64,
+    /// The CORE metric.
+    #[serde(default)]
+    pub core: CoreSettings,
+}
+
+/// `[eval.core]`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CoreSettings {
+    /// The evaluation bundle; none measures none.
+    pub bundle: Option<String>,
+    /// Steps between measurements.
+    pub every: u64,
+    /// Examples of a task.
+    pub max_per_task: Option<u64>,
 }
 
 /// `checkpoint.final`: what stays of a finished run's checkpoints.
@@ -481,6 +517,8 @@ words! {
         ValBpb,
         /// Training loss.
         TrainLoss,
+        /// The CORE metric, of which more is better.
+        Core,
     }
 }
 

@@ -133,11 +133,12 @@ impl Network for Bigram {
         weights: &Params<B::Weight>,
         cache: &mut BigramCache,
         ids: &[i32],
+        last: usize,
     ) -> OpResult<B::Tensor> {
         let BigramCache { sequences, position, capacity } = *cache;
-        cache.position += fed(ids, sequences, position, capacity)?.len;
-        let last = ids.get(ids.len() - sequences..).unwrap_or_default();
-        let (x, _) = self.embed(ops, weights, &ops.tokens(last)?)?;
+        cache.position += fed(ids, last, sequences, position, capacity)?.len;
+        let wanted = ids.get(ids.len() - last * sequences..).unwrap_or_default();
+        let (x, _) = self.embed(ops, weights, &ops.tokens(wanted)?)?;
         ops.logits(&x, &weights[self.lm_head], &self.head())
     }
 }

@@ -1,10 +1,10 @@
 //! Initial values of a model's parameters, drawn as upstream draws them.
 
 use super::param::{Init, ParamSpec};
+use crate::error::Result;
 use crate::rng::TorchGenerator;
 
 /// Where the parameters of a model begin.
-#[derive(Debug, Clone, PartialEq)]
 pub enum InitialValues {
     /// Drawn as each parameter's spec says, from torch's generator with this seed.
     Drawn {
@@ -13,6 +13,8 @@ pub enum InitialValues {
     },
     /// A vector a parameter, in the order of the specs.
     Given(Vec<Vec<f32>>),
+    /// Read one after another, in the order of the specs: no more than one is in memory beside what is made of it.
+    Read(Box<dyn FnMut(&ParamSpec) -> Result<Vec<f32>>>),
 }
 
 impl InitialValues {
@@ -20,14 +22,17 @@ impl InitialValues {
     /// their draw order, so that no more than one is ever in memory. Constants consume no draws.
     ///
     /// # Errors
-    /// Those of `set`.
-    pub fn for_each<E>(
+    /// Those of `set`, and of reading.
+    pub fn for_each(
         self,
         specs: &[ParamSpec],
-        mut set: impl FnMut(usize, &[f32]) -> Result<(), E>,
-    ) -> Result<(), E> {
+        mut set: impl FnMut(usize, &[f32]) -> Result<()>,
+    ) -> Result<()> {
         let seed = match self {
             Self::Drawn { seed } => seed,
+            Self::Read(mut read) => {
+                return specs.iter().enumerate().try_for_each(|(index, spec)| set(index, &read(spec)?));
+            }
             Self::Given(values) => {
                 return values.into_iter().enumerate().try_for_each(|(index, values)| set(index, &values));
             }
@@ -56,24 +61,28 @@ impl InitialValues {
     }
 
     /// All of them, in the order of `specs`.
-    pub fn all(self, specs: &[ParamSpec]) -> Vec<Vec<f32>> {
+    ///
+    /// # Errors
+    /// Those of reading.
+    pub fn all(self, specs: &[ParamSpec]) -> Result<Vec<Vec<f32>>> {
         if let Self::Given(values) = self {
-            return values;
+            return Ok(values);
         }
         let mut all = vec![Vec::new(); specs.len()];
-        let Ok(()) = self.for_each::<std::convert::Infallible>(specs, |index, values| {
+        self.for_each(specs, |index, values| {
             if let Some(slot) = all.get_mut(index) {
                 *slot = values.to_vec();
             }
             Ok(())
-        });
-        all
+        })?;
+        Ok(all)
     }
 }
 
 /// The values of every parameter, in the order of `specs`, drawn with a seed.
 pub fn initial_values(specs: &[ParamSpec], seed: u64) -> Vec<Vec<f32>> {
-    InitialValues::Drawn { seed }.all(specs)
+    // What is drawn cannot fail.
+    InitialValues::Drawn { seed }.all(specs).unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -284,8 +284,9 @@ impl Network for Microgpt {
         weights: &Params<B::Weight>,
         cache: &mut MicrogptCache<B>,
         ids: &[i32],
+        last: usize,
     ) -> OpResult<B::Tensor> {
-        let sequence = fed(ids, cache.sequences, cache.position, cache.capacity)?;
+        let sequence = fed(ids, last, cache.sequences, cache.position, cache.capacity)?;
         let eps = self.config.norm_eps;
         let shape = self.attention_shape(sequence);
         let (mut x, _) = self.embed(ops, weights, &ops.tokens(ids)?, cache.position, sequence)?;
@@ -305,8 +306,8 @@ impl Network for Microgpt {
             x = ops.relu_squared_linear_add(x, &u, &weights[block.fc2])?;
         }
         cache.position += sequence.len;
-        if sequence.len > 1 {
-            x = ops.rows(&x, sequence.len - 1, 1)?;
+        if sequence.len > last {
+            x = ops.rows(&x, sequence.len - last, last)?;
         }
         ops.logits(&x, &weights[self.lm_head], &self.head())
     }

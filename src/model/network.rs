@@ -31,18 +31,25 @@ impl<B: ForwardOps, T> Inputs<'_, B, T> {
     }
 }
 
-/// How `ids` are fed to a cache of so many sequences, with `position` of `capacity` positions taken.
+/// Tokens whose logits decoding gives at once, at most: every layer has room for as many.
+pub const MOST_LAST: usize = 64;
+
+/// How `ids` are fed to a cache of so many sequences, with `position` of `capacity` positions taken, where the logits
+/// after the `last` of them are wanted.
 ///
 /// # Errors
-/// [`OpError::Shape`] if there are none, more than one each for several sequences, or more than there is room for.
+/// [`OpError::Shape`] if there are none, more than one each for several sequences, more than there is room for, or fewer
+/// than `last`, which is 1 to [`MOST_LAST`], and 1 of several sequences.
 pub(super) fn fed(
     ids: &[i32],
+    last: usize,
     sequences: usize,
     position: usize,
     capacity: usize,
 ) -> OpResult<SequenceShape> {
     let len = if sequences == 1 { ids.len() } else { 1 };
-    if ids.is_empty() || sequences * len != ids.len() || position + len > capacity {
+    let fits = !ids.is_empty() && sequences * len == ids.len() && position + len <= capacity;
+    if !fits || !(1..=len.min(MOST_LAST)).contains(&last) {
         let message = format!(
             "{} tokens for {sequences} sequences, after {position} in a cache of {capacity}",
             ids.len()
@@ -99,16 +106,18 @@ pub trait Network {
         sequences: &[usize],
     ) -> OpResult<Self::Cache<B>>;
 
-    /// Feeds `ids`, to a cache of one sequence any number, to one of S sequences one each, and returns the logits (S, V)
-    /// after the last of them.
+    /// Feeds `ids`, to a cache of one sequence any number, to one of S sequences one each, and returns the logits after
+    /// the last of them: (last, V) of one sequence, (S, V) of several.
     ///
     /// # Errors
-    /// [`crate::ops::OpError::Shape`] if there are none, or more than the cache has room for.
+    /// [`crate::ops::OpError::Shape`] if there are none, more than the cache has room for, or fewer than `last`, which is
+    /// 1 to [`MOST_LAST`].
     fn decode<B: ForwardOps>(
         &self,
         ops: &B,
         weights: &Params<B::Weight>,
         cache: &mut Self::Cache<B>,
         ids: &[i32],
+        last: usize,
     ) -> OpResult<B::Tensor>;
 }

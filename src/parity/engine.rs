@@ -83,9 +83,7 @@ impl ParitySubject for EngineSubject {
             return Ok(false);
         }
         self.set_params(values)?;
-        let weights: Vec<NamedTensor<'static>> =
-            self.engine.parameters()?.into_iter().map(NamedTensor::into_owned).collect();
-        self.engine.restore(steps, &weights, optimizer)?;
+        self.engine.take_up_state(steps, optimizer)?;
         Ok(true)
     }
 

@@ -7,12 +7,14 @@ use crate::manifest::Cell;
 /// Divides a step of `total` tokens into micro-batches. Where their size is still to be searched for, the largest power
 /// of two up to `usual` that divides stands in.
 pub(super) fn batch(cell: &Cell, total: u64, sequence_len: usize, usual: usize) -> Result<BatchConfig> {
+    let ranks = cell.settings.run.ranks as u64;
     let device_batch_size = match cell.settings.train.device_batch_size.rows() {
         Some(rows) => rows,
-        None => stand_in(total / sequence_len as u64, usual),
+        None => stand_in(total / (sequence_len as u64 * ranks), usual),
     };
     let micro = device_batch_size as u64 * sequence_len as u64;
-    if micro <= total && total.is_multiple_of(micro) {
+    let round = micro.saturating_mul(ranks);
+    if round <= total && total.is_multiple_of(round) {
         return Ok(BatchConfig {
             device_batch_size,
             total_batch_size: total as usize,
@@ -20,15 +22,17 @@ pub(super) fn batch(cell: &Cell, total: u64, sequence_len: usize, usual: usize) 
         });
     }
     let auto = if cell.is_written("train.total_batch_size") { "" } else { ", which the recipe decides," };
+    let (on, times) =
+        if ranks > 1 { (format!(" on each of {ranks} ranks"), " * run.ranks") } else { (String::new(), "") };
     let what = format!(
         "a step of {total} tokens{auto} does not divide into micro-batches of {device_batch_size} rows of \
-         {sequence_len} tokens"
+         {sequence_len} tokens{on}"
     );
     let error = Error::input(what)
-        .expected("total_batch_size to be a multiple of device_batch_size * sequence_len")
-        .help(suggestion(total, device_batch_size as u64, sequence_len as u64));
-    // Point at whichever of the two was written.
-    let written = ["train.total_batch_size", "train.device_batch_size", "model.sequence_len"];
+        .expected(format!("total_batch_size to be a multiple of device_batch_size * sequence_len{times}"))
+        .help(suggestion(total, device_batch_size as u64, (sequence_len as u64).saturating_mul(ranks)));
+    // Point at whichever of them was written.
+    let written = ["train.total_batch_size", "train.device_batch_size", "run.ranks", "model.sequence_len"];
     let path = written.into_iter().find(|path| cell.is_written(path)).unwrap_or("train.device_batch_size");
     Err(cell.locate(path, error))
 }

@@ -2,13 +2,16 @@
 
 use super::groups::{GroupContext, optimizer, precision};
 use super::run_config::{
-    BackendChoice, BackendKind, CheckpointConfig, DataConfig, EvalConfig, InitSource, RunConfig,
+    BackendChoice, BackendKind, CheckpointConfig, CoreConfig, DataConfig, EvalConfig, InitSource, RunConfig,
     TokenizerChoice,
 };
 use super::{DataFacts, Facts, RunSizes, batch, limits};
+use crate::data::RowOrder;
 use crate::error::{Error, Result};
 use crate::manifest::Cell;
-use crate::manifest::settings::{Budget, InitChoice, ModelKind, ModelSettings, Settings, TotalBatch};
+use crate::manifest::settings::{
+    Budget, CoreSettings, DataSeed, InitChoice, ModelKind, ModelSettings, Settings, TotalBatch,
+};
 use crate::model::config::{
     BigramConfig, GptConfig, GptInit, LayerRamp, MicrogptConfig, ModelConfig, ValueEmbedConfig,
 };
@@ -68,7 +71,8 @@ pub(super) fn complete(
         (TotalBatch::Tokens(tokens), _) => tokens,
         (TotalBatch::Auto(_), ModelKind::Gpt) => upstream::auto_batch_size(target as f64, reference),
         (TotalBatch::Auto(_), _) => {
-            (settings.train.device_batch_size.rows().unwrap_or(1) * sequence_len) as u64
+            let rows = settings.train.device_batch_size.rows().unwrap_or(1) as u64;
+            rows.saturating_mul(sequence_len as u64).saturating_mul(settings.run.ranks as u64)
         }
     };
     let batch = batch::batch(cell, total, sequence_len, recipe.data.device_batch_size)?;
@@ -119,10 +123,12 @@ pub(super) fn complete(
         schedule: schedule(settings, horizon, before, weight_decay),
         batch,
         data,
+        row_order: row_order(settings),
         eval: EvalConfig {
             every: settings.eval.every,
             tokens: settings.eval.tokens,
             max_drift_bytes: settings.eval.max_drift_bytes,
+            core: core(cell, facts)?,
         },
         checkpoint: CheckpointConfig {
             every: settings.checkpoint.every,
@@ -360,11 +366,46 @@ fn steps(cell: &Cell, flops_per_token: u64, target: u64, total: u64) -> Result<u
 
 fn check_eval(cell: &Cell, batch: &super::run_config::BatchConfig) -> Result<()> {
     let micro = (batch.device_batch_size * cell.settings.model.sequence_len) as u64;
-    if cell.settings.eval.tokens >= micro {
+    let ranks = cell.settings.run.ranks as u64;
+    let least = micro.saturating_mul(ranks);
+    if cell.settings.eval.tokens >= least {
         return Ok(());
     }
-    let what = format!("eval.tokens is {}, less than a batch of {micro} tokens", cell.settings.eval.tokens);
-    Err(cell.locate("eval.tokens", Error::input(what).expected(format!("at least {micro}"))))
+    let each = if ranks > 1 { format!(" on each of {ranks} ranks") } else { String::new() };
+    let what =
+        format!("eval.tokens is {}, less than a batch of {micro} tokens{each}", cell.settings.eval.tokens);
+    Err(cell.locate("eval.tokens", Error::input(what).expected(format!("at least {least}"))))
+}
+
+/// The CORE metric, where it is measured.
+fn core(cell: &Cell, facts: &dyn Facts) -> Result<Option<CoreConfig>> {
+    let CoreSettings { bundle, every, max_per_task } = &cell.settings.eval.core;
+    let Some(bundle) = bundle else {
+        let told =
+            ["eval.core.every", "eval.core.max_per_task"].into_iter().find(|path| cell.is_written(path));
+        return match told {
+            Some(path) => Err(cell.locate(
+                path,
+                Error::input(format!("{path} is set, and nothing says on what CORE is measured"))
+                    .expected("eval.core.bundle beside it"),
+            )),
+            None => Ok(None),
+        };
+    };
+    let sha256 = facts.core_bundle(bundle, *max_per_task).map_err(|error| {
+        // What is wrong within it says where.
+        if error.names_a_file() { error } else { cell.locate("eval.core.bundle", error) }
+    })?;
+    Ok(Some(CoreConfig { bundle: bundle.clone(), every: *every, max_per_task: *max_per_task, sha256 }))
+}
+
+/// In which order its rows come.
+fn row_order(settings: &Settings) -> RowOrder {
+    let seed = settings.data.seed.map(|seed| match seed {
+        DataSeed::Seed(seed) => seed,
+        DataSeed::Run(_) => settings.run.seed,
+    });
+    RowOrder { ranks: settings.run.ranks, seed }
 }
 
 fn backend(settings: &Settings) -> BackendChoice {
@@ -390,6 +431,15 @@ fn init(cell: &Cell, facts: &dyn Facts) -> Result<InitSource> {
         InitChoice::Resume(path) => {
             let found = facts.init_checkpoint(path, true).map_err(at("model.init.resume"))?;
             let (step, data) = (found.step, found.data);
+            if data.is_some() && cell.settings.data.seed.is_some() {
+                let what =
+                    "upstream's checkpoint says where its data go on, and a permuted order has no such place";
+                let error =
+                    Error::input(what).expected("data.seed left out, or the checkpoint's weights alone");
+                return Err(
+                    cell.locate("data.seed", error.help("model.init = { checkpoint = \"...\" } begins anew"))
+                );
+            }
             InitSource::Resume { path: path.clone(), sha256: found.sha256, step, data }
         }
     })

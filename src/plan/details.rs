@@ -23,9 +23,17 @@ pub(super) fn sizes(run: &PlannedRun) -> String {
         ),
     };
     let batch = &config.batch;
+    let ranks = match config.row_order.ranks {
+        0 | 1 => String::new(),
+        ranks => format!("{ranks} ranks x "),
+    };
+    let permuted =
+        config.row_order.seed.map_or_else(String::new, |seed| format!("; row groups permuted by {seed}"));
     format!(
-        "{model}; batch {} = {} x {} rows; recipe {commit}",
-        batch.total_batch_size, batch.grad_accum_steps, batch.device_batch_size
+        "{model}; batch {} = {ranks}{} x {} rows{permuted}; recipe {commit}",
+        batch.total_batch_size,
+        config.turn(),
+        batch.device_batch_size
     )
 }
 

@@ -12,6 +12,14 @@ pub const VAL_LOSS: &str = "val_loss";
 /// Mean loss of the last step, nats a token.
 pub const TRAIN_LOSS: &str = "train_loss";
 
+/// The CORE metric: mean over tasks of how far a model is from guessing to all right.
+pub const CORE: &str = "core";
+
+/// Whether more of a metric is better.
+pub fn higher_is_better(metric: &str) -> bool {
+    metric == CORE
+}
+
 /// Definition of a run's evaluations.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Evaluation {
@@ -39,6 +47,8 @@ pub struct Evaluation {
     pub tokenizer: TokenizerChoice,
     /// Tokens that it knows.
     pub vocab_size: u64,
+    /// Hash of the bundle that CORE is measured on, and of how much of it; none where it is not, or not here.
+    pub core: Option<Digest>,
 }
 
 /// In what two evaluations differ.
@@ -53,14 +63,16 @@ pub struct Departure {
 }
 
 /// Fields by which evaluations can differ: what `scorecard.across` may name.
-pub const FIELDS: [&str; 7] = [
+pub const FIELDS: [&str; 9] = [
     "eval.tokens",
+    "run.ranks",
     "model.sequence_len",
     "data.token_bytes",
     "data.tokenizer",
     "data.packing",
     "data.document",
     "data.shards",
+    "eval.core.bundle",
 ];
 
 impl Evaluation {
@@ -75,16 +87,17 @@ impl Evaluation {
             tokens: config.eval.tokens,
             device_batch_size: config.batch.device_batch_size as u64,
             sequence_len: config.model.sequence_len() as u64,
-            ranks: 1,
+            ranks: config.row_order.ranks as u64,
             token_bytes: config.data.token_bytes,
             tokenizer: config.data.tokenizer.clone(),
             vocab_size: config.model.vocab_size() as u64,
+            core: config.eval.core.as_ref().and_then(|core| core.sha256),
         }
     }
 
-    /// Tokens that it counts: whole batches.
+    /// Tokens that it counts: whole batches, as many of each rank.
     pub fn counted_tokens(&self) -> u64 {
-        let batch = self.device_batch_size * self.sequence_len;
+        let batch = self.device_batch_size * self.sequence_len * self.ranks;
         self.tokens.checked_div(batch).unwrap_or(0) * batch
     }
 
@@ -106,12 +119,20 @@ impl Evaluation {
             Some(content) => hash.digest("data", content),
             None => hash.none("data"),
         };
+        if self.ranks != 1 {
+            hash.u64("ranks", self.ranks);
+        }
         hash.finish()
     }
 
     /// What has to be equal for two values of `metric` to be of one definition: the field, and what it is here. The
     /// device batch matters through the tokens that are counted alone.
     pub fn definition(&self, metric: &str) -> Vec<(&'static str, String)> {
+        if metric == CORE {
+            // The same examples to all models, whatever they were trained and validated on.
+            let bundle = self.core.map_or_else(|| "none".to_owned(), |digest| format!("sha256 {digest}"));
+            return vec![("eval.core.bundle", bundle)];
+        }
         let tokenizer = match &self.tokenizer {
             TokenizerChoice::Char => format!("char, {} tokens", self.vocab_size),
             TokenizerChoice::Path(path) => format!("{path}, {} tokens", self.vocab_size),
@@ -119,6 +140,7 @@ impl Evaluation {
         };
         let of = |field| match field {
             "eval.tokens" => self.counted_tokens().to_string(),
+            "run.ranks" => self.ranks.to_string(),
             "model.sequence_len" => self.sequence_len.to_string(),
             "data.token_bytes" => word(&self.token_bytes),
             "data.tokenizer" => tokenizer.clone(),
@@ -131,7 +153,8 @@ impl Evaluation {
             (VAL_LOSS | TRAIN_LOSS, "data.token_bytes") | (TRAIN_LOSS, "eval.tokens") => false,
             _ => true,
         };
-        FIELDS.into_iter().filter(matters).map(|field| (field, of(field))).collect()
+        let fields = FIELDS.into_iter().filter(|field| *field != "eval.core.bundle");
+        fields.filter(matters).map(|field| (field, of(field))).collect()
     }
 
     /// In what this and `other` measure `metric` differently; nothing where they are comparable.
@@ -161,6 +184,7 @@ mod tests {
             token_bytes: TokenBytesRule::Decoded,
             tokenizer: TokenizerChoice::Train { vocab_size: 512 },
             vocab_size: 512,
+            core: Some(Digest::of(b"bundle")),
         }
     }
 
@@ -182,6 +206,8 @@ mod tests {
     fn every_field_of_the_definition_is_told_by_name() {
         let others = [
             ("eval.tokens", Evaluation { tokens: 2000, ..evaluation() }),
+            // As many tokens: 7 batches of 2 rows, and 7 of one row on each of 2.
+            ("run.ranks", Evaluation { ranks: 2, device_batch_size: 1, ..evaluation() }),
             ("data.token_bytes", Evaluation { token_bytes: TokenBytesRule::Raw, ..evaluation() }),
             ("data.tokenizer", Evaluation { tokenizer: TokenizerChoice::Char, ..evaluation() }),
             ("data.packing", Evaluation { packing: Packing::Document, ..evaluation() }),
@@ -192,6 +218,12 @@ mod tests {
             let found = evaluation().departures(&other, VAL_BPB);
             assert_eq!(found.iter().map(|departure| departure.field).collect::<Vec<_>>(), [field]);
         }
+        let bundle = Evaluation { core: None, tokens: 2000, ..evaluation() };
+        let departed = evaluation().departures(&bundle, CORE);
+        assert_eq!(
+            departed.iter().map(|departure| departure.field).collect::<Vec<_>>(),
+            ["eval.core.bundle"]
+        );
         let raw = Evaluation { token_bytes: TokenBytesRule::Raw, tokens: 2000, ..evaluation() };
         assert_eq!(evaluation().departures(&raw, VAL_LOSS).len(), 1);
         assert_eq!(evaluation().departures(&raw, TRAIN_LOSS), []);

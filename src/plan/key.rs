@@ -9,6 +9,7 @@ use std::sync::LazyLock;
 use serde::Serialize;
 
 use super::run_config::{BackendChoice, BackendKind, BatchConfig, DataConfig, InitSource, Nulls, RunConfig};
+use crate::data::RowOrder;
 use crate::data::config::COLUMN;
 use crate::hash::{Canonical, Digest};
 use crate::optim::config::{GroupConfig, ScheduleConfig, StepValues};
@@ -223,6 +224,7 @@ fn start(config: &RunConfig) -> Digest {
         schedule: _,
         batch: BatchConfig { device_batch_size, total_batch_size, grad_accum_steps: _ },
         data,
+        row_order: RowOrder { ranks, seed: data_seed },
         eval: _,
         checkpoint: _,
     } = config;
@@ -282,6 +284,13 @@ fn start(config: &RunConfig) -> Digest {
         if let Some(validation) = validation {
             canonical.str("validation", validation);
         }
+    }
+    // Likewise.
+    if *ranks != 1 {
+        canonical.u64("ranks", *ranks as u64);
+    }
+    if let Some(seed) = data_seed {
+        canonical.u64("data seed", *seed);
     }
     canonical.finish()
 }

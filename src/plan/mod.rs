@@ -35,6 +35,7 @@ use crate::data::{Position, Splits};
 use crate::error::{Error, Result};
 use crate::hash::Digest;
 use crate::manifest::Manifest;
+use crate::manifest::settings::QualityMetric;
 use crate::upstream::ParamCounts;
 
 /// What only the data can say.
@@ -70,6 +71,14 @@ pub trait Facts {
     /// # Errors
     /// Data that cannot be read.
     fn data_use(&self, _: &RunConfig) -> Result<Option<DataUse>> {
+        Ok(None)
+    }
+
+    /// Hash of what decides a CORE metric beside the model; none while the bundle is not here.
+    ///
+    /// # Errors
+    /// A bundle that is bad; class `Input`.
+    fn core_bundle(&self, _path: &str, _max_per_task: Option<u64>) -> Result<Option<Digest>> {
         Ok(None)
     }
 
@@ -179,7 +188,10 @@ pub fn plan(manifest: &Manifest, facts: &dyn Facts) -> Result<Plan> {
             found
         };
         let (config, sizes) = complete::complete(cell, data, data_facts, facts)?;
-        let data = facts.data_use(&config)?;
+        let data = facts.data_use(&config).map_err(|error| match error.key_path() {
+            Some("run.ranks") => cell.locate("run.ranks", error),
+            _ => error,
+        })?;
         complete.push((config, sizes, data));
     }
     let chains: Vec<KeyChain<'_>> = complete.par_iter().map(|(config, ..)| KeyChain::new(config)).collect();
@@ -201,6 +213,7 @@ pub fn plan(manifest: &Manifest, facts: &dyn Facts) -> Result<Plan> {
         .collect();
     check_evaluations(manifest, &arms, &runs)?;
     check_across(manifest)?;
+    check_core(manifest)?;
     let warnings = warnings::warnings(&manifest.cells, &arms, &runs);
     Ok(Plan {
         name: manifest.head.name.clone(),
@@ -213,6 +226,19 @@ pub fn plan(manifest: &Manifest, facts: &dyn Facts) -> Result<Plan> {
         prefixes,
         warnings,
     })
+}
+
+/// Arms that are judged by CORE must have it measured.
+fn check_core(manifest: &Manifest) -> Result<()> {
+    let judged = manifest.head.scorecard.quality.metric == QualityMetric::Core;
+    match manifest.cells.iter().find(|cell| judged && cell.settings.eval.core.bundle.is_none()) {
+        None => Ok(()),
+        Some(cell) => Err(cell.locate(
+            "scorecard.quality.metric",
+            Error::input("quality is judged by core, which is not measured")
+                .expected("eval.core.bundle beside it"),
+        )),
+    }
 }
 
 /// What verdicts are to compare across must be something by which evaluations can differ.

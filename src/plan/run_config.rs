@@ -2,8 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::data::Position;
 pub use crate::data::config::{DataConfig, DocumentSplit, Nulls, Packing, TokenBytesRule, TokenizerChoice};
+use crate::data::{Position, RowOrder};
 use crate::hash::Digest;
 pub use crate::manifest::settings::{BackendKind, CheckpointEnd};
 use crate::model::config::ModelConfig;
@@ -31,6 +31,10 @@ pub struct RunConfig {
     pub batch: BatchConfig,
     /// What it trains on.
     pub data: DataConfig,
+    /// In which order, and as how many ranks.
+    // Left out where it is what every run had before, so that recorded configurations keep their digests.
+    #[serde(default, skip_serializing_if = "RowOrder::is_default")]
+    pub row_order: RowOrder,
     /// Validation.
     pub eval: EvalConfig,
     /// Checkpoints.
@@ -81,6 +85,24 @@ pub struct BackendChoice {
     pub precision: Precision,
 }
 
+impl RunConfig {
+    /// Rows of an optimizer step that each rank has.
+    pub fn rows_of_rank(&self) -> usize {
+        self.batch.device_batch_size * self.batch.grad_accum_steps / self.row_order.ranks.max(1)
+    }
+
+    /// Micro-batches of a step that each rank has.
+    pub fn turn(&self) -> u64 {
+        (self.batch.grad_accum_steps / self.row_order.ranks.max(1)).max(1) as u64
+    }
+
+    /// Batches of an evaluation that each rank has; 0 where `eval.tokens` are too few.
+    pub fn eval_turn(&self) -> u64 {
+        let batch = (self.batch.device_batch_size * self.model.sequence_len()) as u64;
+        self.eval.tokens / batch.saturating_mul(self.row_order.ranks as u64).max(1)
+    }
+}
+
 /// Batch sizes. `total_batch_size = device_batch_size * sequence_len * grad_accum_steps`, in tokens.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BatchConfig {
@@ -88,7 +110,7 @@ pub struct BatchConfig {
     pub device_batch_size: usize,
     /// Tokens of an optimizer step.
     pub total_batch_size: usize,
-    /// Micro-batches of a step.
+    /// Micro-batches of a step, over all ranks: a multiple of their number.
     pub grad_accum_steps: usize,
 }
 
@@ -97,10 +119,26 @@ pub struct BatchConfig {
 pub struct EvalConfig {
     /// Every so many steps, besides the first and the last; 0 is only those two.
     pub every: u64,
-    /// Tokens of a validation; `tokens / (B * T)` batches.
+    /// Tokens of a validation; `tokens / (B * T * ranks)` batches a rank.
     pub tokens: u64,
     /// Bytes that an evaluation may leave behind before the drift guard stops the run.
     pub max_drift_bytes: u64,
+    /// The CORE metric.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub core: Option<CoreConfig>,
+}
+
+/// The CORE metric in training.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CoreConfig {
+    /// The evaluation bundle.
+    pub bundle: String,
+    /// Every so many steps, besides the last; 0 is only that one.
+    pub every: u64,
+    /// Examples of a task; none is all.
+    pub max_per_task: Option<u64>,
+    /// Hash of its files and of how much of them is evaluated; none while it is not here.
+    pub sha256: Option<Digest>,
 }
 
 /// Checkpoints.

@@ -294,6 +294,55 @@ fn suggested_batches_fit() {
     assert_eq!(run(&fits).config.batch.grad_accum_steps, 1);
 }
 
+/// Ranks divide a step as micro-batches do, and evaluations.
+#[test]
+fn ranks_divide_steps_and_evaluations() {
+    let of = |ranks: usize| {
+        let ranks = format!("run.ranks={ranks}");
+        run(&[
+            "train.total_batch_size=524288",
+            "train.device_batch_size=8",
+            "model.sequence_len=1024",
+            &ranks,
+        ])
+    };
+    let (one, eight) = (of(1), of(8));
+    assert_eq!((one.config.batch.grad_accum_steps, one.config.turn()), (64, 64));
+    assert_eq!((eight.config.batch.grad_accum_steps, eight.config.turn()), (64, 8));
+    assert_eq!(eight.config.rows_of_rank(), 64);
+    assert_eq!(eight.config.eval_turn() * 8, one.config.eval_turn());
+    assert_eq!(
+        one.key.start,
+        run(&["train.total_batch_size=524288", "train.device_batch_size=8", "model.sequence_len=1024",])
+            .key
+            .start
+    );
+    let evaluation = |run: &PlannedRun| Evaluation::of(&run.config).digest();
+    assert_ne!(evaluation(&one), evaluation(&eight));
+    // A data seed moves no row of the validation split.
+    let permuted = run(&["data.seed=3"]);
+    assert_eq!(evaluation(&permuted), evaluation(&run(&[])));
+    // `run` is the value of run.seed, not a word of its own.
+    assert_eq!(run(&["data.seed=run"]).key.start, run(&["data.seed=1"]).key.start);
+}
+
+#[test]
+fn what_ranks_do_not_divide_is_refused() {
+    let errors = [
+        &[
+            "train.total_batch_size=65536",
+            "train.device_batch_size=8",
+            "model.sequence_len=1024",
+            "run.ranks=3",
+        ][..],
+        &["eval.tokens=65536", "run.ranks=8"],
+        &["run.ranks=0"],
+        &["data.seed=-1"],
+    ]
+    .map(|sets| planned(sets, &NoData).unwrap_err().to_string());
+    insta::assert_snapshot!(errors.join("\n\n"));
+}
+
 /// Overrides of which each decides numbers that do not change over steps.
 const DECIDING: &[&str] = &[
     "run.seed=2",
@@ -328,6 +377,9 @@ const DECIDING: &[&str] = &[
     "train.total_batch_size=65536",
     "data.packing=document",
     "data.document=line",
+    "run.ranks=2",
+    "data.seed=0",
+    "data.seed=run",
 ];
 
 /// Overrides that change schedules alone.
@@ -648,6 +700,10 @@ fn what_fields_are_said_to_decide_is_what_they_decide() {
                     // Another tokenizer takes the vocabulary with it that was declared.
                     sets.push("data.vocab_size=32768");
                 }
+                if field.path.starts_with("eval.core.") {
+                    // The others are of a bundle.
+                    sets.insert(base.len(), "eval.core.bundle=bundle");
+                }
                 let Some(after) = identity(&sets) else { continue };
                 taken = true;
                 moved |= after != before;
@@ -662,6 +718,6 @@ fn what_fields_are_said_to_decide_is_what_they_decide() {
             moves_nothing.push(field.path);
         }
     }
-    // What has one value alone, and what eight steps never come to.
+    // What has one value alone, what eight steps never come to, and what takes a bundle that is here.
     insta::assert_snapshot!(moves_nothing.join(" "));
 }

@@ -10,6 +10,7 @@ use crate::error::Error;
 use crate::files::{ExactF32, FileError, Files};
 use crate::hash::Digest;
 use crate::host::HostFacts;
+use crate::plan::evaluation::CORE;
 use crate::train::checkpoint::EvalPoint;
 use crate::train::result_hash::result_hash;
 
@@ -45,6 +46,9 @@ pub struct RunResult {
     pub step_losses: Vec<ExactF32>,
     /// Every evaluation, the final one last.
     pub evals: Vec<EvalPoint>,
+    /// Every measurement of the CORE metric; in no hash.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub core: Vec<EvalPoint>,
     /// How long it took; never hashed.
     pub timings: Timings,
     /// Where it was made; never hashed.
@@ -179,6 +183,7 @@ impl RunResult {
             result_hash: result_hash(&train_hash, &eval_hash),
             step_losses,
             evals,
+            core: Vec::new(),
             timings,
             host,
             taken_over_from: None,
@@ -222,6 +227,13 @@ impl RunResult {
     /// Whether its file is of a version that wrote a checksum into it.
     pub fn has_checksum(&self) -> bool {
         self.format >= CHECKED_FORMAT
+    }
+
+    /// The CORE metric after the last step, by a definition; none where it was not measured so.
+    pub fn final_core(&self, settings: Option<Digest>) -> Option<f64> {
+        let last = self.core.iter().rev().find(|point| point.train_hash == self.train_hash)?;
+        let same = settings.is_some_and(|settings| settings == last.settings);
+        same.then(|| last.values.get(CORE).map(|value| value.0))?
     }
 
     /// A value of the final evaluation.

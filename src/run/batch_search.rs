@@ -84,9 +84,11 @@ pub fn search(plan: &Plan, threads: usize) -> Result<usize> {
             .expected("a number of rows"));
     }
     let start = configs.iter().map(|config| config.batch.device_batch_size).min().unwrap_or(1);
-    let most = plan.runs.iter().map(|run| rows_of_step(&run.config)).fold(0, gcd);
+    let most = plan.runs.iter().map(|run| run.config.rows_of_rank()).fold(0, gcd);
     // An evaluation takes whole micro-batches too.
-    let evaluated = |config: &RunConfig| config.eval.tokens as usize / config.model.sequence_len();
+    let evaluated = |config: &RunConfig| {
+        config.eval.tokens as usize / (config.model.sequence_len() * config.row_order.ranks.max(1))
+    };
     let cap = plan.runs.iter().map(|run| evaluated(&run.config)).min().unwrap_or(1);
     let mut last = None;
     let found = largest(start, most, cap, &mut |rows| {
@@ -107,11 +109,6 @@ pub fn search(plan: &Plan, threads: usize) -> Result<usize> {
         release(config);
     }
     found?.ok_or_else(|| last.unwrap_or_else(|| Error::internal("no device batch size was tried")))
-}
-
-/// Rows of an optimizer step.
-fn rows_of_step(config: &RunConfig) -> usize {
-    config.batch.device_batch_size * config.batch.grad_accum_steps
 }
 
 fn gcd(a: usize, b: usize) -> usize {

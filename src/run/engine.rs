@@ -39,12 +39,12 @@ pub fn check_initial_weights(config: &RunConfig) -> Result<()> {
     if config.init == InitSource::Torch {
         return Ok(());
     }
+    let check = |specs: &[ParamSpec]| values(specs, config)?.for_each(specs, |_, _| crate::stop::check());
     match &config.model {
-        ModelConfig::Gpt(model) => values(Gpt::new(model.clone())?.specs(), config),
-        ModelConfig::Microgpt(model) => values(Microgpt::new(model.clone())?.specs(), config),
-        ModelConfig::Bigram(model) => values(Bigram::new(model.clone())?.specs(), config),
+        ModelConfig::Gpt(model) => check(Gpt::new(model.clone())?.specs()),
+        ModelConfig::Microgpt(model) => check(Microgpt::new(model.clone())?.specs()),
+        ModelConfig::Bigram(model) => check(Bigram::new(model.clone())?.specs()),
     }
-    .map(drop)
 }
 
 /// Makes an engine whose weights start at what `values` says for the model's parameters.
@@ -157,7 +157,7 @@ fn on_backend<M: Network + 'static>(
             Ok(Box::new(OpsEngine::new(network, ops, optimizer, values)?))
         }
         BackendKind::Scalar => {
-            let all = values.all(network.specs());
+            let all = values.all(network.specs())?;
             Ok(Box::new(ScalarEngine::new(network, optimizer, &all)?))
         }
         #[cfg(feature = "tch")]

@@ -22,6 +22,8 @@ pub struct Departures {
     pub tokens: Option<u64>,
     /// Another device batch.
     pub device_batch_size: Option<usize>,
+    /// As the rows of other ranks.
+    pub ranks: Option<usize>,
 }
 
 /// What came of it.
@@ -55,6 +57,9 @@ pub fn prepare(
     }
     if let Some(rows) = departures.device_batch_size {
         config.batch.device_batch_size = rows;
+    }
+    if let Some(ranks) = departures.ranks {
+        config.row_order.ranks = ranks;
     }
     if !departures.shards.is_empty() {
         config.data.shards.clone_from(&departures.shards);

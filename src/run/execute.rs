@@ -15,6 +15,7 @@ use crate::train::checkpoint::CheckpointStore;
 use crate::train::engine::Engine;
 use crate::train::observer::{Event, Observer};
 use crate::train::rows::Rows;
+use crate::train::session::CoreMeter;
 
 use super::progress::{Display, RunProgress};
 use super::single::{Donor, Outcome, Setting, train};
@@ -23,6 +24,9 @@ use super::task::Task;
 
 /// Opens the rows of a run; each call has readers of its own.
 pub type OpenRows<'a> = dyn Fn(&RunConfig) -> Result<Box<dyn Rows>> + Sync + 'a;
+
+/// Opens what measures the CORE metric of a run; none for one that it is not measured of.
+pub type OpenCore<'a> = dyn Fn(&RunConfig) -> Result<Option<Box<dyn CoreMeter>>> + Sync + 'a;
 
 /// Makes the engine of a run for so many threads: [`super::engine::engine`], save where the runner itself is measured.
 pub type MakeEngine<'a> = dyn Fn(&RunConfig, usize) -> Result<Box<dyn Engine>> + Sync + 'a;
@@ -47,6 +51,8 @@ pub struct Executor<'a> {
     pub engine: &'a MakeEngine<'a>,
     /// Opens data.
     pub rows: &'a OpenRows<'a>,
+    /// Opens what measures a run's CORE metric; none for one of which it is not measured.
+    pub core: &'a OpenCore<'a>,
     /// Samples text from a trained run.
     pub samples: &'a (dyn Fn(&RunConfig, &mut dyn Engine) -> Result<String> + Sync + 'a),
     /// Shows progress.
@@ -228,6 +234,7 @@ impl Executor<'_> {
         };
         let threads = (self.threads / self.jobs.max(1)).max(1);
         let rows = (self.rows)(&task.config)?;
+        let core = (self.core)(&task.config)?;
         let mut engine = (self.engine)(&task.config, threads)?;
         engine.stop_on(self.stop);
         let donors: Vec<_> = starts[index]
@@ -250,6 +257,7 @@ impl Executor<'_> {
             donors: &donors,
             forks: &forks,
             alone: self.jobs <= 1,
+            core: core.as_deref(),
             samples: &|engine| (self.samples)(&task.config, engine),
             stop: &|| self.stop.is_raised(),
             clock: &now,

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::path::Path;
 
-use crate::data::{Position, Tokenizer};
+use crate::data::{Cursor, Position, Tokenizer};
 use crate::error::{Error, Result};
 use crate::files::Files;
 use crate::interop::exported::Exported;
@@ -61,7 +61,7 @@ impl<'a> Exported<'a> {
             parameters: checkpoint.params.iter().map(borrow).collect::<Result<_>>()?,
             optimizer,
             val_bpb: last.and_then(|eval| eval.values.get(VAL_BPB)).map(|value| value.0),
-            data: state.cursor.as_ref().and_then(|cursor| cursor.last),
+            data: state.cursor.as_ref().and_then(Cursor::last),
             seconds: state.step_seconds.iter().sum(),
             tokenizer,
         })
@@ -75,16 +75,17 @@ pub struct ForeignValues {
 }
 
 impl ForeignValues {
-    /// Reads the parameters, and the optimizer's state where it is there.
+    /// Reads the parameters and, for a form that takes it along, the optimizer's state where it is there: it is twice as
+    /// large as they.
     ///
     /// # Errors
     /// Values that cannot be read; class `Input`.
-    pub fn read(foreign: &mut Foreign) -> Result<Self> {
+    pub fn read(foreign: &mut Foreign, target: Target) -> Result<Self> {
         let specs = specs(&foreign.config.model);
         let weights = &mut foreign.weights;
         let one = |spec: &ParamSpec| Ok((spec.name.clone(), spec.shape.clone(), weights.values(spec)?));
         let parameters = specs.iter().map(one).collect::<Result<_>>()?;
-        let optimizer = if foreign.checkpoint.optimizer().is_empty() {
+        let optimizer = if target != Target::Upstream || foreign.checkpoint.optimizer().is_empty() {
             Vec::new()
         } else {
             let state = foreign.checkpoint.optimizer_state(&specs)?;

@@ -78,9 +78,7 @@ pub(super) fn take_over(engine: &mut dyn Engine, config: &RunConfig) -> Result<(
     }
     let checkpoint = UpstreamCheckpoint::find(Path::new(path), Some(*step))?;
     let state = checkpoint.optimizer_state(engine.specs())?;
-    let weights: Vec<NamedTensor<'static>> =
-        engine.parameters()?.into_iter().map(NamedTensor::into_owned).collect();
-    engine.restore(*step, &weights, &state)
+    engine.take_up_state(*step, &state)
 }
 
 fn changed(path: &Path, found: Digest, expected: Digest) -> Error {
@@ -123,15 +121,23 @@ fn from_checkpoint(path: &str, resumes: bool, sha256: Digest, specs: &[ParamSpec
         }
         let mut weights = Weights::open(&checkpoint.model())?;
         weights.check(specs)?;
-        let values = specs.iter().map(|spec| weights.values(spec)).collect::<Result<_>>()?;
-        return Ok(InitialValues::Given(values));
+        return Ok(InitialValues::Read(Box::new(move |spec| weights.values(spec))));
     }
     let own = Checkpoint::read(&Files::new(), place)?;
     let found = own_digest(&own);
     if found != sha256 {
         return Err(changed(place, found, sha256));
     }
-    ordered(specs, &plain(&own.params)?).map_err(|error| error.file(place))
+    in_order(specs, &plain(&own.params)?).map_err(|error| error.file(place))?;
+    // Let go of one by one, as the engine takes them; its optimizer's state at once.
+    let mut params = own.params;
+    Ok(InitialValues::Read(Box::new(move |spec| {
+        let at = params.iter().position(|tensor| tensor.name == spec.name);
+        match at.map(|at| params.swap_remove(at).values) {
+            Some(Values::F32(values)) => Ok(values.into_owned()),
+            _ => Err(Error::internal(format!("the weights of `{}` are read twice", spec.name))),
+        }
+    })))
 }
 
 fn ordered(specs: &[ParamSpec], tensors: &[NamedTensor<'_>]) -> Result<InitialValues> {

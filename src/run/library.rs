@@ -4,15 +4,19 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use crate::data::{
-    self, Batch, BatchShape, Cache, Corpus, Cursor, Listing, Loader, LoaderBytes, Packing, Reading, Sample,
-    Split, Tokenizer, TokenizerChoice,
+    self, Batch, BatchShape, Cache, Corpus, Cursor, Listing, Loader, LoaderBytes, Packing, RankTurns,
+    Reading, RowOrder, Sample, Split, Tokenizer, TokenizerChoice,
 };
 use crate::error::{Error, Result};
 use crate::files::Files;
 use crate::hash::Digest;
 use crate::plan::run_config::{DataConfig, RunConfig};
 use crate::plan::{DataFacts, DataUse, Facts, InitCheckpoint, SplitUse};
+use crate::tasks::{Bundle, Limits};
 use crate::train::rows::{BatchSource, Rows};
+use crate::train::session::CoreMeter;
+
+use super::core_metric::CoreInTraining;
 
 /// Corpora and tokenizers by the configuration that names them. What shards there are is looked up once.
 pub struct Library {
@@ -20,6 +24,8 @@ pub struct Library {
     listings: Mutex<Vec<Arc<Listing>>>,
     corpora: Mutex<Vec<Known>>,
     opened: Mutex<Vec<(DataConfig, Arc<Opened>)>>,
+    /// Digests of evaluation bundles, by path and limit.
+    bundles: Mutex<Vec<(String, Option<u64>, Digest)>>,
 }
 
 /// A corpus by what names it and how it is read.
@@ -57,6 +63,18 @@ impl Opened {
         let found = [train.documents_a_row(packing, len)?, validation.documents_a_row(packing, len)?];
         known.push((packing, len, found));
         Ok(found)
+    }
+
+    /// Documents of a split that each rank reads in a round.
+    ///
+    /// # Errors
+    /// A rank without any; class `Input`.
+    fn documents_by_rank(&self, split: Split, order: RowOrder) -> Result<Vec<u64>> {
+        let order = if split == Split::Train { order } else { order.unpermuted() };
+        if order.ranks <= 1 {
+            return Ok(vec![self.corpus.split(split).size()?.documents]);
+        }
+        data::documents_by_rank(&self.corpus.split(split), order, split.name())
     }
 
     /// Its tokenizer.
@@ -103,7 +121,13 @@ impl Missing {
 impl Library {
     /// A library that keeps tokens in `cache`.
     pub fn new(cache: Cache) -> Self {
-        Self { cache, listings: Mutex::default(), corpora: Mutex::default(), opened: Mutex::default() }
+        Self {
+            cache,
+            listings: Mutex::default(),
+            corpora: Mutex::default(),
+            opened: Mutex::default(),
+            bundles: Mutex::default(),
+        }
     }
 
     /// What of `data` is not on this machine; empty where nothing is missing.
@@ -181,7 +205,27 @@ impl Library {
         let tokenizer = Arc::clone(tokenizer);
         let (samples, appetites) = (OnceLock::new(), Mutex::default());
         let opened = Arc::new(Opened { corpus, tokenizer, facts, samples, appetites });
+        opened.documents_by_rank(Split::Val, config.row_order)?;
         Ok((self.rows_of(opened, config), content))
+    }
+
+    /// What measures the CORE metric of a run; none where its configuration does not ask for it.
+    ///
+    /// # Errors
+    /// A bundle that is not there, bad, or not the one that was planned with; class `Input`.
+    pub fn core(&self, config: &RunConfig, alone: bool) -> Result<Option<Box<dyn CoreMeter>>> {
+        let Some(core) = &config.eval.core else { return Ok(None) };
+        let limits = Limits { max_per_task: core.max_per_task };
+        let bundle = Bundle::open(std::path::Path::new(&core.bundle), limits)?;
+        if core.sha256.is_some_and(|planned| planned != bundle.digest()) {
+            return Err(Error::input("the evaluation bundle is not the one that was planned with")
+                .file(&core.bundle)
+                .key("eval.core.bundle")
+                .help("bring back the files that were there, or start again"));
+        }
+        let opened = self.open(&config.data)?;
+        let (tokenizer, cache) = (Arc::clone(&opened.tokenizer), self.cache.clone());
+        Ok(Some(Box::new(CoreInTraining { bundle, config: config.clone(), tokenizer, cache, alone })))
     }
 
     /// The rows of a run.
@@ -198,6 +242,12 @@ impl Library {
                 packing: config.data.packing,
                 rows: config.batch.device_batch_size,
                 len: config.model.sequence_len(),
+            },
+            train: RankTurns { order: config.row_order, batches: config.turn() },
+            validation: RankTurns {
+                order: config.row_order.unpermuted(),
+                // Whoever asks for rows of no evaluation gets some all the same.
+                batches: config.eval_turn().max(1),
             },
         })
     }
@@ -224,28 +274,41 @@ impl Facts for Library {
         let [train, validation] = opened.samples()?;
         let len = config.model.sequence_len();
         let [train_appetite, validation_appetite] = opened.appetites(config.data.packing, len)?;
+        let (batch, ranks) = (&config.batch, config.row_order.ranks);
+        let rows_of_rank = |rows: u64| rows as f64 / ranks.max(1) as f64;
         let split = |split, sample: &Sample, (documents_a_row, exact): Appetite, rows: u64| {
             let size = opened.corpus.split(split).size()?;
+            let by_rank = opened.documents_by_rank(split, config.row_order)?;
+            // The rank that goes round most often.
+            let epochs = |documents: &u64| rows_of_rank(rows) * documents_a_row / (*documents).max(1) as f64;
             let estimate = || (sample.bytes_a_document() * size.documents as f64) as u64;
             Ok::<_, Error>(SplitUse {
                 files: size.files,
                 documents: size.documents,
                 bytes: size.bytes.unwrap_or_else(estimate),
                 bytes_are_estimated: size.bytes.is_none(),
-                epochs: rows as f64 * documents_a_row / size.documents.max(1) as f64,
+                epochs: by_rank.iter().map(epochs).fold(0.0, f64::max),
                 epochs_are_estimated: !exact,
             })
         };
-        let batch = &config.batch;
         let rows =
             config.schedule.num_iterations.saturating_mul((batch.total_batch_size / len.max(1)) as u64);
         // Whole batches alone are evaluated.
-        let micro = (batch.device_batch_size * len).max(1) as u64;
-        let evaluated = config.eval.tokens / micro * batch.device_batch_size as u64;
+        let evaluated = config.eval_turn() * (batch.device_batch_size * ranks) as u64;
         Ok(Some(DataUse {
             train: split(Split::Train, train, train_appetite, rows)?,
             validation: split(Split::Val, validation, validation_appetite, evaluated)?,
         }))
+    }
+
+    fn core_bundle(&self, path: &str, max_per_task: Option<u64>) -> Result<Option<Digest>> {
+        let mut known = lock(&self.bundles);
+        if let Some((.., digest)) = known.iter().find(|(at, most, _)| at == path && *most == max_per_task) {
+            return Ok(Some(*digest));
+        }
+        let digest = Bundle::open(std::path::Path::new(path), Limits { max_per_task })?.digest();
+        known.push((path.to_owned(), max_per_task, digest));
+        Ok(Some(digest))
     }
 
     fn init_file(&self, path: &str) -> Result<Digest> {
@@ -266,13 +329,19 @@ struct CorpusRows {
     opened: Arc<Opened>,
     cache: Cache,
     shape: BatchShape,
+    train: RankTurns,
+    validation: RankTurns,
     token_bytes: Vec<u32>,
 }
 
 impl CorpusRows {
     fn start(&self, split: Split, cursor: Option<Cursor>) -> Result<Box<dyn BatchSource>> {
         let (source, tokenizer) = (self.opened.corpus.split(split), Arc::clone(&self.opened.tokenizer));
-        Ok(Box::new(Loader::start(source, tokenizer, self.cache.clone(), self.shape, cursor)?))
+        let turns = match split {
+            Split::Train => self.train,
+            Split::Val => self.validation,
+        };
+        Ok(Box::new(Loader::of_ranks(source, tokenizer, self.cache.clone(), self.shape, turns, cursor)?))
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod admission;
 pub mod batch_search;
+pub mod core_metric;
 pub mod engine;
 pub mod evaluate;
 pub mod export;
@@ -11,6 +12,7 @@ mod initial;
 pub mod library;
 pub mod progress;
 pub mod reuse;
+pub mod room;
 pub mod sample;
 pub mod single;
 pub mod state;

@@ -210,6 +210,13 @@ impl Observer for RunProgress {
                     ));
                 }
             }
+            Event::Measured { point, .. } => {
+                for (metric, value) in &point.values {
+                    let (step, steps) = (point.step, self.steps);
+                    self.display
+                        .line(&format!("{}: step {step}/{steps}  {metric} {:.4}", self.label, value.0));
+                }
+            }
             Event::Note(text) => self.display.line(&format!("{}: {text}", self.label)),
             Event::Evaluating { .. } | Event::Saving | Event::Saved { .. } => {}
         }

@@ -18,7 +18,7 @@ use crate::train::checkpoint::{Checkpoint, CheckpointError, CheckpointStore, Eva
 use crate::train::engine::Engine;
 use crate::train::observer::{Event, Observer, Origin};
 use crate::train::rows::Rows;
-use crate::train::session::{Ending, Finished, Session};
+use crate::train::session::{CoreMeter, Ending, Finished, Session};
 
 use super::admission::Admission;
 use super::state::{self, Start};
@@ -72,6 +72,8 @@ pub struct Setting<'a> {
     pub forks: &'a [u64],
     /// Whether nothing else trains in this process.
     pub alone: bool,
+    /// Measures the CORE metric, where the configuration asks for it.
+    pub core: Option<&'a dyn CoreMeter>,
     /// Samples text once it is trained.
     pub samples: &'a dyn Fn(&mut dyn Engine) -> Result<String>,
     /// Whether to stop; see [`Session::stop`].
@@ -127,6 +129,7 @@ pub fn train(
         stop: &|| (setting.stop)() || unjournalled.get(),
         alone: setting.alone,
         clock: setting.clock,
+        core: setting.core,
     };
     let ending = session.run(engine, start);
     if let Some(error) = watch.lost {
@@ -146,7 +149,8 @@ pub fn train(
                 Err(error) => format!("no samples: {error}\n"),
             };
             files.write(&attempt.samples(), samples.as_bytes())?;
-            let Finished { state, train_hash, environment_class } = *finished;
+            let Finished { mut state, train_hash, environment_class } = *finished;
+            let core = std::mem::take(&mut state.core);
             let timings = timings(setting, &attempt, &state, engine.peak_bytes())?;
             let result = RunResult::new(
                 task.run_key,
@@ -158,7 +162,8 @@ pub fn train(
                 timings,
                 host,
             );
-            let result = result.ok_or_else(|| Error::internal("a finished run has no evaluation"))?;
+            let mut result = result.ok_or_else(|| Error::internal("a finished run has no evaluation"))?;
+            result.core = core;
             state::finish(files, &attempt, &task.config, &result)?;
             // The result is safe: nobody needs to go back.
             state::settle(&store, &task.config, setting.forks)?;
@@ -408,6 +413,7 @@ impl Observer for Watch<'_> {
                 self.journal(JournalEvent::Checkpoint { step: *step, seconds });
             }
             Event::Evaluated(done, point) => self.journal(evaluated(point, done.seconds)),
+            Event::Measured { point, seconds } => self.journal(evaluated(point, *seconds)),
             _ => {}
         }
         self.observer.event(event);

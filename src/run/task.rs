@@ -33,6 +33,6 @@ impl Task {
     /// as it would have from the other's checkpoint.
     pub fn evaluates_like(&self, other: &Self) -> bool {
         let (a, b) = (&self.config.eval, &other.config.eval);
-        a.every == b.every && a.tokens == b.tokens
+        a.every == b.every && a.tokens == b.tokens && a.core == b.core
     }
 }

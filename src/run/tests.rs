@@ -97,6 +97,7 @@ impl Lab {
             donors: attempt.donors,
             forks: attempt.forks,
             alone: attempt.alone,
+            core: None,
             samples: &|_| Ok(String::new()),
             stop: &|| {
                 asked.set(asked.get() + 1);

@@ -15,6 +15,7 @@ use crate::plan::{NoData, plan};
 use crate::train::engine::Engine;
 
 use super::engine::inference_engine;
+use super::room::{Memory, Use, Wanted};
 
 /// A model with trained weights.
 pub struct Trained {
@@ -51,6 +52,9 @@ pub struct ForeignOptions<'a> {
     pub backend: Option<BackendChoice>,
 }
 
+/// What a model of this run is to be used for.
+pub type Wants<'w> = &'w dyn Fn(&RunConfig) -> Use;
+
 /// A checkpoint of upstream's, its weights not yet read.
 pub struct Foreign {
     /// Which.
@@ -65,14 +69,26 @@ pub struct Foreign {
     pub tokenizer: Tokenizer,
     /// What is to be told of it.
     pub notes: Vec<String>,
+    /// Whether it is refused where it will not fit.
+    pub preflight: bool,
 }
 
-/// A checkpoint of upstream's with its weights.
+/// A checkpoint of upstream's with its weights, for what `wants` says.
 ///
 /// # Errors
 /// As [`open_foreign`]. Memory or a backend that is not there.
-pub fn foreign(path: &Path, options: &ForeignOptions<'_>, threads: usize) -> Result<Trained> {
-    let Foreign { checkpoint, mut weights, config, tokenizer, notes, .. } = open_foreign(path, options)?;
+pub fn foreign(
+    path: &Path,
+    options: &ForeignOptions<'_>,
+    threads: usize,
+    wants: Wants<'_>,
+) -> Result<Trained> {
+    let Foreign { checkpoint, mut weights, config, tokenizer, notes, preflight, .. } =
+        open_foreign(path, options)?;
+    if preflight {
+        // Read one at a time.
+        Wanted { config: &config, what: wants(&config), threads, copies: 0 }.fits(&Memory::here())?;
+    }
     let engine = inference_engine(&config.model, &config.backend, threads, &mut |spec| weights.values(spec))?;
     Ok(Trained {
         label: checkpoint.label(),
@@ -127,10 +143,11 @@ pub fn open_foreign(path: &Path, options: &ForeignOptions<'_>) -> Result<Foreign
     let ranks = checkpoint.optimizer().len();
     if ranks > 1 {
         notes.push(format!(
-            "it was trained by {ranks} ranks: upstream evaluated it on other rows, those of each rank in turn"
+            "it was trained by {ranks} ranks, run.ranks = {ranks}: their rows are evaluated, as upstream does it"
         ));
     }
-    Ok(Foreign { checkpoint, meta, weights, config, tokenizer, notes })
+    let preflight = manifest.cells.iter().all(|cell| cell.settings.run.preflight);
+    Ok(Foreign { checkpoint, meta, weights, config, tokenizer, notes, preflight })
 }
 
 /// The metadata of a checkpoint, which must be of its step.

@@ -1,7 +1,7 @@
 //! The answer to an experiment's question, in sentences.
 
 use super::finding::Finding;
-use super::judge::Scorecard;
+use super::judge::{RunSummary, Scorecard};
 use super::verdict::{Outcome, Verdict, VerdictKind};
 use crate::text::printable;
 
@@ -46,6 +46,23 @@ impl Scorecard {
                 (finding, if at == 0 { format!("{interim}{sentence}") } else { sentence })
             })
             .collect()
+    }
+}
+
+impl Scorecard {
+    /// What its intervals are over, and what they say nothing of.
+    pub fn not_covered(&self) -> &'static str {
+        // One that goes with the seed takes as many values in an arm as there are seeds.
+        let moves = |run: &RunSummary| {
+            self.runs.iter().any(|other| other.arm == run.arm && other.data_seed != run.data_seed)
+        };
+        if self.runs.iter().any(moves) {
+            "Intervals are over seeds, which draw initial weights and the order of the data: other machines, budgets and \
+             data are not in them."
+        } else {
+            "Intervals are over seeds, which draw initial weights: the order of the data is one and the same in all runs, \
+             and other machines, budgets and data are not in them."
+        }
     }
 }
 

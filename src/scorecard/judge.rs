@@ -18,6 +18,8 @@ pub struct RunSummary {
     pub arm: String,
     /// The seed.
     pub seed: u64,
+    /// What the train split's row groups were permuted by; none where they were read as they lie.
+    pub data_seed: Option<u64>,
     /// Values of the final evaluation, and the last step's `train_loss`.
     pub metrics: BTreeMap<String, f64>,
     /// How the quality metric was measured: fields of the definition and what they are, in one order for all runs.

@@ -12,7 +12,7 @@ use crate::stats::{dunnett_quantile, mean, seeds_for, t_quantile};
 /// What quality is judged by.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Quality {
-    /// A value of the final evaluation, or `train_loss`.
+    /// A value of the final evaluation, `train_loss` or `core`.
     pub metric: String,
     /// Whether more of it is better; else less is.
     pub higher_is_better: bool,

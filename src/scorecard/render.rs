@@ -10,10 +10,6 @@ use crate::text::{Table, printable};
 /// Metrics that have a column of their own, in this order; the rest follow by name.
 const FIRST: [&str; 2] = ["val_bpb", "train_loss"];
 
-/// What the intervals of a card say nothing of.
-const NOT_COVERED: &str = "Intervals are over seeds, which draw initial weights: the order of the data is one and the same \
-in all runs, and other machines, budgets and data are not in them.";
-
 impl fmt::Display for Scorecard {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // What was found comes first: many read no further.
@@ -39,7 +35,7 @@ impl fmt::Display for Scorecard {
             write!(f, "\n{}", verdict_table(&self.verdicts))?;
         }
         if self.verdicts.iter().any(|verdict| verdict.interval.is_some()) {
-            writeln!(f, "\n{NOT_COVERED}")?;
+            writeln!(f, "\n{}", self.not_covered())?;
         }
         if !self.retired.is_empty() {
             f.write_str("\nretired: the manifest no longer has these runs, nothing judges them\n")?;

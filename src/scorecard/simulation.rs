@@ -47,6 +47,7 @@ impl World {
                 runs.push(RunSummary {
                     arm: arm(at),
                     seed,
+                    data_seed: None,
                     metrics: [("val_bpb".to_owned(), value)].into(),
                     measured: Vec::new(),
                     tokens_per_second: None,

@@ -11,6 +11,7 @@ fn run(arm: &str, seed: u64, bpb: f64) -> RunSummary {
     RunSummary {
         arm: arm.into(),
         seed,
+        data_seed: None,
         metrics: [("val_bpb".to_owned(), bpb), ("train_loss".to_owned(), bpb * 2.7)].into(),
         measured: vec![("data.token_bytes", "decoded".to_owned())],
         tokens_per_second: Some(1000.0 + bpb),
@@ -34,11 +35,11 @@ fn criteria() -> Criteria {
     Criteria {
         controls: [(SQRT.to_owned(), LINEAR.to_owned())].into(),
         quality: Some(Quality {
+            higher_is_better: false,
             metric: "val_bpb".into(),
             margin: 0.002,
             confidence: 0.95,
             across: Vec::new(),
-            higher_is_better: false,
             variance: Variance::Pooled,
             forks: BTreeMap::new(),
         }),
@@ -97,6 +98,25 @@ fn quality_is_decided_by_the_ends_of_the_interval() {
         let card = card(pairs(differences));
         assert_eq!(outcome(&card, VerdictKind::Quality), expected, "{differences:?}");
         assert_eq!(card.failure(), (expected == Outcome::Fail).then_some(Class::Verdict), "{differences:?}");
+    }
+}
+
+/// Of a metric of which more is better, an arm passes that is hardly below its control; what is shown keeps its sign.
+#[test]
+fn more_of_a_metric_may_be_better() {
+    for (differences, expected) in [
+        (&[0.003, 0.0031, 0.0029][..], Outcome::Pass),
+        (&[-0.001, -0.0011, -0.0009], Outcome::Pass),
+        (&[-0.01, -0.0101, -0.0099], Outcome::Fail),
+        (&[-0.01, 0.01, 0.001], Outcome::Undecided),
+    ] {
+        let mut criteria = criteria();
+        criteria.quality = criteria.quality.map(|quality| Quality { higher_is_better: true, ..quality });
+        let verdict = judge("core", None, &criteria, pairs(differences)).verdicts.swap_remove(0);
+        assert_eq!(verdict.outcome, expected, "{differences:?}");
+        let (difference, (lower, upper)) = (verdict.difference.unwrap(), verdict.interval.unwrap());
+        let mean = differences.iter().sum::<f64>() / differences.len() as f64;
+        assert!((difference - mean).abs() < 1e-9 && lower < difference && difference < upper);
     }
 }
 

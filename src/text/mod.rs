@@ -1,9 +1,11 @@
 //! Text for people: aligned tables and strings that are safe to print, whatever a manifest or a file put into them.
 
 mod printable;
+mod size;
 mod table;
 
 pub(crate) use printable::{printable, shortened};
+pub(crate) use size::size;
 pub(crate) use table::Table;
 
 /// How manifests and records spell one of several words, such as `best_fit_bos`; empty for what is no word.

@@ -10,6 +10,13 @@ pub(super) fn evaluates_at(config: &RunConfig, step: u64) -> bool {
     step == 0 || step == config.schedule.num_iterations || (every > 0 && step.is_multiple_of(every))
 }
 
+/// Whether the CORE metric of a run is measured after so many steps.
+pub(super) fn measures_core_at(config: &RunConfig, step: u64) -> bool {
+    let Some(core) = &config.eval.core else { return false };
+    let due = core.every > 0 && step > 0 && step.is_multiple_of(core.every);
+    due || step == config.schedule.num_iterations
+}
+
 /// Whether `checkpoint.every` keeps the checkpoint of this step.
 fn is_kept(config: &RunConfig, step: u64) -> bool {
     let every = config.checkpoint.every;
@@ -19,7 +26,7 @@ fn is_kept(config: &RunConfig, step: u64) -> bool {
 /// Whether a run that gets as far as this step always has had a checkpoint there: what time alone saved is not among
 /// these.
 pub fn is_scheduled(config: &RunConfig, step: u64) -> bool {
-    evaluates_at(config, step) || is_kept(config, step)
+    evaluates_at(config, step) || measures_core_at(config, step) || is_kept(config, step)
 }
 
 /// Whether a run is saved after so many steps, whatever the clock says; `forks` are steps that other runs start from.

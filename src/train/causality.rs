@@ -92,7 +92,7 @@ mod tests {
         fn start_decoding(&mut self, _: usize) -> Result<()> {
             Ok(())
         }
-        fn decode(&mut self, _: &[i32]) -> Result<Vec<f32>> {
+        fn decode_last(&mut self, _: &[i32], _last: usize) -> Result<Vec<f32>> {
             Ok(Vec::new())
         }
         fn live_bytes(&self) -> u64 {

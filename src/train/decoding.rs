@@ -34,18 +34,20 @@ impl<M: Network, B: ForwardOps> Decoding<M, B> {
         Ok(())
     }
 
-    /// Feeds ids, any number to one sequence or one each to several, and returns the logits (S, V) after them.
+    /// Feeds ids, any number to one sequence or one each to several, and returns the logits after them: (S, V), or after
+    /// each of the last of one sequence (last, V).
     pub(super) fn feed(
         &mut self,
         network: &M,
         ops: &B,
         weights: &Params<B::Weight>,
         ids: &[i32],
+        last: usize,
     ) -> OpResult<Vec<f32>> {
         let Some(cache) = self.cache.as_mut() else {
             return Err(OpError::Shape { op: "decode", message: NOT_STARTED.to_owned() });
         };
-        ops.tensor_values(&network.decode(ops, weights, cache, ids)?)
+        ops.tensor_values(&network.decode(ops, weights, cache, ids, last)?)
     }
 
     /// Remembers where the one sequence stands.

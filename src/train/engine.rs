@@ -59,11 +59,26 @@ pub trait Engine {
         parameters: &[NamedTensor<'_>],
         optimizer: &[NamedTensor<'_>],
     ) -> Result<()>;
+    /// Takes up optimizer state after `steps` steps alone, for weights that are here already.
+    ///
+    /// # Errors
+    /// As [`Self::restore`]; an engine whose state no other program writes.
+    fn take_up_state(&mut self, steps: u64, optimizer: &[NamedTensor<'_>]) -> Result<()> {
+        let _ = (steps, optimizer);
+        Err(Error::internal("this engine takes up no optimizer state alone"))
+    }
     /// Starts decoding one sequence of up to `capacity` tokens with the current weights.
     fn start_decoding(&mut self, capacity: usize) -> Result<()>;
     /// Feeds ids, any number to one sequence or one each to S of them, and returns the logits (S, V) after the last of
     /// each.
-    fn decode(&mut self, ids: &[i32]) -> Result<Vec<f32>>;
+    fn decode(&mut self, ids: &[i32]) -> Result<Vec<f32>> {
+        self.decode_last(ids, 1)
+    }
+    /// Feeds ids to one sequence and returns the logits (last, V) after each of the last of them, row-major; no more than
+    /// [`crate::model::network::MOST_LAST`].
+    fn decode_last(&mut self, ids: &[i32], last: usize) -> Result<Vec<f32>>;
+    /// Lets go of what decoding holds.
+    fn end_decoding(&mut self) {}
     /// Remembers where decoding of one sequence stands, for [`Self::rewind_decoding`].
     ///
     /// # Errors

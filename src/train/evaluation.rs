@@ -151,11 +151,13 @@ impl Session<'_> {
 /// How many batches an evaluation has.
 pub(crate) fn eval_batches(config: &RunConfig) -> Result<u64> {
     let tokens = (config.batch.device_batch_size * config.model.sequence_len()) as u64;
-    match config.eval.tokens / tokens.max(1) {
+    let ranks = config.row_order.ranks as u64;
+    let of_each = if ranks > 1 { format!(" on each of {ranks} ranks") } else { String::new() };
+    match config.eval_turn() {
         0 => Err(Error::input(format!("the evaluation has {} tokens", config.eval.tokens))
             .key("eval.tokens")
-            .expected(format!("at least one batch: {tokens} tokens"))),
-        batches => Ok(batches),
+            .expected(format!("at least one batch{of_each}: {} tokens", tokens.saturating_mul(ranks)))),
+        batches => Ok(batches * ranks),
     }
 }
 

@@ -6,7 +6,7 @@ use super::checkpoint;
 use super::engine::NamedTensor;
 
 /// An engine's tensors as checkpoints and hashes take them.
-pub(super) fn named<'a>(tensors: &'a [NamedTensor<'_>]) -> Vec<checkpoint::NamedTensor<'a>> {
+pub(crate) fn named<'a>(tensors: &'a [NamedTensor<'_>]) -> Vec<checkpoint::NamedTensor<'a>> {
     tensors.iter().map(|t| checkpoint::NamedTensor::f32(&*t.name, &t.shape, &*t.values)).collect()
 }
 

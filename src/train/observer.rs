@@ -49,6 +49,13 @@ pub enum Event<'a> {
     },
     /// An evaluation, and what is recorded of it.
     Evaluated(EvalDone, &'a EvalPoint),
+    /// The CORE metric, and what is recorded of it.
+    Measured {
+        /// Its value and definition.
+        point: &'a EvalPoint,
+        /// Wall time, seconds.
+        seconds: f64,
+    },
     /// A checkpoint is being written.
     Saving,
     /// A checkpoint is durably on disk.

@@ -45,8 +45,7 @@ fn weights<B: Backend>(ops: &B, specs: &[ParamSpec], values: InitialValues) -> R
         let spec = specs.get(index).filter(|spec| spec.numel() == values.len()).ok_or_else(unfit)?;
         weights[index] = Some(weight(ops, spec, values).map_err(op_error)?);
         // Drawing millions of values takes seconds.
-        crate::stop::check()?;
-        Ok::<(), Error>(())
+        crate::stop::check()
     })?;
     Ok(Params(weights.into_iter().collect::<Option<Vec<_>>>().ok_or_else(unfit)?))
 }
@@ -208,11 +207,15 @@ impl<M: Network, B: Backend> Engine for OpsEngine<M, B> {
             self.weights.0[index] = weight(&self.ops, spec, &tensor.values).map_err(op_error)?;
         }
         if steps > 0 {
-            let training = self.training.as_mut().ok_or_else(trains_not)?;
-            training.optimizer.import(&self.ops, steps, optimizer)?;
+            self.take_up_state(steps, optimizer)?;
         }
         self.decoding.clear();
         Ok(())
+    }
+
+    fn take_up_state(&mut self, steps: u64, optimizer: &[NamedTensor<'_>]) -> Result<()> {
+        let training = self.training.as_mut().ok_or_else(trains_not)?;
+        training.optimizer.import(&self.ops, steps, optimizer)
     }
 
     fn start_decoding(&mut self, capacity: usize) -> Result<()> {
@@ -223,9 +226,9 @@ impl<M: Network, B: Backend> Engine for OpsEngine<M, B> {
         self.decoding.start(&self.network, &self.ops, capacity)
     }
 
-    fn decode(&mut self, ids: &[i32]) -> Result<Vec<f32>> {
+    fn decode_last(&mut self, ids: &[i32], last: usize) -> Result<Vec<f32>> {
         let Self { network, ops, weights, decoding, stop, .. } = self;
-        let feed = || decoding.feed(network, ops, weights, ids);
+        let feed = || decoding.feed(network, ops, weights, ids, last);
         // A token is a hundred ops of microseconds each.
         // SAFETY: weights, caches and the backend are memory or handles that any one thread at a time may use.
         let run = || unsafe { ops.closely(feed) };
@@ -246,6 +249,10 @@ impl<M: Network, B: Backend> Engine for OpsEngine<M, B> {
 
     fn decodes_together(&self) -> bool {
         self.ops.rows_stand_alone()
+    }
+
+    fn end_decoding(&mut self) {
+        self.decoding.clear();
     }
 
     fn live_bytes(&self) -> u64 {

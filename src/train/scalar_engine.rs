@@ -229,9 +229,9 @@ impl<M: Network> Engine for ScalarEngine<M> {
         self.decoding.start(&self.network, &self.ops, capacity)
     }
 
-    fn decode(&mut self, ids: &[i32]) -> Result<Vec<f32>> {
+    fn decode_last(&mut self, ids: &[i32], last: usize) -> Result<Vec<f32>> {
         let Self { network, ops, weights, decoding, .. } = self;
-        decoding.feed(network, ops, weights, ids).map_err(op_error)
+        decoding.feed(network, ops, weights, ids, last).map_err(op_error)
     }
 
     fn mark_decoding(&mut self) -> Result<()> {
@@ -248,6 +248,10 @@ impl<M: Network> Engine for ScalarEngine<M> {
 
     fn decodes_together(&self) -> bool {
         self.ops.rows_stand_alone()
+    }
+
+    fn end_decoding(&mut self) {
+        self.decoding.clear();
     }
 
     fn live_bytes(&self) -> u64 {

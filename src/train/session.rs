@@ -6,13 +6,15 @@ use std::time::Instant;
 use crate::control_word;
 use crate::data::Cursor;
 use crate::error::{Error, Result};
+use crate::files::{ExactF64, now};
 use crate::hash::Digest;
+use crate::plan::evaluation::CORE;
 use crate::plan::key::KeyCursor;
 use crate::plan::run_config::{InitSource, RunConfig};
 use crate::stop::{signal_name, stopped, unless_stopped};
 
-use super::cadence::{evaluates_at, is_saved, retention};
-use super::checkpoint::{Checkpoint, CheckpointStore, TrainState};
+use super::cadence::{evaluates_at, is_saved, measures_core_at, retention};
+use super::checkpoint::{Checkpoint, CheckpointStore, EvalPoint, TrainState};
 use super::engine::Engine;
 use super::evaluation::{Evaluation, eval_settings};
 use super::guard::DriftGuard;
@@ -43,6 +45,20 @@ pub struct Session<'a> {
     pub clock: &'a dyn Fn() -> Instant,
     /// Whether no other run trains in this process, so that the process's memory is this run's.
     pub alone: bool,
+    /// Measures the CORE metric, where the configuration asks for it.
+    pub core: Option<&'a dyn CoreMeter>,
+}
+
+/// Measures the CORE metric of a model in training.
+pub trait CoreMeter {
+    /// Digest of what defines it beside the model.
+    fn settings(&self) -> Digest;
+
+    /// Its value with the current weights; `note` hears what is worth a line.
+    ///
+    /// # Errors
+    /// Examples that do not fit the model, memory that drifts; a stop.
+    fn measure(&self, engine: &mut dyn Engine, note: &mut dyn FnMut(&str)) -> Result<f64>;
 }
 
 /// How a session ended.
@@ -102,6 +118,8 @@ impl Session<'_> {
                 // Evaluation settings are not in the run key: what was evaluated otherwise is evaluated again.
                 let settings = eval_settings(self.config);
                 state.evals.retain(|eval| eval.settings == settings);
+                let settings = self.core.map(CoreMeter::settings);
+                state.core.retain(|point| Some(point.settings) == settings);
                 (state, origin)
             }
             None => (self.fresh(engine)?, Origin::Scratch),
@@ -133,6 +151,16 @@ impl Session<'_> {
                     }
                 }
             }
+            if let Some(meter) = self.core
+                && measures_core_at(self.config, step)
+                && state.core.iter().all(|point| point.step != step)
+            {
+                self.save(engine, &state, &mut saves)?;
+                if unless_stopped(self.measure_core(meter, engine, &mut state))?.is_none() {
+                    self.tell_stop(&state, true);
+                    return Ok(Ending::Interrupted { step });
+                }
+            }
             if is_saved(self.config, self.forks, step) || saves.is_due((self.clock)()) {
                 self.save(engine, &state, &mut saves)?;
             }
@@ -162,6 +190,25 @@ impl Session<'_> {
         Ok(Ending::Finished(Box::new(Finished { state, train_hash, environment_class })))
     }
 
+    /// Measures CORE with the weights of a step whose checkpoint is on disk.
+    fn measure_core(
+        &mut self,
+        meter: &dyn CoreMeter,
+        engine: &mut dyn Engine,
+        state: &mut TrainState,
+    ) -> Result<()> {
+        self.asked()?;
+        let (started, step) = (now(), state.step);
+        let value = meter.measure(engine, &mut |text| self.observer.event(&Event::Note(text)))?;
+        let losses = state.step_losses.iter().map(|loss| loss.0);
+        let train_hash = train_hash(losses, &named(&engine.parameters()?));
+        let values = [(CORE.to_owned(), ExactF64(value))].into();
+        let point = EvalPoint { step, settings: meter.settings(), train_hash, values };
+        self.observer.event(&Event::Measured { point: &point, seconds: started.elapsed().as_secs_f64() });
+        state.core.push(point);
+        Ok(())
+    }
+
     fn fresh(&mut self, engine: &dyn Engine) -> Result<TrainState> {
         Ok(TrainState {
             step: 0,
@@ -171,10 +218,11 @@ impl Session<'_> {
             step_losses: Vec::new(),
             step_seconds: Vec::new(),
             evals: Vec::new(),
+            core: Vec::new(),
             counters: BTreeMap::new(),
             cursor: match &self.config.init {
                 InitSource::Resume { data: Some(next), .. } => {
-                    Some(Cursor { next: *next, ..Cursor::start() })
+                    Some(Cursor::resumed(*next, self.config.row_order.ranks))
                 }
                 _ => None,
             },

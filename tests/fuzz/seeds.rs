@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use nanorun::internals::data::{Cursor, Position};
+use nanorun::internals::data::{Cursor, Position, RankCursor};
 use nanorun::internals::files::{ExactF32, ExactF64, Files};
 use nanorun::internals::hash::Digest;
 use nanorun::internals::record::journal::{Event, Journal};
@@ -91,6 +91,7 @@ fn state() -> TrainState {
         step_losses: vec![ExactF32(5.5), ExactF32(5.25)],
         step_seconds: vec![0.5, 0.25],
         evals: evals(),
+        core: Vec::new(),
         counters: [("tokens".to_owned(), 256)].into(),
         cursor: Some(cursor()),
     }
@@ -99,7 +100,7 @@ fn state() -> TrainState {
 fn cursor() -> Cursor {
     let next = Position { batch: 3, ..Position::START };
     let buffered = vec![vec![299, 5, 6, 7].into(), vec![299].into()];
-    Cursor { next, last: Some(Position::START), buffered, cut: Vec::new() }
+    RankCursor { next, last: Some(Position::START), buffered, cut: Vec::new() }.into()
 }
 
 /// An evaluation under way.

@@ -58,6 +58,34 @@ fn upstreams_own_numbers_come_out() {
     }
 }
 
+/// Of a checkpoint that several ranks saved, the rows of as many are evaluated and trained on.
+#[test]
+fn checkpoints_of_several_ranks_have_their_rows() {
+    let place = Place::with(TINY);
+    let base = copy(&place);
+    let base_path = base.to_str().unwrap();
+    let eval = |more: &[&str]| {
+        let args = ["eval", base_path, "--shards", "embedded", "--json", "-q", "--backend", "cpu"];
+        place.run(&[&args, more].concat())
+    };
+    // Printed by upstream's own loader and evaluation for rank 0 and 1 of 2, nats and bytes added up.
+    let wanted = 2.325_968_341_853_631_7;
+    let two = eval(&["--ranks", "2"]).expect(0).json();
+    assert!((two["val_bpb"].as_f64().unwrap() - wanted).abs() < 2e-6, "{two}");
+    assert_eq!((&two["tokens"], &two["definition"]["run.ranks"]), (&4096.into(), &"2".into()));
+    assert_eq!(eval(&[]).expect(0).json()["definition"]["run.ranks"], "1");
+    let dir = base.join("base_checkpoints/tiny");
+    fs::copy(dir.join("optim_000500_rank0.pt"), dir.join("optim_000500_rank1.pt")).unwrap();
+    assert_eq!(eval(&[]).expect(0).json(), two);
+    // The validation split has not so many row groups.
+    let many = eval(&["--ranks", "999", "--tokens", "2045952"]).expect(2);
+    assert!(
+        many.stderr.contains("of 999 has no text") && many.stderr.contains("run.ranks"),
+        "{}",
+        many.stderr
+    );
+}
+
 /// The same model by any of its names, and one prompt computed once for several samples.
 #[test]
 fn one_checkpoint_has_many_names() {

@@ -118,8 +118,9 @@ impl<M: Network> Network for Leaky<M> {
         weights: &Params<B::Weight>,
         cache: &mut Self::Cache<B>,
         ids: &[i32],
+        last: usize,
     ) -> OpResult<B::Tensor> {
-        self.model.decode(ops, weights, cache, ids)
+        self.model.decode(ops, weights, cache, ids, last)
     }
 }
 
@@ -237,8 +238,8 @@ impl Engine for Witness {
     fn start_decoding(&mut self, capacity: usize) -> Result<()> {
         self.engine.start_decoding(capacity)
     }
-    fn decode(&mut self, ids: &[i32]) -> Result<Vec<f32>> {
-        self.engine.decode(ids)
+    fn decode_last(&mut self, ids: &[i32], last: usize) -> Result<Vec<f32>> {
+        self.engine.decode_last(ids, last)
     }
     fn live_bytes(&self) -> u64 {
         self.engine.live_bytes()
@@ -301,6 +302,7 @@ fn session_over(
     let start = store.latest_valid().unwrap().checkpoint.map(|found| (found, Origin::Checkpoint));
     let mut log = Log::default();
     let mut session = Session {
+        core: None,
         config,
         keys: links.cursor(config),
         rows,

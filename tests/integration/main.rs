@@ -8,6 +8,7 @@ mod backends;
 mod bad_input;
 mod cache_command;
 mod commands;
+mod core;
 mod damage;
 mod disks;
 mod exchange;

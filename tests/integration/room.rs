@@ -123,3 +123,21 @@ fn a_shape_beyond_the_backend_is_an_input_error() {
     }
     place.run(&["plan", "m.toml", "--set", "model.head_dim=512", "--set", "run.backend='tch'"]).expect(0);
 }
+
+/// A trained model is refused like a run, before its weights are read.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_model_that_will_not_fit_is_refused_before_it_is_read() {
+    let (place, base) = (Place::with(TINY), crate::exchange::base());
+    // 65,535 rows take more than that in their activations alone, whatever the machine has.
+    let mut limited = std::process::Command::new("prlimit");
+    limited.arg("--as=34359738368").arg(assert_cmd::cargo::cargo_bin("nanorun"));
+    limited.arg("eval").arg(&base).args(["--shards", "embedded", "--device-batch-size", "65535"]);
+    let Ok(output) = limited.current_dir(place.path("")).env("NO_COLOR", "1").output() else {
+        return crate::support::skip("a model that will not fit: there is no prlimit");
+    };
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{told}");
+    assert!(told.contains("of memory with 65535 rows a batch"), "{told}");
+    assert!(told.contains("--device-batch-size ") && told.contains("run.preflight=false"), "{told}");
+}

@@ -49,8 +49,75 @@ pub fn estimate(run: &CpuRun<'_>) -> Result<Option<MemoryEstimate>> {
     }
 }
 
+/// What a model is used for that is not trained.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Use {
+    /// Batches of so many rows are evaluated.
+    Evaluate {
+        /// Of the model's sequence length each.
+        rows: usize,
+    },
+    /// A prompt is continued.
+    Sample {
+        /// Its tokens.
+        prompt: usize,
+        /// Tokens that there is room for, with it.
+        positions: usize,
+        /// Continuations that are decoded together.
+        sequences: usize,
+    },
+}
+
+/// The most bytes that the tensors of a model in use hold, as [`estimate`] gives those of a run.
+///
+/// # Errors
+/// A configuration that no network can be made of.
+pub fn estimate_use(model: &ModelConfig, threads: usize, wanted: Use) -> Result<Option<MemoryEstimate>> {
+    match model {
+        ModelConfig::Gpt(config) => told(used(&Gpt::new(config.clone())?, threads, wanted)),
+        ModelConfig::Microgpt(config) => told(used(&Microgpt::new(config.clone())?, threads, wanted)),
+        ModelConfig::Bigram(config) => told(used(&Bigram::new(config.clone())?, threads, wanted)),
+    }
+}
+
+fn used<M: Network>(network: &M, threads: usize, wanted: Use) -> std::result::Result<MemoryEstimate, Failed> {
+    let ops = Tally::new(threads)?;
+    let scratch = ops.held_bytes();
+    let weights = network.specs().iter().map(|spec| ops.param(&spec.shape)).collect::<OpResult<Vec<_>>>()?;
+    let sequence_len = network.sequence_len();
+    let tables = network.tables(&ops, sequence_len)?;
+    let parameters = ops.held_bytes() - scratch;
+    let walk = Walk { network, ops, weights: Params(weights), tables, sequence_len };
+    match wanted {
+        Use::Evaluate { rows } => walk.losses(rows)?,
+        Use::Sample { prompt, positions, sequences } => {
+            let Walk { network, ops, weights, .. } = &walk;
+            let mut first = network.cache(ops, positions)?;
+            network.decode(ops, weights, &mut first, &vec![0; prompt.min(positions)])?;
+            if sequences > 1 {
+                let marked = network.fork(ops, &first, &[0])?;
+                drop(first);
+                first = network.fork(ops, &marked, &vec![0; sequences])?;
+            }
+            if prompt < positions {
+                network.decode(ops, weights, &mut first, &vec![0; sequences.max(1)])?;
+            }
+        }
+    }
+    let peak = walk.ops.peak_bytes();
+    Ok(MemoryEstimate {
+        parameters,
+        activations: peak.saturating_sub(parameters + scratch),
+        workspace: scratch,
+    })
+}
+
 fn counted<M: Network>(network: &M, run: &CpuRun<'_>) -> Result<Option<MemoryEstimate>> {
-    match walk(network, run) {
+    told(walk(network, run))
+}
+
+fn told(counted: std::result::Result<MemoryEstimate, Failed>) -> Result<Option<MemoryEstimate>> {
+    match counted {
         Ok(estimate) => Ok(Some(estimate)),
         Err(Failed::Op(OpError::OutOfMemory { .. })) => Ok(None),
         // The workers it is gone through with heed signals as those of training do.
@@ -117,9 +184,9 @@ impl<M: Network> Walk<'_, M> {
         let Self { network, ops, weights, .. } = self;
         for prompt in [1, PROMPT.min(self.sequence_len)] {
             let mut cache = network.cache(ops, self.sequence_len)?;
-            network.decode(ops, weights, &mut cache, &vec![0; prompt])?;
+            network.decode(ops, weights, &mut cache, &vec![0; prompt], 1)?;
             if prompt < self.sequence_len {
-                network.decode(ops, weights, &mut cache, &[0])?;
+                network.decode(ops, weights, &mut cache, &[0], 1)?;
             }
         }
         Ok(())

@@ -233,10 +233,10 @@ proptest! {
         let full = network.logits(&inputs).unwrap();
         let mut cache = network.cache(&ops, 6).unwrap();
         for (fed, upto) in [(0, 2), (2, 3), (3, 6)] {
-            let last = network.decode(&ops, &weights, &mut cache, &ids[fed..upto]).unwrap();
+            let last = network.decode(&ops, &weights, &mut cache, &ids[fed..upto], 1).unwrap();
             prop_assert_eq!(last.values(), full.values()[(upto - 1) * 7..upto * 7].to_vec());
         }
-        prop_assert!(network.decode(&ops, &weights, &mut cache, &ids[..1]).is_err(), "the cache is full");
+        prop_assert!(network.decode(&ops, &weights, &mut cache, &ids[..1], 1).is_err(), "the cache is full");
     }
 }
 

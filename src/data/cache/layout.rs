@@ -13,7 +13,7 @@ const FORMAT: u32 = 2;
 pub(super) const TEMPORARY: &str = "tmp";
 
 /// The kinds of entries.
-pub const KINDS: [&str; 4] = ["tokens", "tokenizers", "digests", "indices"];
+pub const KINDS: [&str; 5] = ["tokens", "tokenizers", "digests", "indices", "scores"];
 
 /// What a directory of the cache holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,4 +1,4 @@
-//! The cache on disk: tokens, trained tokenizers, file digests and indices, each under the hash of what decides it.
+//! The cache on disk: tokens, trained tokenizers, file digests, indices and scores of tasks, each under the hash of what decides it.
 //!
 //! It is only ever a shortcut. An entry carries its key and the SHA-256 of all it holds; one that does not match is
 //! treated as absent and written anew. A directory that is missing, full or read-only is no error, and whatever is in
@@ -91,6 +91,18 @@ impl Cache {
         if place.room.make_way((payload.len() + FRAME) as u64) {
             write(&place.root.join(layout::entry(kind, key)), key, payload);
         }
+    }
+
+    /// The score that was kept under this key: how many were right, of how many.
+    pub fn score(&self, key: &Digest) -> Option<[u64; 2]> {
+        let bytes = self.get("scores", key)?;
+        let (&[correct, examples], []) = bytes.as_chunks::<8>() else { return None };
+        Some([correct, examples].map(u64::from_le_bytes))
+    }
+
+    /// Keeps a score, if it can.
+    pub fn keep_score(&self, key: &Digest, score: [u64; 2]) {
+        self.put("scores", key, score.map(u64::to_le_bytes).as_flattened());
     }
 
     /// The entries of this kind that belong to `family` and are of use only together: where there is too little room

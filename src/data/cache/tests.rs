@@ -172,7 +172,7 @@ fn cache_knows_entries_of_earlier_versions_and_removes_them_first() {
     assert_eq!((facts.removable.entries, facts.limit), (3, 4 * PAYLOAD as u64));
     assert!(facts.removable.bytes >= 3 * PAYLOAD as u64);
     let counts: Vec<_> = facts.kinds.iter().map(|kind| (kind.kind, kind.entries)).collect();
-    assert_eq!(counts, [("tokens", 0), ("tokenizers", 0), ("digests", 1), ("indices", 0)]);
+    assert_eq!(counts, [("tokens", 0), ("tokenizers", 0), ("digests", 1), ("indices", 0), ("scores", 0)]);
 
     let shelf = cache.shelf("tokens", &key(0));
     assert_eq!(shelf.get(&key(1)), None);

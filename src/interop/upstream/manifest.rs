@@ -83,7 +83,12 @@ pub fn describe(
     for (path, value) in &told.fields {
         manifest.put(path, value.clone());
     }
-    batches(meta, trains, &mut manifest);
+    // Each rank saved its own part of the optimizer's state, and read its own rows.
+    let ranks = checkpoint.optimizer().len().max(1) as u64;
+    if ranks > 1 {
+        manifest.put("run.ranks", Value::Integer(ranks as i64));
+    }
+    batches(meta, ranks, trains, &mut manifest);
     if trains {
         flags(meta, &mut manifest);
     }
@@ -154,9 +159,9 @@ fn sizes(model: &ModelMeta, manifest: &mut Layered) -> Result<()> {
 }
 
 /// Micro-batches, steps and evaluations.
-fn batches(meta: &Meta, trains: bool, manifest: &mut Layered) {
+fn batches(meta: &Meta, ranks: u64, trains: bool, manifest: &mut Layered) {
     let rows = meta.device_batch_size.or(meta.count("device_batch_size")).unwrap_or(1).max(1);
-    let micro = rows.saturating_mul(meta.model_config.sequence_len as u64);
+    let micro = rows.saturating_mul(meta.model_config.sequence_len as u64).saturating_mul(ranks);
     manifest.put("train.device_batch_size", Value::Integer(rows as i64));
     let total = meta.total_batch_size.or(meta.count("total_batch_size"));
     match (trains, total) {

@@ -89,6 +89,14 @@ pub(super) const FIELDS: &[Field] = &[
         "How text files divide into documents: blank-line separated blocks, or lines.",
     ),
     field(
+        "data.seed",
+        Kind::IntOr(0, i64::MAX, "run"),
+        "",
+        Fallback::Absent("row groups are read as they lie, as upstream reads them"),
+        "Permutes the row groups of all train shards, anew in each round, before the ranks divide them; `\"run\"` is \
+         run.seed. The validation split stays as it is.",
+    ),
+    field(
         "data.packing",
         Kind::Word(&["best_fit_bos", "document"]),
         "",
@@ -128,6 +136,27 @@ pub(super) const FIELDS: &[Field] = &[
         "bytes",
         Fallback::Value(|_| int(16 << 20)),
         "What an evaluation may leave behind before the memory-drift guard stops the run.",
+    ),
+    field(
+        "eval.core.bundle",
+        Kind::Text,
+        "path",
+        Fallback::Absent("the CORE metric is not measured"),
+        "Upstream's evaluation bundle, the directory with core.yaml: measures the CORE metric after the last step.",
+    ),
+    field(
+        "eval.core.every",
+        Kind::Int(0, 10_000_000),
+        "steps",
+        Fallback::Value(|_| int(0)),
+        "Steps between measurements of CORE, besides the last; 0 is only that one. A checkpoint is on disk before each.",
+    ),
+    field(
+        "eval.core.max_per_task",
+        Kind::Int(1, u32::MAX as i64),
+        "examples",
+        Fallback::Absent("all examples"),
+        "How many examples of each task, the first once shuffled as upstream shuffles them (its base_train takes 500).",
     ),
     field(
         "checkpoint.every",

@@ -38,6 +38,14 @@ pub(super) const FIELDS: &[Field] = &[
         "Seed of initial weights and of sampling; upstream itself uses 42. Data order does not depend on it.",
     ),
     field(
+        "run.ranks",
+        Kind::Int(1, 1024),
+        "ranks",
+        Fallback::Value(|_| int(1)),
+        "Trains on the rows that upstream reads with so many GPUs, on one device: each rank its own row groups (of text and \
+         JSON lines, 1024 documents stand for one), rank after rank. Evaluations too.",
+    ),
+    field(
         "run.backend",
         Kind::Word(&["cpu", "tch", "scalar"]),
         "",
@@ -92,15 +100,15 @@ pub(super) const FIELDS: &[Field] = &[
             (ModelKind::Gpt, BatchRule::Tokens(tokens)) => int(tokens),
             _ => text("auto"),
         }),
-        "Tokens of an optimizer step: a multiple of device_batch_size * sequence_len. `auto` follows the horizon \
+        "Tokens of an optimizer step: a multiple of device_batch_size * sequence_len * run.ranks. `auto` follows the horizon \
          by upstream's law (the small models: one micro-batch).",
     ),
     field(
         "scorecard.quality.metric",
-        Kind::Word(&["val_bpb", "train_loss"]),
+        Kind::Word(&["val_bpb", "train_loss", "core"]),
         "",
         Fallback::Value(|_| text("val_bpb")),
-        "What the quality verdict compares.",
+        "What the quality verdict compares; of `core`, which takes eval.core.bundle, more is better.",
     ),
     field(
         "scorecard.quality.margin",

@@ -70,7 +70,7 @@ impl<B: ForwardOps> GptCache<B> {
 }
 
 impl Gpt {
-    /// Feeds `ids` and returns the logits (S, V) after the last of them.
+    /// Feeds `ids` and returns the logits after the last of them: (S, V), or (last, V) of one sequence.
     ///
     /// # Errors
     /// What [`fed`] reports.
@@ -80,30 +80,39 @@ impl Gpt {
         weights: &Params<B::Weight>,
         cache: &mut GptCache<B>,
         ids: &[i32],
+        last: usize,
     ) -> OpResult<B::Tensor> {
-        let fed = fed(ids, cache.sequences, cache.position, cache.capacity)?;
+        let fed = fed(ids, last, cache.sequences, cache.position, cache.capacity)?;
         // A layer takes no more at a time than it has room for beside its window.
         let room = |(layer, &window): (&Layer<B>, &usize)| {
             if layer.capacity < cache.capacity { layer.capacity - window } else { fed.len }
         };
         let piece = cache.layers.iter().zip(&self.config.windows).map(room).min().unwrap_or(fed.len);
-        let mut last = None;
-        for piece in ids.chunks(piece.max(1) * fed.batch) {
-            last = Some(self.decode_piece(ops, weights, cache, piece)?);
+        // Those whose logits are asked for are of one piece, the last: it may be as long as two. Several sequences have
+        // one token each, which is one piece.
+        let (mut rest, mut x) = (ids, None);
+        while !rest.is_empty() {
+            let most =
+                if rest.len() <= piece * fed.batch { rest.len() } else { piece.min(rest.len() - last) };
+            let (now, later) = rest.split_at(most.max(1));
+            let count = if later.is_empty() { last } else { 1 };
+            x = Some(self.decode_piece(ops, weights, cache, now, count)?);
+            rest = later;
         }
-        let last = last.ok_or_else(|| OpError::Shape { op: "decode", message: "no tokens".to_owned() })?;
-        let (y, _) = ops.rms_norm(&last, self.config.norm_eps)?;
+        let x = x.ok_or_else(|| OpError::Shape { op: "decode", message: "no tokens".to_owned() })?;
+        let (y, _) = ops.rms_norm(&x, self.config.norm_eps)?;
         ops.logits(&y, &weights[self.ids.lm_head], &self.head())
     }
 
-    /// Feeds `ids`, for which every layer has room, and returns the last position of each sequence before the final norm
-    /// (S, C).
+    /// Feeds `ids`, for which every layer has room, and returns the last positions before the final norm: one of each
+    /// sequence (S, C), or several of one (last, C).
     fn decode_piece<B: ForwardOps>(
         &self,
         ops: &B,
         weights: &Params<B::Weight>,
         cache: &mut GptCache<B>,
         ids: &[i32],
+        last: usize,
     ) -> OpResult<B::Tensor> {
         let (param, eps) = (&self.ids, self.config.norm_eps);
         let sequence = SequenceShape { batch: cache.sequences, len: ids.len() / cache.sequences };
@@ -152,6 +161,6 @@ impl Gpt {
         if let (Some(lambda), Some(kept)) = (param.backout, &kept) {
             x = ops.backout(x, kept, &weights[lambda])?;
         }
-        if len == 1 { Ok(x) } else { ops.rows(&x, len - 1, 1) }
+        if len == last { Ok(x) } else { ops.rows(&x, len - last, last) }
     }
 }

@@ -169,8 +169,9 @@ impl Network for Gpt {
         weights: &Params<B::Weight>,
         cache: &mut GptCache<B>,
         ids: &[i32],
+        last: usize,
     ) -> OpResult<B::Tensor> {
-        self.decode_ids(ops, weights, cache, ids)
+        self.decode_ids(ops, weights, cache, ids, last)
     }
 }
 

@@ -1,5 +1,7 @@
 //! Stopped at every place where a run can be stopped, and carried on.
 
+use std::path::Path;
+
 use crate::error::Error;
 use crate::files::Files;
 use crate::run::single::Outcome;
@@ -50,33 +52,64 @@ fn a_run_stopped_anywhere_carries_on_exactly() {
     let tasks = tasks(&lab);
     assert_eq!(tasks.len(), 12 + 16 + 16);
     for (name, task) in tasks {
-        let expected = lab.undisturbed(&task);
-        let (mut stops, mut within_an_evaluation) = (0, 0);
-        for at in 0.. {
-            let place = tempfile::tempdir().unwrap();
-            let stopped =
-                lab.train(&task, &Attempt { stop_at: Some(at), threads: 1, ..Attempt::at(place.path()) });
-            let what = format!("{name}, stopped at {at}");
-            match stopped.0.unwrap() {
-                Outcome::Finished(result) => {
-                    assert_same(&result, &expected, &what);
-                    break;
-                }
-                Outcome::Interrupted { step } => {
-                    stops += 1;
-                    let (result, seen) =
-                        lab.finish(&task, &Attempt { threads: 3, ..Attempt::at(place.path()) });
-                    assert_eq!(seen.started, Some((step, Origin::Checkpoint)), "{what}");
-                    assert_eq!(seen.steps, 4 - step, "{what}");
-                    within_an_evaluation +=
-                        seen.notes.iter().filter(|note| note.contains("goes on after")).count();
-                    assert_same(&result, &expected, &what);
-                }
-                other => panic!("{what}: {other:?}"),
-            }
-        }
-        assert!(stops >= 4 && within_an_evaluation >= 4, "{name}: {stops} {within_an_evaluation}");
+        check(&lab, &name, &task);
     }
+}
+
+/// Rows of several ranks, as they lie and permuted, with any packing: stopped between ranks, and within one's turn.
+#[test]
+fn ranks_stopped_anywhere_carry_on_exactly() {
+    let lab = Lab::new();
+    let shards = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/data/ranks/*.parquet");
+    let shards = format!("data.shards={:?}", shards.display().to_string());
+    for (packing, seed) in [("best_fit_bos", None), ("best_fit_bos", Some("data.seed=3")), ("document", None)]
+    {
+        let packing = format!("data.packing={packing:?}");
+        let sets = [
+            "run.seed=1",
+            "schedule.warmdown=\"linear\"",
+            "budget.steps=4",
+            "run.ranks=2",
+            "train.total_batch_size=512",
+            "eval.every=2",
+            "eval.tokens=768",
+            "data.tokenizer=\"char\"",
+            &packing,
+            &shards,
+        ];
+        let sets: Vec<&str> = sets.into_iter().chain(seed).collect();
+        let task = lab.task(GPT, &sets);
+        assert_eq!((task.config.batch.grad_accum_steps, task.config.turn()), (4, 2));
+        check(&lab, &format!("{packing} {seed:?}"), &task);
+    }
+}
+
+fn check(lab: &Lab, name: &str, task: &super::Task) {
+    let expected = lab.undisturbed(task);
+    let (mut stops, mut within_an_evaluation) = (0, 0);
+    for at in 0.. {
+        let place = tempfile::tempdir().unwrap();
+        let stopped =
+            lab.train(task, &Attempt { stop_at: Some(at), threads: 1, ..Attempt::at(place.path()) });
+        let what = format!("{name}, stopped at {at}");
+        match stopped.0.unwrap() {
+            Outcome::Finished(result) => {
+                assert_same(&result, &expected, &what);
+                break;
+            }
+            Outcome::Interrupted { step } => {
+                stops += 1;
+                let (result, seen) = lab.finish(task, &Attempt { threads: 3, ..Attempt::at(place.path()) });
+                assert_eq!(seen.started, Some((step, Origin::Checkpoint)), "{what}");
+                assert_eq!(seen.steps, 4 - step, "{what}");
+                within_an_evaluation +=
+                    seen.notes.iter().filter(|note| note.contains("goes on after")).count();
+                assert_same(&result, &expected, &what);
+            }
+            other => panic!("{what}: {other:?}"),
+        }
+    }
+    assert!(stops >= 4 && within_an_evaluation >= 4, "{name}: {stops} {within_an_evaluation}");
 }
 
 #[test]

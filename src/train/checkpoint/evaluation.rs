@@ -56,7 +56,7 @@ impl EvalProgress {
 #[cfg(test)]
 mod tests {
     use super::EvalProgress;
-    use crate::data::Cursor;
+    use crate::data::RankCursor;
     use crate::hash::Digest;
 
     #[test]
@@ -64,7 +64,7 @@ mod tests {
         let mut progress =
             EvalProgress::begin(3, Digest::of(b"settings"), Digest::of(b"train"), "cpu".to_owned());
         progress.sums.add(&[0.1, 2.5], &[1, 0], &[1, 3]);
-        (progress.batches, progress.cursor) = (7, Some(Cursor::start()));
+        (progress.batches, progress.cursor) = (7, Some(RankCursor::start().into()));
         let bytes = progress.to_bytes();
         assert_eq!(EvalProgress::from_bytes(&bytes), Some(progress));
         for at in 0..bytes.len() {

@@ -76,7 +76,7 @@ impl Checkpoint<'_> {
             .iter()
             .chain(&self.optimizer)
             .map(|tensor| (tensor.values.len() * tensor.values.dtype().1) as u64);
-        let documents = self.state.cursor.iter().flat_map(|cursor| &cursor.buffered);
+        let documents = self.state.cursor.iter().flat_map(Cursor::documents);
         tensors.sum::<u64>() + documents.map(|document| 4 * document.len() as u64).sum::<u64>()
     }
 
@@ -94,8 +94,8 @@ impl Checkpoint<'_> {
         add(MODEL, &|out| write_safetensors(out, &self.params))?;
         add(OPTIMIZER, &|out| write_safetensors(out, &self.optimizer))?;
         let cursor = self.state.cursor.as_ref();
-        let documents = cursor.map_or(&[][..], |cursor| &cursor.buffered);
-        add(DOCUMENTS, &|out| out.write_all(&documents_to_bytes(documents)))?;
+        let documents: Vec<Document> = cursor.iter().flat_map(|cursor| cursor.documents()).cloned().collect();
+        add(DOCUMENTS, &|out| out.write_all(&documents_to_bytes(&documents)))?;
         let state = TrainState { cursor: cursor.map(Cursor::without_documents), ..self.state.clone() };
         add(STATE, &|out| Ok(serde_json::to_writer(out, &state)?))?;
         let manifest = manifest.to_bytes().map_err(|error| write_error(MANIFEST, error.into()))?;
@@ -172,9 +172,14 @@ fn with_documents(cursor: Option<Cursor>, documents: Vec<Document>) -> Result<Op
     match cursor {
         None if documents.is_empty() => Ok(None),
         None => Err(format!("it holds {} documents of no cursor", documents.len())),
-        Some(cursor) if cursor.buffered.is_empty() => {
+        Some(cursor) if cursor.documents().next().is_none() => {
+            if documents.iter().any(|document| document.is_empty()) {
+                return Err("a document of it is empty".to_owned());
+            }
             let cursor = cursor.with_documents(documents);
-            cursor.map(Some).ok_or_else(|| "a document of it is empty".to_owned())
+            cursor
+                .map(Some)
+                .ok_or_else(|| "it holds more or fewer documents than its cursor names".to_owned())
         }
         Some(_) => Err("state.json holds documents too".to_owned()),
     }

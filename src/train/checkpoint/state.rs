@@ -26,6 +26,9 @@ pub struct TrainState {
     pub step_seconds: Vec<f64>,
     /// Evaluations so far, in the order in which they were made.
     pub evals: Vec<EvalPoint>,
+    /// Measurements of the CORE metric so far; they are in no hash of the run.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub core: Vec<EvalPoint>,
     /// Tokens seen, epochs, and the like.
     pub counters: BTreeMap<String, u64>,
     /// Where the data stand, with the buffered documents: what hands out the very next row. None before the first one.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use proptest::prelude::*;
 
 use super::*;
-use crate::data::{Cursor, Document, Position, documents_to_bytes};
+use crate::data::{Document, Position, RankCursor, documents_to_bytes};
 use crate::files::{ExactF32, ExactF64, Fault, FaultAt, Files};
 use crate::hash::Digest;
 
@@ -41,16 +41,17 @@ fn sample(step: u64) -> Checkpoint<'static> {
             step_losses: (0..step as u32).map(|s| ExactF32(bits(s))).collect(),
             step_seconds: vec![0.25; step as usize],
             evals: vec![eval],
+            core: Vec::new(),
             counters: BTreeMap::from([("tokens".to_owned(), step * 4096)]),
-            cursor: (step > 0).then(|| cursor(step)),
+            cursor: (step > 0).then(|| cursor(step).into()),
         },
     }
 }
 
-fn cursor(step: u64) -> Cursor {
+fn cursor(step: u64) -> RankCursor {
     let next = Position { epoch: 2, file: 1, group: 0, batch: step as usize };
     let documents = vec![vec![299, 5, 65_535, step as u32].into(), vec![299].into()];
-    Cursor { next, last: Some(Position::START), buffered: documents, cut: vec![(0, 70_000)] }
+    RankCursor { next, last: Some(Position::START), buffered: documents, cut: vec![(0, 70_000)] }
 }
 
 fn store(dir: &Path) -> CheckpointStore {
@@ -252,7 +253,7 @@ fn documents_take_the_room_of_their_ids() {
     let mut checkpoint = sample(1);
     let documents: Vec<Document> = (0..1000).map(|length| vec![32_000; 1 + length % 700].into()).collect();
     let ids: usize = documents.iter().map(|document| document.len()).sum();
-    checkpoint.state.cursor = Some(Cursor { buffered: documents, ..cursor(1) });
+    checkpoint.state.cursor = Some(RankCursor { buffered: documents, ..cursor(1) }.into());
     store.save(&checkpoint).unwrap();
     let size = |name: &str| fs::metadata(store.step_dir(1).join(name)).unwrap().len();
     assert_eq!(size("documents.bin"), 8 + 4 * 1000 + 2 * ids as u64);
@@ -313,7 +314,7 @@ fn a_checkpoint_of_format_1_is_read_and_written_anew_in_format_2() {
     let buffered = vec![vec![299, 5, 6, 7].into(), vec![299].into()];
     assert_eq!(
         old.state.cursor,
-        Some(Cursor { next, last: Some(Position::START), buffered, cut: Vec::new() })
+        Some(RankCursor { next, last: Some(Position::START), buffered, cut: Vec::new() }.into())
     );
     assert_eq!((old.state.step, old.state.step_losses.len()), (2, 2));
     assert_eq!(old.params[0].as_f32().unwrap()[..3], [1.0, 2.0, 3.0]);

@@ -7,6 +7,7 @@ mod gate;
 mod manifest;
 mod parity;
 mod records;
+mod tasks;
 mod tensors;
 
 use nanorun::internals::error::{Class, Error};

@@ -4,6 +4,7 @@
 //! multiply-adds from zero. Tiles, threads and instruction sets decide only who computes it, never what it is, so
 //! results are equal for any number of rows done at once too: one decoded token has the bits of a whole batch.
 
+mod few;
 mod kernel;
 pub(super) mod pack;
 mod prefetch;
@@ -367,6 +368,45 @@ fn next_block(a: &ArrayView2<'_, f32>, rows: &Range<usize>, p: usize) -> Option<
     })
 }
 
+/// Whether a product with so many rows of A reads B as it lies, by [`few`].
+fn is_few(job: &Job<'_>, rows: usize) -> bool {
+    let (_, n, k) = job.sizes();
+    let b = &job.b.matrix;
+    let lies = n > 1 && k > 1 && stride(&job.a.matrix, 1) == 1 && stride(b, 0) == 1 && stride(b, 1) == k;
+    few::is_there() && rows <= MR && lies && job.b.map.is_none() && rows * few_stride(k) <= A_SCRATCH
+}
+
+/// Distance of the copied rows of A: none begins at the set of another.
+fn few_stride(k: usize) -> usize {
+    k.next_multiple_of(16) + 16
+}
+
+/// One task's tile of C, where [`is_few`].
+unsafe fn few_rows(
+    job: &Job<'_>,
+    rows: &Range<usize>,
+    cols: &Range<usize>,
+    store: Store,
+    scratch: &mut [f32],
+) {
+    let (_, n, k) = job.sizes();
+    let stride_a = few_stride(k);
+    for (i, row) in scratch.chunks_mut(stride_a).take(rows.len()).enumerate() {
+        // SAFETY: a row of A, whose values are one after another.
+        let source = unsafe { std::slice::from_raw_parts(at(&job.a.matrix, rows.start + i, 0), k) };
+        row[..k].copy_from_slice(source);
+        job.a.map(&mut row[..k]);
+    }
+    if rows.is_empty() || cols.is_empty() {
+        return;
+    }
+    let a = few::Few { start: scratch.as_ptr(), stride: stride_a, count: rows.len() };
+    let weights = few::Weights { start: at(&job.b.matrix, 0, cols.start), count: cols.len(), k };
+    let c = job.c.reach(rows.start * n + cols.start, (rows.len() - 1) * n + cols.len());
+    // SAFETY: `is_few` found the kernel; the operands are inside A and B, and C is this task's.
+    unsafe { few::products(&a, &weights, c, n, store) };
+}
+
 /// One task's tile of C.
 unsafe fn tile(
     job: &Job<'_>,
@@ -388,12 +428,17 @@ unsafe fn tile(
             unsafe { job.c.slice_mut(i * n + cols.start..i * n + cols.end) }.fill(0.0);
         }
     }
+    let few = packed.is_none() && part == Part::All && is_few(job, rows.len());
+    if few {
+        // SAFETY: this task's part of C, inside the operands.
+        unsafe { few_rows(job, rows, cols, store, a_block) };
+    }
     let apart = stride(a, usize::from(!by_rows));
     let in_place = by_rows && !apart.is_multiple_of(CROWDED) && job.a.map.is_none();
     let calls = rows.len().div_ceil(MR) * cols.len().div_ceil(NR);
     // Every panel of B is read by one call alone: it need not outlive it, and stays in the first-level cache.
     let once = packed.is_none() && rows.len() <= MR;
-    for p in (0..k).step_by(KC) {
+    for p in (0..if few { 0 } else { k }).step_by(KC) {
         let kc = KC.min(k - p);
         let mut ahead = Ahead::new(next_block(a, rows, p), calls);
         // SAFETY: blocks of A and B inside them, the tile inside C.

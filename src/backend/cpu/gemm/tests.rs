@@ -78,6 +78,33 @@ fn bits_do_not_depend_on_threads_or_on_other_rows() {
     }
 }
 
+/// A few rows, whose other factor is read as it lies, have the bits of the chains by which elements are defined.
+#[test]
+fn few_rows_have_the_bits_of_the_definition() {
+    for (n, k) in
+        [(1, 40), (15, 1), (16, 16), (17, 15), (33, 17), (100, 256), (47, 257), (600, 600), (70, 1030)]
+    {
+        for m in 1..=13 {
+            let (a, b, c) = (values(1, m * k), values(2, n * k), values(3, m * n));
+            for store in [Store::Set, Store::Add] {
+                let element = |i: usize, j: usize| {
+                    let blocks = (0..k).step_by(KC).map(|p| {
+                        (p..k.min(p + KC)).fold(0.0_f32, |sum, p| a[i * k + p].mul_add(b[j * k + p], sum))
+                    });
+                    let start = (store == Store::Add).then_some(c[i * n + j]);
+                    start.into_iter().chain(blocks).reduce(|sum, block| sum + block).unwrap()
+                };
+                let expected: Vec<f32> = (0..m * n).map(|at| element(at / n, at % n)).collect();
+                for threads in [1, 3] {
+                    let b = matrix(&b, n, k).reversed_axes();
+                    let found = product(threads, matrix(&a, m, k), b, &c, store);
+                    assert_eq!(found, expected, "{m} {n} {k} {store:?}, {threads} threads");
+                }
+            }
+        }
+    }
+}
+
 /// A factor that is mapped, and a product that is finished, have the bits of doing so before and after.
 #[test]
 fn maps_and_finishes_are_those_of_whole_matrices() {

@@ -1,7 +1,7 @@
 //! Sizes in bytes as people read them.
 
 /// `18.7 GiB`, `96 MiB`, `3 KiB`.
-pub(super) fn size(bytes: u64) -> String {
+pub(crate) fn size(bytes: u64) -> String {
     const UNITS: [(u64, &str); 4] = [(1 << 40, "TiB"), (1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")];
     // What no machine has is not told to the gibibyte.
     if bytes >= 1 << 50 {
