@@ -22,6 +22,7 @@ class Finished:
     peak_rss_bytes: int
     lines: list[tuple[float, str]] = field(default_factory=list)
     errors: str = ""
+    cpu_seconds: float = 0.0
 
     @property
     def text(self) -> str:
@@ -69,4 +70,5 @@ def run(command: list[str], *, cwd: Path, env: dict[str, str], errors: Path | No
             stderr.close()
     scale = 1 if sys.platform == "darwin" else 1024
     said = errors.read_text(encoding="utf-8", errors="replace") if errors else ""
-    return Finished(child.returncode, time.monotonic() - start, usage.ru_maxrss * scale, lines, said)
+    cpu = usage.ru_utime + usage.ru_stime
+    return Finished(child.returncode, time.monotonic() - start, usage.ru_maxrss * scale, lines, said, cpu)

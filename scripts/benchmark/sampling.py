@@ -16,6 +16,7 @@ LENGTH = 512
 VOCABULARY = 4096
 # Of the embedded corpus's kind; long enough that prefill is more than starting.
 PROMPT = "\n".join(f"Scene {number}. The king, his court, and all the lords of England enter the hall." for number in range(12))
+TIMES = ("token_seconds", "prefill_seconds", "cpu_token_seconds")
 GOAL_TOKEN = {4: 5.0}  # times upstream's float32, one sample
 GOAL_BANDWIDTH = {12: 0.85}  # of the reading speed
 
@@ -38,15 +39,16 @@ class Sampling:
                 for side, kept in runs.items():
                     kept.append(self._nanorun(model, count) if side == "nanorun" else self._theirs(side, depth, count))
                     say(f"d{depth}, {count} samples, {side}: {kept[-1]['token_seconds'] * 1e3:.2f} ms a token")
-            reads += [run["read_bytes_per_second"] for side in ("f32", "bf16") for run in runs[side]]
+            reads += [run for side in ("f32", "bf16") for run in runs[side]]
             rows.append({
                 "samples": count, "same_tokens": runs["nanorun"][0]["text"] == runs["f32"][0]["text"],
-                "best": {side: {key: min(run[key] for run in kept) for key in ("token_seconds", "prefill_seconds")} for side, kept in runs.items()},
+                "best": {side: {key: min(run[key] for run in kept) for key in TIMES} for side, kept in runs.items()},
                 "prompt_tokens": runs["nanorun"][0]["prompt_tokens"], "runs": runs,
             })
         weights = read_weights(depth)
         forward = min(self._forward(depth, rows[0]["prompt_tokens"]) for _ in range(self.repeats))
-        return {"depth": depth, "weight_bytes": weights, "read_bytes_per_second": max(reads), "forward_seconds": forward, "rows": rows}
+        fastest = {key: max(run[key] for run in reads) for key in ("read_bytes_per_second", "read_bytes_per_cpu_second")}
+        return {"depth": depth, "weight_bytes": weights, **fastest, "forward_seconds": forward, "rows": rows}
 
     def _python(self, script: str, arguments: list[str], more: dict[str, str]) -> str:
         command = [str(self.upstream.python), str(HERE / script), *arguments]
@@ -60,18 +62,24 @@ class Sampling:
         return json.loads(self._python("upstream_sampling.py", arguments, {"NANOCHAT_DTYPE": DTYPES[dtype]}).splitlines()[-1])
 
     def _nanorun(self, model: Path, count: int) -> dict[str, object]:
-        command = [
-            str(self.nanorun.binary), "sample", str(model), f"--commit={self.upstream.commit}", f"--prompt={PROMPT}",
-            "--temperature=0", f"--num={count}", f"--max-tokens={self.tokens}", f"--threads={self.nanorun.threads}",
-            "--json", "--quiet",
-        ]
-        found = load_json(self.nanorun.call(command).text, "sample")
+        # The processor's time of a whole process, less that of one that draws a single token.
+        done, single = self._sample(model, count, self.tokens), self._sample(model, count, 1)
+        found = load_json(done.text, "sample")
         # The first token of each comes from the prompt's logits.
         steps = max(1, found["tokens"] // count - 1)
         return {
             "prompt_tokens": found["prompt_tokens"], "prefill_seconds": found["prefill_seconds"],
             "token_seconds": found["decode_seconds"] / steps, "text": found["continuations"][0],
+            "cpu_token_seconds": max(0.0, done.cpu_seconds - single.cpu_seconds) / steps,
         }
+
+    def _sample(self, model: Path, count: int, tokens: int) -> process.Finished:
+        command = [
+            str(self.nanorun.binary), "sample", str(model), f"--commit={self.upstream.commit}", f"--prompt={PROMPT}",
+            "--temperature=0", f"--num={count}", f"--max-tokens={tokens}", f"--threads={self.nanorun.threads}",
+            "--json", "--quiet",
+        ]
+        return self.nanorun.call(command)
 
     def _forward(self, depth: int, tokens: int) -> float:
         """Seconds that the forward of training takes for as many tokens as the prompt has."""
@@ -103,9 +111,10 @@ def markdown(found: dict[str, object]) -> str:
         f"{machine['cpu']}, {machine['cores']} cores, {found['threads']} threads on both sides. Upstream {found['upstream'][:7]}, "
         f"torch {found['python']['torch']}; nanorun {found['nanorun']['commit'][:7]}{' with changes' if found['nanorun']['modified'] else ''}, "
         f"backend cpu, float32. Greedy, {found['tokens']} tokens after a prompt of {found['depths'][0]['rows'][0]['prompt_tokens']}, "
-        f"T {LENGTH}, vocabulary {VOCABULARY:,}. The sides take turns; of each the fastest of {found['repeats']} runs counts.", "",
-        "| depth | samples | nanorun, ms a token | upstream f32 | times | upstream bf16 | times | nanorun prefill, ms | upstream f32 | bf16 | tokens |",
-        "|---|---|---|---|---|---|---|---|---|---|---|",
+        f"T {LENGTH}, vocabulary {VOCABULARY:,}. The sides take turns; of each the fastest of {found['repeats']} runs counts. CPU is the "
+        "processor's time over all threads, which others on the machine lengthen less than the clock's.", "",
+        "| depth | samples | nanorun, ms a token | upstream f32 | times | upstream bf16 | times | CPU ms: nanorun | upstream f32 | times | nanorun prefill, ms | upstream f32 | bf16 | tokens |",
+        "|---|---|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     goals = []
     for depth in found["depths"]:
@@ -115,7 +124,8 @@ def markdown(found: dict[str, object]) -> str:
             times = {side: best[side]["token_seconds"] / best["nanorun"]["token_seconds"] for side in ("f32", "bf16")}
             text.append(
                 f"| {depth['depth']} | {row['samples']} | {ms['nanorun']['token_seconds']:.3f} | {ms['f32']['token_seconds']:.3f} | "
-                f"{times['f32']:.2f} | {ms['bf16']['token_seconds']:.3f} | {times['bf16']:.2f} | {ms['nanorun']['prefill_seconds']:.1f} | "
+                f"{times['f32']:.2f} | {ms['bf16']['token_seconds']:.3f} | {times['bf16']:.2f} | {ms['nanorun']['cpu_token_seconds']:.3f} | "
+                f"{ms['f32']['cpu_token_seconds']:.3f} | {ratio(best, 'cpu_token_seconds'):.2f} | {ms['nanorun']['prefill_seconds']:.1f} | "
                 f"{ms['f32']['prefill_seconds']:.1f} | {ms['bf16']['prefill_seconds']:.1f} | {'the same' if row['same_tokens'] else 'OTHERS'} |"
             )
             if row["samples"] == 1 and depth["depth"] in GOAL_TOKEN:
@@ -128,10 +138,19 @@ def markdown(found: dict[str, object]) -> str:
             f"{depth['weight_bytes'] / one['token_seconds'] / 1e9:.1f} GB/s of the {depth['read_bytes_per_second'] / 1e9:.1f} GB/s that are read at best"
         )
         goals.append(goal(said, share, wanted))
+        cpu = depth["weight_bytes"] / max(one["cpu_token_seconds"], 1e-9)
+        goals.append(goal(
+            f"depth {depth['depth']}: {cpu / 1e9:.1f} GB in a second of the processor, of the {depth['read_bytes_per_cpu_second'] / 1e9:.1f} that are read at best",
+            cpu / depth["read_bytes_per_cpu_second"], wanted,
+        ))
         goals.append(goal(
             f"depth {depth['depth']}: prefill's speed over that of training's forward", depth["forward_seconds"] / one["prefill_seconds"], 1.0,
         ))
     return "\n".join([*text, "", *goals]) + "\n"
+
+
+def ratio(best: dict[str, dict[str, float]], key: str) -> float:
+    return best["f32"][key] / max(best["nanorun"][key], 1e-9)
 
 
 def goal(what: str, value: float, wanted: float | None) -> str:

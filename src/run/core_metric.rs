@@ -147,6 +147,7 @@ mod tests {
     use std::path::Path;
 
     use super::*;
+    use crate::run::room::Use;
     use crate::run::trained::{ForeignOptions, Trained, foreign};
     use crate::stop::StopFlag;
     use crate::tasks::Limits;
@@ -155,11 +156,17 @@ mod tests {
         Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(name)
     }
 
+    /// What computing one prompt takes.
+    fn one_row(_: &RunConfig) -> Use {
+        Use::Evaluate { rows: 1 }
+    }
+
     /// Stopped after any example, it loses the task at hand alone.
     #[test]
     fn a_stop_loses_one_task_at_most() {
         let bundle = Bundle::open(&fixture("core_bundle"), Limits { max_per_task: Some(11) }).unwrap();
-        let mut trained = foreign(&fixture("nanochat_base"), &ForeignOptions::default(), 2).unwrap();
+        let mut trained =
+            foreign(&fixture("nanochat_base"), &ForeignOptions::default(), 2, &one_row).unwrap();
         let place = tempfile::tempdir().unwrap();
         let run = |trained: &mut Trained, cache: &Cache, stop_after: Option<u64>| {
             let Trained { config, tokenizer, engine, .. } = trained;
@@ -198,7 +205,8 @@ mod tests {
     #[test]
     fn memory_is_flat_over_examples() {
         let bundle = Bundle::open(&fixture("core_bundle"), Limits { max_per_task: Some(11) }).unwrap();
-        let mut trained = foreign(&fixture("nanochat_base"), &ForeignOptions::default(), 1).unwrap();
+        let mut trained =
+            foreign(&fixture("nanochat_base"), &ForeignOptions::default(), 1, &one_row).unwrap();
         let Trained { config, tokenizer, engine, .. } = &mut trained;
         config.eval.max_drift_bytes = 0;
         let cache = &Cache::disabled();

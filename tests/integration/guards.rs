@@ -137,7 +137,7 @@ fn on<M: Network + 'static>(model: M, config: &RunConfig, kind: BackendKind, lea
     let model = Leaky { model, leaks };
     match kind {
         BackendKind::Scalar => {
-            let all = values.all(model.specs());
+            let all = values.all(model.specs()).unwrap();
             Box::new(ScalarEngine::new(model, optimizer, &all).unwrap())
         }
         BackendKind::Cpu => {
@@ -485,7 +485,7 @@ fn a_loader_that_keeps_its_batches_is_stopped() {
 #[test]
 fn weights_that_do_not_fit_are_refused() {
     let config = manifest("bigram");
-    let fitting = InitialValues::Drawn { seed: 1 }.all(&crate::backends::specs(&config.model));
+    let fitting = InitialValues::Drawn { seed: 1 }.all(&crate::backends::specs(&config.model)).unwrap();
     let (mut few, mut many, mut short) = (fitting.clone(), fitting.clone(), fitting.clone());
     few.pop();
     many.push(vec![0.0; 4]);

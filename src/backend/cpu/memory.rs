@@ -93,14 +93,14 @@ fn used<M: Network>(network: &M, threads: usize, wanted: Use) -> std::result::Re
         Use::Sample { prompt, positions, sequences } => {
             let Walk { network, ops, weights, .. } = &walk;
             let mut first = network.cache(ops, positions)?;
-            network.decode(ops, weights, &mut first, &vec![0; prompt.min(positions)])?;
+            network.decode(ops, weights, &mut first, &vec![0; prompt.min(positions)], 1)?;
             if sequences > 1 {
                 let marked = network.fork(ops, &first, &[0])?;
                 drop(first);
                 first = network.fork(ops, &marked, &vec![0; sequences])?;
             }
             if prompt < positions {
-                network.decode(ops, weights, &mut first, &vec![0; sequences.max(1)])?;
+                network.decode(ops, weights, &mut first, &vec![0; sequences.max(1)], 1)?;
             }
         }
     }
