@@ -100,7 +100,6 @@ fn run(arm: &str, place: u64, seed: u64, steps: u64) -> Run {
 
 fn scorecard(runs: &[Run], question: &str) -> Scorecard {
     let summary = |run: &Run| RunSummary {
-        data_seed: None,
         arm: run.row.arm.clone(),
         seed: run.row.seed,
         data_seed: None,
