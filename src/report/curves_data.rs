@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 use super::curve::Curve;
 use super::scale::rounded;
 use super::view::{Plot, View};
+use crate::text::printable;
 
 /// The most points of a curve in a page; all of them are in the tables beside it.
 const POINTS: usize = 2000;
@@ -61,7 +62,7 @@ pub(super) fn curves_data(view: &View<'_>, plots: &[&Plot]) -> Value {
                 .iter()
                 .map(|line| {
                     let mut value = one(line.arm, &line.curve);
-                    value["name"] = json!(line.name);
+                    value["name"] = json!(printable(&line.name));
                     value
                 })
                 .collect();
@@ -91,7 +92,7 @@ pub(super) fn curves_data(view: &View<'_>, plots: &[&Plot]) -> Value {
         .map(|arm| {
             let first = arm.runs.first();
             json!({
-                "name": arm.name,
+                "name": printable(&arm.name),
                 "c": arm.look.colour(),
                 "d": arm.look.dash_number(),
                 "batch": first.map(|run| run.batch),

@@ -74,13 +74,19 @@ fn tick(value: f64, step: f64) -> String {
     if value.abs() < step * 1e-6 {
         return "0".to_owned();
     }
-    for (size, unit) in
-        [(1e24, "Y"), (1e21, "Z"), (1e18, "E"), (1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e4, "k")]
-    {
-        if value.abs() >= size || (size == 1e4 && step >= 1e4) {
-            let size = if size == 1e4 { 1e3 } else { size };
-            return format!("{}{unit}", fixed(value / size, decimals(step / size)));
-        }
+    let units = [
+        (1e24_f64, "Y"),
+        (1e21, "Z"),
+        (1e18, "E"),
+        (1e15, "P"),
+        (1e12, "T"),
+        (1e9, "G"),
+        (1e6, "M"),
+        (1e3, "k"),
+    ];
+    // Four digits are read as they are.
+    if let Some((size, unit)) = units.into_iter().find(|(size, _)| value.abs() >= size.max(1e4)) {
+        return format!("{}{unit}", fixed(value / size, decimals(step / size)));
     }
     fixed(value, decimals(step))
 }
@@ -163,12 +169,12 @@ mod tests {
     #[test]
     fn ticks_are_round() {
         assert_eq!(labels(0.0, 1.0), "0 0.2 0.4 0.6 0.8 1.0");
-        assert_eq!(labels(-0.013, 0.004), "−0.010 −0.005 0");
+        assert_eq!(labels(-0.013, 0.004), "−0.012 −0.010 −0.008 −0.006 −0.004 −0.002 0 0.002 0.004");
         assert_eq!(labels(2.5, 11.2), "4 6 8 10");
         assert_eq!(labels(0.0, 140.0), "0 20 40 60 80 100 120 140");
         assert_eq!(labels(0.0, 5000.0), "0 1000 2000 3000 4000 5000");
         assert_eq!(labels(0.0, 286_720.0), "0 50k 100k 150k 200k 250k");
-        assert_eq!(labels(0.0, 3.1e15), "0 500T 1P 2P 2P 2P 3P".replace("1P 2P 2P 2P 3P", "1P 2P 2P 2P 3P"));
+        assert_eq!(labels(0.0, 3.1e15), "0 500T 1.0P 1.5P 2.0P 2.5P 3.0P");
     }
 
     #[test]

@@ -61,7 +61,8 @@ pub(super) fn table(
             let element = if at == 0 { "th" } else { "td" };
             let class = match content {
                 _ if *numeric => "n",
-                Cell::Text(_) => "long",
+                // Words wrap where they are many.
+                Cell::Text(text) if text.len() > 24 => "long",
                 Cell::Code(shown, whole) if shown == whole => "long",
                 _ => "",
             };

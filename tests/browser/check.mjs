@@ -200,15 +200,18 @@ await open("markup.html", {}, async (page) => {
   assert.ok((await page.locator('figure[data-chart="loss"] .legend').textContent()).includes(label));
   const text = await page.evaluate(() => document.body.innerText);
   assert.ok(!/[\u202a-\u202e\u2066-\u2069\u0000-\u0008]/.test(text), "characters that turn the direction of writing");
-  for (const file of ["markup.svgs", "plain.svgs"].flatMap((dir) => readdirSync(dir).map((file) => join(dir, file)))) {
-    const found = await page.evaluate((svg) => {
-      const parsed = new DOMParser().parseFromString(svg, "image/svg+xml");
-      return [parsed.querySelector("parsererror")?.textContent ?? null, parsed.documentElement.nodeName,
-        parsed.querySelectorAll("script, image, a, foreignObject, [onload]").length];
-    }, readFileSync(file, "utf8"));
-    assert.deepEqual(found, [null, "svg", 0], file);
-  }
 });
+// Figures are whole XML, and nothing in them acts. In a page of its own: the policy of a report forbids their style.
+const blank = await browser.newPage();
+for (const file of ["markup.svgs", "plain.svgs"].flatMap((dir) => readdirSync(dir).map((file) => join(dir, file)))) {
+  const found = await blank.evaluate((svg) => {
+    const parsed = new DOMParser().parseFromString(svg, "image/svg+xml");
+    return [parsed.querySelector("parsererror")?.textContent ?? null, parsed.documentElement.nodeName,
+      parsed.querySelectorAll("script, image, a, foreignObject, [onload]").length];
+  }, readFileSync(file, "utf8"));
+  assert.deepEqual(found, [null, "svg", 0], file);
+}
+await blank.close();
 for (const viewport of [DESKTOP, PHONE]) {
   await open("plain.html", { javaScriptEnabled: false, viewport }, async (page) => {
     const still = page.locator(`.still .${viewport === PHONE ? "for-narrow" : "for-wide"} svg`);

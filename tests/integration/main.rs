@@ -28,6 +28,7 @@ mod naming;
 mod parity;
 mod oracle;
 mod readme;
+mod report;
 mod reproduce;
 mod reuse;
 mod retention;

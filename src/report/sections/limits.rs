@@ -39,25 +39,18 @@ fn of(subject: &Subject) -> Vec<String> {
         limits.push(format!("{} of earlier plans are listed and not judged.", counted(retired, "run")));
     }
     limits.push(if seeds > 1 {
-        format!(
-            "The intervals cover how results scatter over seeds, {seeds} of them: a seed draws the initial weights and \
-             nothing else."
-        )
+        subject.scorecard.not_covered().to_owned()
     } else {
-        "There is one seed, so nothing here tells how results scatter from seed to seed.".to_owned()
+        "There is one seed, so nothing here tells how results scatter from seed to seed, or with the order of the data."
+            .to_owned()
     });
-    limits.push(
-        "They do not cover the order of the data: all seeds read the same text in the same order, and another order, or \
-         other text, may move a difference."
-            .to_owned(),
-    );
     let classes = distinct(
         planned.iter().map(|run| run.row.environment_class.as_str()).filter(|class| !class.is_empty()),
     );
     if let [class] = classes.as_slice() {
         limits.push(format!(
-            "They do not cover other machines: all runs are of the environment class {class}, and in another class the \
-             last digits are others."
+            "All runs are of the environment class {class}: in another class the last digits are others, and differences \
+             as small as those mean nothing."
         ));
     } else if !classes.is_empty() {
         limits.push(format!("The runs are of several environment classes: {}.", classes.join(", ")));
