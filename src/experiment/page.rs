@@ -8,6 +8,7 @@ use super::ends::RunEnd;
 use super::retired::Retired;
 use super::tables::{self, Recorded};
 use super::{Experiment, judge};
+use crate::optim::config::GroupConfig;
 use crate::plan::evaluation::{Evaluation, TRAIN_LOSS, VAL_BPB};
 use crate::plan::run_config::TokenizerChoice;
 use crate::record::AttemptDir;
@@ -136,8 +137,13 @@ fn of_run(run: &Recorded<'_>, metric: &str, across: &[String], with_schedule: bo
     let has_ended = !matches!(run.end, RunEnd::Open(..));
     let config = run.config;
     let schedule = if with_schedule && has_ended {
+        // What nothing consumes is no schedule.
+        let has_muon = config.optimizer.groups.iter().any(|(_, group)| matches!(group, GroupConfig::Muon(_)));
+        let of_muon = |value: f64| if has_muon { value } else { f64::NAN };
         tables::schedule(config)
-            .map(|values| [values.lr_multiplier, values.muon_momentum, values.muon_weight_decay])
+            .map(|values| {
+                [values.lr_multiplier, of_muon(values.muon_momentum), of_muon(values.muon_weight_decay)]
+            })
             .collect()
     } else {
         Vec::new()

@@ -1,5 +1,7 @@
 //! Curves over steps: means and bands over seeds, and few enough points to draw.
 
+use std::borrow::Borrow;
+
 /// A curve over steps, with what the seeds span around it where there are several.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(super) struct Curve {
@@ -20,10 +22,11 @@ impl Curve {
 
     /// The mean of several, with a band from the lowest to the highest, over the steps that all of them have. Steps of
     /// each rise.
-    pub(super) fn mean(curves: &[Self]) -> Self {
-        let [first, rest @ ..] = curves else { return Self::default() };
+    pub(super) fn mean<C: Borrow<Self>>(curves: &[C]) -> Self {
+        let curves: Vec<&Self> = curves.iter().map(Borrow::borrow).collect();
+        let [first, rest @ ..] = curves.as_slice() else { return Self::default() };
         if rest.is_empty() {
-            return first.clone();
+            return (*first).clone();
         }
         let mut next = vec![0; curves.len()];
         let mut mean = Self { band: Some(<_>::default()), ..Self::default() };
@@ -167,7 +170,7 @@ mod tests {
         let other = Curve::plain([(0, 1.0), (25, 9.0), (50, 1.0), (100, 1.0)]);
         assert_eq!(Curve::mean(&[sparse, other]).values, [1.0, 2.0, 3.0]);
         assert_eq!(Curve::mean(&[curve(&[1.0])]).band, None);
-        assert!(Curve::mean(&[]).steps.is_empty());
+        assert!(Curve::mean::<Curve>(&[]).steps.is_empty());
     }
 
     #[test]

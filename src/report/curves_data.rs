@@ -4,11 +4,9 @@ use serde_json::{Value, json};
 
 use super::curve::Curve;
 use super::scale::rounded;
-use super::view::{Plot, View};
+use super::view::{POINTS, Plot, View};
 use crate::text::printable;
 
-/// The most points of a curve in a page; all of them are in the tables beside it.
-const POINTS: usize = 2000;
 /// The most values in a page, whatever number of curves they are of: about six bytes each.
 const VALUES: usize = 90_000;
 /// Significant digits: a screen has fewer.

@@ -42,8 +42,8 @@ pub struct Run {
     pub evaluations: Vec<Evaluated>,
     /// Tokens of a step.
     pub batch: u64,
-    /// Learning-rate multiplier, Muon's momentum and its weight decay at every step; given for one run an arm, which
-    /// stands for the others.
+    /// Learning-rate multiplier, Muon's momentum and its weight decay at every step, not a number where there is no Muon;
+    /// given for one run an arm, which stands for the others.
     pub schedule: Vec<[f64; 3]>,
     /// What was sampled from it.
     pub samples: Option<String>,

@@ -5,6 +5,9 @@ use super::lines::{Chart, Line};
 use super::palette::Look;
 use super::subject::{Definition, Evaluated, Run, Subject};
 
+/// The most points of a curve in a page; all of them are in the tables beside it.
+pub(super) const POINTS: usize = 2000;
+
 /// Experiments side by side.
 #[derive(Debug)]
 pub(super) struct View<'a> {
@@ -199,10 +202,11 @@ impl<'a> View<'a> {
                 let schedule = arm.runs.iter().map(|run| &run.schedule).find(|steps| !steps.is_empty());
                 let points = schedule.into_iter().flatten().enumerate();
                 let value = |(step, values): (usize, &[f64; 3])| Some((step as u64, *values.get(which)?));
-                let curve = Curve::plain(points.filter_map(value)).corners();
-                if curve.steps.is_empty() {
+                let curve = Curve::plain(points.filter_map(value));
+                if curve.extent().is_none() {
                     continue;
                 }
+                let curve = curve.corners();
                 match lines.iter_mut().find(|line| line.curve == curve) {
                     Some(same) => same.name = format!("{}, {}", same.name, arm.name),
                     None => lines.push(Line { arm: place, name: arm.name.clone(), look: arm.look, curve }),
@@ -260,7 +264,7 @@ impl<'a> View<'a> {
         of: &dyn Fn(&Run) -> Curve,
     ) -> Plot {
         let (mut lines, mut runs) = (Vec::new(), Vec::new());
-        let (mut seeds, mut bands) = (0, false);
+        let mut bands = false;
         for (place, arm) in self.arms.iter().enumerate() {
             let own: Vec<(&Run, Curve)> = arm
                 .runs
@@ -269,22 +273,23 @@ impl<'a> View<'a> {
                 .filter(|(_, curve)| !curve.steps.is_empty())
                 .collect();
             let some_finished = own.iter().any(|(run, _)| run.is_finished());
-            let counted: Vec<Curve> = own
+            let counted: Vec<&Curve> = own
                 .iter()
                 .filter(|(run, _)| run.is_finished() || !some_finished)
-                .map(|(_, curve)| curve.clone())
+                .map(|(_, curve)| curve)
                 .collect();
-            seeds = seeds.max(counted.len());
-            let curve = Curve::mean(&counted);
+            // Whole curves are there for one arm at a time.
+            let curve = Curve::mean(&counted).thinned(POINTS);
             bands |= curve.band.is_some();
             if !curve.steps.is_empty() {
                 lines.push(Line { arm: place, name: arm.name.clone(), look: arm.look, curve });
             }
-            runs.extend(own.into_iter().map(|(run, curve)| RunLine {
+            let thinned = |(run, curve): (&Run, Curve)| RunLine {
                 arm: place,
                 seed: run.row.seed,
-                curve,
-            }));
+                curve: curve.thinned(POINTS),
+            };
+            runs.extend(own.into_iter().map(thinned));
         }
         // With one seed an arm, the runs are the lines.
         if runs.len() == lines.len() {
