@@ -92,7 +92,18 @@ impl Experiment {
     /// The command that makes these results again, as a shell reads it.
     fn command_again(&self, whole: bool) -> String {
         let mut command = String::new();
+        // What only picks runs is no part of what makes the whole experiment.
+        let departures = self.manifest.variation.departures();
+        let says = |path: &str| {
+            !(whole && self.manifest.is_view())
+                || departures.iter().any(|departure| departure.starts_with(&format!("{path} ")))
+        };
+        let field =
+            |name: &str| name.strip_prefix("NANORUN_").map(|name| name.to_lowercase().replace("__", "."));
         for (name, value) in &self.manifest.env {
+            if field(name).is_some_and(|path| !says(&path)) {
+                continue;
+            }
             let _ = write!(command, "{name}={} ", quoted(value));
         }
         let _ = write!(command, "nanorun run {}", quoted(&self.manifest.file.display().to_string()));
@@ -102,6 +113,9 @@ impl Experiment {
         let only = if whole { &[] } else { self.manifest.only.as_slice() };
         for (option, values) in [("--set", self.manifest.sets.as_slice()), ("--only", only)] {
             for value in values {
+                if option == "--set" && !says(value.split('=').next().unwrap_or_default().trim()) {
+                    continue;
+                }
                 let _ = write!(command, " {option} {}", quoted(value));
             }
         }
