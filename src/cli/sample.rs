@@ -2,12 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::io::{self, BufRead as _, IsTerminal as _, Write as _};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use clap::Args;
 use serde_json::{Value, json};
 
 use crate::error::{Class, Error, Result};
+use crate::files::now;
 use crate::generate::{AT_ONCE, Draw, Prefix, Sampling};
 use crate::plan::run_config::RunConfig;
 use crate::run::room::Use;
@@ -140,7 +141,7 @@ fn continuations(
     let ids = prompt_ids(tokenizer, prompt)?;
     let stops = stops(tokenizer);
     let context_len = config.model.sequence_len();
-    let started = Instant::now();
+    let started = now();
     let mut prefix = Prefix::feed(engine.as_mut(), &ids, context_len, args.max_tokens, args.num)?;
     let prefill = started.elapsed();
     let draw = Draw { max_tokens: args.max_tokens, stops: &stops, sampling: *sampling, seed };
@@ -150,7 +151,7 @@ fn continuations(
         tokens += 1;
         texts.grow(index, |stream| stream.push(tokenizer, token), each)
     })?;
-    Ok(Took { prompt_tokens: ids.len(), tokens, prefill, decode: started.elapsed() - prefill })
+    Ok(Took { prompt_tokens: ids.len(), tokens, prefill, decode: started.elapsed().saturating_sub(prefill) })
 }
 
 /// Texts that grow together, and are shown one after another: the first as it comes, the others as far as they are when
@@ -240,7 +241,9 @@ fn converse(
         });
         match drawn {
             Err(error) if error.class() == Class::Input => output.warn(&format!("error: {error}")),
-            drawn => drop(drawn?),
+            drawn => {
+                drawn?;
+            }
         }
     }
     Ok(None)

@@ -55,6 +55,7 @@ impl Loader {
     ///
     /// # Errors
     /// As [`Loader::of_ranks`].
+    #[cfg(any(test, feature = "internals"))]
     pub fn start(
         source: SplitSource,
         tokenizer: Arc<Tokenizer>,

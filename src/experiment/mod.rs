@@ -44,12 +44,11 @@ pub use clean::{Cleaned, clean};
 pub use disk::DiskPlan;
 pub use how::HowToRun;
 pub(crate) use pins::{TOKENIZER_PIN, shard_pins};
-pub use power::Power;
 pub use preflight::MemoryPlan;
 pub use recorded::FromResults;
 pub use report::Report;
 pub use speed::ResultsOnDisk;
-pub use tables::{Recorded, mfu, tokens_per_second};
+pub use tables::{mfu, tokens_per_second};
 pub use tokenizer::{AskedFor, TokenizerOrder};
 
 /// An experiment: its plan, its data and where its results are.

@@ -67,7 +67,7 @@ fn insert(table: &mut Map<String, Value>, path: &[&str], schema: Value) {
     let known = table.remove(key);
     let schema = if rest.is_empty() {
         match known {
-            Some(section) => either(schema, section),
+            Some(section) => either(&schema, &section),
             None => schema,
         }
     } else {
@@ -75,7 +75,7 @@ fn insert(table: &mut Map<String, Value>, path: &[&str], schema: Value) {
         if properties(&mut entry).is_none() {
             let section = json!({ "type": "object", "properties": {}, "additionalProperties": false });
             entry =
-                if entry.as_object().is_some_and(Map::is_empty) { section } else { either(entry, section) };
+                if entry.as_object().is_some_and(Map::is_empty) { section } else { either(&entry, &section) };
         }
         if let Some(section) = properties(&mut entry) {
             insert(section, rest, schema);
@@ -86,7 +86,7 @@ fn insert(table: &mut Map<String, Value>, path: &[&str], schema: Value) {
 }
 
 /// A value or a table.
-fn either(value: Value, section: Value) -> Value {
+fn either(value: &Value, section: &Value) -> Value {
     json!({ "anyOf": [value, section] })
 }
 

@@ -4,6 +4,9 @@ use super::param::{Init, ParamSpec};
 use crate::error::Result;
 use crate::rng::TorchGenerator;
 
+/// Reads the values of one parameter.
+pub type ReadValues = Box<dyn FnMut(&ParamSpec) -> Result<Vec<f32>>>;
+
 /// Where the parameters of a model begin.
 pub enum InitialValues {
     /// Drawn as each parameter's spec says, from torch's generator with this seed.
@@ -14,7 +17,7 @@ pub enum InitialValues {
     /// A vector a parameter, in the order of the specs.
     Given(Vec<Vec<f32>>),
     /// Read one after another, in the order of the specs: no more than one is in memory beside what is made of it.
-    Read(Box<dyn FnMut(&ParamSpec) -> Result<Vec<f32>>>),
+    Read(ReadValues),
 }
 
 impl InitialValues {

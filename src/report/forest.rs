@@ -83,7 +83,7 @@ impl Forest {
         for (at, row) in self.rows.iter().enumerate() {
             let from = top + row_height * at as f64;
             let middle = if narrow { from + 42.0 } else { from + row_height / 2.0 };
-            self.draw_row(&mut body, row, &scale, middle);
+            draw_row(&mut body, row, &scale, middle);
             let numbers = row.numbers();
             if narrow {
                 let room = (width - text_width(&row.outcome) - 40.0).max(40.0);
@@ -104,43 +104,6 @@ impl Forest {
             width,
             height: bottom + 50.0,
             body,
-        }
-    }
-
-    fn draw_row(&self, body: &mut Markup, row: &Row, scale: &Scale, middle: f64) {
-        let class = row.look.class();
-        if let Some((lower, upper)) = row.alone {
-            let (from, to) = (scale.at(lower), scale.at(upper));
-            line(body, &format!("alone {class}"), (from, middle), (to, middle));
-        }
-        if let Some((lower, upper)) = row.interval {
-            let (from, to) = (scale.at(lower), scale.at(upper));
-            line(body, &format!("interval {class}"), (from, middle), (to, middle));
-            for end in [from, to] {
-                line(body, &format!("interval {class}"), (end, middle - 5.0), (end, middle + 5.0));
-            }
-        }
-        for (seed, difference) in row.seeds.iter().filter(|(_, difference)| difference.is_finite()) {
-            let tip = format!("seed {seed}: {}", signed(*difference, row.digits() + 1));
-            dot(body, &format!("seed {class}"), (scale.at(*difference), middle + 13.0), 3.2, &tip);
-        }
-        if let Some(mean) = row.mean.filter(|mean| mean.is_finite()) {
-            let tip = format!("{}: {}", row.name, row.numbers());
-            // A diamond, as meta-analyses have it.
-            let (x, r) = (scale.at(mean), 6.5);
-            let points = format!(
-                "{},{} {},{} {},{} {},{}",
-                number(x - r),
-                number(middle),
-                number(x),
-                number(middle - r),
-                number(x + r),
-                number(middle),
-                number(x),
-                number(middle + r),
-            );
-            body.open("polygon", &[("class", &format!("mean {class}")), ("points", &points)]);
-            body.with_text("title", &[], &tip).close("polygon");
         }
     }
 
@@ -166,6 +129,44 @@ impl Forest {
             .iter()
             .map(|row| format!("{} against {}: {} ({}).", row.name, row.control, row.numbers(), row.outcome));
         rows.collect::<Vec<_>>().join(" ")
+    }
+}
+
+/// A row of the plot.
+fn draw_row(body: &mut Markup, row: &Row, scale: &Scale, middle: f64) {
+    let class = row.look.class();
+    if let Some((lower, upper)) = row.alone {
+        let (from, to) = (scale.at(lower), scale.at(upper));
+        line(body, &format!("alone {class}"), (from, middle), (to, middle));
+    }
+    if let Some((lower, upper)) = row.interval {
+        let (from, to) = (scale.at(lower), scale.at(upper));
+        line(body, &format!("interval {class}"), (from, middle), (to, middle));
+        for end in [from, to] {
+            line(body, &format!("interval {class}"), (end, middle - 5.0), (end, middle + 5.0));
+        }
+    }
+    for (seed, difference) in row.seeds.iter().filter(|(_, difference)| difference.is_finite()) {
+        let tip = format!("seed {seed}: {}", signed(*difference, row.digits() + 1));
+        dot(body, &format!("seed {class}"), (scale.at(*difference), middle + 13.0), 3.2, &tip);
+    }
+    if let Some(mean) = row.mean.filter(|mean| mean.is_finite()) {
+        let tip = format!("{}: {}", row.name, row.numbers());
+        // A diamond, as meta-analyses have it.
+        let (x, r) = (scale.at(mean), 6.5);
+        let points = format!(
+            "{},{} {},{} {},{} {},{}",
+            number(x - r),
+            number(middle),
+            number(x),
+            number(middle - r),
+            number(x + r),
+            number(middle),
+            number(x),
+            number(middle + r),
+        );
+        body.open("polygon", &[("class", &format!("mean {class}")), ("points", &points)]);
+        body.with_text("title", &[], &tip).close("polygon");
     }
 }
 

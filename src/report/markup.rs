@@ -1,6 +1,8 @@
 //! HTML and SVG as text. What this program says itself is a literal; whatever comes from elsewhere can only get in
 //! escaped, so that a name, a question or a sample never becomes markup.
 
+use std::fmt::Write as _;
+
 use crate::text::printable;
 
 /// Markup that grows at its end.
@@ -89,7 +91,7 @@ impl Markup {
         for character in value.to_string().chars() {
             match character {
                 '<' | '>' | '&' | '\u{7f}'..='\u{9f}' | '\u{2028}' | '\u{2029}' => {
-                    self.0.push_str(&format!("\\u{:04x}", u32::from(character)));
+                    let _ = write!(self.0, "\\u{:04x}", u32::from(character));
                 }
                 other => self.0.push(other),
             }

@@ -212,8 +212,10 @@ impl<'a> View<'a> {
                     None => lines.push(Line { arm: place, name: arm.name.clone(), look: arm.look, curve }),
                 }
             }
-            if lines.len() == 1 && self.arms.len() > 1 {
-                lines[0].name = "all arms".to_owned();
+            if let [line] = lines.as_mut_slice()
+                && self.arms.len() > 1
+            {
+                "all arms".clone_into(&mut line.name);
             }
             let says_nothing = lines.iter().all(|line| line.curve.values.iter().all(|value| *value == 0.0));
             if !lines.is_empty() && !says_nothing {

@@ -38,7 +38,7 @@ impl Quality {
     /// once, and differences without any spread are never a pass. Seeds of which one run was made in another environment
     /// class than its partner are left out and said, unless the manifest gives the two arms different backends.
     pub(super) fn judge(&self, compared: &[Compared<'_>]) -> Vec<Verdict> {
-        let pairings: Vec<Result<Pairing<'_>, Verdict>> =
+        let pairings: Vec<Result<Pairing<'_>, Box<Verdict>>> =
             compared.iter().map(|&(arm, control)| self.pairing(arm, control)).collect();
         let mut controls: Vec<&str> = Vec::new();
         for pairing in pairings.iter().flatten().filter(|pairing| pairing.has_interval(self.variance)) {
@@ -60,19 +60,19 @@ impl Quality {
             .into_iter()
             .map(|pairing| match pairing {
                 Ok(pairing) => self.verdict(&pairing, intervals.get(pairing.arm.name)),
-                Err(verdict) => verdict,
+                Err(verdict) => *verdict,
             })
             .collect()
     }
 
     /// The pairs of an arm, or the verdict that it cannot be judged.
-    fn pairing<'a>(&self, arm: Arm<'a>, control: Arm<'a>) -> Result<Pairing<'a>, Verdict> {
+    fn pairing<'a>(&self, arm: Arm<'a>, control: Arm<'a>) -> Result<Pairing<'a>, Box<Verdict>> {
         let not_judged = |why: String| {
             let mut verdict =
                 Verdict::new(VerdictKind::Quality, Outcome::NotJudged, arm.name, &self.metric, why);
             verdict.control = Some(control.name.to_owned());
             verdict.limit = Some(self.margin);
-            verdict
+            Box::new(verdict)
         };
         if let Some(departures) = self.departures(arm, control) {
             return Err(not_judged(format!(

@@ -116,6 +116,7 @@ fn slack() -> f64 {
     3.0 * (0.05 * 0.95 / f64::from(draws())).sqrt()
 }
 
+#[expect(clippy::print_stdout, reason = "the figures of the record, shown with --nocapture")]
 #[test]
 fn errors_are_at_most_what_the_confidence_leaves() {
     let at_the_margin = |mut world: World| {

@@ -23,7 +23,7 @@ pub fn seeds_for(distance: f64, deviation: f64, confidence: f64) -> Option<u32> 
         let dof = f64::from(seeds - 1);
         t_quantile(f64::midpoint(1.0, confidence), dof) * deviation / f64::from(seeds).sqrt()
     };
-    if !(distance > 0.0) || half(MOST) > distance {
+    if distance.is_nan() || distance <= 0.0 || half(MOST) > distance {
         return None;
     }
     let (mut few, mut enough) = (1, MOST);

@@ -7,10 +7,10 @@ use super::root::where_falls_to;
 /// The quantile of Student's t distribution: the t with `P(T <= t) = p`, for p in (0, 1) and `dof` > 0 degrees of
 /// freedom.
 pub fn t_quantile(p: f64, dof: f64) -> f64 {
+    static KNOWN: Memo = Memo::new();
     if p < 0.5 {
         return -t_quantile(1.0 - p, dof);
     }
-    static KNOWN: Memo = Memo::new();
     KNOWN.get([p, dof, 0.0], || where_falls_to(1.0 - p, |t| t_upper_tail(t, dof)))
 }
 

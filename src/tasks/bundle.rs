@@ -39,8 +39,6 @@ pub struct Limits {
 /// A bundle that was found sound.
 #[derive(Debug)]
 pub struct Bundle {
-    /// Its directory.
-    pub dir: PathBuf,
     /// Its tasks, in its order; at least one.
     pub tasks: Vec<Task>,
     limits: Limits,
@@ -114,7 +112,7 @@ impl Bundle {
                 .key("icl_tasks")
                 .expected("at least one task"));
         }
-        Ok(Self { dir: dir.to_owned(), tasks, limits })
+        Ok(Self { tasks, limits })
     }
 
     /// How much of it is evaluated.

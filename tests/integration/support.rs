@@ -144,6 +144,6 @@ pub struct Told {
 impl Told {
     /// Adds what was said of a case.
     pub fn add(&mut self, case: &str, said: &str) {
-        self.text += &format!("== {case}\n{}\n\n", said.trim_end());
+        self.text.extend(["== ", case, "\n", said.trim_end(), "\n\n"]);
     }
 }

@@ -65,7 +65,7 @@ impl<'a> Network<'a> {
         if let Some(channels) = self.model.smear_channels {
             x = self.smear(&x, channels)?;
         }
-        let shared = self.shared(tokens, past, total, x.clone());
+        let shared = self.shared(tokens, &past, total, x.clone());
         let mut middle = None;
         for layer in 0..self.model.n_layer {
             x = self.layer(layer, &x, &shared)?;
@@ -90,7 +90,7 @@ impl<'a> Network<'a> {
         Ok(())
     }
 
-    fn shared(&mut self, tokens: Value, past: Value, total: Value, x0: Value) -> Shared {
+    fn shared(&mut self, tokens: Value, past: &Value, total: Value, x0: Value) -> Shared {
         let model = self.model;
         let (context, half) = (model.sequence_len, model.head_dim() / 2);
         let angles: Vec<f32> = (0..context)
@@ -108,13 +108,13 @@ impl<'a> Network<'a> {
         let mut turned = |name: &str, of: fn(f32) -> f32| {
             let values: Vec<f32> = angles.iter().map(|&angle| rounded(of(angle))).collect();
             let table = self.graph.numbers(name, &[context, half], &values);
-            let rows = self.graph.between(&table, &past, &total, 0);
+            let rows = self.graph.between(&table, past, &total, 0);
             self.graph.unsqueeze(&rows, &[0, 1])
         };
         let (cos, sin) = (turned("rotary_cos", cos), turned("rotary_sin", sin));
         let every: Vec<f32> = (0..context).map(|position| position as f32).collect();
         let all = self.graph.numbers("positions", &[context], &every);
-        let positions = self.graph.between(&all, &past, &total, 0);
+        let positions = self.graph.between(&all, past, &total, 0);
         let positions = self.graph.unsqueeze(&positions, &[1]);
         let unseen = self.graph.number(UNSEEN);
         Shared { tokens, positions, total, all, cos, sin, unseen, x0 }

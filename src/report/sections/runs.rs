@@ -111,7 +111,7 @@ fn made(name: Cell, run: &Run) -> Vec<Cell> {
         } else {
             Cell::Nothing
         },
-        if made { Cell::Text(machine.join(" ").replacen(": ", ": ", 1)) } else { Cell::Nothing },
+        if made { Cell::Text(machine.join(" ")) } else { Cell::Nothing },
         if made {
             Cell::Text(format!(
                 "{} to {}, {} in steps",
