@@ -169,9 +169,11 @@ fn last_params(
     precision: Precision,
 ) -> Check {
     let mut params = Worst::new(name);
+    // Rounding in bf16 moves weights in every step: more steps than the ten of the warm cases move them further.
+    let longer = (reference.steps.len() as f64 / 10.0).max(1.0);
     for ((spec, found), expected) in specs.iter().zip(found).zip(expected) {
         let noise = reference.final_param_noise.get(&spec.name).copied().unwrap_or(0.0);
-        let tolerance = WARM_PARAMS.or_noise(noise).or_bf16(tensor_bf16(spec), precision);
+        let tolerance = WARM_PARAMS.or_noise(noise).or_bf16(tensor_bf16(spec).of(longer), precision);
         params.see(|| spec.name.clone(), relative_frobenius(found, expected), tolerance);
     }
     params.finish()

@@ -81,7 +81,7 @@ fn here() -> Known {
 #[test]
 fn every_experiment_plans() {
     for (name, runs, arms) in [
-        ("quickstart.toml", 4, 2),
+        ("quickstart.toml", 6, 2),
         ("ci.toml", 5, 3),
         ("d12_sqrt.toml", 6, 2),
         ("ablation_features.toml", 14, 7),

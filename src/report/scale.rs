@@ -60,11 +60,14 @@ impl Scale {
 
     /// About `count` round values within it, from the lowest on, and how they are written.
     pub(super) fn ticks(&self, count: usize) -> Vec<(f64, String)> {
-        let step = self.step(count);
         let (low, high) = self.domain;
         // Ends that are ticks but for rounding are ticks.
-        let first = (low / step - 1e-9).ceil() as i64;
-        let last = (high / step + 1e-9).floor() as i64;
+        let ends = |step: f64| ((low / step - 1e-9).ceil() as i64, (high / step + 1e-9).floor() as i64);
+        // One tick alone tells no distance: where so few fit, they lie closer.
+        let steps = (0..4).map(|finer| self.step(count << finer));
+        let step =
+            steps.clone().find(|&step| ends(step).1 > ends(step).0).unwrap_or_else(|| self.step(count));
+        let (first, last) = ends(step);
         (first..=last).take(64).map(|n| n as f64 * step).map(|value| (value, tick(value, step))).collect()
     }
 }
