@@ -10,7 +10,7 @@ use crate::stop::StopFlag;
 pub struct HowToRun<'a> {
     /// Threads in all.
     pub threads: usize,
-    /// Runs at the same time; none leaves it to [`Experiment::jobs`].
+    /// Runs at the same time; none leaves it to [`super::Experiment::jobs`].
     pub jobs: Option<usize>,
     /// Whether runs take over steps they share.
     pub share: bool,

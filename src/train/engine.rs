@@ -75,7 +75,7 @@ pub trait Engine {
         self.decode_last(ids, 1)
     }
     /// Feeds ids to one sequence and returns the logits (last, V) after each of the last of them, row-major; no more than
-    /// [`crate::model::network::MOST_LAST`].
+    /// `MOST_LAST` of `model::network`.
     fn decode_last(&mut self, ids: &[i32], last: usize) -> Result<Vec<f32>>;
     /// Lets go of what decoding holds.
     fn end_decoding(&mut self) {}
