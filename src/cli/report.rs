@@ -70,7 +70,7 @@ fn enter(directory: &Path) -> Result<()> {
 }
 
 fn write(files: &Files, path: &Path, bytes: &[u8], what: &str) -> Result<()> {
-    files.write(path, bytes).map_err(|error| cannot_write(path, what, &error))
+    files.deliver(path, bytes).map_err(|error| cannot_write(path, what, &error))
 }
 
 fn cannot_write(path: &Path, what: &str, error: &crate::files::FileError) -> Error {

@@ -1,7 +1,9 @@
 //! The answer to an experiment's question, in sentences.
 
+use std::collections::BTreeMap;
+
 use super::finding::Finding;
-use super::judge::{RunSummary, Scorecard};
+use super::judge::Scorecard;
 use super::verdict::{Outcome, Verdict, VerdictKind};
 use crate::text::printable;
 
@@ -35,11 +37,11 @@ impl Scorecard {
         }
         let mut sorted = verdicts;
         sorted.sort_by_key(|verdict| rank(verdict));
-        let sentences = if sorted.len() > SPELLED_OUT { summary(&sorted) } else { Vec::new() };
-        let each = if sentences.is_empty() { &sorted[..] } else { &sorted[..1] };
+        let summary = (sorted.len() > SPELLED_OUT).then(|| summary(&sorted));
+        let each = if summary.is_none() { &sorted[..] } else { &sorted[..1] };
         let finding = |verdict: &Verdict| verdict.finding.filter(|_| verdict.outcome != Outcome::NotJudged);
         let each = each.iter().map(|verdict| (finding(verdict), sentence(verdict)));
-        let sentences = sentences.into_iter().map(|sentence| (None, sentence)).chain(each);
+        let sentences = summary.into_iter().map(|sentence| (None, sentence)).chain(each);
         sentences
             .enumerate()
             .map(|(at, (finding, sentence))| {
@@ -47,16 +49,14 @@ impl Scorecard {
             })
             .collect()
     }
-}
 
-impl Scorecard {
     /// What its intervals are over, and what they say nothing of.
     pub fn not_covered(&self) -> &'static str {
         // One that goes with the seed takes as many values in an arm as there are seeds.
-        let moves = |run: &RunSummary| {
-            self.runs.iter().any(|other| other.arm == run.arm && other.data_seed != run.data_seed)
-        };
-        if self.runs.iter().any(moves) {
+        let mut first: BTreeMap<&str, Option<u64>> = BTreeMap::new();
+        let moves =
+            self.runs.iter().any(|run| *first.entry(&run.arm).or_insert(run.data_seed) != run.data_seed);
+        if moves {
             "Intervals are over seeds, which draw initial weights and the order of the data: other machines, budgets and \
              data are not in them."
         } else {
@@ -79,7 +79,7 @@ fn rank(verdict: &Verdict) -> u8 {
 }
 
 /// "Of 9 arms 2 are better than their control, 6 undecided, 1 not judged."
-fn summary(verdicts: &[&Verdict]) -> Vec<String> {
+fn summary(verdicts: &[&Verdict]) -> String {
     let mut counts: Vec<(String, usize)> = Vec::new();
     for verdict in verdicts {
         let word = match verdict.finding {
@@ -92,7 +92,7 @@ fn summary(verdicts: &[&Verdict]) -> Vec<String> {
         }
     }
     let counts: Vec<String> = counts.into_iter().map(|(word, count)| format!("{count} {word}")).collect();
-    vec![format!("Of {} arms, against their control: {}.", verdicts.len(), counts.join("; "))]
+    format!("Of {} arms, against their control: {}.", verdicts.len(), counts.join("; "))
 }
 
 /// One arm.
