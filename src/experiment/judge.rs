@@ -31,28 +31,34 @@ pub(super) fn scorecard(files: &Files, experiment: &Experiment, runs: Vec<RunSum
         },
         None => None,
     };
-    let metric = metric(experiment);
     // Without a control nobody asked for a comparison.
     let compares = !controls.is_empty();
     let criteria = Criteria {
-        quality: compares.then_some(Quality {
-            higher_is_better: higher_is_better(&metric),
-            metric,
-            margin: settings.quality.margin,
-            across: settings.across.as_slice().to_vec(),
-            confidence: settings.quality.confidence,
-            variance: match (settings.quality.sigma.value(), settings.quality.variance) {
-                (Some(sigma), _) => Variance::Assumed(sigma),
-                (None, QualityVariance::Pooled) => Variance::Pooled,
-                (None, QualityVariance::Pair) => Variance::Pair,
-            },
-            forks: forks(plan),
-        }),
+        quality: compares.then(|| quality(experiment)),
         speed: compares.then_some(Speed { min_ratio: settings.speed.min_ratio }),
         controls,
         baseline,
     };
     Ok(judge(&plan.name, plan.question.as_deref(), &criteria, runs))
+}
+
+/// What an experiment's manifest judges quality by.
+pub(super) fn quality(experiment: &Experiment) -> Quality {
+    let settings = &experiment.manifest.head.scorecard;
+    let metric = metric(experiment);
+    Quality {
+        higher_is_better: higher_is_better(&metric),
+        metric,
+        margin: settings.quality.margin,
+        across: settings.across.as_slice().to_vec(),
+        confidence: settings.quality.confidence,
+        variance: match (settings.quality.sigma.value(), settings.quality.variance) {
+            (Some(sigma), _) => Variance::Assumed(sigma),
+            (None, QualityVariance::Pooled) => Variance::Pooled,
+            (None, QualityVariance::Pair) => Variance::Pair,
+        },
+        forks: forks(&experiment.plan),
+    }
 }
 
 /// Steps that each arm has in common with its control: of all seeds the fewest.

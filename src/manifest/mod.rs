@@ -5,6 +5,7 @@
 //! commit filling what is missing). Knows recipes, but no sizes: those are the plan's.
 
 mod document;
+mod draft;
 pub mod effect;
 mod expand;
 pub mod field;
@@ -29,6 +30,7 @@ use std::path::{Path, PathBuf};
 use toml::Value;
 
 use self::document::Node;
+pub use self::draft::Draft;
 use self::field::{Context, Fallback};
 use self::layers::Layer;
 pub use self::layers::Origin;
@@ -409,7 +411,8 @@ fn settle_head(base: &Layer, file: &Path, env: &[(String, String)]) -> Result<He
     if !base.contains_key("name") {
         require(base, &[Layer::new()], file)?;
     }
-    let head = |path: &str| path == "name" || path == "question" || path.starts_with("scorecard.");
+    let head =
+        |path: &str| matches!(path, "name" | "question" | "hypothesis") || path.starts_with("scorecard.");
     // The head's defaults depend on nothing.
     let context =
         Context { recipe: upstream::newest(), model: ModelKind::Gpt, optimizer: OptimizerKind::MuonAdamw };
@@ -431,7 +434,9 @@ fn settle_head(base: &Layer, file: &Path, env: &[(String, String)]) -> Result<He
 fn settle(base: &Layer, overrides: Layer, file: &Path, env: &[(String, String)]) -> Result<Cell> {
     let mut set = base.clone();
     layers::lay_over(&mut set, &overrides);
-    set.retain(|path, _| path != "name" && path != "question" && !path.starts_with("scorecard."));
+    set.retain(|path, _| {
+        !matches!(path.as_str(), "name" | "question" | "hypothesis") && !path.starts_with("scorecard.")
+    });
 
     let commit =
         set.get("upstream.commit").and_then(|entry| entry.value.as_str()).unwrap_or_default().to_owned();
