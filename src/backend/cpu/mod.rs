@@ -58,6 +58,14 @@ pub fn environment_class(precision: Precision) -> String {
     }
 }
 
+/// The precision that an environment class of this backend stands for; none of another's.
+pub fn class_precision(class: &str) -> Option<Precision> {
+    let is = |prefix: &str| class.starts_with(prefix);
+    [(Precision::F32, "cpu-ieee754-"), (Precision::Bf16, "cpu-bf16-")]
+        .into_iter()
+        .find_map(|(precision, prefix)| is(prefix).then_some(precision))
+}
+
 #[cfg(test)]
 mod testing;
 #[cfg(test)]

@@ -27,4 +27,4 @@ pub use export::export;
 pub use manifest::{Described, Purpose, describe};
 pub use meta::Meta;
 pub use tokenizer::token_bytes_rule;
-pub use weights::Weights;
+pub use weights::{TOKEN_TABLE, Weights};
