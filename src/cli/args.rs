@@ -382,6 +382,9 @@ pub(super) struct BenchArgs {
     /// Measure the tokenizer and packing too; reads the whole train split into memory
     #[arg(long)]
     pub(super) data: bool,
+    /// As `--set run.precision`: `f32` or `bf16`
+    #[arg(long, value_name = "P")]
+    pub(super) precision: Option<String>,
     /// Common options
     #[command(flatten)]
     pub(super) common: Common,

@@ -6,6 +6,7 @@ mod advice;
 mod attempts;
 mod backends;
 mod bad_input;
+mod bf16;
 mod cache_command;
 mod commands;
 mod console;
