@@ -25,6 +25,7 @@ mod selection;
 mod subject;
 mod tokenizer;
 mod threads;
+mod undecided;
 mod verify;
 mod waiting;
 

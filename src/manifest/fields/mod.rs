@@ -76,6 +76,7 @@ pub fn is_section(path: &str) -> bool {
 pub fn is_sweepable(path: &str) -> bool {
     !matches!(path, "name" | "question" | "run.threads" | "run.preflight" | "upstream.repo" | "data.sha256")
         && !path.starts_with("scorecard.")
+        && !path.starts_with("analysis.")
 }
 
 const fn field(
