@@ -28,6 +28,15 @@ pub(crate) fn level() -> Level {
     *LEVEL.get_or_init(|| detect().min(forced().unwrap_or(Level::Avx512)))
 }
 
+/// The name of what this machine computes with.
+pub(crate) fn name() -> &'static str {
+    match level() {
+        Level::Portable => "portable",
+        Level::Avx2 => "avx2",
+        Level::Avx512 => "avx512",
+    }
+}
+
 /// The kernels that `NANORUN_CPU_KERNELS` allows: `portable`, `avx2`, or all.
 ///
 /// # Errors

@@ -155,7 +155,7 @@ pub(super) fn plan(args: &PlanArgs) -> Result<Option<Class>> {
             text.push_str(error.help_text().unwrap_or_default());
             text.push('\n');
         }
-        output.result(&text);
+        output.prose(&text);
     }
     Ok(class)
 }

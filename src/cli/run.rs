@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use crate::console;
 use crate::error::{Class, Result};
 use crate::experiment::{Experiment, HowToRun, Report, mfu, tokens_per_second};
 use crate::manifest::Condition;
@@ -24,14 +25,20 @@ pub(super) fn run(args: &RunArgs) -> Result<Option<Class>> {
     Ok(args.undecided.gravest(report.class(), &report.scorecard))
 }
 
+/// How progress is shown on stderr.
+pub(super) fn display(output: Output) -> Display {
+    match (output.silent(), console::is_json(), output.fancy()) {
+        (true, ..) => Display::silent(),
+        (_, true, _) => Display::json(),
+        (_, _, true) => Display::bars(),
+        _ => Display::lines(),
+    }
+}
+
 /// Trains what is not done, with progress on stderr.
 pub(super) fn carry_out(experiment: &mut Experiment, args: &RunArgs) -> Result<Report> {
     let output = Output::new(args.common.quiet);
-    let display = match (args.common.quiet, output.fancy()) {
-        (true, _) => Display::silent(),
-        (false, true) => Display::bars(),
-        (false, false) => Display::lines(),
-    };
+    let display = display(output);
     experiment.search_batch(threads(&args.common, experiment), &display)?;
     let stop = StopFlag::default();
     experiment.run(&HowToRun {
@@ -66,7 +73,7 @@ pub(super) fn tell(experiment: &Experiment, report: &Report, common: &Common, ou
             selected.count()
         ));
     } else {
-        output.result(&report.scorecard.to_string());
+        output.prose(&report.scorecard.to_string());
         output.note(&format!("results are in {}", experiment.dir.path().display()));
     }
 }

@@ -11,6 +11,7 @@ use super::{Experiment, HowToRun, Report, tables};
 use crate::error::{Class, Error, Result};
 use crate::files::{DirLock, FileError, LockError, LockHolder};
 use crate::host::host_name;
+use crate::ledger;
 use crate::plan::PlannedRun;
 use crate::plan::run_config::RunConfig;
 use crate::record::{self, LAYOUT, PlanRecord};
@@ -165,6 +166,7 @@ impl Experiment {
         let scorecard = self.judge(&ends.runs, &retired)?;
         tables::write_scorecard(&self.files, &self.dir, &scorecard).map_err(as_a_run)?;
         self.write_page(&ends.runs, &retired, &scorecard);
+        ledger::update(&self.files, &self.dir);
         Ok(ends.report(interrupted, self.view(&scorecard)?, how.display.first_step_seconds()))
     }
 
@@ -215,6 +217,7 @@ impl Experiment {
             layout: LAYOUT,
             name: self.plan.name.clone(),
             question: self.plan.question.clone(),
+            hypothesis: self.manifest.head.hypothesis.clone(),
             manifest: self.manifest.file.display().to_string(),
             directory: directory.map(|directory| directory.display().to_string()),
             profile: self.manifest.profile.clone(),

@@ -48,6 +48,19 @@ fn criteria(experiment: &Experiment) -> Criteria {
         .collect();
     // Without a control nobody asked for a comparison.
     let compares = !controls.is_empty();
+    Criteria {
+        quality: compares.then(|| quality(experiment)),
+        speed: compares.then_some(Speed { min_ratio: settings.speed.min_ratio }),
+        targets: plan.targets.clone(),
+        controls,
+        baseline: None,
+    }
+}
+
+/// What an experiment's manifest judges quality by.
+pub(super) fn quality(experiment: &Experiment) -> Quality {
+    let Experiment { manifest, plan, .. } = experiment;
+    let settings = &manifest.head.scorecard;
     let metric = word(&settings.quality.metric);
     let first = Criterion {
         higher_is_better: higher_is_better(&metric),
@@ -60,25 +73,19 @@ fn criteria(experiment: &Experiment) -> Criteria {
         let higher_is_better = higher_is_better(&metric);
         Criterion { metric, higher_is_better, margin: also.margin, sigma: also.sigma }
     });
-    Criteria {
-        quality: compares.then(|| Quality {
-            metrics: std::iter::once(first).chain(also).collect(),
-            across: settings.across.as_slice().to_vec(),
-            confidence: settings.quality.confidence,
-            variance: match settings.quality.variance {
-                // With looks, nothing of how arms are judged is for the data to choose.
-                QualityVariance::Pooled if plan.looks.is_some() => Variance::PooledAsPlanned,
-                QualityVariance::Pooled => Variance::Pooled,
-                QualityVariance::Pair => Variance::Pair,
-            },
-            forks: forks(plan),
-            looks: plan.looks.clone(),
-            with_p: true,
-        }),
-        speed: compares.then_some(Speed { min_ratio: settings.speed.min_ratio }),
-        targets: plan.targets.clone(),
-        controls,
-        baseline: None,
+    Quality {
+        metrics: std::iter::once(first).chain(also).collect(),
+        across: settings.across.as_slice().to_vec(),
+        confidence: settings.quality.confidence,
+        variance: match settings.quality.variance {
+            // With looks, nothing of how arms are judged is for the data to choose.
+            QualityVariance::Pooled if plan.looks.is_some() => Variance::PooledAsPlanned,
+            QualityVariance::Pooled => Variance::Pooled,
+            QualityVariance::Pair => Variance::Pair,
+        },
+        forks: forks(plan),
+        looks: plan.looks.clone(),
+        with_p: true,
     }
 }
 

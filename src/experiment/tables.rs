@@ -156,7 +156,7 @@ pub(super) fn schedule(config: &RunConfig) -> impl Iterator<Item = StepValues> +
 }
 
 /// Its row of `runs.parquet`.
-pub(super) fn run_row(run: &Recorded<'_>) -> RunRow {
+pub(crate) fn run_row(run: &Recorded<'_>) -> RunRow {
     let Recorded { config, .. } = run;
     let result = run.end.result();
     let steps = config.schedule.num_iterations;

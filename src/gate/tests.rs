@@ -453,6 +453,7 @@ fn results_are_read_from_their_directory() {
         directory: None,
         name: "ci".into(),
         question: None,
+        hypothesis: None,
         manifest: "ci.toml".into(),
         profile: None,
         sets: Vec::new(),

@@ -61,6 +61,7 @@ pub fn effect(path: &str) -> Option<Effect> {
         // The vocabulary that is declared and the pins are compared with what is there, and decide nothing else.
         "name"
         | "question"
+        | "hypothesis"
         | "run.threads"
         | "run.preflight"
         | "data.vocab_size"

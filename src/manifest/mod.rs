@@ -5,6 +5,7 @@
 //! commit filling what is missing). Knows recipes, but no sizes: those are the plan's.
 
 mod document;
+mod draft;
 pub mod effect;
 mod expand;
 pub mod field;
@@ -30,6 +31,7 @@ use std::path::{Path, PathBuf};
 use toml::Value;
 
 use self::document::Node;
+pub use self::draft::Draft;
 use self::field::{Context, Fallback};
 use self::layers::Layer;
 pub use self::layers::Origin;

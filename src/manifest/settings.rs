@@ -425,6 +425,9 @@ pub struct Head {
     pub name: String,
     /// What it asks.
     pub question: Option<String>,
+    /// What is expected of it.
+    #[serde(default)]
+    pub hypothesis: Option<String>,
     /// How it is judged.
     pub scorecard: ScorecardSettings,
     /// What else is made of its runs.

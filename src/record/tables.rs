@@ -138,3 +138,37 @@ table! {
     upper: Option<f64>, "", exact, "the upper end";
     detail: String, "", exact, "what else is to be said of it";
 }
+
+table! {
+    LedgerRow, "ledger.parquet", "One row an arm that was judged, over all experiments of some results; of an experiment without verdicts, one row.",
+    experiment: String, "", exact, "directory of the experiment's results";
+    name: String, "", exact, "name in its manifest";
+    question: Option<String>, "", exact, "what it asked";
+    hypothesis: Option<String>, "", exact, "what was expected of it";
+    varied: Option<String>, "", exact, "in what it departs from its manifest";
+    status: String, "", exact, "`finished` where all its runs have ended, else `unfinished`";
+    arms: String, "", exact, "all its arms";
+    arm: String, "", exact, "the arm that is judged";
+    control: Option<String>, "", exact, "the arm it is compared with; of a try with its experiment";
+    metric: String, "", exact, "what is compared";
+    outcome: String, "", exact, "as in `scorecard.parquet`; empty where nothing was judged";
+    finding: Option<String>, "", exact, "as in `scorecard.parquet`";
+    effect: Option<f64>, "", exact, "mean of arm - control over the pairs";
+    lower: Option<f64>, "", exact, "lower confidence bound of the effect";
+    upper: Option<f64>, "", exact, "upper confidence bound of the effect";
+    confidence: Option<f64>, "", exact, "confidence of the interval";
+    margin: Option<f64>, "", exact, "how much worse still passes";
+    seeds: u64, "", exact, "pairs of runs with equal seeds";
+    try_number: Option<u64>, "", exact, "of a try, the how manyth against its control";
+    detail: String, "", exact, "the verdict in words";
+    runs: u64, "", exact, "runs of the experiment";
+    finished_runs: u64, "", exact, "those with a result";
+    commits: String, "", exact, "pinned upstream commits, seven digits each";
+    backends: String, "", exact, "what computed it";
+    arm_seconds: f64, "s", measured, "wall time of the arm's runs, without steps that were trained as part of others";
+    arm_flops: f64, "FLOP", exact, "of training the arm's runs, likewise";
+    seconds: f64, "s", measured, "wall time of all runs of the experiment";
+    flops: f64, "FLOP", exact, "of training all runs of the experiment";
+    started: String, "UTC", measured, "when its first run began";
+    finished: String, "UTC", measured, "when its last run ended";
+}

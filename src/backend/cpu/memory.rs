@@ -83,7 +83,7 @@ pub fn estimate_use(model: &ModelConfig, threads: usize, wanted: Use) -> Result<
 fn used<M: Network>(network: &M, threads: usize, wanted: Use) -> std::result::Result<MemoryEstimate, Failed> {
     let ops = Tally::new(threads)?;
     let scratch = ops.held_bytes();
-    let weights = network.specs().iter().map(|spec| ops.param(&spec.shape)).collect::<OpResult<Vec<_>>>()?;
+    let weights = network.specs().iter().map(|spec| ops.fixed(spec)).collect::<OpResult<Vec<_>>>()?;
     let sequence_len = network.sequence_len();
     let tables = network.tables(&ops, sequence_len)?;
     let parameters = ops.held_bytes() - scratch;

@@ -76,6 +76,13 @@ pub(super) const FIELDS: &[Field] = &[
         "The question the experiment answers, shown in plan and report.",
     ),
     field(
+        "hypothesis",
+        Kind::Text,
+        "",
+        Fallback::Absent("the ledger has none"),
+        "What is expected and why, written down before anything is trained; `nanorun ledger` keeps it beside the outcome.",
+    ),
+    field(
         "upstream.repo",
         Kind::Word(&["karpathy/nanochat"]),
         "",
