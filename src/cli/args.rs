@@ -20,6 +20,7 @@ use super::sample::SampleArgs;
 use super::show::ShowArgs;
 use super::tokenizer::TokenizerArgs;
 use super::try_out::TryArgs;
+use super::undecided::UndecidedArgs;
 use super::watch::WatchArgs;
 use crate::console::Progress;
 
@@ -231,6 +232,9 @@ pub(super) struct RunArgs {
     /// Runs trained at the same time (default: the plan's choice)
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
     pub(super) jobs: Option<u16>,
+    /// What undecided verdicts are
+    #[command(flatten)]
+    pub(super) undecided: UndecidedArgs,
     /// Common options
     #[command(flatten)]
     pub(super) common: Common,
@@ -264,6 +268,9 @@ pub(super) struct ResumeArgs {
     /// Take finished runs over from these results instead of training them; may be given several times
     #[arg(long, value_name = "DIR")]
     pub(super) reuse: Vec<PathBuf>,
+    /// What undecided verdicts are
+    #[command(flatten)]
+    pub(super) undecided: UndecidedArgs,
     /// Threads of the CPU backend (default: the manifest's, or all cores); never changes a result
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub(super) threads: Option<u16>,
@@ -300,6 +307,9 @@ pub(super) struct VerifyArgs {
     /// Write a Markdown summary for CI
     #[arg(long, value_name = "FILE")]
     pub(super) markdown: Option<PathBuf>,
+    /// What undecided verdicts are
+    #[command(flatten)]
+    pub(super) undecided: UndecidedArgs,
     /// Common options
     #[command(flatten)]
     pub(super) common: Common,
@@ -337,6 +347,9 @@ pub(super) struct ReportArgs {
     /// Write each figure of that page as an SVG file
     #[arg(long, value_name = "DIR")]
     pub(super) svg: Option<PathBuf>,
+    /// What undecided verdicts are
+    #[command(flatten)]
+    pub(super) undecided: UndecidedArgs,
     /// Common options
     #[command(flatten)]
     pub(super) common: Common,
@@ -382,6 +395,9 @@ pub(super) struct BenchArgs {
     /// Measure the tokenizer and packing too; reads the whole train split into memory
     #[arg(long)]
     pub(super) data: bool,
+    /// As `--set run.precision`: `f32` or `bf16`
+    #[arg(long, value_name = "P")]
+    pub(super) precision: Option<String>,
     /// Common options
     #[command(flatten)]
     pub(super) common: Common,

@@ -33,6 +33,7 @@ mod subject;
 mod tokenizer;
 mod threads;
 mod try_out;
+mod undecided;
 mod verify;
 mod version;
 mod waiting;

@@ -280,6 +280,7 @@ fn train(
         no_share: false,
         reuse: reuse.to_vec(),
         jobs: args.jobs,
+        undecided: super::undecided::UndecidedArgs::default(),
         common: args.common.clone(),
     };
     if !experiment.has_work()? {

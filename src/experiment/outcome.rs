@@ -41,10 +41,11 @@ impl Experiment {
 
     /// Judges the runs of the plan and lists the retired ones.
     pub(super) fn judge(&self, ends: &[RunEnd], retired: &[Retired]) -> Result<Scorecard> {
-        let metric = judge::metric(self);
-        let runs = self.recorded(ends).iter().map(|run| tables::summary(run, &metric)).collect();
+        let metrics = judge::metrics(self);
+        let runs = self.recorded(ends).iter().map(|run| tables::summary(run, &metrics)).collect();
         let mut scorecard = judge::scorecard(&self.files, self, runs)?;
-        let summary = |run: &Retired| tables::summary(&run.recorded(&self.plan.name), &metric);
+        scorecard.scaling = self.scaling(ends);
+        let summary = |run: &Retired| tables::summary(&run.recorded(&self.plan.name), &metrics);
         scorecard.retired = retired.iter().map(summary).collect();
         Ok(scorecard)
     }

@@ -127,8 +127,13 @@ impl Trial<'_> {
 
     /// What it is judged by, of the manifest that is tried: metric, margin and the confidence over all tries.
     pub fn asks(&self) -> (String, f64, f64) {
-        let Quality { metric, margin, confidence, .. } = judge::quality(self.ours.experiment);
-        (metric, margin, confidence)
+        let quality = judge::quality(self.ours.experiment);
+        let (metric, margin) = quality
+            .metrics
+            .into_iter()
+            .next()
+            .map_or_else(|| (judge::metric(self.ours.experiment), 0.0), |first| (first.metric, first.margin));
+        (metric, margin, quality.confidence)
     }
 
     /// What tells it from every other try.
@@ -145,7 +150,15 @@ impl Trial<'_> {
     /// # Errors
     /// Directories that cannot be read.
     pub fn judge(&self, confidence: f64) -> Result<Outcome> {
-        let quality = Quality { confidence, forks: BTreeMap::new(), ..judge::quality(self.ours.experiment) };
+        // A try is one question: about one metric, asked once.
+        let mut quality = Quality {
+            confidence,
+            forks: BTreeMap::new(),
+            looks: None,
+            ..judge::quality(self.ours.experiment)
+        };
+        quality.metrics.truncate(1);
+        let metrics: Vec<String> = quality.metrics.iter().map(|one| one.metric.clone()).collect();
         let seeds = self.seeds();
         let mut runs: Vec<RunSummary> = Vec::new();
         let (mut rows, mut finished) = (Vec::new(), (0, 0));
@@ -159,7 +172,7 @@ impl Trial<'_> {
                     rows.push(run_row(&recorded));
                 }
                 if seeds.contains(&recorded.config.seed) {
-                    let summary = tables::summary(&recorded, &quality.metric);
+                    let summary = tables::summary(&recorded, &metrics);
                     runs.push(RunSummary { arm: name.to_owned(), ..summary });
                 }
             }

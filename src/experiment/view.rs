@@ -31,7 +31,11 @@ impl Experiment {
     /// # Errors
     /// Directories that cannot be read.
     pub fn has_work(&self) -> Result<bool> {
-        for run in self.selected_runs() {
+        let sequence = self.sequence_on_disk()?;
+        let is_needed = |run: &&PlannedRun| {
+            !sequence.as_ref().is_some_and(|sequence| sequence.is_beyond(run.config.seed))
+        };
+        for run in self.selected_runs().filter(is_needed) {
             if run.key.pending || !self.standing(run)?.has_ended() {
                 return Ok(true);
             }

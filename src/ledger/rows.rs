@@ -59,7 +59,7 @@ pub(super) fn of_experiment(files: &Files, dir: &ExperimentDir, tries: &Tries) -
     };
     let planned = || runs.iter().filter(|run| run.status != "retired");
     let is_finished = |run: &&RunRow| run.status == "finished";
-    let has_ended = |run: &RunRow| matches!(run.status.as_str(), "finished" | "diverged");
+    let has_ended = |run: &RunRow| matches!(run.status.as_str(), "finished" | "diverged" | "not needed");
     let all = plan.runs.len().max(planned().count());
     let (seconds, flops) = cost(planned());
     let base = LedgerRow {

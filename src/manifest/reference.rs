@@ -37,11 +37,12 @@ pub fn markdown() -> String {
         };
         let _ = writeln!(
             text,
-            "| `{}` | {}{unit} | {} | {}{} |",
+            "| `{}` | {}{unit} | {} | {}{}{} |",
             field.path,
             escape(&field.kind.expected()),
             escape(&left_out(field)),
             escape(field.doc),
+            escape(&super::tables::described(field.kind)),
             escape(&scope)
         );
     }

@@ -75,13 +75,14 @@ fn every_field_settles() {
                 field::Kind::IntOr(low, _, word) => vec![low.to_string(), format!("\"{word}\"")],
                 field::Kind::Float(low, high) => vec![format!("{}", low.max(high.min(1.0)))],
                 field::Kind::FloatOrFalse(..) => vec!["0.5".into(), "false".into()],
+                field::Kind::IntsOrFalse => vec!["[1, 2]".into(), "false".into()],
                 field::Kind::Betas => vec!["[0.5, 0.25]".into()],
                 field::Kind::WindowPattern => vec!["\"sl\"".into()],
                 field::Kind::Device => vec!["\"cuda:3\"".into()],
                 field::Kind::Texts => vec!["\"a\"".into(), "[\"a\", \"b\"]".into()],
                 field::Kind::Text => vec!["\"a\"".into()],
                 field::Kind::Commit => vec!["\"2f09686\"".into()],
-                field::Kind::Name | field::Kind::Digests => Vec::new(),
+                field::Kind::Name | field::Kind::Digests | field::Kind::Tables(_) => Vec::new(),
             };
             for value in values {
                 let kind_key = ["model.kind", "optimizer.kind", "run.precision"].contains(&field.path);
@@ -353,7 +354,10 @@ fn bad_input() {
         ("two budgets", BASE.replace("steps = 10", "steps = 10\ntokens = 10")),
         ("two warm-ups", with("[profile.p.schedule]\nwarmup_steps = 1\nwarmup_ratio = 0.5\n")),
         ("vocabulary below 265", BASE.replace("{ vocab_size = 300 }", "{ vocab_size = 264 }")),
-        ("bf16 on the cpu backend", BASE.replace("[budget]", "precision = \"bf16\"\n[budget]")),
+        (
+            "bf16 on the scalar backend",
+            BASE.replace("\"cpu\"", "\"scalar\"").replace("[budget]", "precision = \"bf16\"\n[budget]"),
+        ),
         ("a switch the kind lacks", BASE.replace("depth = 2", "tie_lm_head = true")),
         ("a switch the small kind lacks", BASE.replace("depth = 2", "kind = \"bigram\"\nsmear = false")),
         (

@@ -87,6 +87,11 @@ impl Run {
         self.row.status == "finished"
     }
 
+    /// Whether a look decided before it was trained.
+    pub fn is_needless(&self) -> bool {
+        self.row.status == "not needed"
+    }
+
     /// Whether the plan still has it.
     pub fn is_planned(&self) -> bool {
         self.row.status != "retired"

@@ -145,6 +145,8 @@ fn stands(dir: &ExperimentDir, run: &PlannedRun, row: &RunRow) -> bool {
     let first = dir.run(&run.key).attempt(1);
     match row.status.as_str() {
         "finished" if first.result().is_file() => true,
+        // Nobody trained it: its directory says nothing.
+        "not needed" => !first.path().exists(),
         "diverged" if first.divergence().is_file() => !dir.run(&run.key).attempt(2).path().exists(),
         _ => false,
     }

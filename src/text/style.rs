@@ -31,7 +31,7 @@ impl Tone {
             "finished" | "pass" | "better" => Some(Self::Good),
             "error" | "failed" | "diverged" | "damaged" | "FAIL" | "fail" | "worse" => Some(Self::Bad),
             "warning" | "interrupted" | "running" | "undecided" => Some(Self::Care),
-            "planned" | "retired" | "note" | "not judged" => Some(Self::Aside),
+            "planned" | "retired" | "not needed" | "note" | "not judged" => Some(Self::Aside),
             _ => None,
         }
     }

@@ -84,6 +84,7 @@ pub fn is_sweepable(path: &str) -> bool {
             | "upstream.repo"
             | "data.sha256"
     ) && !path.starts_with("scorecard.")
+        && !path.starts_with("analysis.")
 }
 
 const fn field(
