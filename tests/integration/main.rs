@@ -37,6 +37,7 @@ mod reuse;
 mod retention;
 mod room;
 mod run;
+mod scaling;
 mod shards;
 mod small_models;
 mod supply;
