@@ -15,6 +15,25 @@ pub fn set() -> bool {
     departs
 }
 
+/// Runs `f` while this thread rounds to nearest and takes subnormal numbers for zero, operands and results, whatever the
+/// word was before.
+///
+/// The compiler knows nothing of the word and may move arithmetic across: all of it must be in a function that is not
+/// inlined and that writes its results to memory.
+#[cfg(target_arch = "x86_64")]
+#[inline]
+pub(crate) fn flushing<R>(f: impl FnOnce() -> R) -> R {
+    struct Before(u32);
+    impl Drop for Before {
+        fn drop(&mut self) {
+            arch::write(self.0);
+        }
+    }
+    let _before = Before(arch::read());
+    arch::write(arch::DEFAULT | arch::FLUSHES);
+    f()
+}
+
 /// Takes subnormal numbers for zero in this thread, as such a library does.
 #[cfg(test)]
 pub(crate) fn disturb() {
@@ -30,7 +49,6 @@ mod arch {
     /// All but the flags of exceptions that were.
     pub(super) const DECIDES: u32 = 0xffc0;
     /// Flush to zero, and denormals are zero.
-    #[cfg(test)]
     pub(super) const FLUSHES: u32 = 0x8040;
 
     #[inline]
@@ -44,7 +62,7 @@ mod arch {
     #[inline]
     pub(super) fn write(word: u32) {
         // SAFETY: reads `word`, in which no reserved bit is set.
-        unsafe { asm!("ldmxcsr [{}]", in(reg) &raw const word, options(nostack, preserves_flags, readonly)) };
+        unsafe { asm!("ldmxcsr [{}]", in(reg) &raw const word, options(nostack, preserves_flags)) };
     }
 }
 

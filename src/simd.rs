@@ -20,6 +20,8 @@ pub enum Level {
 
 /// What names the kernels that a machine is held down to.
 const VARIABLE: &str = "NANORUN_CPU_KERNELS";
+/// Its word for all of AVX-512 with the products of bfloat16 pairs.
+const PAIRS: &str = "avx512bf16";
 
 /// What this machine has, unless `NANORUN_CPU_KERNELS` holds it down, to test that bits do not change.
 pub(crate) fn level() -> Level {
@@ -37,16 +39,29 @@ pub(crate) fn name() -> &'static str {
     }
 }
 
-/// The kernels that `NANORUN_CPU_KERNELS` allows: `portable`, `avx2`, or all.
+/// Whether this machine has the instruction that multiplies pairs of bfloat16 and may use it: `NANORUN_CPU_KERNELS` names
+/// it, or nothing.
+pub(crate) fn pair_instruction() -> bool {
+    static HAS: OnceLock<bool> = OnceLock::new();
+    *HAS.get_or_init(|| {
+        detect_pairs() && level() == Level::Avx512 && named().is_none_or(|name| name == PAIRS)
+    })
+}
+
+/// What `NANORUN_CPU_KERNELS` says, if anything.
+fn named() -> Option<String> {
+    let value = std::env::var_os(VARIABLE)?;
+    (!value.is_empty()).then(|| value.to_string_lossy().into_owned())
+}
+
+/// The kernels that `NANORUN_CPU_KERNELS` allows: `portable`, `avx2`, `avx512`, or all.
 ///
 /// # Errors
 /// Another word, or kernels that this machine cannot run; class `Input`.
 pub(crate) fn forced() -> Result<Level> {
-    let wanted = match std::env::var_os(VARIABLE) {
-        Some(value) if !value.is_empty() => parse(&value.to_string_lossy())?,
-        _ => return Ok(Level::Avx512),
-    };
-    if wanted > detect() {
+    let Some(name) = named() else { return Ok(Level::Avx512) };
+    let wanted = parse(&name)?;
+    if wanted > detect() || name == PAIRS && !detect_pairs() {
         return Err(Error::input(format!("{VARIABLE} asks for kernels that this machine cannot run"))
             .key(VARIABLE)
             .help("leave it out: the best that the machine runs are taken"));
@@ -54,14 +69,20 @@ pub(crate) fn forced() -> Result<Level> {
     Ok(wanted)
 }
 
+/// Whether this machine runs the kernels of this name, and is not held down to others.
+#[cfg(test)]
+pub(crate) fn named_is_there(name: &str) -> bool {
+    parse(name).is_ok_and(|wanted| wanted <= detect()) && named().is_none()
+}
+
 fn parse(value: &str) -> Result<Level> {
     match value {
         "portable" => Ok(Level::Portable),
         "avx2" => Ok(Level::Avx2),
-        "avx512" => Ok(Level::Avx512),
+        "avx512" | PAIRS => Ok(Level::Avx512),
         _ => Err(Error::input(format!("{VARIABLE} is `{value}`"))
             .key(VARIABLE)
-            .expected("portable, avx2 or avx512, or nothing for the best that the machine runs")),
+            .expected("portable, avx2, avx512 or avx512bf16, or nothing for the best that the machine runs")),
     }
 }
 
@@ -82,6 +103,14 @@ fn detect() -> Level {
 #[cfg(not(target_arch = "x86_64"))]
 fn detect() -> Level {
     Level::Portable
+}
+
+/// `VDPBF16PS`.
+fn detect_pairs() -> bool {
+    #[cfg(target_arch = "x86_64")]
+    return is_x86_feature_detected!("avx512bf16");
+    #[cfg(not(target_arch = "x86_64"))]
+    false
 }
 
 /// Defines a function whose body is compiled for several instruction sets, and chosen at run time: AVX2 with FMA and

@@ -14,12 +14,13 @@ pub use report::{Bench, Scaling};
 
 use std::sync::Arc;
 
-use crate::backend::cpu::CpuBackend;
+use crate::backend::cpu::{Bf16Backend, CpuBackend};
 use crate::error::{Error, Result};
 use crate::files::now;
 use crate::host::{peak_rss_bytes, process_age_seconds};
 use crate::ops::SequenceShape;
 use crate::plan::run_config::{BackendKind, RunConfig};
+use crate::precision::Precision;
 use crate::run::engine::{engine, engine_on};
 use crate::train::engine::{Engine, MicroBatch};
 use crate::train::ops_engine::op_error;
@@ -127,10 +128,16 @@ fn quick(config: &RunConfig, rows: &dyn Rows, threads: usize) -> Result<f64> {
 /// The run's engine with every op timed; on the scalar backend none is.
 fn profiled(config: &RunConfig, threads: usize, profile: &Arc<Profile>) -> Result<Box<dyn Engine>> {
     match config.backend.kind {
-        BackendKind::Cpu => {
-            let ops = CpuBackend::new(threads).map_err(op_error)?;
-            engine_on(config, Timed::new(ops, Arc::clone(profile)))
-        }
+        BackendKind::Cpu => match config.backend.precision {
+            Precision::F32 => {
+                let ops = CpuBackend::new(threads).map_err(op_error)?;
+                engine_on(config, Timed::new(ops, Arc::clone(profile)))
+            }
+            Precision::Bf16 => {
+                let ops = Bf16Backend::new(threads).map_err(op_error)?;
+                engine_on(config, Timed::new(ops, Arc::clone(profile)))
+            }
+        },
         #[cfg(feature = "tch")]
         BackendKind::Tch => {
             let ops = crate::run::engine::torch(&config.backend, threads)?;

@@ -102,6 +102,7 @@ impl<B: Backend> TrainOps for Timed<B> {
 
     timed! {
         fn grad(shape: &[usize]) -> OpResult<Self::Grad>;
+        fn table_grad(shape: &[usize]) -> OpResult<Self::Grad>;
         fn zero_grad(grad: &mut Self::Grad) -> OpResult<()>;
         fn state(shape: &[usize], values: &[f32]) -> OpResult<Self::State>;
         fn table_state(shape: &[usize], values: &[f32]) -> OpResult<Self::State>;

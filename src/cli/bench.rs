@@ -9,7 +9,9 @@ use super::{experiment, threads};
 
 /// Measures the first run of a manifest. Writes nothing.
 pub(super) fn bench(args: &BenchArgs) -> Result<Option<Class>> {
-    let experiment = experiment(&args.manifest, &args.common)?;
+    let mut common = args.common.clone();
+    common.sets.extend(args.precision.iter().map(|precision| format!("run.precision=\"{precision}\"")));
+    let experiment = experiment(&args.manifest, &common)?;
     experiment.require_data()?;
     let run = experiment.selected_runs().next().ok_or_else(|| {
         Error::input("the manifest plans no run").file(&args.manifest).expected("at least one cell")

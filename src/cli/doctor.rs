@@ -33,7 +33,8 @@ pub(super) fn doctor(args: &DoctorArgs) {
         let json = json!({
             "host": host,
             "memory_limit": limit,
-            "environment_class": environment_class(),
+            "environment_class": environment_class(Precision::F32),
+            "environment_class_bf16": environment_class(Precision::Bf16),
             "backends": { "cpu": { "works": true }, "scalar": { "works": true }, "tch": torch },
             "cache": cache,
             "results": results,
@@ -55,7 +56,8 @@ pub(super) fn doctor(args: &DoctorArgs) {
     line("features", &host.cpu_features.join(" "));
     line("cores", &host.logical_cpus.to_string());
     line("memory", &memory);
-    line("class", &format!("{} (equal result hashes within it)", environment_class()));
+    line("class", &format!("{} (equal result hashes within it)", environment_class(Precision::F32)));
+    line("in bf16", &format!("{} (likewise)", environment_class(Precision::Bf16)));
     line("cpu", "works");
     line("scalar", "works");
     line("tch", &summary(&torch));

@@ -114,9 +114,9 @@ pub(super) fn new(args: &NewArgs) -> Result<Option<Class>> {
     let mut draft = Draft::default();
     let mut notes = Vec::new();
     if is_upstreams {
-        of_upstream(args, &mut draft, &mut notes)?
+        of_upstream(args, &mut draft, &mut notes)?;
     } else {
-        of_flags(args, &mut draft)?
+        of_flags(args, &mut draft)?;
     }
     for set in &args.sets {
         draft.set_text(set)?;
@@ -346,9 +346,11 @@ fn backend(wished: Option<&str>, draft: &mut Draft) {
             draft.set("run.device", "cuda:0", "or cpu");
             draft.set("run.precision", "bf16", "as upstream trains on a GPU");
         }
-        (Some(backend), _) => draft.set("run.backend", backend, "what computes: cpu, tch or scalar"),
+        (Some(backend), _) => {
+            draft.set("run.backend", backend, "what computes: cpu, tch or scalar");
+        }
         (None, None) => {
-            draft.set("run.backend", "cpu", "tch computes on a GPU; `nanorun doctor` says what works here")
+            draft.set("run.backend", "cpu", "tch computes on a GPU; `nanorun doctor` says what works here");
         }
     }
 }

@@ -73,10 +73,9 @@ fn backend(args: &ParityArgs) -> Result<BackendChoice> {
     };
     let precision = match (args.precision.as_str(), kind) {
         ("f32", _) => Precision::F32,
-        ("bf16", BackendKind::Tch) => Precision::Bf16,
+        ("bf16", BackendKind::Cpu | BackendKind::Tch) => Precision::Bf16,
         (other, _) => {
-            let expected =
-                if kind == BackendKind::Tch { "f32 or bf16" } else { "f32: only tch computes in bf16" };
+            let expected = if kind == BackendKind::Scalar { "f32: it is the oracle" } else { "f32 or bf16" };
             return Err(Error::input(format!("{} does not compute in `{other}`", args.backend))
                 .key("--precision")
                 .expected(expected));

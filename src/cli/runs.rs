@@ -138,25 +138,21 @@ pub(super) fn runs(args: &RunsArgs) -> Result<Option<Class>> {
     Ok(class)
 }
 
-/// The experiments that are asked for, and where single runs are, the first digits of their keys.
-fn asked_for(names: &[PathBuf], results: &Path) -> Result<(Vec<ExperimentDir>, Vec<(usize, String)>)> {
-    let (mut dirs, mut keys): (Vec<ExperimentDir>, Vec<(usize, String)>) = (Vec::new(), Vec::new());
-    let mut add = |dir: ExperimentDir| match dirs.iter().position(|known| *known == dir) {
-        Some(at) => at,
-        None => {
+/// Experiments, and where single runs of them are asked for, whose by its place and the first digits of its key.
+type Asked = (Vec<ExperimentDir>, Vec<(usize, String)>);
+
+/// The experiments that are asked for.
+fn asked_for(names: &[PathBuf], results: &Path) -> Result<Asked> {
+    let (mut dirs, mut keys): Asked = (Vec::new(), Vec::new());
+    let add = |dir: ExperimentDir, dirs: &mut Vec<ExperimentDir>| {
+        dirs.iter().position(|known| *known == dir).unwrap_or_else(|| {
             dirs.push(dir);
             dirs.len() - 1
-        }
+        })
     };
     if names.is_empty() {
-        let found = experiments_in(results)?;
-        if found.is_empty() {
-            return Err(no_results_in(results));
-        }
-        found.into_iter().for_each(|dir| {
-            add(dir);
-        });
-        return Ok((dirs, keys));
+        dirs = experiments_in(results)?;
+        return if dirs.is_empty() { Err(no_results_in(results)) } else { Ok((dirs, keys)) };
     }
     for name in names {
         let below = if name.is_dir() && !name.join("plan.toml").is_file() {
@@ -165,9 +161,9 @@ fn asked_for(names: &[PathBuf], results: &Path) -> Result<(Vec<ExperimentDir>, V
             Vec::new()
         };
         if !below.is_empty() {
-            below.into_iter().for_each(|dir| {
-                add(dir);
-            });
+            for dir in below {
+                add(dir, &mut dirs);
+            }
             continue;
         }
         let (dir, key) = results_of(name, results)?;
@@ -176,7 +172,7 @@ fn asked_for(names: &[PathBuf], results: &Path) -> Result<(Vec<ExperimentDir>, V
                 .file(dir.path())
                 .help(format!("run it: nanorun {}", name.display())));
         }
-        let at = add(dir);
+        let at = add(dir, &mut dirs);
         keys.extend(key.map(|key| (at, key)));
     }
     Ok((dirs, keys))

@@ -142,11 +142,13 @@ fn backend(args: &SubjectArgs) -> Result<Option<BackendChoice>> {
         "scalar" => BackendKind::Scalar,
         _ => BackendKind::Cpu,
     };
-    let elsewhere =
-        [("--device", args.device.is_some()), ("--precision", args.precision.as_deref() == Some("bf16"))];
-    if let Some((option, _)) = elsewhere.into_iter().find(|(_, given)| *given && kind != BackendKind::Tch) {
-        return Err(Error::input(format!("{option} is for --backend tch"))
-            .expected(format!("--backend {name} alone")));
+    if args.device.is_some() && kind != BackendKind::Tch {
+        return Err(Error::input("--device is for --backend tch").expected(format!("--backend {name} alone")));
+    }
+    if args.precision.as_deref() == Some("bf16") && kind == BackendKind::Scalar {
+        return Err(Error::input("--backend scalar does not compute in bf16")
+            .key("--precision")
+            .expected("f32, or --backend cpu or tch"));
     }
     let device = args.device.map_or_else(|| "cpu".to_owned(), |device| device.to_string());
     let precision = if args.precision.as_deref() == Some("bf16") { Precision::Bf16 } else { Precision::F32 };

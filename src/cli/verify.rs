@@ -4,10 +4,12 @@ use std::path::{Path, PathBuf};
 
 use serde_json::json;
 
+use crate::backend::cpu::class_precision;
 use crate::error::{Class, Error, Result};
 use crate::experiment::{Experiment, Report};
 use crate::files::Files;
 use crate::gate::{Baseline, junit, markdown};
+use crate::precision::Precision;
 use crate::stop;
 
 use super::args::{RunArgs, VerifyArgs};
@@ -39,7 +41,8 @@ pub(super) fn verify(args: &VerifyArgs) -> Result<Option<Class>> {
     if args.bless {
         Baseline::read(&files, &baseline)?;
     } else {
-        Baseline::require(&files, &baseline)?;
+        check_precision(&experiment, &Baseline::require(&files, &baseline)?)
+            .map_err(|error| error.file(&baseline))?;
     }
     let report = if args.read {
         experiment.read()?
@@ -97,6 +100,23 @@ fn write(files: &Files, path: &Path, text: &str) -> Result<()> {
         files.create_dir_all(parent)?;
     }
     Ok(files.write(path, text.as_bytes())?)
+}
+
+/// Fails where a baseline was made in a precision that no run computes in: its values lie in no tolerance of theirs.
+fn check_precision(experiment: &Experiment, baseline: &Baseline) -> Result<()> {
+    let name = |precision: Precision| if precision == Precision::Bf16 { "bf16" } else { "f32" };
+    let ours: Vec<Precision> = experiment.selected_runs().map(|run| run.config.backend.precision).collect();
+    let theirs = baseline.runs.iter().find_map(|run| {
+        class_precision(&run.environment_class).filter(|precision| !ours.contains(precision))
+    });
+    let (Some(theirs), Some(&first)) = (theirs, ours.first()) else { return Ok(()) };
+    Err(Error::input(format!(
+        "the baseline was made in {}, the runs compute in {}",
+        name(theirs),
+        name(first)
+    ))
+    .expected(format!("a baseline made in {}", name(first)))
+    .help("write one of their own with --baseline FILE --bless"))
 }
 
 fn baseline(experiment: &Experiment, args: &VerifyArgs) -> Result<PathBuf> {

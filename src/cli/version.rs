@@ -37,10 +37,16 @@ pub(super) fn version() -> Value {
         "features": features,
         "target": format!("{}-{}", std::env::consts::ARCH, std::env::consts::OS),
         "kernels": { "cpu": simd::name(), "cpu_features": HostFacts::collect(1).cpu_features },
-        "environment_class": environment_class(),
+        "environment_classes": {
+            "f32": environment_class(Precision::F32),
+            "bf16": environment_class(Precision::Bf16),
+        },
         "libtorch": torch_facts().ok().map(|facts| facts.version),
         "numerics_versions": {
-            "cpu": { "f32": numerics(BackendKind::Cpu, Precision::F32) },
+            "cpu": {
+                "f32": numerics(BackendKind::Cpu, Precision::F32),
+                "bf16": numerics(BackendKind::Cpu, Precision::Bf16),
+            },
             "tch": {
                 "f32": numerics(BackendKind::Tch, Precision::F32),
                 "bf16": numerics(BackendKind::Tch, Precision::Bf16),

@@ -94,13 +94,17 @@ pub(super) fn watch(args: &WatchArgs) -> Result<Option<Class>> {
         let changed: Vec<&View<'_>> =
             views.iter().filter(|view| known.get(&view.name) != Some(&view.stand())).collect();
         if args.json {
-            changed.iter().for_each(|view| output.result(&view.json().to_string()));
+            for view in &changed {
+                output.result(&view.json().to_string());
+            }
         } else if redraws {
             screen.draw(&drawn(&views, output.width().unwrap_or(100)), output);
         } else if args.once {
             output.prose(&drawn(&views, output.width().unwrap_or(120)));
         } else {
-            changed.iter().for_each(|view| output.result(&view.line()));
+            for view in &changed {
+                output.result(&view.line());
+            }
         }
         let something = !changed.is_empty();
         known = views.iter().map(|view| (view.name.clone(), view.stand())).collect();

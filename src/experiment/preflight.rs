@@ -112,6 +112,7 @@ impl Asked<'_> {
                     rows,
                     accumulation: step / rows.max(1),
                     threads: self.threads,
+                    precision: config.backend.precision,
                     resumed: self.resumed,
                 };
                 let beyond = MemoryEstimate { parameters: BEYOND, activations: 0, workspace: 0 };

@@ -533,8 +533,9 @@ fn check_precision(cell: &Cell) -> Result<()> {
     use self::settings::BackendKind;
     use crate::precision::Precision;
     let run = &cell.settings.run;
-    if run.precision == Precision::Bf16 && run.backend != BackendKind::Tch {
-        let error = Error::input("only run.backend = \"tch\" computes in bf16").expected("\"f32\"");
+    if run.precision == Precision::Bf16 && run.backend == BackendKind::Scalar {
+        let error = Error::input("run.backend = \"scalar\" does not compute in bf16")
+            .expected("\"f32\", or run.backend = \"cpu\" or \"tch\"");
         return Err(cell.locate("run.precision", error));
     }
     Ok(())

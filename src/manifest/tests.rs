@@ -354,7 +354,10 @@ fn bad_input() {
         ("two budgets", BASE.replace("steps = 10", "steps = 10\ntokens = 10")),
         ("two warm-ups", with("[profile.p.schedule]\nwarmup_steps = 1\nwarmup_ratio = 0.5\n")),
         ("vocabulary below 265", BASE.replace("{ vocab_size = 300 }", "{ vocab_size = 264 }")),
-        ("bf16 on the cpu backend", BASE.replace("[budget]", "precision = \"bf16\"\n[budget]")),
+        (
+            "bf16 on the scalar backend",
+            BASE.replace("\"cpu\"", "\"scalar\"").replace("[budget]", "precision = \"bf16\"\n[budget]"),
+        ),
         ("a switch the kind lacks", BASE.replace("depth = 2", "tie_lm_head = true")),
         ("a switch the small kind lacks", BASE.replace("depth = 2", "kind = \"bigram\"\nsmear = false")),
         (

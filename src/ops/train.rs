@@ -9,9 +9,9 @@ use super::{
 
 /// Backwards of the forward ops and fused optimizer updates.
 ///
-/// `d` before a name is the loss gradient with respect to it. Weight gradients are f32 and *accumulated* into the
-/// [`Self::Grad`] given. Every reduction has a shape that depends on the op's arguments alone, never on the number of
-/// threads, so results are equal bit for bit on any of them.
+/// `d` before a name is the loss gradient with respect to it. Weight gradients are f32 (those of [`Self::table_grad`] may
+/// be less) and *accumulated* into the [`Self::Grad`] given. Every reduction has a shape that depends on the op's
+/// arguments alone, never on the number of threads, so results are equal bit for bit on any of them.
 pub trait TrainOps: ForwardOps {
     /// Accumulator for the gradient of a weight.
     type Grad;
@@ -20,6 +20,10 @@ pub trait TrainOps: ForwardOps {
 
     /// A zeroed accumulator for a weight of this shape.
     fn grad(&self, shape: &[usize]) -> OpResult<Self::Grad>;
+    /// One for the gradient of a [`ForwardOps::table`]; a backend that stores tables in fewer bits may store it likewise.
+    fn table_grad(&self, shape: &[usize]) -> OpResult<Self::Grad> {
+        self.grad(shape)
+    }
     /// Sets it to zero.
     fn zero_grad(&self, grad: &mut Self::Grad) -> OpResult<()>;
     /// Its values, row-major.

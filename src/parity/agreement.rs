@@ -58,7 +58,7 @@ fn agree(case: &Case, reference: &Run, backend: &BackendChoice) {
 
 #[test]
 fn every_backend_trains_the_same_model_from_a_warm_start() {
-    let mut others: Vec<BackendChoice> = Vec::new();
+    let mut others = vec![choice(BackendKind::Cpu, Precision::Bf16)];
     if cfg!(feature = "tch") {
         others.extend([Precision::F32, Precision::Bf16].map(|precision| choice(BackendKind::Tch, precision)));
     }

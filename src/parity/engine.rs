@@ -53,7 +53,10 @@ fn values(tensors: Vec<NamedTensor<'_>>) -> Vec<Vec<f32>> {
 impl ParitySubject for EngineSubject {
     fn backend(&self) -> String {
         match self.backend.kind {
-            BackendKind::Cpu => "cpu".to_owned(),
+            BackendKind::Cpu => match self.backend.precision {
+                Precision::F32 => "cpu".to_owned(),
+                Precision::Bf16 => "cpu in bf16".to_owned(),
+            },
             BackendKind::Scalar => "scalar".to_owned(),
             BackendKind::Tch => match self.backend.precision {
                 Precision::F32 => format!("tch:{}", self.backend.device),

@@ -299,6 +299,11 @@ fn the_cpu_backend_passes_every_case() {
     passes_every_case(BackendKind::Cpu, Precision::F32);
 }
 
+#[test]
+fn the_cpu_backend_passes_every_case_in_bf16_within_its_own_tolerances() {
+    passes_every_case(BackendKind::Cpu, Precision::Bf16);
+}
+
 #[cfg(feature = "tch")]
 #[test]
 fn the_tch_backend_passes_every_case() {

@@ -1,7 +1,7 @@
 //! The engine of a run: its model kind on its backend, with its initial weights.
 
 use super::initial::{take_over, values};
-use crate::backend::cpu::CpuBackend;
+use crate::backend::cpu::{Bf16Backend, CpuBackend};
 use crate::control_word;
 use crate::error::Result;
 use crate::model::bigram::Bigram;
@@ -14,6 +14,7 @@ use crate::model::param::ParamSpec;
 use crate::ops::Backend;
 use crate::optim::config::{GroupConfig, OptimizerConfig, SgdConfig};
 use crate::plan::run_config::{BackendChoice, BackendKind, InitSource, RunConfig};
+use crate::precision::Precision;
 use crate::train::engine::Engine;
 use crate::train::ops_engine::{OpsEngine, ReadValues, op_error};
 use crate::train::scalar_engine::{ENVIRONMENT_CLASS as SCALAR_CLASS, ScalarEngine};
@@ -97,10 +98,16 @@ fn inference_on<M: Network + 'static>(
     read: &mut ReadValues<'_>,
 ) -> Result<Box<dyn Engine>> {
     match backend.kind {
-        BackendKind::Cpu => {
-            let ops = CpuBackend::new(threads).map_err(op_error)?;
-            Ok(Box::new(OpsEngine::for_inference(network, ops, read)?))
-        }
+        BackendKind::Cpu => match backend.precision {
+            Precision::F32 => {
+                let ops = CpuBackend::new(threads).map_err(op_error)?;
+                Ok(Box::new(OpsEngine::for_inference(network, ops, read)?))
+            }
+            Precision::Bf16 => {
+                let ops = Bf16Backend::new(threads).map_err(op_error)?;
+                Ok(Box::new(OpsEngine::for_inference(network, ops, read)?))
+            }
+        },
         BackendKind::Scalar => {
             let values = network.specs().iter().map(read).collect::<Result<Vec<_>>>()?;
             // Its optimizer is never asked for anything, and this kind has the least state.
@@ -152,10 +159,16 @@ fn on_backend<M: Network + 'static>(
 ) -> Result<Box<dyn Engine>> {
     let values = values(network.specs())?;
     match backend.kind {
-        BackendKind::Cpu => {
-            let ops = CpuBackend::new(threads).map_err(op_error)?;
-            Ok(Box::new(OpsEngine::new(network, ops, optimizer, values)?))
-        }
+        BackendKind::Cpu => match backend.precision {
+            Precision::F32 => {
+                let ops = CpuBackend::new(threads).map_err(op_error)?;
+                Ok(Box::new(OpsEngine::new(network, ops, optimizer, values)?))
+            }
+            Precision::Bf16 => {
+                let ops = Bf16Backend::new(threads).map_err(op_error)?;
+                Ok(Box::new(OpsEngine::new(network, ops, optimizer, values)?))
+            }
+        },
         BackendKind::Scalar => {
             let all = values.all(network.specs())?;
             Ok(Box::new(ScalarEngine::new(network, optimizer, &all)?))
@@ -176,7 +189,7 @@ fn on_backend<M: Network + 'static>(
 /// A backend or device that is not there.
 pub fn environment_class(backend: &BackendChoice, threads: usize) -> Result<String> {
     match backend.kind {
-        BackendKind::Cpu => Ok(crate::backend::cpu::environment_class()),
+        BackendKind::Cpu => Ok(crate::backend::cpu::environment_class(backend.precision)),
         BackendKind::Scalar => Ok(SCALAR_CLASS.to_owned()),
         #[cfg(feature = "tch")]
         BackendKind::Tch => Ok(torch(backend, threads)?.environment_class()),

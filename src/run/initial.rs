@@ -5,11 +5,12 @@ use std::path::Path;
 use crate::error::{Error, Result};
 use crate::files::Files;
 use crate::hash::{Canonical, Digest};
-use crate::interop::upstream::{UpstreamCheckpoint, Weights};
+use crate::interop::upstream::{TOKEN_TABLE, UpstreamCheckpoint, Weights};
 use crate::model::init::InitialValues;
 use crate::model::param::ParamSpec;
 use crate::plan::InitCheckpoint;
 use crate::plan::run_config::{BackendKind, InitSource, RunConfig};
+use crate::precision::Precision;
 use crate::tensors::{self, Values};
 use crate::train::checkpoint::Checkpoint;
 use crate::train::engine::{Engine, NamedTensor, in_order};
@@ -56,11 +57,12 @@ fn own_digest(checkpoint: &Checkpoint<'_>) -> Digest {
 /// # Errors
 /// A file that is not there, is not what it was when the run was planned, or has other names or shapes; class `Input`.
 pub(super) fn values(specs: &[ParamSpec], config: &RunConfig) -> Result<InitialValues> {
+    let precision = config.backend.precision;
     match &config.init {
         InitSource::Torch => Ok(InitialValues::Drawn { seed: config.seed }),
         InitSource::File { path, sha256 } => from_file(Path::new(path), *sha256, specs),
-        InitSource::Checkpoint { path, sha256 } => from_checkpoint(path, false, *sha256, specs),
-        InitSource::Resume { path, sha256, .. } => from_checkpoint(path, true, *sha256, specs),
+        InitSource::Checkpoint { path, sha256 } => from_checkpoint(path, false, *sha256, specs, precision),
+        InitSource::Resume { path, sha256, .. } => from_checkpoint(path, true, *sha256, specs, precision),
     }
 }
 
@@ -111,7 +113,24 @@ fn from_file(path: &Path, sha256: Digest, specs: &[ParamSpec]) -> Result<Initial
     ordered(specs, &tensors).map_err(|error| error.file(path))
 }
 
-fn from_checkpoint(path: &str, resumes: bool, sha256: Digest, specs: &[ParamSpec]) -> Result<InitialValues> {
+/// Whether a training can go on in the precision in which it began: its tables are stored in that.
+fn check_precision(weights: &Weights, precision: Precision) -> Result<()> {
+    if precision == Precision::Bf16 || !weights.is_bf16(TOKEN_TABLE) {
+        return Ok(());
+    }
+    Err(Error::input("the checkpoint's training computes in bf16, the run in f32")
+        .key("run.precision")
+        .expected("\"bf16\"")
+        .help("its weights alone start a run in another precision: model.init = { checkpoint = \"...\" }"))
+}
+
+fn from_checkpoint(
+    path: &str,
+    resumes: bool,
+    sha256: Digest,
+    specs: &[ParamSpec],
+    precision: Precision,
+) -> Result<InitialValues> {
     let place = Path::new(path);
     if UpstreamCheckpoint::is_named_by(place) {
         let checkpoint = UpstreamCheckpoint::find(place, None)?;
@@ -121,6 +140,9 @@ fn from_checkpoint(path: &str, resumes: bool, sha256: Digest, specs: &[ParamSpec
         }
         let mut weights = Weights::open(&checkpoint.model())?;
         weights.check(specs)?;
+        if resumes {
+            check_precision(&weights, precision).map_err(|error| error.file(place))?;
+        }
         return Ok(InitialValues::Read(Box::new(move |spec| weights.values(spec))));
     }
     let own = Checkpoint::read(&Files::new(), place)?;

@@ -88,8 +88,8 @@ impl Wanted<'_> {
     fn needs(&self, what: Use) -> Result<(u64, bool)> {
         let weights = |bytes: u64| Ok((self.parameters().saturating_mul(bytes), false));
         match (self.config.backend.kind, self.config.backend.precision) {
-            (BackendKind::Cpu, _) => {
-                let counted = estimate_use(&self.config.model, self.threads, what)?;
+            (BackendKind::Cpu, precision) => {
+                let counted = estimate_use(&self.config.model, precision, self.threads, what)?;
                 Ok((counted.as_ref().map_or(BEYOND, MemoryEstimate::total), true))
             }
             // Kept as f64, and read as f32 first.

@@ -80,7 +80,7 @@ impl One {
         };
         let planned = plan.runs.iter().find(|run| run.key == key).cloned();
         let known = rows.into_iter().find(|row| row.run_key == key.to_string());
-        Self::of(files, dir, plan, planned, key, known)
+        Self::of(files, dir, plan, planned, key, known.as_ref())
     }
 
     fn of(
@@ -89,7 +89,7 @@ impl One {
         plan: PlanRecord,
         planned: Option<PlannedRun>,
         key: Digest,
-        known: Option<RunRow>,
+        known: Option<&RunRow>,
     ) -> Result<Self> {
         let place = dir.run(&key);
         let config = run_config(files, &place)?;
@@ -105,13 +105,12 @@ impl One {
             RunEnd::Open(..) => attempts.all.last().map(|one| one.dir.clone()),
         };
         let curves = Curves::of(files, &end, attempt.as_ref());
-        let arm =
-            planned.as_ref().map(|run| run.arm.clone()).or_else(|| known.as_ref().map(|row| row.arm.clone()));
+        let arm = planned.as_ref().map(|run| run.arm.clone()).or_else(|| known.map(|row| row.arm.clone()));
         let arm = arm.unwrap_or_default();
         let row = match &config {
             Some(config) => {
                 let epochs = planned.as_ref().and_then(|run| run.data);
-                let then = known.as_ref();
+                let then = known;
                 run_row(&Recorded {
                     experiment: &plan.name,
                     arm: &arm,

@@ -172,6 +172,7 @@ impl<'a> Story<'a> {
             "host",
             "machine",
             "ended",
+            "last sign",
         ]);
         for told in &self.attempts {
             for (number, life) in told.lives.iter().enumerate() {
@@ -193,6 +194,7 @@ impl<'a> Story<'a> {
                     life.host.clone().unwrap_or_else(|| "not known".to_owned()),
                     machine,
                     self.ended(life).to_owned(),
+                    life.until.clone(),
                 ]);
             }
         }
@@ -398,6 +400,7 @@ impl<'a> Story<'a> {
                             "host": life.host,
                             "conditions": life.conditions,
                             "ended": self.ended(life),
+                            "last_sign": life.until,
                         })
                     })
                     .collect();
@@ -491,7 +494,11 @@ fn remark(event: &Event) -> Option<String> {
 }
 
 fn indented(text: &str) -> String {
-    text.lines().map(|line| format!("  {line}\n")).collect()
+    let mut indented = String::with_capacity(text.len() + 64);
+    for line in text.lines() {
+        indented.extend(["  ", line, "\n"]);
+    }
+    indented
 }
 
 fn bytes_in(dir: &Path) -> u64 {

@@ -10,6 +10,6 @@ mod zip;
 #[cfg(test)]
 mod tests;
 
-pub use read::{Tensor, TorchFile};
+pub use read::{Dtype, Tensor, TorchFile};
 pub(crate) use write::int32;
 pub use write::{Saved, save};

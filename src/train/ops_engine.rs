@@ -78,8 +78,10 @@ impl<M: Network, B: Backend> OpsEngine<M, B> {
     pub fn new(network: M, ops: B, optimizer: &OptimizerConfig, values: InitialValues) -> Result<Self> {
         let specs = network.specs();
         let weights = weights(&ops, specs, values)?;
-        let grads =
-            specs.iter().map(|spec| ops.grad(&spec.shape)).collect::<OpResult<_>>().map_err(op_error)?;
+        let grad = |spec: &ParamSpec| {
+            if spec.group.is_table() { ops.table_grad(&spec.shape) } else { ops.grad(&spec.shape) }
+        };
+        let grads = specs.iter().map(grad).collect::<OpResult<_>>().map_err(op_error)?;
         let optimizer = Optimizer::new(&ops, specs, optimizer)?;
         Self::with(network, ops, weights, Some(Training { grads: Params(grads), optimizer }))
     }

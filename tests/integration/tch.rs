@@ -24,11 +24,11 @@ fn devices_and_precisions_that_nothing_has() {
     let place = Place::with(TINY);
     let ended = refused(&place, &["run.backend=\"tch\"", "run.device=\"gpu\""]).expect(2);
     assert!(ended.stderr.contains("run.device"), "{}", ended.stderr);
-    let ended = refused(&place, &["run.precision=\"bf16\""]).expect(2);
-    assert!(ended.stderr.contains("only run.backend = \"tch\" computes in bf16"), "{}", ended.stderr);
+    let ended = refused(&place, &["run.backend=\"scalar\"", "run.precision=\"bf16\""]).expect(2);
+    assert!(ended.stderr.contains("run.backend = \"scalar\" does not compute in bf16"), "{}", ended.stderr);
     let ended = refused(&place, &["train.device_batch_size=\"auto\""]).expect(2);
     assert!(ended.stderr.contains("only run.backend = \"tch\" searches"), "{}", ended.stderr);
-    let ended = place.run(&["parity", "--precision", "bf16"]).expect(2);
+    let ended = place.run(&["parity", "--backend", "scalar", "--precision", "bf16"]).expect(2);
     assert!(ended.stderr.contains("--precision"), "{}", ended.stderr);
 }
 

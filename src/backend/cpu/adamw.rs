@@ -38,7 +38,7 @@ pub(super) fn lerp(start: f32, end: f32, weight: f32) -> f32 {
 }
 
 simd_fn! {
-    fn update_chunk(w: &mut [f32], g: &[f32], m: &mut [f32], v: &mut [f32], step: &AdamWStep) {
+    pub(super) fn update_chunk(w: &mut [f32], g: &[f32], m: &mut [f32], v: &mut [f32], step: &AdamWStep) {
         let keep = 1.0 - step.lr * step.weight_decay;
         let step_size = step.lr / step.bias1;
         let (new1, new2) = (1.0 - step.beta1, 1.0 - step.beta2);

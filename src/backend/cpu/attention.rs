@@ -18,9 +18,9 @@ use crate::math::{exp, log};
 use crate::ops::{AttentionShape, OpResult};
 
 /// Keys of a chunk of the online softmax: a numerics constant.
-const CHUNK: usize = super::gemm::KC;
+pub(super) const CHUNK: usize = super::gemm::KC;
 /// Queries of a task.
-const TASK_QUERIES: usize = 4 * MR;
+pub(super) const TASK_QUERIES: usize = 4 * MR;
 /// The largest head.
 pub(super) const MAX_HEAD_DIM: usize = super::gemm::KC;
 
@@ -167,7 +167,7 @@ impl Group {
         // SAFETY: as `lines` asserts.
         let q = unsafe { rows_near(queries, lines(q, self.stride, self.rows, d), self.stride, self.rows, d) };
         sums.fill(0.0);
-        let mut softmax = Softmax { max: [f32::NEG_INFINITY; LANES], total: [0.0; LANES] };
+        let mut softmax = Softmax::new();
         let first = self.position.saturating_sub(self.window);
         let end = self.position + self.rows;
         for chunk in (first / CHUNK * CHUNK..end).step_by(CHUNK) {
@@ -225,11 +225,18 @@ pub(super) fn panels(low: usize, high: usize) -> impl Iterator<Item = Range<usiz
 }
 
 /// Of every query of a group, over the keys so far; room for a whole vector of them.
-struct Softmax {
+pub(super) struct Softmax {
     /// The largest score.
     max: [f32; LANES],
     /// The sum of weights.
-    total: [f32; LANES],
+    pub(super) total: [f32; LANES],
+}
+
+impl Softmax {
+    /// Before the first key.
+    pub(super) fn new() -> Self {
+        Self { max: [f32::NEG_INFINITY; LANES], total: [0.0; LANES] }
+    }
 }
 
 const _: () = assert!(MR <= LANES);
@@ -261,7 +268,7 @@ impl Group {
 simd_fn! {
     /// Turns a group's scores of keys `low .. high` into weights, `exp(scale * (score - max))` where visible and 0
     /// elsewhere, and scales earlier sums to the new maxima.
-    wide fn softmax_chunk(
+    wide pub(super) fn softmax_chunk(
         group: &Group,
         chunk: usize,
         low: usize,
@@ -322,7 +329,7 @@ fn weights(row: &mut [f32], scale: f32, offset: f32) -> [f32; LANES] {
 }
 
 simd_fn! {
-    fn divide_row(out: &mut [f32], row: &[f32], total: f32) {
+    pub(super) fn divide_row(out: &mut [f32], row: &[f32], total: f32) {
         let factor = 1.0 / total;
         for (out, x) in out.iter_mut().zip(row) {
             *out = x * factor;
@@ -332,7 +339,7 @@ simd_fn! {
 
 simd_fn! {
     /// Log-sum-exps of the scaled scores.
-    wide fn log_sum_exps(softmax: &Softmax, scale: f32) -> [f32; LANES] {
+    wide pub(super) fn log_sum_exps(softmax: &Softmax, scale: f32) -> [f32; LANES] {
         std::array::from_fn(|i| softmax.max[i] * scale + log(softmax.total[i]))
     }
 }

@@ -65,7 +65,7 @@ fn row_deltas(cpu: &CpuBackend, o: &Tensor, d_o: &Tensor, s: &AttentionShape, de
 }
 
 simd_fn! {
-    fn row_dot(x: &[f32], y: &[f32]) -> f32 {
+    pub(super) fn row_dot(x: &[f32], y: &[f32]) -> f32 {
         dot(x, y)
     }
 }
@@ -330,7 +330,7 @@ impl<'a> Tile<'a> {
 
 simd_fn! {
     /// Scores become weights, gradients of weights become gradients of scores.
-    wide fn score_row(weights: &mut [f32], dscores: &mut [f32], scale: f32, lse: f32, delta: f32) {
+    wide pub(super) fn score_row(weights: &mut [f32], dscores: &mut [f32], scale: f32, lse: f32, delta: f32) {
         for (w, ds) in weights.iter_mut().zip(dscores) {
             *w = exp(w.mul_add(scale, -lse));
             *ds = *w * (*ds - delta) * scale;

@@ -22,9 +22,9 @@ fn check_head(op: &'static str, x: &Tensor, lm_head: &Param, head: &HeadShape) -
     })
 }
 
-fn check_targets(op: &'static str, x: &Tensor, targets: &Tokens, vocab: usize) -> OpResult<()> {
+pub(super) fn check_targets(op: &'static str, rows: usize, targets: &Tokens, vocab: usize) -> OpResult<()> {
     let ids = targets.ids();
-    check(op, ids.len() == x.rows, || format!("{} targets for {} rows", ids.len(), x.rows))?;
+    check(op, ids.len() == rows, || format!("{} targets for {rows} rows", ids.len()))?;
     let bad = ids.iter().position(|&id| id < -1 || id >= vocab as i32);
     check(op, bad.is_none(), || {
         format!("target {} is not in the vocabulary of {vocab}", bad.unwrap_or_default())
@@ -43,7 +43,7 @@ pub(super) fn logits(cpu: &CpuBackend, x: &Tensor, lm_head: &Param, head: &HeadS
 }
 
 simd_fn! {
-    wide fn softcap_chunk(y: &mut [f32], cap: f32) {
+    wide pub(super) fn softcap_chunk(y: &mut [f32], cap: f32) {
         for y in y {
             *y = cap * tanh(*y / cap);
         }
@@ -96,7 +96,7 @@ fn pass(
     mut gradient: Option<Gradient<'_>>,
 ) -> OpResult<Vec<f32>> {
     check_head(op, x, lm_head, head)?;
-    check_targets(op, x, targets, head.vocab_size)?;
+    check_targets(op, x.rows, targets, head.vocab_size)?;
     let (v, c) = (head.vocab_size, x.cols);
     let mut losses = vec![0.0_f32; x.rows];
     let (packed_t, packed) = packed_weights(cpu, lm_head, v, x.rows, gradient.is_some())?;
@@ -167,29 +167,34 @@ fn chunk_losses(
         for n in super::workers::piece(targets.len(), 4, task) {
             // SAFETY: every task has its own rows.
             let (row, loss) = unsafe { (logits.slice_mut(n * v..(n + 1) * v), losses.slice_mut(n..n + 1)) };
-            let Ok(target) = usize::try_from(targets[n]) else {
-                loss[0] = 0.0;
-                if scale.is_some() {
-                    row.fill(0.0);
-                }
-                continue;
-            };
-            let (shift, total) = match head.softcap {
-                Some(cap) => capped_total(row, cap),
-                None => plain_total(row),
-            };
-            let at_target = head.softcap.map_or(row[target], |cap| cap * row[target]);
-            loss[0] = log(total) + (shift - at_target);
-            if let Some(scale) = scale {
-                let slope = head.softcap.map_or(1.0, |_| 1.0 - row[target] * row[target]);
-                match head.softcap {
-                    Some(cap) => capped_gradient(row, cap, shift, scale / total),
-                    None => plain_gradient(row, shift, scale / total),
-                }
-                row[target] -= scale * slope;
-            }
+            loss[0] = row_loss(row, targets[n], head, scale);
         }
     });
+}
+
+/// The loss of a row of logits, 0 where the target is -1; given a scale, they become their own gradients.
+pub(super) fn row_loss(row: &mut [f32], target: i32, head: &HeadShape, scale: Option<f32>) -> f32 {
+    let Ok(target) = usize::try_from(target) else {
+        if scale.is_some() {
+            row.fill(0.0);
+        }
+        return 0.0;
+    };
+    let (shift, total) = match head.softcap {
+        Some(cap) => capped_total(row, cap),
+        None => plain_total(row),
+    };
+    let at_target = head.softcap.map_or(row[target], |cap| cap * row[target]);
+    let loss = log(total) + (shift - at_target);
+    if let Some(scale) = scale {
+        let slope = head.softcap.map_or(1.0, |_| 1.0 - row[target] * row[target]);
+        match head.softcap {
+            Some(cap) => capped_gradient(row, cap, shift, scale / total),
+            None => plain_gradient(row, shift, scale / total),
+        }
+        row[target] -= scale * slope;
+    }
+    loss
 }
 
 simd_fn! {

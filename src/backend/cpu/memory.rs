@@ -12,6 +12,7 @@ use crate::model::param::Params;
 use crate::ops::{ForwardOps, OpError, OpResult, SequenceShape, TrainOps};
 use crate::optim::config::{OptimizerConfig, StepValues};
 use crate::optim::optimizer::Optimizer;
+use crate::precision::Precision;
 use crate::stop::StopFlag;
 
 /// Times that what repeats is gone through: pools settle in two.
@@ -32,6 +33,8 @@ pub struct CpuRun<'a> {
     pub accumulation: usize,
     /// Threads.
     pub threads: usize,
+    /// What it computes in.
+    pub precision: Precision,
     /// Whether it goes on from a checkpoint, whose tensors are taken in beside the first ones.
     pub resumed: bool,
 }
@@ -72,16 +75,24 @@ pub enum Use {
 ///
 /// # Errors
 /// A configuration that no network can be made of.
-pub fn estimate_use(model: &ModelConfig, threads: usize, wanted: Use) -> Result<Option<MemoryEstimate>> {
+pub fn estimate_use(
+    model: &ModelConfig,
+    precision: Precision,
+    threads: usize,
+    wanted: Use,
+) -> Result<Option<MemoryEstimate>> {
+    let ops = match Tally::new(threads, precision) {
+        Ok(ops) => ops,
+        Err(error) => return told(Err(error.into())),
+    };
     match model {
-        ModelConfig::Gpt(config) => told(used(&Gpt::new(config.clone())?, threads, wanted)),
-        ModelConfig::Microgpt(config) => told(used(&Microgpt::new(config.clone())?, threads, wanted)),
-        ModelConfig::Bigram(config) => told(used(&Bigram::new(config.clone())?, threads, wanted)),
+        ModelConfig::Gpt(config) => told(used(&Gpt::new(config.clone())?, ops, wanted)),
+        ModelConfig::Microgpt(config) => told(used(&Microgpt::new(config.clone())?, ops, wanted)),
+        ModelConfig::Bigram(config) => told(used(&Bigram::new(config.clone())?, ops, wanted)),
     }
 }
 
-fn used<M: Network>(network: &M, threads: usize, wanted: Use) -> std::result::Result<MemoryEstimate, Failed> {
-    let ops = Tally::new(threads)?;
+fn used<M: Network>(network: &M, ops: Tally, wanted: Use) -> std::result::Result<MemoryEstimate, Failed> {
     let scratch = ops.held_bytes();
     let weights = network.specs().iter().map(|spec| ops.fixed(spec)).collect::<OpResult<Vec<_>>>()?;
     let sequence_len = network.sequence_len();
@@ -194,10 +205,10 @@ impl<M: Network> Walk<'_, M> {
 }
 
 fn walk<M: Network>(network: &M, run: &CpuRun<'_>) -> std::result::Result<MemoryEstimate, Failed> {
-    let ops = Tally::new(run.threads)?;
+    let ops = Tally::new(run.threads, run.precision)?;
     let scratch = ops.held_bytes();
     let specs = network.specs();
-    let each = || specs.iter().map(|spec| ops.param(&spec.shape)).collect::<OpResult<Vec<_>>>();
+    let each = || specs.iter().map(|spec| ops.stored(spec)).collect::<OpResult<Vec<_>>>();
     let (weights, mut grads) = (Params(each()?), Params(each()?));
     let mut optimizer = Optimizer::new(&ops, specs, run.optimizer).map_err(too_large)?;
     let sequence_len = run.model.sequence_len();
@@ -206,7 +217,7 @@ fn walk<M: Network>(network: &M, run: &CpuRun<'_>) -> std::result::Result<Memory
     let mut walk = Walk { network, ops, weights, tables, sequence_len };
     if run.resumed {
         for (weight, spec) in walk.weights.0.iter_mut().zip(specs) {
-            *weight = walk.ops.param(&spec.shape)?;
+            *weight = walk.ops.stored(spec)?;
         }
         // Names and shapes: there are no values.
         let states: Vec<_> =

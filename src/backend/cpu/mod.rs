@@ -15,6 +15,7 @@ mod adamw;
 mod attention;
 mod attention_backward;
 mod backend;
+mod bf16;
 mod cross_entropy;
 mod elementwise;
 mod embedding;
@@ -43,13 +44,26 @@ use crate::plan::key::numerics_version;
 use crate::precision::Precision;
 
 pub use backend::CpuBackend;
+pub use bf16::Bf16Backend;
 pub use tensor::{Param, Tensor};
 
 /// Machines of one class give equal bits. All do that have IEEE arithmetic: where fused multiply-adds are missing, they
-/// are computed exactly in software. The version changes whenever the same inputs may give other bits: with block, chunk
-/// and lane sizes, orders, functions.
-pub fn environment_class() -> String {
-    format!("cpu-ieee754-fma-v{}", numerics_version(BackendKind::Cpu, Precision::F32))
+/// are computed exactly in software, and so are products of bfloat16 pairs where there is no instruction for them. The
+/// version changes whenever the same inputs may give other bits: with block, chunk and lane sizes, orders, functions.
+pub fn environment_class(precision: Precision) -> String {
+    let version = numerics_version(BackendKind::Cpu, precision);
+    match precision {
+        Precision::F32 => format!("cpu-ieee754-fma-v{version}"),
+        Precision::Bf16 => format!("cpu-bf16-pairs-v{version}"),
+    }
+}
+
+/// The precision that an environment class of this backend stands for; none of another's.
+pub fn class_precision(class: &str) -> Option<Precision> {
+    let is = |prefix: &str| class.starts_with(prefix);
+    [(Precision::F32, "cpu-ieee754-"), (Precision::Bf16, "cpu-bf16-")]
+        .into_iter()
+        .find_map(|(precision, prefix)| is(prefix).then_some(precision))
 }
 
 #[cfg(test)]

@@ -24,7 +24,7 @@ pub(super) const BATCH: usize = 4;
 /// (a, b, c) of each iteration `X <- aX + (bA + cA^2)X`, `A = X X^T`. arXiv 2505.16932, for five iterations with a
 /// safety factor of 0.02 and cushion 2, as nanochat uses them.
 #[allow(clippy::excessive_precision)]
-const POLAR_EXPRESS: [(f32, f32, f32); 5] = [
+pub(super) const POLAR_EXPRESS: [(f32, f32, f32); 5] = [
     (8.156_554_524_902_461, -22.483_292_925_577_95, 15.878_769_915_207_462),
     (4.042_929_935_166_739, -2.808_917_465_908_714, 0.500_017_845_105_131_6),
     (3.891_667_802_292_660_7, -2.772_484_153_217_685, 0.506_064_817_850_339_3),
@@ -37,22 +37,7 @@ pub(super) fn update(
     params: &mut [MuonParam<'_, Param, Param, Param>],
     step: &MuonStep,
 ) -> OpResult<()> {
-    let Some(first) = params.first() else { return Ok(()) };
-    let (rows, cols) = first.weight.matrix();
-    let seconds = if rows >= cols { rows } else { cols };
-    for p in &*params {
-        let len = rows * cols;
-        let sizes = [p.grad.data.len(), p.momentum.data.len(), p.second_moment.data.len()];
-        check("muon", p.weight.matrix() == (rows, cols) && sizes == [len, len, seconds], || {
-            format!("{:?} among matrices of {:?}, or its state does not fit", p.weight.shape, (rows, cols))
-        })?;
-    }
-    check("muon", step.ns_steps <= POLAR_EXPRESS.len(), || {
-        format!("{} polar iterations, at most 5", step.ns_steps)
-    })?;
-    if rows * cols == 0 {
-        return Ok(());
-    }
+    let Some((rows, cols)) = check_params(params, step)? else { return Ok(()) };
     for batch in params.chunks_mut(BATCH) {
         let mut x = momentum(cpu, batch, rows, cols, step)?;
         if step.row_equilibration {
@@ -67,6 +52,27 @@ pub(super) fn update(
         apply(cpu, &x, &factors, batch, step);
     }
     Ok(())
+}
+
+/// Rows and columns of all of them; none where there is nothing to update.
+pub(super) fn check_params(
+    params: &[MuonParam<'_, Param, Param, Param>],
+    step: &MuonStep,
+) -> OpResult<Option<(usize, usize)>> {
+    let Some(first) = params.first() else { return Ok(None) };
+    let (rows, cols) = first.weight.matrix();
+    let seconds = if rows >= cols { rows } else { cols };
+    for p in params {
+        let len = rows * cols;
+        let sizes = [p.grad.data.len(), p.momentum.data.len(), p.second_moment.data.len()];
+        check("muon", p.weight.matrix() == (rows, cols) && sizes == [len, len, seconds], || {
+            format!("{:?} among matrices of {:?}, or its state does not fit", p.weight.shape, (rows, cols))
+        })?;
+    }
+    check("muon", step.ns_steps <= POLAR_EXPRESS.len(), || {
+        format!("{} polar iterations, at most 5", step.ns_steps)
+    })?;
+    Ok((rows * cols > 0).then_some((rows, cols)))
 }
 
 /// The matrices of a batch, one after another.
@@ -126,12 +132,12 @@ impl Matrices {
 }
 
 /// The root of a sum, added up in order in f64.
-fn root_of_sum(values: &[f32]) -> f32 {
+pub(super) fn root_of_sum(values: &[f32]) -> f32 {
     values.iter().map(|&v| f64::from(v)).sum::<f64>().sqrt() as f32
 }
 
 simd_fn! {
-    fn row_squares(x: &[f32], cols: usize, sums: &mut [f32]) {
+    pub(super) fn row_squares(x: &[f32], cols: usize, sums: &mut [f32]) {
         for (row, sum) in x.chunks_exact(cols).zip(sums) {
             *sum = dot(row, row);
         }
@@ -140,7 +146,7 @@ simd_fn! {
 
 /// Rounds if the precision is bf16.
 #[inline(always)]
-fn rounded(x: f32, bf16: bool) -> f32 {
+pub(super) fn rounded(x: f32, bf16: bool) -> f32 {
     if bf16 { round_bf16(x) } else { x }
 }
 
@@ -177,7 +183,7 @@ fn momentum(
 }
 
 simd_fn! {
-    fn momentum_chunk(x: &mut [f32], m: &mut [f32], g: &[f32], mu: f32, bf16: bool) {
+    pub(super) fn momentum_chunk(x: &mut [f32], m: &mut [f32], g: &[f32], mu: f32, bf16: bool) {
         for ((x, m), g) in x.iter_mut().zip(m).zip(g) {
             *m = lerp(*m, *g, 1.0 - mu);
             *x = rounded(lerp(*g, *m, mu), bf16);
@@ -203,7 +209,7 @@ fn equilibrate_rows(cpu: &CpuBackend, x: &mut Matrices, step: &MuonStep) -> OpRe
 }
 
 simd_fn! {
-    fn scale(x: &mut [f32], factor: f32, bf16: bool) {
+    pub(super) fn scale(x: &mut [f32], factor: f32, bf16: bool) {
         for x in x {
             *x = rounded(*x * factor, bf16);
         }
@@ -319,10 +325,21 @@ fn second_moment(
     let by_rows = x.rows >= x.cols;
     let (mut squares, reduced) =
         if by_rows { (x.row_squares(cpu)?, x.cols) } else { (column_squares(cpu, x)?, x.rows) };
+    normuon(&mut squares, batch, step, reduced);
+    Ok(squares)
+}
+
+/// Sums of squares over `reduced` elements become the factors of their rows or columns.
+pub(super) fn normuon(
+    squares: &mut [f32],
+    batch: &mut [MuonParam<'_, Param, Param, Param>],
+    step: &MuonStep,
+    reduced: usize,
+) {
     let bf16 = update_bf16(step);
     let new = 1.0 - rounded(step.beta2, bf16);
-    let entries = if by_rows { x.rows } else { x.cols };
-    for (p, factors) in batch.iter_mut().zip(squares.chunks_exact_mut(entries)) {
+    let entries = squares.len() / batch.len().max(1);
+    for (p, factors) in batch.iter_mut().zip(squares.chunks_exact_mut(entries.max(1))) {
         let (mut norm, mut new_norm) = (0.0_f64, 0.0_f64);
         for (moment, factor) in p.second_moment.data.iter_mut().zip(factors.iter_mut()) {
             let mean = *factor / reduced as f32;
@@ -338,7 +355,6 @@ fn second_moment(
             *factor = rounded(*factor * ratio, bf16);
         }
     }
-    Ok(squares)
 }
 
 /// Sum of squares of every column of every matrix, rows in order.
@@ -404,7 +420,7 @@ fn apply(
 }
 
 simd_fn! {
-    fn apply_row(w: &mut [f32], x: &[f32], factor: f32, by_column: &[f32], lr: f32, decay: f32, bf16: bool) {
+    pub(super) fn apply_row(w: &mut [f32], x: &[f32], factor: f32, by_column: &[f32], lr: f32, decay: f32, bf16: bool) {
         if by_column.is_empty() {
             for (w, x) in w.iter_mut().zip(x) {
                 apply_one(w, *x * factor, lr, decay, bf16);

@@ -9,7 +9,7 @@ use crate::ops::OpResult;
 
 /// `1 / sqrt(mean(x^2) + eps)` of each row.
 #[derive(Debug)]
-pub struct NormSaved(Buffer);
+pub struct NormSaved(pub(super) Buffer);
 
 pub(super) fn forward(cpu: &CpuBackend, x: &Tensor, eps: f32) -> OpResult<(Tensor, NormSaved)> {
     let (rows, cols) = x.shape();
@@ -25,7 +25,7 @@ pub(super) fn forward(cpu: &CpuBackend, x: &Tensor, eps: f32) -> OpResult<(Tenso
 }
 
 simd_fn! {
-    fn forward_rows(x: &[f32], y: &mut [f32], scales: &mut [f32], cols: usize, eps: f32) {
+    pub(super) fn forward_rows(x: &[f32], y: &mut [f32], scales: &mut [f32], cols: usize, eps: f32) {
         for (i, scale) in scales.iter_mut().enumerate() {
             let x = &x[i * cols..(i + 1) * cols];
             let y = &mut y[i * cols..(i + 1) * cols];
@@ -72,7 +72,7 @@ pub(super) fn backward(
 }
 
 simd_fn! {
-    fn backward_rows(y: &[f32], scales: &[f32], dy: &[f32], dx: &mut [f32], cols: usize, add: bool) {
+    pub(super) fn backward_rows(y: &[f32], scales: &[f32], dy: &[f32], dx: &mut [f32], cols: usize, add: bool) {
         for (i, scale) in scales.iter().enumerate() {
             let range = i * cols..(i + 1) * cols;
             let (y, dy, dx) = (&y[range.clone()], &dy[range.clone()], &mut dx[range]);

@@ -7,7 +7,7 @@ use super::tensor::{Param, Tensor, check, check_equal};
 use super::workers::Shared;
 use crate::ops::OpResult;
 
-fn lambda(op: &'static str, lambdas: &Param, index: usize) -> OpResult<f32> {
+pub(super) fn lambda(op: &'static str, lambdas: &Param, index: usize) -> OpResult<f32> {
     let value = lambdas.data.get(index).copied();
     check(op, value.is_some(), || format!("no entry {index} among {} lambdas", lambdas.data.len()))?;
     Ok(value.unwrap_or_default())
@@ -31,7 +31,7 @@ pub(super) fn mix(
 }
 
 simd_fn! {
-    fn mix_chunk(y: &mut [f32], x: &[f32], x0: &[f32], r: f32, z: f32) {
+    pub(super) fn mix_chunk(y: &mut [f32], x: &[f32], x0: &[f32], r: f32, z: f32) {
         for ((y, x), x0) in y.iter_mut().zip(x).zip(x0) {
             *y = r * x + z * x0;
         }
@@ -71,7 +71,7 @@ pub(super) fn mix_backward(
 }
 
 simd_fn! {
-    fn mix_backward_chunk(x: &[f32], x0: &[f32], dy: &mut [f32], dx0: &mut [f32], r: f32, z: f32, sums: &mut [f32]) {
+    pub(super) fn mix_backward_chunk(x: &[f32], x0: &[f32], dy: &mut [f32], dx0: &mut [f32], r: f32, z: f32, sums: &mut [f32]) {
         sums[0] = dot(x, dy);
         sums[1] = dot(x0, dy);
         for (dy, dx0) in dy.iter_mut().zip(dx0) {
@@ -89,7 +89,7 @@ pub(super) fn backout(cpu: &CpuBackend, mut x: Tensor, kept: &Tensor, weight: &P
 }
 
 simd_fn! {
-    fn backout_chunk(x: &mut [f32], kept: &[f32], mu: f32) {
+    pub(super) fn backout_chunk(x: &mut [f32], kept: &[f32], mu: f32) {
         for (x, kept) in x.iter_mut().zip(kept) {
             *x -= mu * kept;
         }
@@ -121,7 +121,7 @@ pub(super) fn backout_backward(
 }
 
 simd_fn! {
-    fn backout_backward_chunk(kept: &[f32], dy: &[f32], dkept: &mut [f32], mu: f32, sums: &mut [f32]) {
+    pub(super) fn backout_backward_chunk(kept: &[f32], dy: &[f32], dkept: &mut [f32], mu: f32, sums: &mut [f32]) {
         sums[0] = dot(kept, dy);
         for (dkept, dy) in dkept.iter_mut().zip(dy) {
             *dkept = -mu * dy;

@@ -13,15 +13,15 @@ use crate::precision::Precision;
 /// Cosines and sines, each (positions, D/2).
 #[derive(Debug)]
 pub struct Rotary {
-    half: usize,
-    len: usize,
-    cos: Buffer,
-    sin: Buffer,
+    pub(super) half: usize,
+    pub(super) len: usize,
+    pub(super) cos: Buffer,
+    pub(super) sin: Buffer,
 }
 
 /// `1 / sqrt(mean(x^2) + eps)` of every row and head.
 #[derive(Debug)]
-pub struct RotarySaved(Buffer);
+pub struct RotarySaved(pub(super) Buffer);
 
 /// torch computes frequencies and angles in float32; their cosine is then taken exactly and rounded once.
 pub(super) fn table(
@@ -108,7 +108,7 @@ pub(super) fn forward(
 }
 
 simd_fn! {
-    fn forward_row(x: &mut [f32], cos: &[f32], sin: &[f32], scales: &mut [f32], scale: f32, eps: f32) {
+    pub(super) fn forward_row(x: &mut [f32], cos: &[f32], sin: &[f32], scales: &mut [f32], scale: f32, eps: f32) {
         // The usual sizes as constants: short loops of known length become straight code.
         match cos.len() {
             32 => forward_heads(x, cos, sin, scales, scale, eps, 32),
@@ -172,7 +172,7 @@ pub(super) fn backward(
 }
 
 simd_fn! {
-    fn backward_row(y: &[f32], dy: &mut [f32], cos: &[f32], sin: &[f32], scales: &[f32], scale: f32) {
+    pub(super) fn backward_row(y: &[f32], dy: &mut [f32], cos: &[f32], sin: &[f32], scales: &[f32], scale: f32) {
         match cos.len() {
             32 => backward_heads(y, dy, cos, sin, scales, scale, 32),
             64 => backward_heads(y, dy, cos, sin, scales, scale, 64),

@@ -4,6 +4,7 @@ use std::sync::atomic::Ordering;
 
 use super::{CpuBackend, environment_class};
 use crate::ops::Backend;
+use crate::precision::Precision;
 use crate::stop::StopFlag;
 
 impl Backend for CpuBackend {
@@ -38,6 +39,6 @@ impl Backend for CpuBackend {
     }
 
     fn environment_class(&self) -> String {
-        environment_class()
+        environment_class(Precision::F32)
     }
 }

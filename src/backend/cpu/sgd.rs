@@ -31,7 +31,7 @@ pub(super) fn update(
 }
 
 simd_fn! {
-    fn update_chunk(w: &mut [f32], g: &[f32], m: &mut [f32], step: &SgdStep) {
+    pub(super) fn update_chunk(w: &mut [f32], g: &[f32], m: &mut [f32], step: &SgdStep) {
         let keep = 1.0 - step.lr * step.weight_decay;
         if m.is_empty() {
             for (w, g) in w.iter_mut().zip(g) {

@@ -11,7 +11,7 @@ use crate::ops::{OpResult, SequenceShape};
 
 /// The gate's sigmoid at each row; 0 where there is no previous row.
 #[derive(Debug)]
-pub struct SmearSaved(Buffer);
+pub struct SmearSaved(pub(super) Buffer);
 
 fn check_smear(
     op: &'static str,
@@ -63,7 +63,7 @@ pub(super) fn forward(
 }
 
 simd_fn! {
-    fn gate_value(x: &[f32], gate: &[f32]) -> f32 {
+    pub(super) fn gate_value(x: &[f32], gate: &[f32]) -> f32 {
         sigmoid(dot(&x[..gate.len()], gate))
     }
 }

@@ -8,6 +8,7 @@ use std::sync::{Mutex, PoisonError};
 
 use super::attention::packed_len;
 use super::backend::ROW_CHUNK;
+use super::bf16;
 use super::cross_entropy::CHUNK_ROWS;
 use super::gemm;
 use super::muon::BATCH;
@@ -75,6 +76,8 @@ pub(super) struct CountedCache {
 pub(super) struct Tally {
     pool: Pool<Claim>,
     threads: usize,
+    /// Of its activations, tables and products.
+    half: bool,
     /// For as long as the threads live.
     _scratch: Vec<Room>,
 }
@@ -89,10 +92,39 @@ fn no_values<T>() -> OpResult<T> {
 }
 
 impl Tally {
-    pub(super) fn new(threads: usize) -> OpResult<Self> {
+    pub(super) fn new(threads: usize, precision: Precision) -> OpResult<Self> {
         let (pool, threads) = (Pool::default(), threads.max(1));
-        let scratch = (0..threads).map(|_| pool.take("scratch", SCRATCH_LEN)).collect::<OpResult<_>>()?;
-        Ok(Self { pool, threads, _scratch: scratch })
+        let half = precision == Precision::Bf16;
+        let len = if half { bf16::SCRATCH } else { SCRATCH_LEN };
+        let scratch = (0..threads).map(|_| pool.take("scratch", len)).collect::<OpResult<_>>()?;
+        Ok(Self { pool, threads, half, _scratch: scratch })
+    }
+
+    /// Values that are in bfloat16 where activations are.
+    fn values(&self, op: &'static str, len: usize) -> OpResult<Room> {
+        if self.half { bf16::room(&self.pool, op, len) } else { self.pool.take(op, len) }
+    }
+
+    /// Rows of keys and of values as attention packs them: those of so many positions.
+    fn packed_len(&self, positions: usize, head_dim: usize) -> (usize, usize) {
+        if self.half { bf16::packed_len(positions, head_dim) } else { packed_len(positions, head_dim) }
+    }
+
+    fn prepack(&self, n: usize, k: usize) -> OpResult<Option<Room>> {
+        if self.half {
+            bf16::gemm::prepack_room(&self.pool, n, k)
+        } else {
+            gemm::prepack_room(&self.pool, n, k)
+        }
+    }
+
+    /// What is as large as a parameter that may be a table, as [`crate::train`] makes it.
+    pub(super) fn stored(&self, spec: &ParamSpec) -> OpResult<CountedParam> {
+        if spec.group.is_table() { self.table_room(&spec.shape) } else { self.param(&spec.shape) }
+    }
+
+    fn table_room(&self, shape: &[usize]) -> OpResult<CountedParam> {
+        Ok(CountedParam { shape: shape.to_vec(), packed: false, _room: self.values("table", len(shape))? })
     }
 
     /// Bytes held, in use or waiting.
@@ -113,7 +145,7 @@ impl Tally {
     /// An empty cache of so many sequences.
     fn cache(&self, sequences: usize, capacity: usize, cols: usize) -> OpResult<CountedCache> {
         let len = sequences.saturating_mul(capacity).saturating_mul(cols);
-        let rows = || self.pool.take("kv_cache", len);
+        let rows = || self.values("kv_cache", len);
         Ok(CountedCache { sequences, capacity, cols, _rows: [rows()?, rows()?], packed: Mutex::new(None) })
     }
 
@@ -130,12 +162,12 @@ impl Tally {
     /// A weight that is never changed.
     pub(super) fn fixed(&self, spec: &ParamSpec) -> OpResult<CountedParam> {
         match spec.shape[..] {
-            [rows, cols] if spec.is_factor() => Ok(CountedParam {
+            [rows, cols] if spec.is_factor() && !self.half => Ok(CountedParam {
                 shape: spec.shape.clone(),
                 packed: true,
                 _room: gemm::packed_room(&self.pool, rows, cols)?,
             }),
-            _ => self.param(&spec.shape),
+            _ => self.stored(spec),
         }
     }
 
@@ -145,11 +177,16 @@ impl Tally {
     }
 
     fn matrix(&self, rows: usize, cols: usize) -> OpResult<Counted> {
-        Ok(Counted { rows, cols, _room: self.pool.take("tensor", rows.saturating_mul(cols))? })
+        Ok(Counted { rows, cols, _room: self.values("tensor", rows.saturating_mul(cols))? })
     }
 
     fn product(&self, m: usize, n: usize, k: usize) -> OpResult<()> {
-        gemm::claim(&self.pool, (m, n, k), 1, self.threads)
+        self.products(m, n, k, 1)
+    }
+
+    fn products(&self, m: usize, n: usize, k: usize, count: usize) -> OpResult<()> {
+        let claim = if self.half { bf16::gemm::claim } else { gemm::claim };
+        claim(&self.pool, (m, n, k), count, self.threads)
     }
 
     fn row_sums(&self, rows: usize, width: usize) -> OpResult<()> {
@@ -166,14 +203,17 @@ impl Tally {
         let (rows, v, c) = (x.rows, head.vocab_size, x.cols);
         let (mut transposed, mut plain) = (None, None);
         if rows > CHUNK_ROWS && !lm_head.packed {
-            transposed = gemm::prepack_room(&self.pool, v, c)?;
-            plain = if backward { gemm::prepack_room(&self.pool, c, v)? } else { None };
+            transposed = self.prepack(v, c)?;
+            plain = if backward { self.prepack(c, v)? } else { None };
         }
-        let _chunk = self.pool.take("cross_entropy", CHUNK_ROWS.min(rows) * v)?;
+        let _chunk = self.values("cross_entropy", CHUNK_ROWS.min(rows) * v)?;
         // All chunks are alike but the last.
         for chunk in [CHUNK_ROWS.min(rows), rows % CHUNK_ROWS].into_iter().filter(|&rows| rows > 0) {
             if transposed.is_none() {
                 self.product_with(lm_head, chunk, v, c)?;
+            }
+            if self.half && v > SCRATCH_LEN {
+                self.pool.take("cross_entropy", v)?;
             }
             if backward {
                 if plain.is_none() {
@@ -200,6 +240,10 @@ impl ForwardOps for Tally {
 
     fn weight(&self, shape: &[usize], _: &[f32]) -> OpResult<CountedParam> {
         self.param(shape)
+    }
+
+    fn table(&self, shape: &[usize], _: &[f32]) -> OpResult<CountedParam> {
+        self.table_room(shape)
     }
 
     fn weight_values<'a>(&self, _: &'a CountedParam) -> OpResult<Cow<'a, [f32]>> {
@@ -332,7 +376,7 @@ impl ForwardOps for Tally {
         s: &AttentionShape,
     ) -> OpResult<(Counted, Room)> {
         let heads = s.sequence.batch * s.n_kv_head;
-        let (key_len, value_len) = packed_len(s.sequence.len, s.head_dim);
+        let (key_len, value_len) = self.packed_len(s.sequence.len, s.head_dim);
         let _keys = self.pool.take("attention", heads.saturating_mul(key_len))?;
         let _values = self.pool.take("attention", heads.saturating_mul(value_len))?;
         let o = self.matrix(q.rows, q.cols)?;
@@ -356,6 +400,11 @@ impl ForwardOps for Tally {
     fn logits(&self, x: &Counted, lm_head: &CountedParam, head: &HeadShape) -> OpResult<Counted> {
         let y = self.matrix(x.rows, head.vocab_size)?;
         self.product_with(lm_head, x.rows, head.vocab_size, x.cols)?;
+        if self.half {
+            // The product beside the logits, which are f32.
+            let room = self.pool.take("logits", x.rows.saturating_mul(head.vocab_size))?;
+            return Ok(Counted { _room: room, ..y });
+        }
         Ok(y)
     }
 
@@ -375,7 +424,8 @@ impl ForwardOps for Tally {
         let mut packed = cache.packed.lock().unwrap_or_else(PoisonError::into_inner);
         if packed.is_none() {
             let heads = cache.sequences * (cache.cols / s.head_dim.max(1));
-            let (key_len, value_len) = packed_len(cache.capacity, s.head_dim);
+            let positions = if self.half { bf16::packed_positions(cache.capacity) } else { cache.capacity };
+            let (key_len, value_len) = self.packed_len(positions, s.head_dim);
             let room = |len: usize| self.pool.take("attention_cached", heads.saturating_mul(len));
             *packed = Some([room(key_len)?, room(value_len)?]);
         }
@@ -391,6 +441,10 @@ impl TrainOps for Tally {
         self.param(shape)
     }
 
+    fn table_grad(&self, shape: &[usize]) -> OpResult<CountedParam> {
+        self.table_room(shape)
+    }
+
     fn zero_grad(&self, _: &mut CountedParam) -> OpResult<()> {
         Ok(())
     }
@@ -403,8 +457,12 @@ impl TrainOps for Tally {
         self.param(shape)
     }
 
-    fn zero_state(&self, shape: &[usize], _: bool) -> OpResult<CountedParam> {
-        self.param(shape)
+    fn table_state(&self, shape: &[usize], _: &[f32]) -> OpResult<CountedParam> {
+        self.table_room(shape)
+    }
+
+    fn zero_state(&self, shape: &[usize], table: bool) -> OpResult<CountedParam> {
+        if table { self.table_room(shape) } else { self.param(shape) }
     }
 
     /// None: but names and shapes are wanted of it.
@@ -527,8 +585,11 @@ impl TrainOps for Tally {
         _: &Counted,
     ) -> OpResult<(Counted, Counted, Counted)> {
         let [dq, dk, dv] = [q, k, v].map(|x| self.matrix(x.rows, x.cols));
+        let [dq, dk, dv] = [dq?, dk?, dv?];
         let _delta = self.pool.take("attention_backward", s.sequence.rows() * s.n_head)?;
-        Ok((dq?, dk?, dv?))
+        let sums = self.half.then(|| self.pool.take("attention_backward", q.rows * q.cols));
+        sums.transpose()?;
+        Ok((dq, dk, dv))
     }
 
     fn backout_backward(
@@ -579,15 +640,23 @@ impl TrainOps for Tally {
         let n = rows.min(cols);
         for batch in params.chunks(BATCH) {
             let count = batch.len();
+            let half = self.half && step.polar_precision == Precision::Bf16;
             let spare = |rows: usize, cols: usize| self.pool.spare("muon", count * rows * cols);
-            let products = |m, n, k| gemm::claim(&self.pool, (m, n, k), count, self.threads);
-            let _x = spare(rows, cols)?;
+            let matrices = |rows: usize, cols: usize| {
+                let len = count * rows * cols;
+                self.pool.spare("muon", if half { bf16::floats(len) } else { len })
+            };
+            let products = |m, n, k| {
+                let claim = if half { bf16::gemm::claim } else { gemm::claim };
+                claim(&self.pool, (m, n, k), count, self.threads)
+            };
+            let _x = matrices(rows, cols)?;
             if step.row_equilibration {
                 spare(rows, 1)?;
             }
             spare(rows, 1)?;
             {
-                let (_gram, _square, _next) = (spare(n, n)?, spare(n, n)?, spare(rows, cols)?);
+                let (_gram, _square, _next) = (matrices(n, n)?, matrices(n, n)?, matrices(rows, cols)?);
                 for _ in 0..step.ns_steps {
                     products(n, n, rows.max(cols))?;
                     products(n, n, n)?;

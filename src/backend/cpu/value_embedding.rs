@@ -12,7 +12,7 @@ use crate::ops::OpResult;
 
 /// The sigmoid of every row's gate for every head (N, K).
 #[derive(Debug)]
-pub struct ValueSaved(Buffer);
+pub struct ValueSaved(pub(super) Buffer);
 
 struct Sizes {
     rows: usize,
@@ -70,7 +70,7 @@ pub(super) fn forward(
 }
 
 simd_fn! {
-    fn forward_row(v: &mut [f32], row: &[f32], h: &[f32], gate: &[f32], open: &mut [f32], scale: f32) {
+    pub(super) fn forward_row(v: &mut [f32], row: &[f32], h: &[f32], gate: &[f32], open: &mut [f32], scale: f32) {
         let head_dim = v.len() / open.len();
         for (k, open) in open.iter_mut().enumerate() {
             *open = sigmoid(dot(h, &gate[k * h.len()..(k + 1) * h.len()]));

@@ -31,6 +31,11 @@ pub(super) struct Workers {
 impl Workers {
     /// `threads` threads, each with its scratch memory from `pool`.
     pub(super) fn new(threads: usize, pool: &Pool) -> OpResult<Self> {
+        Self::with_scratch(threads, pool, SCRATCH_LEN)
+    }
+
+    /// The same with so many floats of scratch a thread, at least [`SCRATCH_LEN`].
+    pub(super) fn with_scratch(threads: usize, pool: &Pool, scratch: usize) -> OpResult<Self> {
         let threads = rayon::ThreadPoolBuilder::new()
             .num_threads(threads.max(1))
             .thread_name(|i| format!("cpu-{i}"))
@@ -40,7 +45,7 @@ impl Workers {
             .build()
             .map_err(|e| OpError::Backend { op: "threads", message: e.to_string() })?;
         let memory = threads.broadcast(|_| -> OpResult<()> {
-            let buffer = pool.zeroed("scratch", SCRATCH_LEN)?;
+            let buffer = pool.zeroed("scratch", scratch.max(SCRATCH_LEN))?;
             SCRATCH.with_borrow_mut(|slot| *slot = Some(buffer));
             Ok(())
         });

@@ -31,14 +31,13 @@ pub(super) fn export(args: &ExportArgs, files: &Files, to: &Path) -> Result<Opti
             .help("TensorBoard shows several directories below one: give each export its own"));
     }
     let key = args.run.as_deref().or(key.as_deref());
-    let keys: Vec<String> = match key {
-        Some(key) => vec![key.to_owned()],
-        None => {
-            PlanRecord::read(files, &dir)?;
-            let survey = Survey::of(files, std::slice::from_ref(&dir));
-            let keys: BTreeSet<String> = survey.runs.into_iter().map(|run| run.row.run_key).collect();
-            keys.into_iter().collect()
-        }
+    let keys: Vec<String> = if let Some(key) = key {
+        vec![key.to_owned()]
+    } else {
+        PlanRecord::read(files, &dir)?;
+        let survey = Survey::of(files, std::slice::from_ref(&dir));
+        let keys: BTreeSet<String> = survey.runs.into_iter().map(|run| run.row.run_key).collect();
+        keys.into_iter().collect()
     };
     let (mut exported, mut empty) = (Vec::new(), Vec::new());
     for key in &keys {

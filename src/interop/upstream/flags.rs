@@ -456,7 +456,9 @@ fn ranks_beside(meta: &Path, step: u64) -> Option<u64> {
     let prefix = format!("optim_{step:06}_rank");
     let names =
         std::fs::read_dir(dir).ok()?.flatten().filter_map(|entry| entry.file_name().into_string().ok());
-    let count = names.filter(|name| name.starts_with(&prefix) && name.ends_with(".pt")).count();
+    let is_rank =
+        |name: &String| name.strip_prefix(&prefix).is_some_and(|rest| rest.strip_suffix(".pt").is_some());
+    let count = names.filter(is_rank).count();
     (count > 0).then_some(count as u64)
 }
 

@@ -7,7 +7,7 @@ use toml::{Table, Value};
 use super::directory::UpstreamCheckpoint;
 use super::meta::{Meta, ModelMeta};
 use super::recipe::{Told, tell};
-use super::weights::Weights;
+use super::weights::{TOKEN_TABLE, Weights};
 use crate::data::TokenBytesRule;
 use crate::error::{Error, Result};
 
@@ -65,6 +65,10 @@ pub fn describe(
     manifest.put("upstream.commit", Value::String(told.recipe.commit.to_owned()));
     manifest.put("run.seed", Value::Integer(SEED));
     manifest.put("run.backend", "cpu".into());
+    if trains && weights.is_bf16(TOKEN_TABLE) {
+        // As it was trained: upstream keeps tables in what it computes in.
+        manifest.put("run.precision", "bf16".into());
+    }
     let steps = Value::Integer(checkpoint.step.max(1) as i64);
     match (
         trains,

@@ -29,4 +29,4 @@ pub use flags::{Flags, SEED, Understood};
 pub use manifest::{Described, Purpose, describe};
 pub use meta::Meta;
 pub use tokenizer::token_bytes_rule;
-pub use weights::Weights;
+pub use weights::{TOKEN_TABLE, Weights};

@@ -6,10 +6,13 @@ use std::path::Path;
 use crate::error::{Error, Result};
 use crate::model::param::ParamSpec;
 use crate::pickle::Node;
-use crate::torch_file::{Tensor, TorchFile};
+use crate::torch_file::{Dtype, Tensor, TorchFile};
 
 /// What torch.compile puts before every name.
 const COMPILED: &str = "_orig_mod.";
+
+/// The token embedding, which upstream stores in what it computes in.
+pub const TOKEN_TABLE: &str = "transformer.wte.weight";
 
 /// What upstream's own loader gives models from before these parameters were there.
 const ADDED_SINCE: [(&str, f32); 2] = [("resid_lambdas", 1.0), ("x0_lambdas", 0.0)];
@@ -54,6 +57,11 @@ impl Weights {
     /// The shape of a parameter, where it is there.
     pub fn shape(&self, name: &str) -> Option<&[usize]> {
         self.tensors.get(name).map(|tensor| tensor.shape.as_slice())
+    }
+
+    /// Whether a parameter is stored in bfloat16, where it is there.
+    pub fn is_bf16(&self, name: &str) -> bool {
+        self.tensors.get(name).is_some_and(|tensor| tensor.dtype == Dtype::Bf16)
     }
 
     /// Whether any parameter's name begins so.

@@ -130,7 +130,7 @@ pub(super) const FIELDS: &[Field] = &[
         Kind::Word(&["f32", "bf16"]),
         "",
         Fallback::Value(|_| text("f32")),
-        "Compute precision. `bf16` needs the tch backend.",
+        "Compute precision: `bf16` on cpu and tch.",
     ),
     field(
         "run.threads",

@@ -7,7 +7,7 @@
 mod few;
 mod kernel;
 pub(super) mod pack;
-mod prefetch;
+pub(super) mod prefetch;
 
 pub(super) use kernel::{ANY, HALF, KC, MR, NR, ROW_STRIDE, Rows, Store, micro};
 
@@ -168,18 +168,18 @@ pub(super) enum Part {
 /// Rows of C in a task, at most, where B is packed before the product starts.
 const TASK_ROWS: usize = 96;
 /// Columns of C in a task, at most.
-const TASK_COLS: usize = 512;
+pub(super) const TASK_COLS: usize = 512;
 /// Rows of A so far apart (in values), or a multiple of that, compete for a few sets of the first-level cache: they are
 /// copied before they are read.
-const CROWDED: usize = 512;
+pub(super) const CROWDED: usize = 512;
 /// Rows of C in a task, at most, where every task packs its blocks of B itself.
-const TALL_ROWS: usize = 384;
+pub(super) const TALL_ROWS: usize = 384;
 /// Scratch for a block of A.
 const A_SCRATCH: usize = TALL_ROWS * ROW_STRIDE;
 /// Of a B with fewer values than that, one thread reads all before another has woken.
 const FEW_VALUES: usize = 16 << 10;
 /// The largest B (in values) that is packed before the product starts.
-const PREPACK_LIMIT: usize = 8 << 20;
+pub(super) const PREPACK_LIMIT: usize = 8 << 20;
 
 const _: () = assert!(A_SCRATCH + KC * TASK_COLS <= super::workers::SCRATCH_LEN);
 // `share` gives whole tiles.
@@ -353,14 +353,14 @@ struct Panels<'a> {
 }
 
 /// How C is shared out. May depend on anything: no element's value does.
-struct Plan {
-    row_tasks: usize,
-    col_tasks: usize,
-    prepack: bool,
+pub(super) struct Plan {
+    pub(super) row_tasks: usize,
+    pub(super) col_tasks: usize,
+    pub(super) prepack: bool,
 }
 
 impl Plan {
-    fn new(m: usize, n: usize, k: usize, jobs: usize, threads: usize) -> Self {
+    pub(super) fn new(m: usize, n: usize, k: usize, jobs: usize, threads: usize) -> Self {
         let col_tasks = n.div_ceil(TASK_COLS);
         let groups = m.div_ceil(MR);
         // A few rows, as decoding has: B is read once, which takes all the time there is, so all threads read.
@@ -388,7 +388,7 @@ impl Plan {
 }
 
 /// Task `task` of `tasks` that share `0..len` evenly, in whole units.
-fn share(len: usize, unit: usize, tasks: usize, task: usize) -> Range<usize> {
+pub(super) fn share(len: usize, unit: usize, tasks: usize, task: usize) -> Range<usize> {
     let units = len.div_ceil(unit);
     let at = |task: usize| (task * units / tasks * unit).min(len);
     at(task)..at(task + 1)

@@ -8,7 +8,7 @@ const LINE: usize = 16;
 
 /// Brings `len` floats into the first-level cache.
 #[inline(always)]
-pub(super) fn near(start: *const f32, len: usize) {
+pub(in super::super) fn near(start: *const f32, len: usize) {
     #[cfg(target_arch = "x86_64")]
     for at in (0..len).step_by(LINE) {
         // SAFETY: a prefetch touches no memory that the program can see, and never faults.

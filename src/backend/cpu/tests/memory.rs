@@ -118,6 +118,7 @@ fn counted(config: &RunConfig, threads: usize, resumed: bool) -> Option<u64> {
         rows: config.batch.device_batch_size,
         accumulation: config.batch.grad_accum_steps,
         threads,
+        precision: config.backend.precision,
         resumed,
     };
     estimate(&run).unwrap().map(|counted| counted.total())

@@ -1,0 +1,428 @@
+//! Products of bfloat16 matrices with sums in f32.
+//!
+//! An element is a sum over blocks of 256 values of k in ascending order, each block one chain of [`super::dot`], so that
+//! tiles, threads and instruction sets decide only who computes it. It is added to f32 (gradients of weights), or rounded
+//! once, after whatever is done with it in f32.
+
+use std::marker::PhantomData;
+use std::ops::Range;
+
+use super::super::gemm::prefetch::near as prefetch_near;
+use super::super::gemm::{CROWDED, KC, PREPACK_LIMIT, Part, Plan, TALL_ROWS, TASK_COLS, share};
+use super::super::pool::{Buffer, Pool, Room};
+use super::super::workers::{Shared, Workers, piece};
+use super::dot::{ANY, HALF, MR, NR, Store, Tile, micro};
+use super::pack::{self, From, ROW_STRIDE};
+use super::storage::{pairs, pairs_mut};
+use crate::ops::OpResult;
+
+/// The values of a factor: bfloat16, or f32 that is rounded while it is packed.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Source<'a> {
+    Half(&'a [u16]),
+    Single(&'a [f32]),
+}
+
+impl Source<'_> {
+    fn len(&self) -> usize {
+        match self {
+            Self::Half(values) => values.len(),
+            Self::Single(values) => values.len(),
+        }
+    }
+
+    fn start(&self) -> From {
+        match self {
+            Self::Half(values) => From::Half(values.as_ptr()),
+            Self::Single(values) => From::Single(values.as_ptr()),
+        }
+    }
+}
+
+impl<'a> std::convert::From<&'a [u16]> for Source<'a> {
+    fn from(values: &'a [u16]) -> Self {
+        Self::Half(values)
+    }
+}
+
+impl<'a> std::convert::From<&'a [f32]> for Source<'a> {
+    fn from(values: &'a [f32]) -> Self {
+        Self::Single(values)
+    }
+}
+
+/// A factor of `outer` rows (at the left) or columns (at the right) and `k` products.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Factor<'a> {
+    source: Source<'a>,
+    outer: usize,
+    k: usize,
+    /// Whether neighbours along k are neighbours in memory; else those along the other axis are.
+    along: bool,
+    map: Option<fn(&mut [u16])>,
+}
+
+impl<'a> Factor<'a> {
+    /// The matrix (outer, k), row-major.
+    pub(super) fn along(source: impl Into<Source<'a>>, outer: usize, k: usize) -> Self {
+        Self::new(source.into(), outer, k, true)
+    }
+
+    /// The matrix (k, outer), row-major.
+    pub(super) fn across(source: impl Into<Source<'a>>, outer: usize, k: usize) -> Self {
+        Self::new(source.into(), outer, k, false)
+    }
+
+    /// # Panics
+    /// Too few values: the kernels read by pointers from here on.
+    fn new(source: Source<'a>, outer: usize, k: usize, along: bool) -> Self {
+        assert!(outer.checked_mul(k).is_some_and(|len| len <= source.len()), "sizes do not fit");
+        Self { source, outer, k, along, map: None }
+    }
+
+    /// `map` applied to every element, while blocks of the matrix are packed: elementwise, and 0 to 0.
+    pub(super) fn mapped(self, map: fn(&mut [u16])) -> Self {
+        Self { map: Some(map), ..self }
+    }
+
+    /// Distance in memory of neighbours along the other axis.
+    fn stride(&self) -> usize {
+        if self.along { self.k } else { self.outer }
+    }
+
+    /// Where element (outer, p) is.
+    fn at(&self, outer: usize, p: usize) -> From {
+        let offset = if self.along { outer * self.k + p } else { p * self.outer + outer };
+        self.source.start().add(offset)
+    }
+
+    /// Whether rows can be read as pairs where they are, and where: all but those that would compete for one cache set.
+    fn in_place(&self) -> Option<*const u16> {
+        let (From::Half(start), true, None) = (self.source.start(), self.along, self.map) else {
+            return None;
+        };
+        (self.k.is_multiple_of(2) && !self.k.is_multiple_of(2 * CROWDED)).then_some(start)
+    }
+}
+
+/// What becomes of a part of a row of sums, given the index of its first element and where it goes. It must not spawn.
+pub(super) type Finish<'a> = &'a (dyn Fn(usize, &[f32], &mut [u16]) + Sync);
+
+/// Where a product goes.
+enum Target<'a> {
+    /// Its blocks are added to these, one after another.
+    Sums(Shared<f32>),
+    /// Its sums are finished, then kept.
+    Values(Shared<u16>, Finish<'a>),
+}
+
+/// One product of a (m, k) and b (k, n).
+pub(super) struct Job<'a> {
+    a: Factor<'a>,
+    b: Factor<'a>,
+    target: Target<'a>,
+    /// Of the target: nobody else has it as long as this is there.
+    borrowed: PhantomData<&'a mut [f32]>,
+}
+
+impl<'a> Job<'a> {
+    /// `c += a b`, c (m, n) row-major.
+    pub(super) fn adding(a: Factor<'a>, b: Factor<'a>, c: &'a mut [f32]) -> Self {
+        let room = c.len();
+        Self { a, b, target: Target::Sums(Shared::new(c)), borrowed: PhantomData }.checked(room)
+    }
+
+    /// `finish(a b)`, c (m, n) row-major.
+    pub(super) fn setting(a: Factor<'a>, b: Factor<'a>, c: &'a mut [u16], finish: Finish<'a>) -> Self {
+        let room = c.len();
+        Self { a, b, target: Target::Values(Shared::new(c), finish), borrowed: PhantomData }.checked(room)
+    }
+
+    /// # Panics
+    /// Sizes that do not fit.
+    fn checked(self, room: usize) -> Self {
+        let (m, n, k) = self.sizes();
+        assert!(k == self.b.k && m.checked_mul(n).is_some_and(|len| len <= room), "sizes do not fit");
+        self
+    }
+
+    /// (m, n, k)
+    fn sizes(&self) -> (usize, usize, usize) {
+        (self.a.outer, self.b.outer, self.a.k)
+    }
+}
+
+/// Rounds.
+pub(super) fn rounded(_: usize, sums: &[f32], to: &mut [u16]) {
+    super::convert::narrow(sums, to);
+}
+
+/// Adds to what is there, and rounds.
+pub(super) fn added(_: usize, sums: &[f32], to: &mut [u16]) {
+    super::convert::narrow_sum(sums, to);
+}
+
+/// Pairs of a block of k.
+const PAIRS: usize = KC / 2;
+/// Scratch for a block of A.
+const A_SCRATCH: usize = TALL_ROWS * ROW_STRIDE;
+/// Scratch for a block of B.
+const B_SCRATCH: usize = PAIRS * TASK_COLS;
+/// Distance of rows of sums: no multiple of 4096 bytes.
+const SUM_STRIDE: usize = TASK_COLS + 16;
+
+const _: () = assert!(A_SCRATCH + B_SCRATCH + TALL_ROWS * SUM_STRIDE <= super::super::workers::SCRATCH_LEN);
+
+/// A right side packed once for several products.
+pub(super) struct PackedB(Buffer);
+
+/// Packs `b`, unless it is too large to be held twice.
+pub(super) fn prepack(workers: &Workers, pool: &Pool, b: Factor<'_>) -> OpResult<Option<PackedB>> {
+    let Some(mut packed) = prepack_room(pool, b.outer, b.k)? else { return Ok(None) };
+    pack_b(workers, &mut packed, &[b]);
+    Ok(Some(PackedB(packed)))
+}
+
+/// What [`prepack`] takes of a pool for a right side (k, n).
+pub(in super::super) fn prepack_room<M: Room>(
+    pool: &Pool<M>,
+    n: usize,
+    k: usize,
+) -> OpResult<Option<Buffer<M>>> {
+    if n * k > PREPACK_LIMIT {
+        return Ok(None);
+    }
+    pool.take("gemm", packed_len(n, k)).map(Some)
+}
+
+/// One product.
+pub(super) fn gemm(workers: &Workers, pool: &Pool, job: Job<'_>) -> OpResult<()> {
+    gemm_batch(workers, pool, &[job], Part::All)
+}
+
+/// One product, whose right side `packed` holds if it is there.
+pub(super) fn gemm_prepacked(
+    workers: &Workers,
+    pool: &Pool,
+    job: Job<'_>,
+    packed: Option<&PackedB>,
+) -> OpResult<()> {
+    let Some(packed) = packed else { return gemm(workers, pool, job) };
+    let (m, n, k) = job.sizes();
+    assert_eq!(packed.0.len(), packed_len(n, k));
+    if m > 0 && n > 0 {
+        run(workers, &[job], &Plan::new(m, n, k, 1, workers.count()), Some(&packed.0), Part::All);
+    }
+    Ok(())
+}
+
+/// Several products of one shape.
+pub(super) fn gemm_batch(workers: &Workers, pool: &Pool, jobs: &[Job<'_>], part: Part) -> OpResult<()> {
+    let Some(first) = jobs.first() else { return Ok(()) };
+    let (m, n, k) = first.sizes();
+    if m == 0 || n == 0 {
+        return Ok(());
+    }
+    assert!(jobs.iter().all(|job| job.sizes() == (m, n, k)));
+    let plan = Plan::new(m, n, k, jobs.len(), workers.count());
+    let mut packed = packing_room(pool, (n, k), jobs.len(), &plan)?;
+    if let Some(packed) = &mut packed {
+        let sides: Vec<Factor<'_>> = jobs.iter().map(|job| job.b).collect();
+        pack_b(workers, packed, &sides);
+    }
+    run(workers, jobs, &plan, packed.as_deref(), part);
+    Ok(())
+}
+
+/// What `jobs` products by `plan` take of a pool.
+fn packing_room<M: Room>(
+    pool: &Pool<M>,
+    (n, k): (usize, usize),
+    jobs: usize,
+    plan: &Plan,
+) -> OpResult<Option<Buffer<M>>> {
+    if !plan.prepack {
+        return Ok(None);
+    }
+    pool.spare("gemm", packed_len(n, k) * jobs).map(Some)
+}
+
+/// Takes of a pool, and gives back, what `jobs` products of sizes (m, n, k) on so many threads take meanwhile.
+pub(in super::super) fn claim<M: Room>(
+    pool: &Pool<M>,
+    (m, n, k): (usize, usize, usize),
+    jobs: usize,
+    threads: usize,
+) -> OpResult<()> {
+    if m == 0 || n == 0 || jobs == 0 {
+        return Ok(());
+    }
+    packing_room(pool, (n, k), jobs, &Plan::new(m, n, k, jobs, threads)).map(drop)
+}
+
+/// Pairs of B packed whole: block after block of k, panel after panel.
+fn packed_len(n: usize, k: usize) -> usize {
+    n.next_multiple_of(NR) * k.div_ceil(2)
+}
+
+fn pack_b(workers: &Workers, packed: &mut [f32], sides: &[Factor<'_>]) {
+    let (k, n) = sides.first().map_or((0, 0), |side| (side.k, side.outer));
+    let target = Shared::new(pairs_mut(packed));
+    let (blocks, strips) = (k.div_ceil(KC), n.div_ceil(8 * NR));
+    workers.run(sides.len() * blocks * strips, |task| {
+        let (side, task) = (task / (blocks * strips), task % (blocks * strips));
+        let ks = piece(k, KC, task / strips);
+        let cols = piece(n, 8 * NR, task % strips);
+        let block = ks.len().div_ceil(2);
+        let start = side * packed_len(n, k) + ks.start / 2 * n.next_multiple_of(NR) + cols.start * block;
+        let len = cols.len().next_multiple_of(NR) * block;
+        // SAFETY: every task has its own part.
+        let dst = unsafe { target.slice_mut(start..start + len) };
+        // SAFETY: inside B.
+        unsafe { pack_b_block(dst, &sides[side], ks.start, cols.start, ks.len(), cols.len()) };
+    });
+}
+
+/// # Safety
+/// The block is inside `b`.
+unsafe fn pack_b_block(dst: &mut [u32], b: &Factor<'_>, p: usize, j: usize, k: usize, cols: usize) {
+    let source = b.at(j, p);
+    // SAFETY: the caller's promise.
+    unsafe {
+        if b.along {
+            pack::panels_transposed(dst, source, b.stride(), cols, k);
+        } else {
+            pack::panels(dst, source, b.stride(), cols, k);
+        }
+    }
+    if let Some(map) = b.map {
+        map(pack::halves(&mut dst[..cols.next_multiple_of(NR) * k.div_ceil(2)]));
+    }
+}
+
+fn run(workers: &Workers, jobs: &[Job<'_>], plan: &Plan, packed: Option<&[f32]>, part: Part) {
+    let Some(first) = jobs.first() else { return };
+    let (m, n, k) = first.sizes();
+    let tasks = plan.row_tasks * plan.col_tasks;
+    workers.run_with_scratch(tasks * jobs.len(), |task, scratch| {
+        let (job, task) = (task / tasks, task % tasks);
+        let rows = share(m, MR, plan.row_tasks, task % plan.row_tasks);
+        let cols = share(n, NR, plan.col_tasks, task / plan.row_tasks);
+        if part == Part::Upper && cols.end <= rows.start {
+            return;
+        }
+        let packed = packed.map(|p| &pairs(p)[job * packed_len(n, k)..][..packed_len(n, k)]);
+        // SAFETY: tasks are disjoint in C, and `Job::checked` checked the sizes.
+        unsafe { tile(&jobs[job], packed, &rows, &cols, part, scratch) };
+    });
+}
+
+/// One task's tile of C.
+unsafe fn tile(
+    job: &Job<'_>,
+    packed: Option<&[u32]>,
+    rows: &Range<usize>,
+    cols: &Range<usize>,
+    part: Part,
+    scratch: &mut [f32],
+) {
+    let a = &job.a;
+    let (_, n, k) = job.sizes();
+    let (a_block, rest) = scratch.split_at_mut(A_SCRATCH);
+    let (b_block, sums) = rest.split_at_mut(B_SCRATCH);
+    let (a_block, b_block) = (pairs_mut(a_block), pairs_mut(b_block));
+    let in_place = a.in_place();
+    // Every panel of B is read by one call alone: it need not outlive it, and stays in the first-level cache.
+    let once = packed.is_none() && rows.len() <= MR;
+    let (c, ldc, mut store) = match &job.target {
+        Target::Sums(_) => (None, n, Store::Add),
+        Target::Values(..) => (Some(Shared::new(sums)), SUM_STRIDE, Store::Set),
+    };
+    for p in (0..k).step_by(KC) {
+        let kc = KC.min(k - p);
+        let block = kc.div_ceil(2);
+        // SAFETY: blocks of A and B inside them, the tile inside C.
+        unsafe {
+            if !a.along {
+                pack::columns(a_block, a.at(rows.start, p), a.stride(), rows.len(), kc);
+                if let Some(map) = a.map {
+                    map(pack::halves(&mut a_block[..rows.len().next_multiple_of(MR) * block]));
+                }
+            } else if in_place.is_none() {
+                pack::rows(a_block, a.at(rows.start, p), a.stride(), rows.len(), kc, a.map);
+            }
+            let panels = if let Some(packed) = packed {
+                packed.as_ptr().add(p / 2 * n.next_multiple_of(NR) + cols.start * block)
+            } else {
+                if !once {
+                    pack_b_block(b_block, &job.b, p, cols.start, kc, cols.len());
+                }
+                b_block.as_ptr()
+            };
+            for j in (0..cols.len()).step_by(NR) {
+                let nr = NR.min(cols.len() - j);
+                let panel = if once {
+                    pack_b_block(b_block, &job.b, p, cols.start + j, kc, nr);
+                    panels
+                } else {
+                    panels.add(j * block)
+                };
+                for i in (0..rows.len()).step_by(MR) {
+                    if part == Part::Upper && cols.start + j + nr <= rows.start + i {
+                        continue;
+                    }
+                    let mr = MR.min(rows.len() - i);
+                    // Of a panel that the diagonal crosses late, the first half is wholly below.
+                    let below = part == Part::Upper && cols.start + j + HALF <= rows.start + i;
+                    let skip = if below { HALF } else { 0 };
+                    let (panel, nr) = (panel.add(skip), nr - skip);
+                    let len = (mr - 1) * ldc + nr;
+                    let c = match (&c, &job.target) {
+                        (Some(sums), _) => sums.reach(i * ldc + j + skip, len),
+                        (None, Target::Sums(c)) => c.reach((rows.start + i) * n + cols.start + j + skip, len),
+                        (None, Target::Values(..)) => continue,
+                    };
+                    for row in 0..mr {
+                        prefetch_near(c.wrapping_add(row * ldc), nr);
+                    }
+                    let tile = Tile {
+                        nr,
+                        pairs: block,
+                        a: a_block.as_ptr(),
+                        rs: 1,
+                        ks: MR,
+                        b: panel,
+                        c,
+                        ldc,
+                        store,
+                    };
+                    if let Some(start) = in_place {
+                        let a = start.add((rows.start + i) * k + p).cast::<u32>();
+                        micro::<ANY>(mr, &Tile { a, rs: k / 2, ks: 1, ..tile });
+                    } else if a.along {
+                        let a = a_block.as_ptr().add(i * ROW_STRIDE);
+                        micro::<ANY>(mr, &Tile { a, rs: ROW_STRIDE, ks: 1, ..tile });
+                    } else {
+                        micro::<1>(mr, &Tile { a: a_block.as_ptr().add(i * block), ..tile });
+                    }
+                }
+            }
+        }
+        store = Store::Add;
+    }
+    if let Target::Values(values, finish) = &job.target {
+        for i in rows.clone() {
+            // Parts of rows below the diagonal are not wanted, those of its own tile are.
+            let first = if part == Part::Upper { cols.start.max(i).min(cols.end) } else { cols.start };
+            let sums = &mut sums[(i - rows.start) * SUM_STRIDE..][first - cols.start..cols.len()];
+            if k == 0 {
+                sums.fill(0.0);
+            }
+            // SAFETY: this task's part of C.
+            finish(i * n + first, sums, unsafe { values.slice_mut(i * n + first..i * n + cols.end) });
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,51 @@
+//! What a run needs of the backend besides its ops.
+
+use super::super::environment_class;
+use super::{Bf16Backend, dot};
+use crate::ops::{Backend, Hardware};
+use crate::precision::Precision;
+use crate::stop::StopFlag;
+
+impl Backend for Bf16Backend {
+    fn live_bytes(&self) -> u64 {
+        self.0.live_bytes()
+    }
+
+    fn peak_bytes(&self) -> Option<u64> {
+        self.0.peak_bytes()
+    }
+
+    fn release(&self) {
+        self.0.release();
+    }
+
+    unsafe fn closely<R>(&self, f: impl FnOnce() -> R) -> R {
+        // SAFETY: the caller's promise.
+        unsafe { self.0.closely(f) }
+    }
+
+    fn allocations(&self) -> Option<u64> {
+        Backend::allocations(&self.0)
+    }
+
+    fn stop_on(&mut self, stop: &StopFlag) {
+        self.0.stop_on(stop);
+    }
+
+    fn may_skip(&self, may: bool) {
+        self.0.may_skip(may);
+    }
+
+    fn hardware(&self) -> Hardware {
+        let departs = dot::instruction_departs().then(|| {
+            "bf16 products are made of fused multiply-adds, at half the speed: the instruction for them gives other bits \
+             on this CPU"
+                .to_owned()
+        });
+        Hardware { fallbacks: departs.into_iter().collect(), ..Hardware::default() }
+    }
+
+    fn environment_class(&self) -> String {
+        environment_class(Precision::Bf16)
+    }
+}
