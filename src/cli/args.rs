@@ -15,6 +15,7 @@ use super::import::ImportArgs;
 use super::ledger::LedgerArgs;
 use super::man::ManArgs;
 use super::new::NewArgs;
+use super::quickstart::QuickstartArgs;
 use super::runs::RunsArgs;
 use super::sample::SampleArgs;
 use super::show::ShowArgs;
@@ -120,6 +121,8 @@ Exit codes:
 /// The commands.
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
+    /// Run the first experiment, from any directory; its manifest is left there
+    Quickstart(QuickstartArgs),
     /// Write a commented manifest, by asking or from flags; upstream's flags are understood too
     New(NewArgs),
     /// Carry out an experiment: train what is not done yet, then write tables and the scorecard

@@ -22,6 +22,7 @@ mod new;
 mod output;
 mod parity;
 mod plan;
+mod quickstart;
 mod report;
 mod resume;
 mod run;
@@ -167,6 +168,7 @@ fn dispatch(cli: Cli) -> Result<Option<Class>> {
             Ok(None)
         }
         Command::Man(args) => man::man(&args),
+        Command::Quickstart(args) => quickstart::quickstart(&args),
         Command::Parity(args) => parity::parity(&args),
         Command::Bench(args) => bench::bench(&args),
         Command::Fields(args) => {

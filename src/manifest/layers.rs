@@ -109,7 +109,7 @@ pub(crate) fn unknown_key(path: &str, value: &Value) -> Error {
     let error = Error::input(format!("unknown key `{path}`")).key(path);
     match nearest_field(path) {
         Some(meant) => error.help(format!("did you mean `{meant}`?")),
-        None => error.help("the manifest reference in the README lists all fields"),
+        None => error.help("`nanorun fields` lists all of them"),
     }
 }
 

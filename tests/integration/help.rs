@@ -7,6 +7,7 @@ fn every_command_explains_itself() {
     let place = Place::with(TINY);
     insta::assert_snapshot!("help", place.run(&["--help"]).expect(0).stdout);
     for command in [
+        "quickstart",
         "run",
         "plan",
         "resume",

@@ -31,6 +31,7 @@ mod misfits;
 mod naming;
 mod parity;
 mod oracle;
+mod quickstart;
 mod readme;
 mod report;
 mod reproduce;
