@@ -350,6 +350,9 @@ pub(super) struct ReportArgs {
     /// Write each figure of that page as an SVG file
     #[arg(long, value_name = "DIR")]
     pub(super) svg: Option<PathBuf>,
+    /// Write the cards as Markdown, for a pull request
+    #[arg(long, value_name = "FILE")]
+    pub(super) markdown: Option<PathBuf>,
     /// What undecided verdicts are
     #[command(flatten)]
     pub(super) undecided: UndecidedArgs,
@@ -528,7 +531,7 @@ Examples:
 const REPORT_HELP: &str = "\
 Examples:
   nanorun report results/quickstart                            the card again
-  nanorun report results/quickstart --html page.html --svg figures
+  nanorun report results/quickstart --html page.html --svg figures --markdown card.md
   nanorun report results/d12 results/d20 --html both.html      several, compared";
 
 const PARITY_HELP: &str = "\

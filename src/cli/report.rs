@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use crate::error::{Class, Error, Result};
 use crate::files::Files;
+use crate::gate::card_markdown;
 use crate::report;
 
 use super::args::ReportArgs;
@@ -17,6 +18,8 @@ pub(super) fn report(args: &ReportArgs) -> Result<Option<Class>> {
     let here = working_directory()?;
     let html = args.html.as_deref().map(absolute).transpose()?;
     let svg = args.svg.as_deref().map(absolute).transpose()?;
+    let markdown = args.markdown.as_deref().map(absolute).transpose()?;
+    let mut cards: Vec<String> = Vec::new();
     let (mut subjects, mut gravest) = (Vec::new(), None);
     let several = args.experiments.len() > 1;
     let mut directories: Vec<PathBuf> = Vec::new();
@@ -38,6 +41,7 @@ pub(super) fn report(args: &ReportArgs) -> Result<Option<Class>> {
             output.result("\n");
         }
         subjects.push(subject);
+        cards.push(card_markdown(&report.scorecard));
         let class = args.undecided.gravest(report.class(), &report.scorecard);
         gravest = [gravest, class].into_iter().flatten().max_by_key(|class| class.severity());
         // Results are read from where they were started; the next name is relative to where this command was.
@@ -47,6 +51,9 @@ pub(super) fn report(args: &ReportArgs) -> Result<Option<Class>> {
     if let Some(path) = &html {
         write(&files, path, report::page(&subjects).as_bytes(), "the page")?;
         output.note(&format!("the page is in {}", path.display()));
+    }
+    if let Some(path) = &markdown {
+        write(&files, path, cards.join("\n").as_bytes(), "the card")?;
     }
     if let Some(dir) = &svg {
         files.create_dir_all(dir).map_err(|error| cannot_write(dir, "the figures", &error))?;

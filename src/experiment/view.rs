@@ -19,11 +19,13 @@ impl Experiment {
         self.plan.runs.iter().enumerate().filter(|(index, _)| self.is_selected(*index)).map(|(_, run)| run)
     }
 
-    /// Makes it about the runs of one arm alone that have one of these seeds.
+    /// Makes it about the runs of one arm alone that have one of these seeds, all of which are trained.
     pub fn only_arm(&mut self, arm: usize, seeds: &[u64]) {
         for (cell, run) in self.manifest.cells.iter_mut().zip(&self.plan.runs) {
             cell.selected = run.arm == arm && seeds.contains(&run.config.seed);
         }
+        // Looks are for the experiment's own question; a try is asked once, over all of its seeds.
+        self.plan.looks = None;
     }
 
     /// Whether runs that the command is about are still to be trained.

@@ -20,13 +20,68 @@ pub fn markdown(comparison: &Comparison, scorecard: Option<&Scorecard>) -> Strin
     lines.extend(comparison.notes.iter().map(|note| format!("\n{}", escape(note))));
     if let Some(card) = scorecard.filter(|card| !card.verdicts.is_empty()) {
         lines.extend(card.answer().iter().map(|sentence| format!("\n{}", escape(sentence))));
-        lines.push(
-            "\n| verdict | arm | result | difference | interval | of the arm alone | p | seeds | |\n|---|---|---|---|---|---|---|---|---|"
-                .to_owned(),
-        );
-        lines.extend(card.verdicts.iter().map(row));
+        lines.extend(verdicts(card));
     }
     lines.join("\n") + "\n"
+}
+
+/// A scorecard as Markdown, for a pull request: the answer, what was asked, arms, verdicts, runs, and what intervals are not
+/// over.
+pub fn card_markdown(card: &Scorecard) -> String {
+    let mut lines = vec![format!("### {}\n", escape(&card.name))];
+    lines.extend(card.answer().iter().map(|sentence| format!("**{}**\n", escape(sentence))));
+    lines.extend(card.question.as_ref().map(|question| format!("Question: {}\n", escape(question))));
+    let mut metrics: Vec<&String> = card.arms.iter().flat_map(|arm| arm.metrics.keys()).collect();
+    metrics.sort_by_key(|name| (name.as_str() != "val_bpb", *name));
+    metrics.dedup();
+    let names: Vec<String> = metrics.iter().map(|metric| escape(metric)).collect();
+    let rule = |columns: usize| format!("|{}", "---|".repeat(columns));
+    lines.push(format!("| arm | runs | {} | tokens/s |", names.join(" | ")).replace("|  |", "|"));
+    lines.push(rule(3 + metrics.len()));
+    let shown = |arm: &str| if arm.is_empty() { "(all)".to_owned() } else { escape(arm) };
+    lines.extend(card.arms.iter().map(|arm| {
+        let control = if arm.control { " (control)" } else { "" };
+        let mut cells = vec![format!("{}{control}", shown(&arm.name))];
+        cells.push(if arm.finished == arm.runs {
+            arm.runs.to_string()
+        } else {
+            format!("{} of {}", arm.finished, arm.runs)
+        });
+        cells.extend(metrics.iter().map(|metric| match arm.metrics.get(*metric) {
+            Some((mean, Some(deviation))) => format!("{mean:.5} ± {deviation:.5}"),
+            Some((mean, None)) => format!("{mean:.5}"),
+            None => "-".to_owned(),
+        }));
+        cells.push(arm.tokens_per_second.map_or("-".to_owned(), |rate| format!("{rate:.0}")));
+        format!("| {} |", cells.join(" | "))
+    }));
+    if !card.verdicts.is_empty() {
+        lines.extend(verdicts(card));
+    }
+    lines.push(
+        "\n<details><summary>Runs</summary>\n\n| run | seed | val\\_bpb | result hash |\n|---|---|---|---|"
+            .to_owned(),
+    );
+    lines.extend(card.runs.iter().map(|run| {
+        let bpb = run.metrics.get("val_bpb").map_or("-".to_owned(), |value| format!("{value:.5}"));
+        let hash = run.result_hash.map_or("unfinished".to_owned(), |hash| format!("`{}`", hash.short()));
+        format!("| {} | {} | {bpb} | {hash} |", shown(&run.arm), run.seed)
+    }));
+    lines.push("\n</details>".to_owned());
+    if card.verdicts.iter().any(|verdict| verdict.interval.is_some()) {
+        lines.push(format!("\n{}", card.not_covered()));
+    }
+    lines.join("\n") + "\n"
+}
+
+/// The verdicts of a scorecard, as a table.
+fn verdicts(card: &Scorecard) -> Vec<String> {
+    let mut lines = vec![
+        "\n| verdict | arm | result | difference | interval | of the arm alone | p | seeds | |\n|---|---|---|---|---|---|---|---|---|"
+            .to_owned(),
+    ];
+    lines.extend(card.verdicts.iter().map(row));
+    lines
 }
 
 /// A verdict with the numbers that it rests on.

@@ -17,5 +17,5 @@ mod tests;
 pub use baseline::{Baseline, Blessed, bless};
 pub use compare::{Comparison, Difference, FieldDifference, RunComparison, RunOutcome, Tolerance, compare};
 pub use junit::junit;
-pub use markdown::markdown;
+pub use markdown::{card_markdown, markdown};
 pub use records::{Candidate, Results, RunRecord, StepRecord, read_results};

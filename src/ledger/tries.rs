@@ -192,7 +192,8 @@ impl Tries {
     }
 
     /// How many tries there were against a control.
-    pub fn against(&self, control: &Digest) -> usize {
+    #[cfg(test)]
+    fn against(&self, control: &Digest) -> usize {
         self.reserved.iter().filter(|(_, known)| known.control == *control).count()
     }
 }

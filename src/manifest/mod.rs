@@ -448,7 +448,9 @@ fn settle_head(base: &Layer, file: &Path, env: &[(String, String)]) -> Result<He
 
 /// Whether the field is of what no cell changes.
 fn is_head(path: &str) -> bool {
-    path == "name" || path == "question" || path.starts_with("scorecard.") || path.starts_with("analysis.")
+    matches!(path, "name" | "question" | "hypothesis")
+        || path.starts_with("scorecard.")
+        || path.starts_with("analysis.")
 }
 
 /// Lays a cell over the base, fills it from its commit's recipe and checks what concerns several fields.

@@ -156,6 +156,26 @@ fn two_runs_are_compared() {
 }
 
 #[test]
+fn a_card_goes_into_a_pull_request() {
+    let place = finished();
+    place.run(&["report", "tiny", "--markdown", "card.md", "--quiet"]).expect(0);
+    let card = std::fs::read_to_string(place.path("card.md")).unwrap();
+    let told = place.run(&["report", "tiny", "--json"]).expect(0).json();
+    let answer = told["answer"][0].as_str().unwrap().replace('_', "\\_");
+    assert!(card.starts_with("### tiny\n") && card.contains(&format!("**{answer}**")), "{card}");
+    for run in told["runs"].as_array().unwrap() {
+        assert!(card.contains(&run["result_hash"].as_str().unwrap()[..12]), "{card}");
+    }
+    // Every row of a table has the cells of its heading.
+    let mut columns = 0;
+    for line in card.lines() {
+        let cells = line.replace("\\|", "").matches('|').count();
+        assert!(columns == 0 || cells == 0 || cells == columns, "{line}");
+        columns = cells;
+    }
+}
+
+#[test]
 fn the_ledger_keeps_questions_and_is_made_anew() {
     let place = Place::with(&TINY.replace("question = ", "hypothesis = \"Linear wins.\"\nquestion = "));
     place.run(&["run", "m.toml", "--quiet"]).expect(0);
@@ -251,4 +271,83 @@ fn a_table_of_another_schema_is_named_and_hides_nothing() {
         assert!(ended.stderr.contains("runs.parquet"), "{}", ended.stderr);
     }
     assert_eq!(std::fs::read(&table).unwrap(), bytes);
+}
+
+/// Ten experiments of a hundred runs, as their tables leave them.
+#[test]
+fn a_thousand_runs_are_listed() {
+    use std::collections::BTreeMap;
+    use std::time::Instant;
+
+    use nanorun::Files;
+    use nanorun::internals::hash::Digest;
+    use nanorun::internals::record::{ExperimentDir, PlanRecord, PlannedRun, RunRow, write_table};
+
+    let place = Place::with(TINY);
+    let files = Files::new();
+    for experiment in 0..10_u64 {
+        let dir = ExperimentDir::at(place.path(&format!("results/e{experiment}")));
+        let (mut rows, mut runs) = (Vec::new(), Vec::new());
+        for seed in 0..100_u64 {
+            let key = Digest::of(format!("{experiment} {seed}").as_bytes());
+            let attempt = dir.run(&key).path().join("attempt/1");
+            std::fs::create_dir_all(&attempt).unwrap();
+            // It is there; nobody reads what the table tells.
+            std::fs::write(attempt.join("result.json"), "").unwrap();
+            let arm = format!("depth={}", seed % 4);
+            rows.push(RunRow {
+                experiment: format!("e{experiment}"),
+                arm: arm.clone(),
+                seed,
+                run_key: key.to_string(),
+                status: "finished".to_owned(),
+                val_bpb: Some(2.0 + (seed as f64) / 1000.0 + (experiment as f64) / 10.0),
+                steps: 10,
+                steps_done: 10,
+                ..RunRow::default()
+            });
+            let cell: BTreeMap<String, toml::Value> =
+                [("run.seed".to_owned(), toml::Value::Integer(seed as i64))].into_iter().collect();
+            runs.push(PlannedRun {
+                arm,
+                seed,
+                key,
+                steps: 10,
+                evaluation: None,
+                vocab_size: None,
+                content: None,
+                data: None,
+                cell,
+            });
+        }
+        let plan = PlanRecord {
+            layout: 2,
+            name: format!("e{experiment}"),
+            question: None,
+            hypothesis: None,
+            manifest: "m.toml".to_owned(),
+            directory: None,
+            profile: None,
+            sets: Vec::new(),
+            env: BTreeMap::new(),
+            only: Vec::new(),
+            varied: Vec::new(),
+            no_share: false,
+            nanorun: "0.1.0".to_owned(),
+            control: None,
+            runs,
+        };
+        plan.write(&files, &dir).unwrap();
+        write_table(&files, &dir.file("runs.parquet"), &rows).unwrap();
+    }
+    let began = Instant::now();
+    let best = listed(
+        &place,
+        &["--where", "val_bpb<2.3", "--where", "arm=depth=1", "--sort", "val_bpb", "--limit", "3"],
+    );
+    // Told, and nowhere compared with anything: how fast this machine is at the moment proves nothing.
+    eprintln!("a thousand runs took {:.3} s", began.elapsed().as_secs_f64());
+    let runs: Vec<String> = best.iter().map(|row| format!("{} {}", row["experiment"], row["seed"])).collect();
+    assert_eq!(runs, ["\"e0\" 1", "\"e0\" 5", "\"e0\" 9"]);
+    assert_eq!(listed(&place, &[]).len(), 1000);
 }

@@ -25,7 +25,7 @@ mod tests;
 
 pub use directory::UpstreamCheckpoint;
 pub use export::export;
-pub use flags::{Flags, SEED, Understood};
+pub use flags::{Flags, SEED};
 pub use manifest::{Described, Purpose, describe};
 pub use meta::Meta;
 pub use tokenizer::token_bytes_rule;
