@@ -4,10 +4,10 @@ use std::path::{Path, PathBuf};
 
 use serde_json::json;
 
+use crate::backend::cpu::class_precision;
 use crate::error::{Class, Error, Result};
 use crate::experiment::{Experiment, Report};
 use crate::files::Files;
-use crate::backend::cpu::class_precision;
 use crate::gate::{Baseline, junit, markdown};
 use crate::precision::Precision;
 use crate::stop;
@@ -100,15 +100,18 @@ fn write(files: &Files, path: &Path, text: &str) -> Result<()> {
 /// Fails where a baseline was made in a precision that no run computes in: its values lie in no tolerance of theirs.
 fn check_precision(experiment: &Experiment, baseline: &Baseline) -> Result<()> {
     let name = |precision: Precision| if precision == Precision::Bf16 { "bf16" } else { "f32" };
-    let ours: Vec<Precision> =
-        experiment.selected_runs().map(|run| run.config.backend.precision).collect();
+    let ours: Vec<Precision> = experiment.selected_runs().map(|run| run.config.backend.precision).collect();
     let theirs = baseline.runs.iter().find_map(|run| {
         class_precision(&run.environment_class).filter(|precision| !ours.contains(precision))
     });
     let (Some(theirs), Some(&first)) = (theirs, ours.first()) else { return Ok(()) };
-    Err(Error::input(format!("the baseline was made in {}, the runs compute in {}", name(theirs), name(first)))
-        .expected(format!("a baseline made in {}", name(first)))
-        .help("write one of their own with --baseline FILE --bless"))
+    Err(Error::input(format!(
+        "the baseline was made in {}, the runs compute in {}",
+        name(theirs),
+        name(first)
+    ))
+    .expected(format!("a baseline made in {}", name(first)))
+    .help("write one of their own with --baseline FILE --bless"))
 }
 
 fn baseline(experiment: &Experiment, args: &VerifyArgs) -> Result<PathBuf> {
