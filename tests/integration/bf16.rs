@@ -143,7 +143,7 @@ fn a_run_is_sampled_from_and_planned() {
     let needs = |precision: &str| {
         let set = format!("run.precision=\"{precision}\"");
         let plan = place.run(&["plan", "m.toml", "--json", "--set", &set]).expect(0).json();
-        plan["memory"]["shapes"][0]["needs"]["activations"].as_u64().unwrap()
+        plan["memory"][0]["needs"]["activations"].as_u64().unwrap()
     };
     assert!(needs("bf16") < needs("f32"));
     place.run(&[&RUN[..], &["results"]].concat()).expect(0);
