@@ -24,6 +24,7 @@ reach! {
     rng
     host
     files
+    console
     stop
     tensors
     toml_text
@@ -49,6 +50,8 @@ reach! {
     bench
     scorecard
     gate
+    ledger
     experiment
+    survey
     cli
 }

@@ -119,6 +119,7 @@ mod math;
 mod rng;
 mod host;
 mod files;
+mod console;
 mod stop;
 mod tensors;
 mod toml_text;
@@ -149,7 +150,9 @@ mod stats;
 mod scorecard;
 mod gate;
 mod report;
+mod ledger;
 mod experiment;
+mod survey;
 mod cli;
 
 #[cfg(feature = "internals")]

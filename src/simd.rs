@@ -30,6 +30,15 @@ pub(crate) fn level() -> Level {
     *LEVEL.get_or_init(|| detect().min(forced().unwrap_or(Level::Avx512)))
 }
 
+/// The name of what this machine computes with.
+pub(crate) fn name() -> &'static str {
+    match level() {
+        Level::Portable => "portable",
+        Level::Avx2 => "avx2",
+        Level::Avx512 => "avx512",
+    }
+}
+
 /// Whether this machine has the instruction that multiplies pairs of bfloat16 and may use it: `NANORUN_CPU_KERNELS` names
 /// it, or nothing.
 pub(crate) fn pair_instruction() -> bool {

@@ -57,6 +57,7 @@ impl<B: Backend> ForwardOps for Timed<B> {
     timed! {
         fn weight(shape: &[usize], values: &[f32]) -> OpResult<Self::Weight>;
         fn table(shape: &[usize], values: &[f32]) -> OpResult<Self::Weight>;
+        fn factor(shape: &[usize], values: &[f32]) -> OpResult<Self::Weight>;
         fn tokens(ids: &[i32]) -> OpResult<Self::Tokens>;
         fn tensor_values(tensor: &Self::Tensor) -> OpResult<Vec<f32>>;
         fn tensor(rows: usize, cols: usize, values: &[f32]) -> OpResult<Self::Tensor>;

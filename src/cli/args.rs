@@ -6,12 +6,24 @@ use std::time::Duration;
 
 use clap::{Args, CommandFactory, Parser, Subcommand};
 
+use super::compare::CompareArgs;
+use super::completions::CompletionsArgs;
 use super::data::DataArgs;
 use super::eval::EvalArgs;
 use super::export::ExportArgs;
 use super::import::ImportArgs;
+use super::ledger::LedgerArgs;
+use super::man::ManArgs;
+use super::new::NewArgs;
+use super::quickstart::QuickstartArgs;
+use super::runs::RunsArgs;
 use super::sample::SampleArgs;
+use super::show::ShowArgs;
 use super::tokenizer::TokenizerArgs;
+use super::try_out::TryArgs;
+use super::undecided::UndecidedArgs;
+use super::watch::WatchArgs;
+use crate::console::Progress;
 
 /// Declarative, bit-exactly reproducible experiments for nanochat-style pretraining.
 ///
@@ -26,16 +38,54 @@ use super::tokenizer::TokenizerArgs;
     after_help = EXIT_CODES
 )]
 pub(super) struct Cli {
+    /// Write everything that goes to stderr into this file too, with times; what is there is kept
+    #[arg(long, value_name = "FILE", global = true, help_heading = "Of every command")]
+    pub(super) log: Option<PathBuf>,
+    /// How progress is shown on stderr
+    #[arg(
+        long,
+        value_name = "HOW",
+        global = true,
+        help_heading = "Of every command",
+        default_value = "auto",
+        hide_possible_values = true,
+        help = "How progress is shown on stderr: auto, bars, lines, json (for programs) or off"
+    )]
+    pub(super) progress: Progress,
     /// The command; a manifest alone is `run`.
     #[command(subcommand)]
     pub(super) command: Command,
+}
+
+/// What a command line that is not understood says of its log and of who watches.
+pub(super) fn console_of(given: &[OsString]) -> (Option<PathBuf>, Progress) {
+    let value = |name: &str| {
+        given.iter().enumerate().find_map(|(at, argument)| {
+            let argument = argument.to_str()?;
+            match argument.strip_prefix(name)? {
+                "" => given.get(at + 1).cloned(),
+                rest => rest.strip_prefix('=').map(OsString::from),
+            }
+        })
+    };
+    let json = value("--progress").is_some_and(|how| how == "json");
+    (value("--log").map(PathBuf::from), if json { Progress::Json } else { Progress::Auto })
 }
 
 impl Cli {
     /// Puts in the `run` that `nanorun MANIFEST` leaves out.
     pub(super) fn arguments(given: impl IntoIterator<Item = OsString>) -> Vec<OsString> {
         let mut arguments: Vec<OsString> = given.into_iter().collect();
-        let Some(first) = arguments.get(1) else { return arguments };
+        // What every command takes may stand before it.
+        let mut at = 1;
+        while let Some(word) = arguments.get(at).and_then(|word| word.to_str()) {
+            match word {
+                "--log" | "--progress" => at += 2,
+                word if word.starts_with("--log=") || word.starts_with("--progress=") => at += 1,
+                _ => break,
+            }
+        }
+        let Some(first) = arguments.get(at) else { return arguments };
         let own = ["-h", "--help", "-V", "--version"];
         let command = <Self as CommandFactory>::command();
         let known = first.to_str().is_some_and(|first| {
@@ -46,13 +96,19 @@ impl Cli {
             first.to_str().is_some_and(|first| first.chars().all(|letter| letter.is_ascii_lowercase()));
         let misspelt = word && !Path::new(first).exists();
         if !known && !misspelt {
-            arguments.insert(1, "run".into());
+            arguments.insert(at, "run".into());
         }
         arguments
     }
 }
 
 const EXIT_CODES: &str = "\
+Examples:
+  nanorun experiments/quickstart.toml            train six small models and judge them
+  nanorun new                                    write a manifest of your own
+  nanorun runs --sort val_bpb                    what was trained so far, the best first
+  nanorun COMMAND --help                         has examples too
+
 Exit codes:
   0    done, and no verdict failed
   1    a defect in nanorun
@@ -65,6 +121,10 @@ Exit codes:
 /// The commands.
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
+    /// Run the first experiment, from any directory; its manifest is left there
+    Quickstart(QuickstartArgs),
+    /// Write a commented manifest, by asking or from flags; upstream's flags are understood too
+    New(NewArgs),
     /// Carry out an experiment: train what is not done yet, then write tables and the scorecard
     Run(RunArgs),
     /// Show what would be run, and why, without doing it
@@ -77,6 +137,18 @@ pub(super) enum Command {
     Diff(DiffArgs),
     /// Judge finished runs again, print the scorecard, and write pages and figures
     Report(ReportArgs),
+    /// List runs of all results, filtered and sorted
+    Runs(RunsArgs),
+    /// Tell one run's story: its lives, curves, values, hashes, and how to repeat it
+    Show(ShowArgs),
+    /// Compare two runs: settings, where they part, curves and values
+    Compare(CompareArgs),
+    /// Show curves while runs go on, and keep report.html up to date
+    Watch(WatchArgs),
+    /// Try a change against a control: one verdict with its interval and its cost
+    Try(TryArgs),
+    /// Look up what was asked before and how it came out
+    Ledger(LedgerArgs),
     /// Evaluate a trained model on validation text: bits per byte, with what defines it
     Eval(EvalArgs),
     /// Sample text from a trained model
@@ -103,10 +175,15 @@ pub(super) enum Command {
     Doctor(DoctorArgs),
     /// Print the reference of every manifest field, as Markdown or as a JSON schema
     Fields(FieldsArgs),
+    /// Print what a shell needs to complete commands and options
+    Completions(CompletionsArgs),
+    /// Print the manual page, or write those of all commands
+    Man(ManArgs),
 }
 
 /// `nanorun fields`
 #[derive(Debug, Clone, Args)]
+#[command(after_help = FIELDS_HELP)]
 pub(super) struct FieldsArgs {
     /// Print a JSON schema: editors complete and check a manifest whose first line is `#:schema PATH`
     #[arg(long)]
@@ -141,6 +218,7 @@ pub(super) struct Common {
 
 /// `nanorun run`
 #[derive(Debug, Clone, Args)]
+#[command(after_help = RUN_HELP)]
 pub(super) struct RunArgs {
     /// The experiment's manifest
     #[arg(value_name = "MANIFEST")]
@@ -157,6 +235,9 @@ pub(super) struct RunArgs {
     /// Runs trained at the same time (default: the plan's choice)
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
     pub(super) jobs: Option<u16>,
+    /// What undecided verdicts are
+    #[command(flatten)]
+    pub(super) undecided: UndecidedArgs,
     /// Common options
     #[command(flatten)]
     pub(super) common: Common,
@@ -164,6 +245,7 @@ pub(super) struct RunArgs {
 
 /// `nanorun plan`
 #[derive(Debug, Clone, Args)]
+#[command(after_help = PLAN_HELP)]
 pub(super) struct PlanArgs {
     /// The experiment's manifest
     #[arg(value_name = "MANIFEST")]
@@ -178,6 +260,7 @@ pub(super) struct PlanArgs {
 
 /// `nanorun resume`
 #[derive(Debug, Clone, Args)]
+#[command(after_help = RESUME_HELP)]
 pub(super) struct ResumeArgs {
     /// A results directory, e.g. results/quickstart, or a run or a manifest that has one
     #[arg(value_name = "EXPERIMENT")]
@@ -188,6 +271,9 @@ pub(super) struct ResumeArgs {
     /// Take finished runs over from these results instead of training them; may be given several times
     #[arg(long, value_name = "DIR")]
     pub(super) reuse: Vec<PathBuf>,
+    /// What undecided verdicts are
+    #[command(flatten)]
+    pub(super) undecided: UndecidedArgs,
     /// Threads of the CPU backend (default: the manifest's, or all cores); never changes a result
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub(super) threads: Option<u16>,
@@ -201,6 +287,7 @@ pub(super) struct ResumeArgs {
 
 /// `nanorun verify`
 #[derive(Debug, Clone, Args)]
+#[command(after_help = VERIFY_HELP)]
 pub(super) struct VerifyArgs {
     /// A manifest, a results directory, or EXPERIMENT/KEY with the first digits of a run's key
     #[arg(value_name = "EXPERIMENT")]
@@ -223,6 +310,9 @@ pub(super) struct VerifyArgs {
     /// Write a Markdown summary for CI
     #[arg(long, value_name = "FILE")]
     pub(super) markdown: Option<PathBuf>,
+    /// What undecided verdicts are
+    #[command(flatten)]
+    pub(super) undecided: UndecidedArgs,
     /// Common options
     #[command(flatten)]
     pub(super) common: Common,
@@ -230,6 +320,7 @@ pub(super) struct VerifyArgs {
 
 /// `nanorun diff`
 #[derive(Debug, Clone, Args)]
+#[command(after_help = DIFF_HELP)]
 pub(super) struct DiffArgs {
     /// A results directory of an experiment, e.g. results/quickstart, a manifest that has one, or EXPERIMENT/KEY
     pub(super) a: PathBuf,
@@ -248,6 +339,7 @@ pub(super) struct DiffArgs {
 
 /// `nanorun report`
 #[derive(Debug, Clone, Args)]
+#[command(after_help = REPORT_HELP)]
 pub(super) struct ReportArgs {
     /// A manifest, a results directory, or EXPERIMENT/KEY with the first digits of a run's key; several are compared
     #[arg(value_name = "EXPERIMENT", required = true)]
@@ -258,6 +350,9 @@ pub(super) struct ReportArgs {
     /// Write each figure of that page as an SVG file
     #[arg(long, value_name = "DIR")]
     pub(super) svg: Option<PathBuf>,
+    /// What undecided verdicts are
+    #[command(flatten)]
+    pub(super) undecided: UndecidedArgs,
     /// Common options
     #[command(flatten)]
     pub(super) common: Common,
@@ -265,6 +360,7 @@ pub(super) struct ReportArgs {
 
 /// `nanorun parity`
 #[derive(Debug, Clone, Args)]
+#[command(after_help = PARITY_HELP)]
 pub(super) struct ParityArgs {
     /// Cases, or directories of them (default: the project's, tests/fixtures/parity and parity_shapes)
     #[arg(value_name = "DIR")]
@@ -291,6 +387,7 @@ pub(super) struct ParityArgs {
 
 /// `nanorun bench`
 #[derive(Debug, Clone, Args)]
+#[command(after_help = BENCH_HELP)]
 pub(super) struct BenchArgs {
     /// The manifest whose first run is measured
     #[arg(value_name = "MANIFEST")]
@@ -311,6 +408,7 @@ pub(super) struct BenchArgs {
 
 /// `nanorun lock`
 #[derive(Debug, Clone, Args)]
+#[command(after_help = LOCK_HELP)]
 pub(super) struct LockArgs {
     /// The experiment's manifest, rewritten with `[data] sha256` pins
     #[arg(value_name = "MANIFEST")]
@@ -322,6 +420,7 @@ pub(super) struct LockArgs {
 
 /// `nanorun clean`
 #[derive(Debug, Clone, Args)]
+#[command(after_help = CLEAN_HELP)]
 pub(super) struct CleanArgs {
     /// A manifest or a results directory (default: every experiment in the results)
     #[arg(value_name = "EXPERIMENT")]
@@ -348,6 +447,7 @@ pub(super) struct CleanArgs {
 
 /// `nanorun doctor`
 #[derive(Debug, Clone, Args)]
+#[command(after_help = DOCTOR_HELP)]
 pub(super) struct DoctorArgs {
     /// Where results are going to be kept
     #[arg(long, value_name = "DIR", default_value = "results")]
@@ -359,6 +459,7 @@ pub(super) struct DoctorArgs {
 
 /// `nanorun cache`
 #[derive(Debug, Clone, Args)]
+#[command(after_help = CACHE_HELP)]
 #[command(args_conflicts_with_subcommands = true)]
 pub(super) struct CacheArgs {
     /// Print machine-readable JSON on stdout
@@ -378,6 +479,7 @@ pub(super) enum CacheAction {
 
 /// `nanorun cache clear`
 #[derive(Debug, Clone, Args)]
+#[command(after_help = CLEAR_HELP)]
 pub(super) struct ClearArgs {
     /// Only entries of this kind; `old` is what earlier versions left
     #[arg(long, value_name = "KIND", value_parser = ["tokens", "tokenizers", "digests", "indices", "scores", "old"])]
@@ -392,3 +494,78 @@ pub(super) struct ClearArgs {
     #[arg(long)]
     pub(super) json: bool,
 }
+
+const RUN_HELP: &str = "\
+Examples:
+  nanorun experiments/quickstart.toml                          the same as nanorun run experiments/quickstart.toml
+  nanorun run m.toml --profile smoke                           a profile of the manifest, to results/NAME@smoke
+  nanorun run m.toml --set budget.steps=2000                   a variation of it, to a directory of its own
+  nanorun run m.toml --only run.seed=1 --only run.seed=2       some of its cells
+  nanorun run m.toml --progress json --log run.log             for programs, and for later";
+
+const PLAN_HELP: &str = "\
+Examples:
+  nanorun plan experiments/quickstart.toml                     runs, sizes, time, memory, what the seeds can find
+  nanorun plan m.toml --profile smoke --set model.depth=4
+  nanorun plan m.toml --json | jq .runs";
+
+const RESUME_HELP: &str = "\
+Examples:
+  nanorun resume results/quickstart                            with the arguments of its last start
+  nanorun resume results/quickstart --only run.seed=3";
+
+const VERIFY_HELP: &str = "\
+Examples:
+  nanorun verify experiments/ci.toml                           runs, then compares with the manifest's baseline
+  nanorun verify results/ci --read --baseline baselines/ci.toml --markdown summary.md
+  nanorun verify experiments/ci.toml --bless                   makes these results the baseline";
+
+const DIFF_HELP: &str = "\
+Examples:
+  nanorun diff results/quickstart elsewhere/results/quickstart
+  nanorun diff results/a/4734d3 results/b/4734d3               two runs, bit by bit; `nanorun compare` shows their curves";
+
+const REPORT_HELP: &str = "\
+Examples:
+  nanorun report results/quickstart                            the card again
+  nanorun report results/quickstart --html page.html --svg figures
+  nanorun report results/d12 results/d20 --html both.html      several, compared";
+
+const PARITY_HELP: &str = "\
+Examples:
+  nanorun parity                                               the project's own cases on the cpu backend
+  nanorun parity shared/parity --backend tch --device cuda:0 --precision bf16 --markdown";
+
+const BENCH_HELP: &str = "\
+Examples:
+  nanorun bench experiments/bench_d4_t512.toml --steps 20
+  nanorun bench m.toml --data --json";
+
+const LOCK_HELP: &str = "\
+Examples:
+  nanorun lock m.toml                                          writes [data.sha256]; runs then check their data";
+
+const CLEAN_HELP: &str = "\
+Examples:
+  nanorun clean                                                lists what nothing needs, in all of results/
+  nanorun clean results/quickstart --yes                       removes it";
+
+const DOCTOR_HELP: &str = "\
+Examples:
+  nanorun doctor
+  nanorun doctor --results /scratch/me/results --json";
+
+const CACHE_HELP: &str = "\
+Examples:
+  nanorun cache                                                what is there
+  nanorun cache clear --kind tokens --older-than 30d --yes";
+
+const CLEAR_HELP: &str = "\
+Examples:
+  nanorun cache clear                                          how much that would be
+  nanorun cache clear --kind old --yes";
+
+const FIELDS_HELP: &str = "\
+Examples:
+  nanorun fields | less                                        every field, with units and what it is when left out
+  nanorun fields --schema > manifest.schema.json               then, first in a manifest: #:schema manifest.schema.json";

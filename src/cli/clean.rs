@@ -1,7 +1,7 @@
 //! `nanorun clean`: what nothing needs of results, and its removal.
 
 use std::fmt::Write as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde_json::json;
 
@@ -10,7 +10,7 @@ use crate::experiment::{Cleaned, Experiment, clean as clean_results};
 use crate::files::Files;
 use crate::hash::Digest;
 use crate::manifest::Options;
-use crate::record::{ExperimentDir, Named, PlanRecord};
+use crate::record::{ExperimentDir, Named, PlanRecord, experiments_in};
 
 use super::args::CleanArgs;
 use super::environment;
@@ -27,7 +27,7 @@ pub(super) fn clean(args: &CleanArgs) -> Result<Option<Class>> {
             cleaned.push(clean_results(&files, &dir, keys.as_deref(), within.as_deref(), args.yes)?);
         }
         None => {
-            for dir in experiments(&args.results)? {
+            for dir in experiments_in(&args.results)? {
                 cleaned.push(clean_results(&files, &dir, None, None, args.yes)?);
             }
         }
@@ -100,22 +100,6 @@ fn named(name: &Path, args: &CleanArgs) -> Result<CleanedBy> {
             .file(name)
             .expected("an experiment or its results")),
     }
-}
-
-/// Every experiment below a directory of results.
-fn experiments(results: &Path) -> Result<Vec<ExperimentDir>> {
-    let entries = match std::fs::read_dir(results) {
-        Ok(entries) => entries,
-        Err(error) => {
-            return Err(Error::input(format!("the results cannot be read: {error}"))
-                .file(results)
-                .expected("a directory of results, such as --results results"));
-        }
-    };
-    let mut found: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
-    found.retain(|path| path.join("plan.toml").is_file());
-    found.sort();
-    Ok(found.into_iter().map(ExperimentDir::at).collect())
 }
 
 fn size(bytes: u64) -> String {

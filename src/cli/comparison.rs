@@ -16,6 +16,7 @@ pub(super) fn json(comparison: &Comparison) -> Value {
                 RunOutcome::Within(difference) => ("within tolerance", Some(difference)),
                 RunOutcome::Outside(difference) => ("outside tolerance", Some(difference)),
                 RunOutcome::Unfinished => ("unfinished", None),
+                RunOutcome::NotNeeded => ("not needed", None),
                 RunOutcome::Missing => ("missing", None),
                 RunOutcome::New => ("new", None),
             };

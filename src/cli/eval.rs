@@ -50,6 +50,11 @@ pub(super) struct EvalArgs {
 }
 
 const HELP: &str = "\
+Examples:
+  nanorun eval quickstart/4734d3                                    by its own definition
+  nanorun eval quickstart/4734d3 --shards other.parquet --json
+  nanorun eval ~/.cache/nanochat --core eval_bundle                 a checkpoint of upstream's, by CORE
+
 Without options a run is evaluated by its own definition, to the very bits of its own evaluation at that step. What defines \
 the number is printed with it: numbers of two definitions are not comparable.
 

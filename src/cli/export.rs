@@ -13,6 +13,8 @@ use crate::run::export::{ForeignValues, Target, export as exported_to};
 use crate::run::trained::{ForeignOptions, open_foreign};
 use crate::stop;
 
+mod curves;
+
 use super::args::Common;
 use super::naming::{For, Found, absolute, find};
 use super::options;
@@ -60,9 +62,16 @@ enum Form {
     Hf,
     /// model.onnx with model.onnx.data, config.json and tokenizer.json: a graph that decodes with its cache as states
     Onnx,
+    /// Curves, not weights: event files that TensorBoard shows, a directory a run; of an experiment all its runs
+    Tensorboard,
 }
 
 const HELP: &str = "\
+Examples:
+  nanorun export quickstart/4734d3 --to hf model            weights that transformers loads
+  nanorun export quickstart/4734d3 --to upstream base       a base directory for upstream's own code
+  nanorun export quickstart --to tensorboard logs           curves of all runs; then: tensorboard --logdir logs
+
 The directory appears whole or not at all. Parameters are written as they are, in float32; a model that a form cannot hold is \
 refused by the field that it lacks. To continue a run with upstream's code its optimizer must still be there: \
 checkpoint.final = \"all\" in the manifest keeps it.";
@@ -73,6 +82,7 @@ pub(super) fn export(args: &ExportArgs) -> Result<Option<Class>> {
     let files = Files::from_env()?;
     let to = absolute(&args.directory)?;
     let target = match args.to {
+        Form::Tensorboard => return curves::export(args, &files, &to),
         Form::Upstream => Target::Upstream,
         Form::Safetensors => Target::Safetensors,
         Form::Hf => Target::HuggingFace,

@@ -55,6 +55,10 @@ pub(super) struct ImportArgs {
 }
 
 const HELP: &str = "\
+Examples:
+  nanorun import ~/.cache/nanochat/base_checkpoints/d12 --to d12_on.toml
+  nanorun import ~/.cache/nanochat/base_checkpoints/d12 --weights --shards more/*.parquet
+
 The manifest has every flag of the training script that upstream noted, and model.init = { resume = ... }: weights, the \
 optimizer's state of all ranks, the step and the place in the data, which go on at the next row group as upstream's own \
 resume does. Nothing is copied: the checkpoint's files stay where they are, and their digests are in the run's key.";

@@ -4,7 +4,9 @@ mod args;
 mod bench;
 mod cache;
 mod clean;
+mod compare;
 mod comparison;
+mod completions;
 mod data;
 mod diff;
 mod doctor;
@@ -12,28 +14,41 @@ mod eval;
 mod eval_core;
 mod export;
 mod import;
+mod ledger;
 mod lock;
+mod man;
 mod naming;
+mod new;
 mod output;
 mod parity;
 mod plan;
+mod quickstart;
 mod report;
 mod resume;
 mod run;
+mod runs;
 mod sample;
 mod selection;
+mod show;
 mod subject;
 mod tokenizer;
 mod threads;
+mod try_out;
+mod undecided;
 mod verify;
+mod version;
 mod waiting;
+mod watch;
 
+use std::ffi::OsString;
 use std::process::ExitCode;
 
 use clap::Parser;
+use serde_json::json;
 
+use crate::console;
 use crate::control_word;
-use crate::error::{Class, Result};
+use crate::error::{Class, Error, Result};
 use crate::experiment::Experiment;
 use crate::manifest::{Manifest, Options};
 use crate::simd;
@@ -47,24 +62,76 @@ pub fn main() -> ExitCode {
     // Before any thread is started: threads have the word of the one that starts them.
     control_word::set();
     stop::outlive_file_limits();
-    let cli = match Cli::try_parse_from(Cli::arguments(std::env::args_os())) {
+    let given: Vec<OsString> = std::env::args_os().collect();
+    if version::is_asked_for(&given) {
+        Output::new(false).result(&version::version().to_string());
+        return ExitCode::SUCCESS;
+    }
+    let cli = match Cli::try_parse_from(Cli::arguments(given.clone())) {
         Ok(cli) => cli,
+        Err(error) => return not_understood(&error, &given),
+    };
+    if let Err(error) = console::start(cli.log.as_deref(), cli.progress) {
+        return failed(&error);
+    }
+    let command: Vec<_> = given.iter().map(|argument| argument.to_string_lossy()).collect();
+    let began = json!({
+        "format": console::PROGRESS_FORMAT,
+        "nanorun": env!("CARGO_PKG_VERSION"),
+        "command": command,
+    });
+    console::event("began", began);
+    console::log(&command.join(" "));
+    let code = match simd::forced().and_then(|_| dispatch(cli)) {
+        Ok(None) => 0,
+        Ok(Some(class)) => class.exit_code(),
         Err(error) => {
-            // clap knows whether this is help (stdout, 0) or a mistake (stderr, 2).
-            let _ = error.print();
-            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
+            failed(&error);
+            error.class().exit_code()
         }
     };
-    match simd::forced().and_then(|_| dispatch(cli)) {
-        Ok(None) => ExitCode::SUCCESS,
-        Ok(Some(class)) => ExitCode::from(class.exit_code()),
-        Err(error) => {
-            // To stop is what was asked for.
-            let what = if is_stop(&error) { "" } else { "error: " };
-            Output::new(false).warn(&format!("{what}{error}"));
-            ExitCode::from(error.class().exit_code())
+    console::event("ended", json!({ "exit_code": code }));
+    console::log(&format!("exit code {code}"));
+    ExitCode::from(code)
+}
+
+/// Says what went wrong.
+fn failed(error: &Error) -> ExitCode {
+    // To stop is what was asked for.
+    let what = if is_stop(error) { "" } else { "error: " };
+    let code = error.class().exit_code();
+    if console::is_json() {
+        console::log(&format!("{what}{error}"));
+        let fields = json!({
+            "what": error.what(),
+            "key": error.key_path(),
+            "expected": error.expected_text(),
+            "help": error.help_text(),
+            "text": error.to_string(),
+            "exit_code": code,
+        });
+        console::event("error", fields);
+    } else {
+        Output::new(false).warn(&format!("{what}{error}"));
+    }
+    ExitCode::from(code)
+}
+
+/// clap knows whether this is help (stdout, 0) or a mistake (stderr, 2).
+fn not_understood(error: &clap::Error, given: &[OsString]) -> ExitCode {
+    if error.use_stderr() {
+        // Programs that watch, and the log, are told of mistakes in the command line too.
+        let (log, progress) = args::console_of(given);
+        let started = console::start(log.as_deref(), progress);
+        let text = error.to_string();
+        console::log(&text);
+        if started.is_ok() && console::is_json() {
+            console::event("error", json!({ "text": text, "exit_code": error.exit_code() }));
+            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
         }
     }
+    let _ = error.print();
+    ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2))
 }
 
 /// Carries a command out; the class is that of a failure it has already told about.
@@ -89,6 +156,19 @@ fn dispatch(cli: Cli) -> Result<Option<Class>> {
         Command::Clean(args) => clean::clean(&args),
         Command::Diff(args) => diff::diff(&args),
         Command::Report(args) => report::report(&args),
+        Command::Runs(args) => runs::runs(&args),
+        Command::Show(args) => show::show(&args),
+        Command::Compare(args) => compare::compare(&args),
+        Command::Watch(args) => watch::watch(&args),
+        Command::New(args) => new::new(&args),
+        Command::Try(args) => try_out::try_out(&args),
+        Command::Ledger(args) => ledger::ledger(&args),
+        Command::Completions(args) => {
+            completions::completions(&args);
+            Ok(None)
+        }
+        Command::Man(args) => man::man(&args),
+        Command::Quickstart(args) => quickstart::quickstart(&args),
         Command::Parity(args) => parity::parity(&args),
         Command::Bench(args) => bench::bench(&args),
         Command::Fields(args) => {

@@ -76,8 +76,18 @@ pub(super) fn results_of(name: &Path, results: &Path) -> Result<(ExperimentDir, 
     if let Some(found) = named.results() {
         return Ok((found.clone(), named.key().map(str::to_owned)));
     }
+    if name.is_dir() {
+        return Err(no_results_in(name));
+    }
     let manifest = Manifest::load(name, &plan_options(environment()))?;
     Ok((ExperimentDir::at(results.join(manifest.results_name())), None))
+}
+
+/// The error of a directory that holds nothing of nanorun's.
+pub(super) fn no_results_in(dir: &Path) -> Error {
+    Error::input("no experiment has left results here").file(dir).expected(
+        "a directory that holds results of experiments, such as results, or one of them, such as results/quickstart",
+    )
 }
 
 /// Reads results, and goes where they were started: what their manifest calls by a relative path is found there.

@@ -11,6 +11,7 @@ use crate::plan::render::{RunStatus, View};
 use crate::plan::run_config::BackendKind;
 use crate::plan::time::Speed;
 use crate::run::state::{Standing, Status};
+use crate::scorecard::Sequence;
 
 use super::args::PlanArgs;
 use super::output::Output;
@@ -36,6 +37,7 @@ pub(super) fn plan(args: &PlanArgs) -> Result<Option<Class>> {
             class = Some(Class::Input);
         }
     }
+    let sequence = experiment.sequence_on_disk()?;
     let statuses: Vec<RunStatus> = experiment
         .plan
         .runs
@@ -48,6 +50,7 @@ pub(super) fn plan(args: &PlanArgs) -> Result<Option<Class>> {
                 Some(from) => RunStatus::TakenOver { from: from.display().to_string() },
                 None => run_status(standing.as_ref(), experiment.last_failure(run)),
             };
+            let status = at_looks(status, sequence.as_ref(), run.config.seed);
             if experiment.is_selected(index) { status } else { RunStatus::not_selected(&status) }
         })
         .collect();
@@ -78,6 +81,8 @@ pub(super) fn plan(args: &PlanArgs) -> Result<Option<Class>> {
         json["not_taken_over"] = json!(not_taken);
         json["not_comparable"] = json!(not_comparable);
         json["power"] = json!(experiment.power());
+        json["unmatched"] = json!(experiment.unmatched());
+        json["targets"] = json!(experiment.plan.targets);
         json["memory"] = json!(memory.shapes);
         json["memory_at_once"] = json!({
             "needs": memory.at_once,
@@ -121,6 +126,18 @@ pub(super) fn plan(args: &PlanArgs) -> Result<Option<Class>> {
             text.push_str("verdicts: ");
             text.push_str(&power.words);
             text.push('\n');
+            for look in &power.looks {
+                let _ = writeln!(text, "          {}", look.words);
+            }
+        }
+        for target in &experiment.plan.targets {
+            let _ = writeln!(text, "target: {}", target.said());
+        }
+        if let Some(said) = experiment.said_scaling() {
+            let _ = writeln!(text, "scaling: {said}");
+        }
+        for what in experiment.unmatched() {
+            let _ = writeln!(text, "budget: {what}");
         }
         for what in anew.iter().chain(&not_comparable).chain(not_taken) {
             text.push_str(what);
@@ -138,7 +155,7 @@ pub(super) fn plan(args: &PlanArgs) -> Result<Option<Class>> {
             text.push_str(error.help_text().unwrap_or_default());
             text.push('\n');
         }
-        output.result(&text);
+        output.prose(&text);
     }
     Ok(class)
 }
@@ -154,6 +171,21 @@ fn run_status(standing: Option<&Standing>, failure: Option<(u64, String)>) -> Ru
         Some(&Status::Begun { step }) => failed(step).unwrap_or(RunStatus::Resumes { step }),
         Some(Status::Fresh) => failed(0).unwrap_or(RunStatus::ToDo),
         None => RunStatus::Blocked { missing: "its data are not here".to_owned() },
+    }
+}
+
+/// The status of a run whose seed is beyond the open look, or beyond the one that decided.
+fn at_looks(status: RunStatus, sequence: Option<&Sequence>, seed: u64) -> RunStatus {
+    let Some(sequence) = sequence.filter(|_| status.is_pending()) else { return status };
+    if sequence.is_beyond(seed) {
+        return RunStatus::NotNeeded { seeds: sequence.seeds_taken() as u64 };
+    }
+    match (&status, sequence.looks.look_of(seed).checked_sub(1)) {
+        // What was begun, or failed, says more.
+        (RunStatus::ToDo, Some(before)) if sequence.waits(seed) => {
+            RunStatus::WaitsForLook { seeds: sequence.looks.seeds_of(before).len() as u64 }
+        }
+        _ => status,
     }
 }
 

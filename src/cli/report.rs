@@ -38,7 +38,8 @@ pub(super) fn report(args: &ReportArgs) -> Result<Option<Class>> {
             output.result("\n");
         }
         subjects.push(subject);
-        gravest = [gravest, report.class()].into_iter().flatten().max_by_key(|class| class.severity());
+        let class = args.undecided.gravest(report.class(), &report.scorecard);
+        gravest = [gravest, class].into_iter().flatten().max_by_key(|class| class.severity());
         // Results are read from where they were started; the next name is relative to where this command was.
         enter(&here)?;
     }

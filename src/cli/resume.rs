@@ -47,14 +47,22 @@ pub(super) fn resume(args: &ResumeArgs) -> Result<Option<Class>> {
     }
     let ended = |standing: &Option<Standing>| standing.as_ref().is_some_and(Standing::has_ended);
     let standings = experiment.standings()?;
-    let selected = standings.iter().enumerate().filter(|(run, _)| experiment.is_selected(*run));
-    if selected.map(|(_, standing)| standing).all(ended) {
+    let sequence = experiment.sequence_on_disk()?;
+    let is_beyond = |run: usize| {
+        let seed = experiment.plan.runs.get(run).map(|run| run.config.seed);
+        sequence.as_ref().zip(seed).is_some_and(|(sequence, seed)| sequence.is_beyond(seed))
+    };
+    let mut selected = standings.iter().enumerate().filter(|(run, _)| experiment.is_selected(*run));
+    if selected.all(|(run, standing)| ended(standing) || is_beyond(run)) {
         let (what, help) = if experiment.manifest.is_view() {
             let rest = format!("nanorun resume {} --only PATH=VALUE trains others", dir.path().display());
-            ("every run that was selected is finished", rest)
+            ("every run that was selected is finished".to_owned(), rest)
         } else {
             let report = format!("nanorun report {} shows the scorecard", dir.path().display());
-            ("every run is finished", report)
+            match sequence.filter(|sequence| sequence.decided) {
+                Some(sequence) => (sequence.why_not_needed(), report),
+                None => ("every run is finished".to_owned(), report),
+            }
         };
         return Err(nothing(&dir, &format!("there is nothing to resume: {what}")).help(help));
     }
@@ -64,6 +72,7 @@ pub(super) fn resume(args: &ResumeArgs) -> Result<Option<Class>> {
         no_share: record.no_share,
         reuse,
         jobs: None,
+        undecided: args.undecided,
         common: Common {
             profile: record.profile,
             sets: record.sets,
@@ -76,7 +85,7 @@ pub(super) fn resume(args: &ResumeArgs) -> Result<Option<Class>> {
     };
     let report = run::carry_out(&mut experiment, &args)?;
     run::tell(&experiment, &report, &args.common, Output::new(args.common.quiet));
-    Ok(report.class())
+    Ok(args.undecided.gravest(report.class(), &report.scorecard))
 }
 
 fn nothing(dir: &ExperimentDir, what: &str) -> Error {

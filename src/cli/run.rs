@@ -2,11 +2,13 @@
 
 use serde_json::{Value, json};
 
+use crate::console;
 use crate::error::{Class, Result};
 use crate::experiment::{Experiment, HowToRun, Report, mfu, tokens_per_second};
 use crate::manifest::Condition;
 use crate::run::engine::engine;
 use crate::run::progress::Display;
+use crate::scorecard::Verdict;
 use crate::stop::{self, StopFlag};
 
 use super::args::{Common, RunArgs};
@@ -20,17 +22,23 @@ pub(super) fn run(args: &RunArgs) -> Result<Option<Class>> {
     let report = carry_out(&mut experiment, args)?;
     let output = Output::new(args.common.quiet);
     tell(&experiment, &report, &args.common, output);
-    Ok(report.class())
+    Ok(args.undecided.gravest(report.class(), &report.scorecard))
+}
+
+/// How progress is shown on stderr.
+pub(super) fn display(output: Output) -> Display {
+    match (output.silent(), console::is_json(), output.fancy()) {
+        (true, ..) => Display::silent(),
+        (_, true, _) => Display::json(),
+        (_, _, true) => Display::bars(),
+        _ => Display::lines(),
+    }
 }
 
 /// Trains what is not done, with progress on stderr.
 pub(super) fn carry_out(experiment: &mut Experiment, args: &RunArgs) -> Result<Report> {
     let output = Output::new(args.common.quiet);
-    let display = match (args.common.quiet, output.fancy()) {
-        (true, _) => Display::silent(),
-        (false, true) => Display::bars(),
-        (false, false) => Display::lines(),
-    };
+    let display = display(output);
     experiment.search_batch(threads(&args.common, experiment), &display)?;
     let stop = StopFlag::default();
     experiment.run(&HowToRun {
@@ -65,7 +73,7 @@ pub(super) fn tell(experiment: &Experiment, report: &Report, common: &Common, ou
             selected.count()
         ));
     } else {
-        output.result(&report.scorecard.to_string());
+        output.prose(&report.scorecard.to_string());
         output.note(&format!("results are in {}", experiment.dir.path().display()));
     }
 }
@@ -81,7 +89,70 @@ pub(super) fn selection(experiment: &Experiment) -> Option<String> {
     Some(format!("selected{by}: {selected} of {all} runs"))
 }
 
+/// The looks that were taken at the seeds so far; null where quality is judged once.
+fn looks(report: &Report) -> Value {
+    let Some(sequence) = &report.scorecard.sequence else { return Value::Null };
+    let taken: Vec<Value> = sequence
+        .taken
+        .iter()
+        .map(|look| {
+            json!({
+                "look": look.of.look,
+                "seeds": look.of.seeds,
+                "level": look.of.level,
+                "decides": look.decides,
+                "verdicts": look.verdicts.iter().map(verdict).collect::<Vec<_>>(),
+            })
+        })
+        .collect();
+    json!({
+        "after": sequence.looks.after,
+        "of_seeds": sequence.looks.seeds.len(),
+        "decided": sequence.decided,
+        "taken": taken,
+    })
+}
+
+fn verdict(verdict: &Verdict) -> Value {
+    let row = verdict.row();
+    json!({
+        "verdict": row.verdict,
+        "arm": row.arm,
+        "control": row.control,
+        "metric": row.metric,
+        "outcome": row.outcome,
+        "finding": row.finding,
+        "pairs": row.pairs,
+        "arm_mean": row.arm_mean,
+        "control_mean": row.control_mean,
+        "difference": row.difference,
+        "lower": row.lower,
+        "upper": row.upper,
+        "raw_lower": row.raw_lower,
+        "raw_upper": row.raw_upper,
+        "p": row.p,
+        "p_adjusted": row.p_adjusted,
+        "look": row.look,
+        "looks": row.looks,
+        "look_seeds": row.look_seeds,
+        "look_level": row.look_level,
+        "worth_steps": row.worth_steps,
+        "worth_tokens": row.worth_tokens,
+        "tokens_ratio": row.tokens_ratio,
+        "flops_ratio": row.flops_ratio,
+        "per_token": row.per_token,
+        "per_second": row.per_second,
+        "deviation": row.deviation,
+        "seeds_needed": row.seeds_needed,
+        "limit": row.limit,
+        "confidence": row.confidence,
+        "detail": row.detail,
+    })
+}
+
 fn json(experiment: &Experiment, report: &Report) -> Value {
+    let sequence = report.scorecard.sequence.as_ref();
+    let beyond = |seed: u64| sequence.is_some_and(|sequence| sequence.is_beyond(seed));
     let runs: Vec<Value> = experiment
         .plan
         .runs
@@ -103,6 +174,7 @@ fn json(experiment: &Experiment, report: &Report) -> Value {
                 "label": experiment.label(run),
                 "run_key": run.key.run,
                 "finished": result.is_some(),
+                "not_needed": result.is_none() && beyond(run.config.seed),
                 "taken_over_from": result.as_ref().and_then(|result| result.taken_over_from.as_ref()),
                 "data": run.data,
                 "result_hash": result.as_ref().map(|result| result.result_hash),
@@ -122,33 +194,7 @@ fn json(experiment: &Experiment, report: &Report) -> Value {
             })
         })
         .collect();
-    let verdicts: Vec<Value> = report
-        .scorecard
-        .verdicts
-        .iter()
-        .map(|verdict| {
-            let row = verdict.row();
-            json!({
-                "verdict": row.verdict,
-                "arm": row.arm,
-                "control": row.control,
-                "metric": row.metric,
-                "outcome": row.outcome,
-                "finding": row.finding,
-                "pairs": row.pairs,
-                "difference": row.difference,
-                "lower": row.lower,
-                "upper": row.upper,
-                "raw_lower": row.raw_lower,
-                "raw_upper": row.raw_upper,
-                "deviation": row.deviation,
-                "seeds_needed": row.seeds_needed,
-                "limit": row.limit,
-                "confidence": row.confidence,
-                "detail": row.detail,
-            })
-        })
-        .collect();
+    let verdicts: Vec<Value> = report.scorecard.verdicts.iter().map(verdict).collect();
     let retired: Vec<Value> = report
         .scorecard
         .retired
@@ -170,6 +216,8 @@ fn json(experiment: &Experiment, report: &Report) -> Value {
         "runs": runs,
         "answer": report.scorecard.answer(),
         "verdicts": verdicts,
+        "looks": looks(report),
+        "scaling": report.scorecard.scaling,
         "retired": retired,
         "failures": failures,
     })

@@ -51,6 +51,10 @@ pub(super) struct SampleArgs {
 }
 
 const HELP: &str = "\
+Examples:
+  nanorun sample quickstart/4734d3 --prompt 'The king' --num 3
+  nanorun sample ~/.cache/nanochat --prompt 'The capital of France is' --temperature 0
+
 Text appears as it is sampled. The prompt is computed once for all samples, and several of them are decoded together where
 the backend gives each the bits it has alone (cpu and scalar). Equal seeds give equal samples on one backend: of N samples,
 the first are those of a smaller N.";

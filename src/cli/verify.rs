@@ -53,6 +53,7 @@ pub(super) fn verify(args: &VerifyArgs) -> Result<Option<Class>> {
             no_share: false,
             reuse: args.reuse.iter().map(|path| from_here(path)).collect(),
             jobs: None,
+            undecided: args.undecided,
             common: args.common.clone(),
         };
         run::carry_out(&mut experiment, &how)?
@@ -84,9 +85,13 @@ pub(super) fn verify(args: &VerifyArgs) -> Result<Option<Class>> {
     } else {
         comparison.to_string()
     });
-    // A gate is about bits; quality and speed have their own command.
+    // A gate is about bits, unless somebody says what verdicts are to it.
+    let verdicts = args
+        .undecided
+        .undecided
+        .and_then(|_| args.undecided.gravest(report.scorecard.failure(), &report.scorecard));
     let failed = report.failures.iter().map(|(_, error)| error.class());
-    Ok(failed.chain(comparison.failure()).max_by_key(|class| class.severity()))
+    Ok(failed.chain(comparison.failure()).chain(verdicts).max_by_key(|class| class.severity()))
 }
 
 /// Writes a report, making its directory.
@@ -131,7 +136,7 @@ fn bless(
     output: Output,
     as_json: bool,
 ) -> Result<Option<Class>> {
-    if report.results.iter().any(Option::is_none) {
+    if report.results.iter().zip(&report.not_needed).any(|(result, needless)| result.is_none() && !needless) {
         let help = if experiment.manifest.is_view() {
             "a baseline is of all cells: bless without --only"
         } else {

@@ -4,7 +4,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
+use serde_json::json;
 
+use crate::console;
 use crate::data::progress::{Stand, Unit, Watcher, watch};
 
 use super::output::Output;
@@ -15,7 +17,7 @@ const LINE_EVERY: Duration = Duration::from_secs(10);
 /// Shows what takes a while, from now to the end of the process; nothing where it is to be quiet.
 pub(super) fn show_waiting(quiet: bool) {
     let output = Output::new(quiet);
-    watch(match (quiet, output.fancy()) {
+    watch(match (output.silent(), output.fancy()) {
         (true, _) => None,
         (false, true) => Some(Arc::new(Bars::default()) as Arc<dyn Watcher>),
         (false, false) => Some(Arc::new(Lines { output, last: Mutex::default() })),
@@ -85,7 +87,14 @@ impl Watcher for Lines {
             None => last.push((stand.what.to_owned(), stand.elapsed)),
         }
         drop(last);
-        self.output.note(&line(stand));
+        if console::is_json() {
+            let unit = if stand.unit == Unit::Bytes { "bytes" } else { "count" };
+            let total = (stand.total > 0).then_some(stand.total);
+            let fields = json!({ "what": stand.what, "done": stand.done, "total": total, "unit": unit });
+            console::event("waiting", fields);
+        } else {
+            self.output.note(&line(stand));
+        }
     }
 }
 

@@ -6,15 +6,17 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::ends::Ends;
+use super::pace::Pace;
 use super::{Experiment, HowToRun, Report, tables};
 use crate::error::{Class, Error, Result};
 use crate::files::{DirLock, FileError, LockError, LockHolder};
 use crate::host::host_name;
+use crate::ledger;
 use crate::plan::PlannedRun;
 use crate::plan::run_config::RunConfig;
 use crate::record::{self, LAYOUT, PlanRecord};
 use crate::run::engine::check_initial_weights;
-use crate::run::execute::Executor;
+use crate::run::execute::{Executor, Gate};
 use crate::run::reuse::places;
 use crate::run::sample;
 use crate::run::single::Outcome;
@@ -74,6 +76,15 @@ impl Experiment {
             }
             starts.push(start);
         }
+        let sequence = self.sequence(&ends.runs);
+        if let Some(sequence) = &sequence {
+            ends.note(self.said_other_looks(sequence)?);
+            self.record_looks(&ends.runs, sequence).map_err(as_a_run)?;
+            for (start, run) in starts.iter_mut().zip(&self.plan.runs) {
+                start.take_if(|_| sequence.is_beyond(run.config.seed));
+            }
+        }
+        let pace = Pace::new(sequence);
         let pending: Vec<bool> = starts.iter().map(Option::is_some).collect();
         let jobs = if self.shares_a_device() {
             1
@@ -91,6 +102,7 @@ impl Experiment {
         let samples = |config: &RunConfig, engine: &mut dyn Engine| {
             sample::at_the_end(engine, self.library.open(&config.data)?.tokenizer(), config)
         };
+        let gate = |index: usize| self.plan.runs.get(index).map_or(Gate::Open, |run| pace.gate(run));
         let executor = Executor {
             files: self.files.clone(),
             dir: self.dir.clone(),
@@ -103,6 +115,7 @@ impl Experiment {
             rows: &rows,
             core: &core,
             samples: &samples,
+            gate: &gate,
             display: how.display,
             stop: how.stop,
         };
@@ -115,13 +128,20 @@ impl Experiment {
                     runs[other].take(outcome);
                 }
             }
+            self.take_looks(runs, &pace).map_err(as_a_run)?;
             if cadence.is_due() { self.write_tables(runs, &retired).map_err(as_a_run) } else { Ok(()) }
         })?;
         (ends.runs, _) = runs.into_inner().unwrap_or_else(PoisonError::into_inner);
         // Stopped before some of them were taken, or in the middle of one.
-        let untaken =
-            |(start, outcome): (&Option<Start>, &Option<Outcome>)| start.is_some() && outcome.is_none();
-        let mut interrupted = how.stop.is_raised() && starts.iter().zip(&outcomes).any(untaken);
+        let untaken = |(index, (start, outcome)): (usize, (&Option<Start>, &Option<Outcome>))| {
+            start.is_some() && outcome.is_none() && gate(index) != Gate::Never
+        };
+        let mut left = starts.iter().zip(&outcomes).enumerate().filter(|one| untaken(*one));
+        let left: Vec<usize> = left.by_ref().map(|(index, _)| index).collect();
+        let mut interrupted = how.stop.is_raised() && !left.is_empty();
+        if !interrupted && let Some(waiting) = self.said_waiting(&left, &pace) {
+            ends.note([waiting]);
+        }
         for (index, outcome) in outcomes.into_iter().enumerate() {
             let label = &tasks[index].label;
             match outcome {
@@ -140,10 +160,13 @@ impl Experiment {
                 None => {}
             }
         }
+        let sequence = self.sequence(&ends.runs);
+        self.mark_not_needed(&mut ends.runs, sequence.as_ref());
         self.write_tables(&ends.runs, &retired).map_err(as_a_run)?;
         let scorecard = self.judge(&ends.runs, &retired)?;
         tables::write_scorecard(&self.files, &self.dir, &scorecard).map_err(as_a_run)?;
         self.write_page(&ends.runs, &retired, &scorecard);
+        ledger::update(&self.files, &self.dir);
         Ok(ends.report(interrupted, self.view(&scorecard)?, how.display.first_step_seconds()))
     }
 
@@ -194,6 +217,7 @@ impl Experiment {
             layout: LAYOUT,
             name: self.plan.name.clone(),
             question: self.plan.question.clone(),
+            hypothesis: self.manifest.head.hypothesis.clone(),
             manifest: self.manifest.file.display().to_string(),
             directory: directory.map(|directory| directory.display().to_string()),
             profile: self.manifest.profile.clone(),

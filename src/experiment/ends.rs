@@ -120,9 +120,10 @@ impl Ends {
             RunEnd::Finished(result) => Some(result),
             _ => None,
         };
+        let not_needed = self.runs.iter().map(|end| matches!(end, RunEnd::Open("not needed", ..))).collect();
         let results = self.runs.into_iter().map(result).collect();
         let (failures, notes) = (self.failures, self.notes);
-        Report { results, failures, notes, interrupted, scorecard, first_step_seconds }
+        Report { results, not_needed, failures, notes, interrupted, scorecard, first_step_seconds }
     }
 }
 

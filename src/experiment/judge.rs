@@ -10,7 +10,10 @@ use crate::manifest::settings::QualityVariance;
 use crate::plan::Plan;
 use crate::plan::evaluation::{Departure, Evaluation, higher_is_better};
 use crate::record::ExperimentDir;
-use crate::scorecard::{BaselineOutcome, Criteria, Quality, RunSummary, Scorecard, Speed, Variance, judge};
+use crate::scorecard::{
+    BaselineOutcome, Criteria, Criterion, Quality, RunSummary, Scorecard, Sequence, Speed, Variance, judge,
+    sequence_of,
+};
 use crate::text::word;
 
 use super::Experiment;
@@ -18,41 +21,72 @@ use super::Experiment;
 /// Judges the runs by the manifest's criteria.
 pub(super) fn scorecard(files: &Files, experiment: &Experiment, runs: Vec<RunSummary>) -> Result<Scorecard> {
     let Experiment { manifest, plan, dir, .. } = experiment;
-    let settings = &manifest.head.scorecard;
-    let controls: BTreeMap<String, String> = plan
-        .arms
-        .iter()
-        .filter_map(|arm| Some((arm.label.clone(), plan.arms.get(arm.control?)?.label.clone())))
-        .collect();
-    let baseline = match &settings.reproducibility.baseline {
+    let baseline = match &manifest.head.scorecard.reproducibility.baseline {
         Some(path) => match Baseline::read(files, Path::new(path))? {
             Some(_) => Some(compare(files, dir, Path::new(path))?.baseline_outcome()),
             None => Some(BaselineOutcome::NoBaseline),
         },
         None => None,
     };
-    let metric = metric(experiment);
+    let criteria = Criteria { baseline, ..criteria(experiment) };
+    Ok(judge(&plan.name, plan.question.as_deref(), &criteria, runs))
+}
+
+/// Where the looks at these runs have come to.
+pub(super) fn sequence(experiment: &Experiment, runs: &[RunSummary]) -> Option<Sequence> {
+    sequence_of(&criteria(experiment), runs)
+}
+
+/// By what arms are compared with their controls.
+fn criteria(experiment: &Experiment) -> Criteria {
+    let Experiment { manifest, plan, .. } = experiment;
+    let settings = &manifest.head.scorecard;
+    let controls: BTreeMap<String, String> = plan
+        .arms
+        .iter()
+        .filter_map(|arm| Some((arm.label.clone(), plan.arms.get(arm.control?)?.label.clone())))
+        .collect();
     // Without a control nobody asked for a comparison.
     let compares = !controls.is_empty();
-    let criteria = Criteria {
-        quality: compares.then_some(Quality {
-            higher_is_better: higher_is_better(&metric),
-            metric,
-            margin: settings.quality.margin,
-            across: settings.across.as_slice().to_vec(),
-            confidence: settings.quality.confidence,
-            variance: match (settings.quality.sigma.value(), settings.quality.variance) {
-                (Some(sigma), _) => Variance::Assumed(sigma),
-                (None, QualityVariance::Pooled) => Variance::Pooled,
-                (None, QualityVariance::Pair) => Variance::Pair,
-            },
-            forks: forks(plan),
-        }),
+    Criteria {
+        quality: compares.then(|| quality(experiment)),
         speed: compares.then_some(Speed { min_ratio: settings.speed.min_ratio }),
+        targets: plan.targets.clone(),
         controls,
-        baseline,
+        baseline: None,
+    }
+}
+
+/// What an experiment's manifest judges quality by.
+pub(super) fn quality(experiment: &Experiment) -> Quality {
+    let Experiment { manifest, plan, .. } = experiment;
+    let settings = &manifest.head.scorecard;
+    let metric = word(&settings.quality.metric);
+    let first = Criterion {
+        higher_is_better: higher_is_better(&metric),
+        metric,
+        margin: settings.quality.margin,
+        sigma: settings.quality.sigma.value(),
     };
-    Ok(judge(&plan.name, plan.question.as_deref(), &criteria, runs))
+    let also = settings.quality.also.iter().map(|also| {
+        let metric = word(&also.metric);
+        let higher_is_better = higher_is_better(&metric);
+        Criterion { metric, higher_is_better, margin: also.margin, sigma: also.sigma }
+    });
+    Quality {
+        metrics: std::iter::once(first).chain(also).collect(),
+        across: settings.across.as_slice().to_vec(),
+        confidence: settings.quality.confidence,
+        variance: match settings.quality.variance {
+            // With looks, nothing of how arms are judged is for the data to choose.
+            QualityVariance::Pooled if plan.looks.is_some() => Variance::PooledAsPlanned,
+            QualityVariance::Pooled => Variance::Pooled,
+            QualityVariance::Pair => Variance::Pair,
+        },
+        forks: forks(plan),
+        looks: plan.looks.clone(),
+        with_p: true,
+    }
 }
 
 /// Steps that each arm has in common with its control: of all seeds the fewest.
@@ -73,6 +107,21 @@ fn forks(plan: &Plan) -> BTreeMap<String, u64> {
 /// The name of the metric that quality is judged by.
 pub(super) fn metric(experiment: &Experiment) -> String {
     word(&experiment.manifest.head.scorecard.quality.metric)
+}
+
+/// The names of all metrics that something is judged by, that of the answer first.
+pub(super) fn metrics(experiment: &Experiment) -> Vec<String> {
+    let also = &experiment.manifest.head.scorecard.quality.also;
+    let all = std::iter::once(metric(experiment))
+        .chain(also.iter().map(|also| word(&also.metric)))
+        .chain(experiment.plan.targets.iter().map(|target| target.metric.clone()));
+    let mut metrics = Vec::new();
+    for metric in all {
+        if !metrics.contains(&metric) {
+            metrics.push(metric);
+        }
+    }
+    metrics
 }
 
 impl Experiment {

@@ -3,17 +3,20 @@
 mod anew;
 mod carry_out;
 mod clean;
+mod curves;
 mod disk;
 mod ends;
 mod how;
 mod jobs;
 mod judge;
 mod load;
+mod matched;
 mod missing;
 mod names;
 mod outcome;
 mod owner;
 mod page;
+mod pace;
 mod pins;
 mod power;
 mod preflight;
@@ -23,11 +26,13 @@ mod report;
 mod retired;
 mod reuse;
 mod room;
+mod scaling;
 mod speed;
 mod standing;
 mod tables;
 mod tokenizer;
 mod trained;
+mod trial;
 mod view;
 
 use crate::files::Files;
@@ -41,15 +46,20 @@ use crate::run::library::Library;
 use recorded::RecordedFacts;
 
 pub use clean::{Cleaned, clean};
+pub use curves::Curves;
 pub use disk::DiskPlan;
+pub(crate) use ends::RunEnd;
 pub use how::HowToRun;
+pub(crate) use page::quoted;
 pub(crate) use pins::{TOKENIZER_PIN, shard_pins};
 pub use preflight::MemoryPlan;
 pub use recorded::FromResults;
 pub use report::Report;
 pub use speed::ResultsOnDisk;
+pub(crate) use tables::{Recorded, run_row};
 pub use tables::{mfu, tokens_per_second};
 pub use tokenizer::{AskedFor, TokenizerOrder};
+pub use trial::{Side, Trial, level};
 
 /// An experiment: its plan, its data and where its results are.
 pub struct Experiment {

@@ -5,12 +5,16 @@ use super::retired::Retired;
 use super::tables::{self, Recorded};
 use super::{Experiment, judge};
 use crate::error::Result;
+use crate::plan::PlannedRun;
 use crate::scorecard::Scorecard;
 
 impl Experiment {
     pub(super) fn recorded<'a>(&'a self, ends: &'a [RunEnd]) -> Vec<Recorded<'a>> {
-        let each = self.plan.runs.iter().zip(ends);
-        each.map(|(run, end)| Recorded {
+        self.plan.runs.iter().zip(ends).map(|(run, end)| self.recorded_as(run, end)).collect()
+    }
+
+    fn recorded_as<'a>(&'a self, run: &'a PlannedRun, end: &'a RunEnd) -> Recorded<'a> {
+        Recorded {
             experiment: &self.plan.name,
             arm: self.arm(run),
             config: &run.config,
@@ -20,8 +24,12 @@ impl Experiment {
             flops_per_token: run.sizes.flops_per_token as f64,
             end,
             retired: false,
-        })
-        .collect()
+        }
+    }
+
+    /// One run of the plan, by its place, that stands so.
+    pub(super) fn recorded_run<'a>(&'a self, index: usize, end: &'a RunEnd) -> Recorded<'a> {
+        self.recorded_as(&self.plan.runs[index], end)
     }
 
     /// Over all that is there: the runs of the plan, whether the command is about them or not, then the retired ones.
@@ -33,10 +41,11 @@ impl Experiment {
 
     /// Judges the runs of the plan and lists the retired ones.
     pub(super) fn judge(&self, ends: &[RunEnd], retired: &[Retired]) -> Result<Scorecard> {
-        let metric = judge::metric(self);
-        let runs = self.recorded(ends).iter().map(|run| tables::summary(run, &metric)).collect();
+        let metrics = judge::metrics(self);
+        let runs = self.recorded(ends).iter().map(|run| tables::summary(run, &metrics)).collect();
         let mut scorecard = judge::scorecard(&self.files, self, runs)?;
-        let summary = |run: &Retired| tables::summary(&run.recorded(&self.plan.name), &metric);
+        scorecard.scaling = self.scaling(ends);
+        let summary = |run: &Retired| tables::summary(&run.recorded(&self.plan.name), &metrics);
         scorecard.retired = retired.iter().map(summary).collect();
         Ok(scorecard)
     }

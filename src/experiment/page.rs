@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::path::Path;
 
+use super::curves::Curves;
 use super::ends::RunEnd;
 use super::retired::Retired;
 use super::tables::{self, Recorded};
@@ -43,6 +44,9 @@ impl Experiment {
                 let mut run = of_run(recorded, &metric, across, scheduled.insert(recorded.arm.to_owned()));
                 run.data.size = planned.and_then(|planned| planned.data);
                 run.samples = planned.and_then(|planned| self.samples(&planned.key.run));
+                if let (RunEnd::Open(..), Some(planned)) = (recorded.end, planned) {
+                    self.so_far(&planned.key.run, &mut run);
+                }
                 run
             })
             .collect();
@@ -78,6 +82,17 @@ impl Experiment {
         if let Err(error) = self.files.write(&self.dir.file(PAGE), text.as_bytes()) {
             self.files.note(format!("{PAGE} is not written, the results are whole without it: {error}"));
         }
+    }
+
+    /// What is on disk of the curves of a run that has not ended.
+    fn so_far(&self, run_key: &crate::hash::Digest, run: &mut Run) {
+        let attempts = self.dir.run(run_key).attempts().unwrap_or_default();
+        let Some(attempt) = attempts.last() else { return };
+        let curves = Curves::under_way(&self.files, attempt);
+        run.losses = curves.losses;
+        run.seconds = curves.seconds.iter().map(|seconds| *seconds as f32).collect();
+        run.evaluations =
+            curves.evaluations.into_iter().map(|(step, values)| Evaluated { step, values }).collect();
     }
 
     /// What was sampled from the attempt that speaks for a run.
@@ -127,7 +142,7 @@ impl Experiment {
 }
 
 /// As one word of a shell.
-fn quoted(word: &str) -> String {
+pub(crate) fn quoted(word: &str) -> String {
     let plain = |letter: char| letter.is_ascii_alphanumeric() || "_-./=:,+@%~".contains(letter);
     if !word.is_empty() && !word.starts_with('~') && word.chars().all(plain) {
         word.to_owned()

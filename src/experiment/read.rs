@@ -49,7 +49,9 @@ impl Experiment {
         }
         ends.note(self.other_owner().map(|other| other.note()));
         ends.note(self.plan.runs.iter().filter_map(|run| run.data.as_ref()).flat_map(DataUse::warnings));
-        let scorecard = self.view(&self.judge(&ends.runs, retired)?)?;
+        let scorecard = self.judge(&ends.runs, retired)?;
+        self.mark_not_needed(&mut ends.runs, scorecard.sequence.as_ref());
+        let scorecard = self.view(&scorecard)?;
         Ok((ends, scorecard))
     }
 

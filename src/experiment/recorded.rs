@@ -199,6 +199,14 @@ impl FromResults {
         })
     }
 
+    /// The manifest as it was carried out.
+    ///
+    /// # Errors
+    /// One that cannot be read any more.
+    pub fn manifest(&self, environment: &[(String, String)]) -> Result<Manifest> {
+        self.parse(environment, &[])
+    }
+
     /// The experiment, or the cells of it that `only` picks, to be carried on: planned against the data that are here.
     ///
     /// # Errors

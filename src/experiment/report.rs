@@ -10,6 +10,8 @@ use crate::scorecard::Scorecard;
 pub struct Report {
     /// How each run stands now, in the plan's order, those that the command is not about included.
     pub results: Vec<Option<Arc<RunResult>>>,
+    /// Runs that a look made needless, in the plan's order.
+    pub not_needed: Vec<bool>,
     /// Runs that failed, diverged or are damaged: label and why.
     pub failures: Vec<(String, Error)>,
     /// What else is to be told of runs.

@@ -7,10 +7,11 @@ use crate::error::Result;
 use crate::files::Files;
 use crate::optim::config::StepValues;
 use crate::plan::evaluation::Evaluation;
-use crate::plan::evaluation::{CORE, VAL_BPB};
+use crate::plan::evaluation::{CORE, TRAIN_LOSS, VAL_BPB};
 use crate::plan::run_config::{BackendChoice, BackendKind, RunConfig};
 use crate::record::{EvalRow, ExperimentDir, RunResult, RunRow, StepRow, write_table, write_table_of};
 use crate::scorecard::{RunSummary, Scorecard};
+use crate::stats::slope;
 use crate::text::word;
 use crate::train::checkpoint::EvalPoint;
 
@@ -50,6 +51,9 @@ pub(super) fn write_tables(files: &Files, dir: &ExperimentDir, runs: &[Recorded<
 /// Writes `scorecard.parquet` and `scorecard.txt`.
 pub(super) fn write_scorecard(files: &Files, dir: &ExperimentDir, scorecard: &Scorecard) -> Result<()> {
     write(files, &dir.file("scorecard.parquet"), &scorecard.rows())?;
+    if let Some(scaling) = &scorecard.scaling {
+        write(files, &dir.file("scaling.parquet"), &scaling.rows())?;
+    }
     Ok(files.write(&dir.file("scorecard.txt"), scorecard.to_string().as_bytes())?)
 }
 
@@ -58,20 +62,20 @@ fn write<R: crate::record::Row>(files: &Files, path: &Path, rows: &[R]) -> Resul
 }
 
 /// What the scorecard needs to know of a run.
-pub(super) fn summary(run: &Recorded<'_>, metric: &str) -> RunSummary {
+pub(super) fn summary(run: &Recorded<'_>, metrics: &[String]) -> RunSummary {
+    let evaluation = Evaluation::of(run.config);
     let mut summary = RunSummary {
         arm: run.arm.to_owned(),
         seed: run.config.seed,
         data_seed: run.config.row_order.seed,
-        metrics: std::collections::BTreeMap::new(),
-        measured: Evaluation::of(run.config).definition(metric),
-        tokens_per_second: None,
-        alone: false,
-        shared_steps: 0,
-        machines: Vec::new(),
+        measured: metrics.iter().map(|metric| (metric.clone(), evaluation.definition(metric))).collect(),
+        ended: !matches!(run.end, RunEnd::Open(..)),
         backend: backend_text(&run.config.backend),
-        environment_class: String::new(),
-        result_hash: None,
+        steps: run.config.schedule.num_iterations,
+        tokens: run.config.schedule.num_iterations * run.config.batch.total_batch_size as u64,
+        flops: run.flops_per_token
+            * (run.config.schedule.num_iterations * run.config.batch.total_batch_size as u64) as f64,
+        ..RunSummary::default()
     };
     let Some(result) = run.end.result() else { return summary };
     if let Some(last) = result.evals.last() {
@@ -79,9 +83,8 @@ pub(super) fn summary(run: &Recorded<'_>, metric: &str) -> RunSummary {
     }
     let core = result.final_core(run.config.eval.core.as_ref().and_then(|core| core.sha256));
     summary.metrics.extend(core.map(|core| (CORE.to_owned(), core)));
-    summary
-        .metrics
-        .extend(result.step_losses.last().map(|loss| ("train_loss".to_owned(), f64::from(loss.0))));
+    summary.metrics.extend(result.step_losses.last().map(|loss| (TRAIN_LOSS.to_owned(), f64::from(loss.0))));
+    summary.slopes = slopes(result);
     summary.tokens_per_second = tokens_per_second(run.config, result);
     summary.alone = result.timings.alone;
     summary.shared_steps = result.timings.shared_steps;
@@ -94,6 +97,32 @@ pub(super) fn summary(run: &Recorded<'_>, metric: &str) -> RunSummary {
     summary.environment_class.clone_from(&result.environment_class);
     summary.result_hash = Some(result.result_hash);
     summary
+}
+
+/// By how much each metric changed with a step at the end of a run: of what is evaluated over the last stretch between
+/// two evaluations, of the training loss by least squares over the last tenth of the steps.
+fn slopes(result: &RunResult) -> std::collections::BTreeMap<String, f64> {
+    let mut slopes = std::collections::BTreeMap::new();
+    for points in [&result.evals, &result.core] {
+        let Some((last, before)) = points.split_last() else { continue };
+        let Some(before) = before.iter().rev().find(|point| point.step < last.step) else { continue };
+        let steps = (last.step - before.step) as f64;
+        for (metric, value) in &last.values {
+            if let Some(then) = before.values.get(metric) {
+                slopes.insert(metric.clone(), (value.0 - then.0) / steps);
+            }
+        }
+    }
+    let losses = &result.step_losses;
+    let tail = losses.get(losses.len() - losses.len().div_ceil(10).max(10).min(losses.len())..);
+    let tail: Vec<(f64, f64)> = tail
+        .unwrap_or_default()
+        .iter()
+        .enumerate()
+        .map(|(at, loss)| (at as f64, f64::from(loss.0)))
+        .collect();
+    slopes.extend(slope(&tail).map(|slope| (TRAIN_LOSS.to_owned(), slope)));
+    slopes
 }
 
 /// `tch on cuda:0 in bf16`.
@@ -127,7 +156,7 @@ pub(super) fn schedule(config: &RunConfig) -> impl Iterator<Item = StepValues> +
 }
 
 /// Its row of `runs.parquet`.
-pub(super) fn run_row(run: &Recorded<'_>) -> RunRow {
+pub(crate) fn run_row(run: &Recorded<'_>) -> RunRow {
     let Recorded { config, .. } = run;
     let result = run.end.result();
     let steps = config.schedule.num_iterations;

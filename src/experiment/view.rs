@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::{Experiment, judge};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::gate::Comparison;
 use crate::plan::PlannedRun;
 use crate::scorecard::Scorecard;
@@ -17,6 +17,48 @@ impl Experiment {
     /// The runs that the command is about.
     pub fn selected_runs(&self) -> impl Iterator<Item = &PlannedRun> {
         self.plan.runs.iter().enumerate().filter(|(index, _)| self.is_selected(*index)).map(|(_, run)| run)
+    }
+
+    /// Makes it about the runs of one arm alone that have one of these seeds.
+    pub fn only_arm(&mut self, arm: usize, seeds: &[u64]) {
+        for (cell, run) in self.manifest.cells.iter_mut().zip(&self.plan.runs) {
+            cell.selected = run.arm == arm && seeds.contains(&run.config.seed);
+        }
+    }
+
+    /// Whether runs that the command is about are still to be trained.
+    ///
+    /// # Errors
+    /// Directories that cannot be read.
+    pub fn has_work(&self) -> Result<bool> {
+        let sequence = self.sequence_on_disk()?;
+        let is_needed = |run: &&PlannedRun| {
+            !sequence.as_ref().is_some_and(|sequence| sequence.is_beyond(run.config.seed))
+        };
+        for run in self.selected_runs().filter(is_needed) {
+            if run.key.pending || !self.standing(run)?.has_ended() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// The arm of the run whose key begins with these digits.
+    ///
+    /// # Errors
+    /// No such run, or several; class `Input`.
+    pub fn arm_of(&self, digits: &str) -> Result<usize> {
+        let key = self.key_of(digits)?;
+        let run = self.plan.runs.iter().find(|run| run.key.run == key);
+        run.map(|run| run.arm).ok_or_else(|| Error::internal("a run that was found is gone"))
+    }
+
+    /// Makes sure of the data, as a run does.
+    ///
+    /// # Errors
+    /// Data that are not here, or not those that are pinned.
+    pub fn require_data_here(&self) -> Result<()> {
+        self.require_data()
     }
 
     /// Leaves out of a comparison what the command is not about.

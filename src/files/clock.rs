@@ -41,9 +41,44 @@ pub fn utc(seconds: u64) -> String {
     format!("{year:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}Z", rest / 3_600, rest % 3_600 / 60, rest % 60)
 }
 
+/// The seconds since 1970 of a time as [`utc`] writes it; none of anything else.
+pub fn unix(text: &str) -> Option<u64> {
+    let number = |from: usize, to: usize| text.get(from..to)?.parse::<u64>().ok();
+    let (year, month, day) = (number(0, 4)?, number(5, 7)?, number(8, 10)?);
+    let (hour, minute, second) = (number(11, 13)?, number(14, 16)?, number(17, 19)?);
+    if !(1..=12).contains(&month)
+        || !(1..=31).contains(&day)
+        || year < 1970
+        || hour > 23
+        || minute > 59
+        || second > 60
+    {
+        return None;
+    }
+    // As above, the other way round.
+    let year = year - u64::from(month <= 2);
+    let (era, year_of_era) = (year / 400, year % 400);
+    let day_of_year = (153 * ((month + 9) % 12) + 2) / 5 + day - 1;
+    let day_of_era = year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year;
+    let days = (era * 146_097 + day_of_era).checked_sub(719_468)?;
+    let seconds = days * 86_400 + hour * 3_600 + minute * 60 + second;
+    (utc(seconds) == text || second == 60).then_some(seconds)
+}
+
 #[cfg(test)]
 mod tests {
-    use super::utc;
+    use super::{unix, utc};
+
+    #[test]
+    fn times_come_back() {
+        for seconds in [0, 951_782_400, 1_709_251_199, 4_102_444_799, 1_700_000_000] {
+            assert_eq!(unix(&utc(seconds)), Some(seconds));
+        }
+        for text in ["", "2026-13-01T00:00:00Z", "2026-02-30T00:00:00Z", "yesterday", "2026-01-01 00:00:00Z"]
+        {
+            assert_eq!(unix(text), None, "{text}");
+        }
+    }
 
     #[test]
     fn known_instants() {

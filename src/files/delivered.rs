@@ -1,8 +1,9 @@
 //! Files and directories that a person asked for at a place of their own, which no lock guards.
 
+use std::fs::OpenOptions;
 use std::path::Path;
 
-use super::error::FileResult;
+use super::error::{FileError, FileResult};
 use super::seam::Files;
 use super::staged::StagedDir;
 
@@ -12,6 +13,20 @@ impl Files {
     pub fn deliver(&self, path: &Path, bytes: &[u8]) -> FileResult<()> {
         self.recover_beside(path)?;
         self.write(path, bytes)
+    }
+
+    /// Writes a file that must not be there yet, whole or not at all: one that somebody else makes meanwhile stays.
+    ///
+    /// # Errors
+    /// One that is there, of kind `AlreadyExists`.
+    pub fn deliver_new(&self, path: &Path, bytes: &[u8]) -> FileResult<()> {
+        let taken = |error| FileError::new("create", path, error);
+        let place = OpenOptions::new().write(true).create_new(true).open(path).map_err(taken)?;
+        drop(place);
+        // The name is taken: what replaces it is this file's own content.
+        self.deliver(path, bytes).inspect_err(|_| {
+            let _ = std::fs::remove_file(path);
+        })
     }
 
     /// [`Files::stage_dir`] at a place that no lock guards, swept as [`Files::deliver`] does.

@@ -204,6 +204,18 @@ impl DirLock {
         }
     }
 
+    /// Who works in `dir`, or may do so on another machine, as far as can be told by reading alone: nobody where its process
+    /// is gone or has let go.
+    pub fn holder(dir: &Path) -> Option<LockHolder> {
+        let locked = std::fs::read(dir.join(NAME)).ok();
+        let locked = locked.and_then(|text| serde_json::from_slice::<LockHolder>(&text).ok());
+        let claimed = || match claims::standing(dir).ok()? {
+            Standing::Held(holder) | Standing::Unknown(Some(holder)) => Some(*holder),
+            _ => None,
+        };
+        locked.filter(|holder| holder.process.is_some() && holder.life() != Life::Dead).or_else(claimed)
+    }
+
     /// What a person should know of it; none of a lock that the system keeps.
     pub fn note(&self) -> Option<String> {
         let Kind::Claim { dir, why, .. } = &self.0 else { return None };

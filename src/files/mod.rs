@@ -37,7 +37,7 @@ pub(crate) mod power;
 mod tests;
 
 pub use bits::{ExactF32, ExactF64};
-pub use clock::{now, system_now, unix_now, utc_now};
+pub use clock::{now, system_now, unix, unix_now, utc_now};
 pub use error::{FileError, FileResult};
 #[cfg(test)]
 pub(crate) use faults::Unsynced;

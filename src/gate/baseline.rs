@@ -232,7 +232,7 @@ pub fn bless(
 ) -> Result<Blessed, BaselineError> {
     let old = Baseline::read(files, path)?;
     let mut runs = Vec::with_capacity(results.len());
-    for candidate in results {
+    for candidate in results.iter().filter(|candidate| !candidate.not_needed) {
         let unfinished =
             || BaselineError::Unfit(format!("`{}`, seed {} is unfinished", candidate.arm, candidate.seed));
         runs.push(candidate.record.as_ref().ok_or_else(unfinished)?);

@@ -59,6 +59,8 @@ pub enum RunOutcome {
     Outside(Box<Difference>),
     /// The results have it unfinished.
     Unfinished,
+    /// Neither has it: a look decided before it was trained.
+    NotNeeded,
     /// The results do not have it.
     Missing,
     /// The reference does not have it.
@@ -133,6 +135,7 @@ pub fn compare(
         .map(|candidate| {
             let partner = expected.iter().find(|run| run.arm == candidate.arm && run.seed == candidate.seed);
             let outcome = match (&candidate.record, partner) {
+                (None, None) if candidate.not_needed => RunOutcome::NotNeeded,
                 (None, _) => RunOutcome::Unfinished,
                 (Some(_), None) => RunOutcome::New,
                 (Some(found), Some(expected)) => compare_runs(found, expected, tolerance),
@@ -279,7 +282,7 @@ fn step_differences(found: &StepRecord, expected: &StepRecord) -> Vec<FieldDiffe
 impl RunOutcome {
     /// Whether the cell is as it should be.
     pub fn passed(&self) -> bool {
-        matches!(self, Self::Equal | Self::Within(_))
+        matches!(self, Self::Equal | Self::Within(_) | Self::NotNeeded)
     }
 }
 
@@ -297,7 +300,7 @@ impl Comparison {
     /// The class of failure; none when it passed. A defect is no class of its own: its report says it.
     pub fn failure(&self) -> Option<Class> {
         let class = |run: &RunComparison| match run.outcome {
-            RunOutcome::Equal | RunOutcome::Within(_) => None,
+            RunOutcome::Equal | RunOutcome::Within(_) | RunOutcome::NotNeeded => None,
             RunOutcome::Outside(_) => Some(Class::Verdict),
             RunOutcome::Unfinished => Some(Class::Run),
             RunOutcome::Differs(_) | RunOutcome::Missing | RunOutcome::New => Some(Class::HashMismatch),
@@ -322,7 +325,10 @@ impl Comparison {
                 BaselineOutcome::OtherClass { within: worst.is_none(), detail: run.in_brief() }
             }
             _ if self.runs.is_empty() => BaselineOutcome::Differs { detail: "no run to compare".to_owned() },
-            _ => BaselineOutcome::Equal { runs: self.runs.len() },
+            _ => {
+                let equal = self.runs.iter().filter(|run| run.outcome == RunOutcome::Equal);
+                BaselineOutcome::Equal { runs: equal.count() }
+            }
         }
     }
 }

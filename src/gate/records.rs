@@ -8,7 +8,8 @@ use crate::files::Files;
 use crate::hash::Digest;
 use crate::optim::config::StepValues;
 use crate::record::{
-    AttemptDir, Attempts, ExperimentDir, HostFacts, OwnStepRow, PlanRecord, RunResult, StepRow, read_table,
+    AttemptDir, Attempts, ExperimentDir, HostFacts, Looks, OwnStepRow, PlanRecord, RunResult, StepRow,
+    read_table,
 };
 
 /// A finished run of a cell.
@@ -58,6 +59,8 @@ pub struct Candidate {
     pub seed: u64,
     /// The run; none while it is unfinished.
     pub record: Option<RunRecord>,
+    /// Whether it is unfinished because a look decided before it was trained.
+    pub not_needed: bool,
 }
 
 impl RunRecord {
@@ -108,7 +111,7 @@ impl Candidate {
 
 impl From<RunRecord> for Candidate {
     fn from(record: RunRecord) -> Self {
-        Self { arm: record.arm.clone(), seed: record.seed, record: Some(record) }
+        Self { arm: record.arm.clone(), seed: record.seed, record: Some(record), not_needed: false }
     }
 }
 
@@ -186,6 +189,19 @@ impl Schedules<'_> {
     }
 }
 
+/// Runs that no look needs any more: by the last look that was recorded, where it decides and is over these results.
+fn beyond_the_looks(files: &Files, dir: &ExperimentDir, candidates: &[Candidate]) -> Result<Vec<Digest>> {
+    let Some(last) = Looks::of(dir).read(files)?.pop().filter(|look| look.decides) else {
+        return Ok(Vec::new());
+    };
+    let here = |key: &Digest| {
+        let records = candidates.iter().filter_map(|candidate| candidate.record.as_ref());
+        records.into_iter().find(|record| record.key == *key).map(|record| record.result_hash)
+    };
+    let is_of_these = last.runs.iter().all(|run| here(&run.key) == run.result_hash);
+    Ok(if is_of_these { last.not_needed } else { Vec::new() })
+}
+
 /// Reads a results directory.
 ///
 /// # Errors
@@ -214,7 +230,11 @@ pub fn read_results(files: &Files, dir: &ExperimentDir) -> Result<Results> {
         if let Some(error) = attempts.damage().filter(|_| record.is_none()) {
             damaged.push(format!("{} cannot be read: {}", cell_name(&run.arm, run.seed), Error::from(error)));
         }
-        candidates.push(Candidate { arm: run.arm.clone(), seed: run.seed, record });
+        candidates.push(Candidate { arm: run.arm.clone(), seed: run.seed, record, not_needed: false });
+    }
+    let beyond = beyond_the_looks(files, dir, &candidates)?;
+    for (candidate, run) in candidates.iter_mut().zip(&plan.runs) {
+        candidate.not_needed = candidate.record.is_none() && beyond.contains(&run.key);
     }
     let mut notes = Vec::new();
     if unchecked > 0 {

@@ -237,7 +237,6 @@ fn ci_systems_get_junit_and_markdown() {
     let run = |arm: &str| RunSummary {
         arm: arm.into(),
         seed: 1,
-        data_seed: None,
         metrics: [("val_bpb".to_owned(), 2.5)].into(),
         tokens_per_second: None,
         alone: true,
@@ -245,21 +244,18 @@ fn ci_systems_get_junit_and_markdown() {
         machines: Vec::new(),
         backend: "cpu in f32".into(),
         environment_class: "cpu".into(),
-        measured: Vec::new(),
+        ended: true,
         result_hash: Some(Digest::of(arm.as_bytes())),
+        ..RunSummary::default()
     };
     let criteria = Criteria {
         controls: [(SQRT.to_owned(), LINEAR.to_owned())].into(),
         quality: Some(crate::scorecard::Quality {
-            higher_is_better: false,
-            across: Vec::new(),
-            metric: "val_bpb".into(),
-            margin: 0.002,
-            confidence: 0.95,
             variance: crate::scorecard::Variance::Pair,
-            forks: std::collections::BTreeMap::new(),
+            ..crate::scorecard::Quality::by("val_bpb", 0.002)
         }),
         speed: None,
+        targets: Vec::new(),
         baseline: Some(BaselineOutcome::Differs { detail: "loss differs".into() }),
     };
     let card = judge("ci", None, &criteria, vec![run(LINEAR), run(SQRT)]);
@@ -457,6 +453,7 @@ fn results_are_read_from_their_directory() {
         directory: None,
         name: "ci".into(),
         question: None,
+        hypothesis: None,
         manifest: "ci.toml".into(),
         profile: None,
         sets: Vec::new(),

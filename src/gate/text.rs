@@ -20,6 +20,7 @@ impl RunComparison {
             RunOutcome::Within(_) => "within tolerance",
             RunOutcome::Outside(_) => "OUTSIDE TOLERANCE",
             RunOutcome::Unfinished => "UNFINISHED",
+            RunOutcome::NotNeeded => "not needed",
             RunOutcome::Missing => "MISSING",
             RunOutcome::New => "NEW",
         }
@@ -34,6 +35,7 @@ impl RunComparison {
     pub fn lines(&self) -> Vec<String> {
         match &self.outcome {
             RunOutcome::Equal => Vec::new(),
+            RunOutcome::NotNeeded => vec!["a look decided before it was trained".to_owned()],
             RunOutcome::Differs(difference) => difference.lines(),
             RunOutcome::Within(difference) | RunOutcome::Outside(difference) => across_classes(difference),
             RunOutcome::Unfinished => vec!["the run has no result".to_owned()],

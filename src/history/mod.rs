@@ -50,6 +50,8 @@ pub struct Life {
     pub kept_to: Option<u64>,
     /// When it began, UTC, by its host's clock.
     pub since: String,
+    /// When its last event was written down.
+    pub until: String,
     /// Its host, where that is known.
     pub host: Option<String>,
     /// Its circumstances, where they are known.
@@ -115,6 +117,7 @@ impl History {
                 from,
                 kept_to: None,
                 since: at.clone(),
+                until: at.clone(),
                 host: host.cloned(),
                 conditions: conditions.clone(),
                 eval_seconds: 0.0,
@@ -146,6 +149,7 @@ impl History {
                 event => {
                     if let Some(life) = lives.last_mut() {
                         life.take(event);
+                        life.until.clone_from(at);
                     }
                     continue;
                 }

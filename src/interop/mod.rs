@@ -4,5 +4,6 @@ pub mod exported;
 pub mod huggingface;
 pub mod onnx;
 pub mod safetensors;
+pub mod tensorboard;
 pub mod tokenizers;
 pub mod upstream;

@@ -51,11 +51,17 @@ pub fn effect(path: &str) -> Option<Effect> {
         | "scorecard.quality.confidence"
         | "scorecard.quality.variance"
         | "scorecard.quality.sigma"
+        | "scorecard.quality.looks"
+        | "scorecard.quality.also"
+        | "scorecard.target"
+        | "analysis.scaling.x"
+        | "analysis.scaling.groups"
         | "scorecard.across"
         | "scorecard.speed.min_ratio" => Effect::Verdict,
         // The vocabulary that is declared and the pins are compared with what is there, and decide nothing else.
         "name"
         | "question"
+        | "hypothesis"
         | "run.threads"
         | "run.preflight"
         | "data.vocab_size"

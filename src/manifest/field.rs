@@ -35,6 +35,8 @@ pub enum Kind {
     Float(f64, f64),
     /// A number within bounds, or `false` to switch it off.
     FloatOrFalse(f64, f64),
+    /// Integers of at least 0, or `false`.
+    IntsOrFalse,
     /// Two numbers in [0, 1).
     Betas,
     /// Any text but the empty one.
@@ -53,6 +55,21 @@ pub enum Kind {
     Name,
     /// A table of names and SHA-256 digests.
     Digests,
+    /// A table of these parts, or a list of such tables.
+    Tables(&'static [Part]),
+}
+
+/// A key of the tables that a field takes.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Part {
+    /// The key.
+    pub name: &'static str,
+    /// What it takes.
+    pub kind: Kind,
+    /// Whether it must be there.
+    pub required: bool,
+    /// What it means.
+    pub doc: &'static str,
 }
 
 /// What a field is when left out.
@@ -159,6 +176,7 @@ impl Kind {
             Self::IntOr(low, high, word) => format!("{} or \"{word}\"", integer(low, high)),
             Self::Float(low, high) => number(low, high),
             Self::FloatOrFalse(low, high) => format!("{} or false", number(low, high)),
+            Self::IntsOrFalse => "a list of integers or false".to_owned(),
             Self::Betas => "two numbers of at least 0 and below 1".to_owned(),
             Self::Text => "text".to_owned(),
             Self::Texts => "text or a list of texts".to_owned(),
@@ -173,6 +191,7 @@ impl Kind {
             Self::WindowPattern => "text of the letters S (short) and L (long)".to_owned(),
             Self::Commit => "7 to 40 hex digits of a pinned commit".to_owned(),
             Self::Digests => "a table of file names and their 64 hex digits of SHA-256".to_owned(),
+            Self::Tables(_) => "a table or a list of tables".to_owned(),
             Self::Device => "\"cpu\" or \"cuda:N\"".to_owned(),
             Self::Name => "letters, digits, `_`, `-` and `.`, beginning with a letter or digit".to_owned(),
         }
@@ -182,8 +201,12 @@ impl Kind {
     /// patterns upper case), or nothing where it does not fit.
     pub fn accept(self, value: &Value) -> Option<Value> {
         match (self, value) {
-            (Self::Bool, Value::Boolean(_)) | (Self::FloatOrFalse(..), Value::Boolean(false)) => {
-                Some(value.clone())
+            (Self::Bool, Value::Boolean(_))
+            | (Self::FloatOrFalse(..) | Self::IntsOrFalse, Value::Boolean(false)) => Some(value.clone()),
+            (Self::IntsOrFalse, Value::Array(items)) => {
+                let numbers: Vec<i64> = items.iter().map(as_integer).collect::<Option<_>>()?;
+                let valid = !numbers.is_empty() && numbers.iter().all(|number| *number >= 0);
+                valid.then(|| Value::Array(numbers.into_iter().map(Value::Integer).collect()))
             }
             (Self::Int(low, high) | Self::IntOr(low, high, _), Value::Integer(_) | Value::Float(_)) => {
                 let number = as_integer(value)?;
@@ -194,6 +217,7 @@ impl Kind {
                 let number = as_float(value)?;
                 (low..=high).contains(&number).then_some(Value::Float(number))
             }
+            (Self::Tables(parts), value) => super::tables::accept(parts, value),
             (Self::Betas, Value::Array(items)) => {
                 let betas: Vec<f64> = items.iter().map(as_float).collect::<Option<_>>()?;
                 let valid = betas.len() == 2 && betas.iter().all(|beta| (0.0..1.0).contains(beta));

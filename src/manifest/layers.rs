@@ -9,7 +9,7 @@ use serde::de::DeserializeOwned;
 use toml::{Table, Value};
 
 use super::document::Node;
-use super::field::{Context, Fallback, Field};
+use super::field::{Context, Fallback, Field, Kind};
 use super::fields::{self, GROUPS, Group};
 use super::spelling::nearest_field;
 use crate::error::{Error, Result};
@@ -94,6 +94,9 @@ pub(crate) fn check(path: &str, value: &Value, origin: &Origin) -> Result<Value>
     let Some(field) = fields::find(path) else {
         return Err(origin.locate(unknown_key(path, value)));
     };
+    if let Kind::Tables(parts) = field.kind {
+        return super::tables::settle(path, parts, value).map_err(|error| origin.locate(error));
+    }
     field.kind.accept(value).ok_or_else(|| origin.locate(mismatch(field, value)))
 }
 
@@ -106,7 +109,7 @@ pub(crate) fn unknown_key(path: &str, value: &Value) -> Error {
     let error = Error::input(format!("unknown key `{path}`")).key(path);
     match nearest_field(path) {
         Some(meant) => error.help(format!("did you mean `{meant}`?")),
-        None => error.help("the manifest reference in the README lists all fields"),
+        None => error.help("`nanorun fields` lists all of them"),
     }
 }
 

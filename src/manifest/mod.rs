@@ -5,6 +5,7 @@
 //! commit filling what is missing). Knows recipes, but no sizes: those are the plan's.
 
 mod document;
+mod draft;
 pub mod effect;
 mod expand;
 pub mod field;
@@ -17,6 +18,7 @@ mod reference;
 mod schema;
 pub mod settings;
 mod spelling;
+mod tables;
 mod vary;
 pub(crate) use spelling::nearest;
 
@@ -29,6 +31,7 @@ use std::path::{Path, PathBuf};
 use toml::Value;
 
 use self::document::Node;
+pub use self::draft::Draft;
 use self::field::{Context, Fallback};
 use self::layers::Layer;
 pub use self::layers::Origin;
@@ -77,6 +80,8 @@ pub struct Manifest {
     pub env: BTreeMap<String, String>,
     /// Name, question, scorecard.
     pub head: Head,
+    /// Where name, question and scorecard were written, by key path.
+    head_origins: BTreeMap<String, Origin>,
     /// Values that mark the control arm, by key path; empty is the base; none is no comparison.
     pub control: Option<BTreeMap<String, Value>>,
     /// Arms that were given a name.
@@ -166,6 +171,11 @@ impl Manifest {
         });
 
         let head = settle_head(&base, file, &options.env)?;
+        let head_origins = base
+            .iter()
+            .filter(|(path, _)| is_head(path))
+            .map(|(path, entry)| (path.clone(), entry.origin.clone()))
+            .collect();
         let strict = options.profile.is_none() && over.is_empty();
         let overrides = matrix.expand(&base, strict)?;
         require(&base, &overrides, file)?;
@@ -195,10 +205,19 @@ impl Manifest {
             selection,
             env: layers::env_fields(&options.env).into_iter().chain(referenced(text, options)).collect(),
             head,
+            head_origins,
             control,
             labels: matrix.labels(),
             cells,
         })
+    }
+
+    /// Adds the key path of a field that no cell changes, and where it was written; of one that was not, the file alone.
+    pub fn locate_head(&self, path: &str, error: Error) -> Error {
+        match self.head_origins.get(path) {
+            Some(origin) => origin.locate(error.key(path)),
+            None => error.key(path).file(&self.file),
+        }
     }
 
     /// Whether a device batch size is still to be searched for.
@@ -409,7 +428,7 @@ fn settle_head(base: &Layer, file: &Path, env: &[(String, String)]) -> Result<He
     if !base.contains_key("name") {
         require(base, &[Layer::new()], file)?;
     }
-    let head = |path: &str| path == "name" || path == "question" || path.starts_with("scorecard.");
+    let head = is_head;
     // The head's defaults depend on nothing.
     let context =
         Context { recipe: upstream::newest(), model: ModelKind::Gpt, optimizer: OptimizerKind::MuonAdamw };
@@ -427,11 +446,16 @@ fn settle_head(base: &Layer, file: &Path, env: &[(String, String)]) -> Result<He
     Ok(head)
 }
 
+/// Whether the field is of what no cell changes.
+fn is_head(path: &str) -> bool {
+    path == "name" || path == "question" || path.starts_with("scorecard.") || path.starts_with("analysis.")
+}
+
 /// Lays a cell over the base, fills it from its commit's recipe and checks what concerns several fields.
 fn settle(base: &Layer, overrides: Layer, file: &Path, env: &[(String, String)]) -> Result<Cell> {
     let mut set = base.clone();
     layers::lay_over(&mut set, &overrides);
-    set.retain(|path, _| path != "name" && path != "question" && !path.starts_with("scorecard."));
+    set.retain(|path, _| !is_head(path));
 
     let commit =
         set.get("upstream.commit").and_then(|entry| entry.value.as_str()).unwrap_or_default().to_owned();

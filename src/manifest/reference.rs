@@ -27,7 +27,7 @@ pub fn markdown() -> String {
             let space = if text.is_empty() { "" } else { "\n" };
             let _ = writeln!(
                 text,
-                "{space}#### {title}\n\n| field | takes | left out | meaning |\n|---|---|---|---|"
+                "{space}## {title}\n\n| field | takes | left out | meaning |\n|---|---|---|---|"
             );
         }
         let unit = if field.unit.is_empty() { String::new() } else { format!(", {}", field.unit) };
@@ -37,11 +37,12 @@ pub fn markdown() -> String {
         };
         let _ = writeln!(
             text,
-            "| `{}` | {}{unit} | {} | {}{} |",
+            "| `{}` | {}{unit} | {} | {}{}{} |",
             field.path,
             escape(&field.kind.expected()),
             escape(&left_out(field)),
             escape(field.doc),
+            escape(&super::tables::described(field.kind)),
             escape(&scope)
         );
     }

@@ -127,6 +127,10 @@ fn takes(kind: Kind) -> Value {
         Kind::IntOr(low, high, word) => json!({ "anyOf": [integer(low, high), { "const": word }] }),
         Kind::Float(low, high) => number(low, high),
         Kind::FloatOrFalse(low, high) => json!({ "anyOf": [number(low, high), { "const": false }] }),
+        Kind::IntsOrFalse => {
+            let items = json!({ "type": "integer", "minimum": 0 });
+            json!({ "anyOf": [{ "type": "array", "items": items, "minItems": 1 }, { "const": false }] })
+        }
         Kind::Betas => {
             let beta = json!({ "type": "number", "minimum": 0, "exclusiveMaximum": 1 });
             json!({ "type": "array", "items": beta, "minItems": 2, "maxItems": 2 })
@@ -134,6 +138,25 @@ fn takes(kind: Kind) -> Value {
         Kind::Text => json!({ "type": "string", "minLength": 1 }),
         Kind::Texts => {
             let one = json!({ "type": "string", "minLength": 1 });
+            json!({ "anyOf": [one, { "type": "array", "items": one, "minItems": 1 }] })
+        }
+        Kind::Tables(parts) => {
+            let properties: Map<String, Value> = parts
+                .iter()
+                .map(|part| {
+                    let mut schema = takes(part.kind);
+                    schema["description"] = part.doc.into();
+                    (part.name.to_owned(), schema)
+                })
+                .collect();
+            let required: Vec<&str> =
+                parts.iter().filter(|part| part.required).map(|part| part.name).collect();
+            let one = json!({
+                "type": "object",
+                "properties": properties,
+                "additionalProperties": false,
+                "required": required,
+            });
             json!({ "anyOf": [one, { "type": "array", "items": one, "minItems": 1 }] })
         }
         Kind::Word(words) => json!({ "enum": words }),

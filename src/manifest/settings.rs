@@ -188,6 +188,50 @@ impl Switch {
     }
 }
 
+/// One of `scorecard.quality.also`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct AlsoSettings {
+    /// What is compared.
+    pub metric: QualityMetric,
+    /// How much worse still passes.
+    pub margin: f64,
+    /// The standard deviation of one run, where it is assumed.
+    pub sigma: Option<f64>,
+}
+
+/// One of `scorecard.target`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct TargetSettings {
+    /// Whose rule fills in the rest.
+    pub rule: Option<TargetRule>,
+    /// What is held against it.
+    pub metric: Option<QualityMetric>,
+    /// The mean is to be at most this.
+    pub at_most: Option<f64>,
+    /// Or at least this.
+    pub at_least: Option<f64>,
+    /// One-sided level.
+    pub p: Option<f64>,
+    /// The standard deviation of one run, where it is assumed.
+    pub sigma: Option<f64>,
+}
+
+/// Numbers of seeds, or `false`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum LookSeeds {
+    /// There are no looks before the end.
+    Off(bool),
+    /// After so many each.
+    After(Vec<u32>),
+}
+
+impl Default for LookSeeds {
+    fn default() -> Self {
+        Self::Off(false)
+    }
+}
+
 /// `[model]`. A kind reads the fields it has.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[allow(missing_docs, reason = "every field is described in the manifest's field table under the same name")]
@@ -381,8 +425,33 @@ pub struct Head {
     pub name: String,
     /// What it asks.
     pub question: Option<String>,
+    /// What is expected of it.
+    #[serde(default)]
+    pub hypothesis: Option<String>,
     /// How it is judged.
     pub scorecard: ScorecardSettings,
+    /// What else is made of its runs.
+    #[serde(default)]
+    pub analysis: AnalysisSettings,
+}
+
+/// `[analysis]`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AnalysisSettings {
+    /// The scaling fit.
+    #[serde(default)]
+    pub scaling: ScalingSettings,
+}
+
+/// `[analysis.scaling]`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ScalingSettings {
+    /// What power laws are in; none makes no fit.
+    #[serde(default)]
+    pub x: Option<ScalingAxis>,
+    /// How arms are grouped.
+    #[serde(default)]
+    pub groups: ScalingGroups,
 }
 
 /// `[scorecard]` without its control.
@@ -390,6 +459,9 @@ pub struct Head {
 pub struct ScorecardSettings {
     /// The quality verdict.
     pub quality: QualitySettings,
+    /// Numbers that arms are held against.
+    #[serde(default)]
+    pub target: Vec<TargetSettings>,
     /// Differences between evaluations that verdicts are to compare across, by field.
     pub across: OneOrMany,
     /// The speed verdict.
@@ -414,6 +486,12 @@ pub struct QualitySettings {
     /// The standard deviation of one run, where it is assumed.
     #[serde(default)]
     pub sigma: Switch,
+    /// Further metrics.
+    #[serde(default)]
+    pub also: Vec<AlsoSettings>,
+    /// Seeds after which it is judged before all are trained.
+    #[serde(default)]
+    pub looks: LookSeeds,
 }
 
 /// `[scorecard.speed]`.
@@ -511,10 +589,41 @@ words! {
         /// Each arm by itself.
         Pair,
     }
+    /// `analysis.scaling.x`.
+    ScalingAxis {
+        /// FLOPs of a run.
+        Flops,
+        /// Parameters that scaling laws count.
+        Params,
+        /// Tokens of a run.
+        Tokens,
+        /// Layers.
+        Depth,
+    }
+    /// `analysis.scaling.groups`.
+    #[derive(Default)]
+    ScalingGroups {
+        /// All arms together.
+        #[default]
+        None,
+        /// Arms of one budget.
+        Budget,
+    }
+    /// `rule` of a `scorecard.target`.
+    TargetRule {
+        /// The speedrun: one-sample t test.
+        #[serde(rename = "modded_nanogpt_track_1")]
+        ModdedNanogptTrack1,
+        /// The optimization benchmark: z test with an assumed deviation.
+        #[serde(rename = "modded_nanogpt_track_3")]
+        ModdedNanogptTrack3,
+    }
     /// `scorecard.quality.metric`.
     QualityMetric {
         /// Validation bits per byte.
         ValBpb,
+        /// Validation loss, nats a token.
+        ValLoss,
         /// Training loss.
         TrainLoss,
         /// The CORE metric, of which more is better.

@@ -75,13 +75,14 @@ fn every_field_settles() {
                 field::Kind::IntOr(low, _, word) => vec![low.to_string(), format!("\"{word}\"")],
                 field::Kind::Float(low, high) => vec![format!("{}", low.max(high.min(1.0)))],
                 field::Kind::FloatOrFalse(..) => vec!["0.5".into(), "false".into()],
+                field::Kind::IntsOrFalse => vec!["[1, 2]".into(), "false".into()],
                 field::Kind::Betas => vec!["[0.5, 0.25]".into()],
                 field::Kind::WindowPattern => vec!["\"sl\"".into()],
                 field::Kind::Device => vec!["\"cuda:3\"".into()],
                 field::Kind::Texts => vec!["\"a\"".into(), "[\"a\", \"b\"]".into()],
                 field::Kind::Text => vec!["\"a\"".into()],
                 field::Kind::Commit => vec!["\"2f09686\"".into()],
-                field::Kind::Name | field::Kind::Digests => Vec::new(),
+                field::Kind::Name | field::Kind::Digests | field::Kind::Tables(_) => Vec::new(),
             };
             for value in values {
                 let kind_key = ["model.kind", "optimizer.kind", "run.precision"].contains(&field.path);

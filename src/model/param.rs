@@ -68,6 +68,16 @@ pub struct ParamSpec {
 }
 
 impl ParamSpec {
+    /// Whether the forward only multiplies activations with it: all matrices but the gates of value embeddings, which
+    /// are read value by value, and tables.
+    pub fn is_factor(&self) -> bool {
+        match self.group {
+            ParamGroup::LmHead => true,
+            ParamGroup::Matrix => self.shape.len() == 2 && !self.name.ends_with("ve_gate.weight"),
+            _ => false,
+        }
+    }
+
     /// How many values it has.
     pub fn numel(&self) -> usize {
         self.shape.iter().product()

@@ -38,6 +38,11 @@ pub trait ForwardOps {
     fn table(&self, shape: &[usize], values: &[f32]) -> OpResult<Self::Weight> {
         self.weight(shape, values)
     }
+    /// A weight that never changes and is only the right factor of products ([`Self::linear`] and its kin,
+    /// [`Self::logits`], [`Self::cross_entropy`]). A backend may store it as its products read it.
+    fn factor(&self, shape: &[usize], values: &[f32]) -> OpResult<Self::Weight> {
+        self.weight(shape, values)
+    }
     /// The values of a weight, row-major, exactly as they are stored.
     fn weight_values<'a>(&self, weight: &'a Self::Weight) -> OpResult<Cow<'a, [f32]>>;
     /// Token ids for the backend. `ids.len()` is N.

@@ -9,9 +9,11 @@ pub mod evaluation;
 mod groups;
 pub mod key;
 pub mod limits;
+pub mod looks;
 pub mod prefix;
 pub mod render;
 pub mod run_config;
+pub mod targets;
 pub mod time;
 mod warnings;
 
@@ -29,13 +31,14 @@ pub(crate) use self::complete::data_config;
 pub use self::data_use::{DataUse, SplitUse};
 use self::evaluation::Evaluation;
 use self::key::{KeyChain, Links, RunKey};
+use self::looks::Looks;
 use self::prefix::PrefixForest;
 use self::run_config::{DataConfig, RunConfig};
+use self::targets::Target;
 use crate::data::{Position, Splits};
 use crate::error::{Error, Result};
 use crate::hash::Digest;
 use crate::manifest::Manifest;
-use crate::manifest::settings::QualityMetric;
 use crate::upstream::ParamCounts;
 
 /// What only the data can say.
@@ -129,6 +132,10 @@ pub struct Plan {
     pub runs: Vec<PlannedRun>,
     /// Which runs share which steps.
     pub prefixes: PrefixForest,
+    /// After how many seeds quality is judged before all are trained; none where it is judged once.
+    pub looks: Option<Looks>,
+    /// Numbers that arms are held against.
+    pub targets: Vec<Target>,
     /// What is legal and most likely not meant, a sentence each.
     pub warnings: Vec<String>,
 }
@@ -213,7 +220,9 @@ pub fn plan(manifest: &Manifest, facts: &dyn Facts) -> Result<Plan> {
         .collect();
     check_evaluations(manifest, &arms, &runs)?;
     check_across(manifest)?;
-    check_core(manifest)?;
+    targets::check(manifest)?;
+    let targets = targets::targets(manifest)?;
+    let looks = looks::looks(manifest, &arms, &runs)?;
     let warnings = warnings::warnings(&manifest.cells, &arms, &runs);
     Ok(Plan {
         name: manifest.head.name.clone(),
@@ -224,21 +233,10 @@ pub fn plan(manifest: &Manifest, facts: &dyn Facts) -> Result<Plan> {
         arms,
         runs,
         prefixes,
+        looks,
+        targets,
         warnings,
     })
-}
-
-/// Arms that are judged by CORE must have it measured.
-fn check_core(manifest: &Manifest) -> Result<()> {
-    let judged = manifest.head.scorecard.quality.metric == QualityMetric::Core;
-    match manifest.cells.iter().find(|cell| judged && cell.settings.eval.core.bundle.is_none()) {
-        None => Ok(()),
-        Some(cell) => Err(cell.locate(
-            "scorecard.quality.metric",
-            Error::input("quality is judged by core, which is not measured")
-                .expected("eval.core.bundle beside it"),
-        )),
-    }
 }
 
 /// What verdicts are to compare across must be something by which evaluations can differ.
@@ -247,10 +245,9 @@ fn check_across(manifest: &Manifest) -> Result<()> {
     let Some(unknown) = across.iter().find(|field| !evaluation::FIELDS.contains(&field.as_str())) else {
         return Ok(());
     };
-    Err(Error::input(format!("no evaluation differs by `{unknown}`"))
-        .file(&manifest.file)
-        .key("scorecard.across")
-        .expected(format!("some of {}", evaluation::FIELDS.join(", "))))
+    let error = Error::input(format!("no evaluation differs by `{unknown}`"))
+        .expected(format!("some of {}", evaluation::FIELDS.join(", ")));
+    Err(manifest.locate_head("scorecard.across", error))
 }
 
 /// Cells that train alike are one run with one result, so they must be evaluated alike: keys do not cover evaluation.

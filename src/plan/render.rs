@@ -55,6 +55,16 @@ pub enum RunStatus {
         /// The attempt there.
         from: String,
     },
+    /// It is trained once the look before its seed has left something undecided.
+    WaitsForLook {
+        /// After this many seeds.
+        seeds: u64,
+    },
+    /// A look decided before it was trained.
+    NotNeeded {
+        /// After this many seeds.
+        seeds: u64,
+    },
     /// The command is not about it.
     NotSelected {
         /// What there is of it, in words.
@@ -71,6 +81,7 @@ impl RunStatus {
                 | Self::TakenOver { .. }
                 | Self::Diverged { .. }
                 | Self::Damaged { .. }
+                | Self::NotNeeded { .. }
                 | Self::NotSelected { .. }
         )
     }
@@ -96,6 +107,8 @@ impl RunStatus {
             Self::Done => "done: its result is there".to_owned(),
             Self::Blocked { missing } => format!("blocked: {missing}"),
             Self::TakenOver { from } => format!("taken over from {from}"),
+            Self::WaitsForLook { seeds } => format!("waits for the look after {seeds} seeds"),
+            Self::NotNeeded { seeds } => format!("not needed: decided after {seeds} seeds"),
             Self::NotSelected { stands } => format!("not selected ({stands})"),
         }
     }
@@ -132,6 +145,7 @@ struct JsonPlan<'a> {
     arms: &'a [super::Arm],
     runs: Vec<JsonRun<'a>>,
     prefixes: &'a super::PrefixForest,
+    looks: Option<&'a super::looks::Looks>,
     warnings: &'a [String],
     total: Totals,
     speed: Option<&'a Speed>,
@@ -166,7 +180,10 @@ impl View<'_> {
             let open = root.runs.iter().filter(|&&run| {
                 !matches!(
                     self.status(run),
-                    RunStatus::Done | RunStatus::TakenOver { .. } | RunStatus::NotSelected { .. }
+                    RunStatus::Done
+                        | RunStatus::TakenOver { .. }
+                        | RunStatus::NotNeeded { .. }
+                        | RunStatus::NotSelected { .. }
                 )
             });
             for time in open.filter_map(|&run| runs.get(run)).map(|run| speed.time(run)) {
@@ -196,6 +213,7 @@ impl View<'_> {
             arms: &plan.arms,
             runs: runs.collect(),
             prefixes: &plan.prefixes,
+            looks: plan.looks.as_ref(),
             warnings: &plan.warnings,
             total: Totals {
                 tokens: plan.runs.iter().map(|run| run.sizes.tokens).sum(),

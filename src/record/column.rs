@@ -158,8 +158,15 @@ pub fn table_rows<R: Row>(bytes: &[u8]) -> Result<Vec<R>, String> {
 /// The columns of all tables, for the documentation.
 #[cfg(test)]
 pub fn schemas_markdown() -> String {
-    use super::tables::{EvalRow, RunRow, ScorecardRow, StepRow};
-    [schema::<RunRow>(), schema::<StepRow>(), schema::<EvalRow>(), schema::<ScorecardRow>()].join("\n")
+    use super::tables::{EvalRow, LedgerRow, RunRow, ScorecardRow, StepRow};
+    [
+        schema::<RunRow>(),
+        schema::<StepRow>(),
+        schema::<EvalRow>(),
+        schema::<ScorecardRow>(),
+        schema::<LedgerRow>(),
+    ]
+    .join("\n")
 }
 
 #[cfg(test)]

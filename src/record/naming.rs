@@ -11,6 +11,7 @@ use super::layout::ExperimentDir;
 use super::plan_record::{PlanRecord, PlannedRun};
 use crate::error::{Error, Result};
 use crate::hash::Digest;
+use crate::manifest::nearest;
 
 /// What was named.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -60,10 +61,33 @@ impl Named {
             return Ok(Self::Manifest(name.to_owned()));
         }
         let what = format!("there is no manifest, no results directory and no run `{}`", name.display());
-        Err(Error::input(what).expected(
+        let error = Error::input(what).expected(
             "a manifest, a results directory such as results/quickstart, results/quickstart/KEY with the first digits \
              of a run's key, or a checkpoint's directory",
-        ))
+        );
+        Err(match Self::meant(name, results) {
+            Some(meant) => error.help(format!("did you mean `{meant}`?")),
+            None => error,
+        })
+    }
+
+    /// The experiment whose name is nearest to what was named, as it would have to be named.
+    fn meant(name: &Path, results: &Path) -> Option<String> {
+        // The last part may be a run's key.
+        name.ancestors().take(2).find_map(|path| {
+            let word = path.file_name()?.to_str()?;
+            let beside = path.parent().filter(|parent| parent.is_dir());
+            let places = beside.into_iter().chain(std::iter::once(results).filter(|_| name.is_relative()));
+            places.into_iter().find_map(|place| {
+                let there = experiments_in(place).ok()?;
+                let names: Vec<String> = there
+                    .iter()
+                    .filter_map(|dir| Some(dir.path().file_name()?.to_str()?.to_owned()))
+                    .collect();
+                let near = nearest(word, names.iter().map(String::as_str))?;
+                Some(place.join(near).display().to_string())
+            })
+        })
     }
 
     /// A results directory, or something in one.
@@ -120,6 +144,28 @@ impl Named {
     }
 }
 
+/// The experiments whose results lie in a directory, in the order of their names.
+///
+/// # Errors
+/// A directory that cannot be read; class `Input`.
+pub fn experiments_in(results: &Path) -> Result<Vec<ExperimentDir>> {
+    let entries = std::fs::read_dir(results).map_err(|error| {
+        let what = if error.kind() == std::io::ErrorKind::NotFound {
+            "there are no results: the directory does not exist".to_owned()
+        } else {
+            format!("the results cannot be read: {error}")
+        };
+        Error::input(what).file(results).expected("a directory of results, such as --results results")
+    })?;
+    let mut found: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
+    found.retain(|path| path.join(super::plan_record::NAME).is_file());
+    found.sort();
+    Ok(found.into_iter().map(ExperimentDir::at).collect())
+}
+
+/// Keys or names that an error lists.
+const LISTED: usize = 8;
+
 /// The one key among `keys` that begins with `digits`; `keys` go with what their runs are called.
 ///
 /// # Errors
@@ -131,8 +177,22 @@ pub fn key_of(digits: &str, keys: &[(Digest, String)]) -> Result<Digest> {
     found.sort_unstable();
     found.dedup();
     let known = || {
-        let lines = keys.iter().map(|(key, label)| format!("{}  {label}", key.short()));
-        format!("the first digits of one of\n    {}", lines.collect::<Vec<_>>().join("\n    "))
+        // The nearest first, where there are too many to list.
+        let mut nearest: Vec<&(Digest, String)> = keys.iter().collect();
+        if nearest.len() > LISTED {
+            let near = |key: &Digest| {
+                let short = key.short();
+                strsim::damerau_levenshtein(digits, short.get(..digits.len()).unwrap_or(&short))
+            };
+            nearest.sort_by_key(|(key, _)| near(key));
+        }
+        let more = nearest.len().saturating_sub(LISTED);
+        let mut lines: Vec<String> =
+            nearest.iter().take(LISTED).map(|(key, label)| format!("{}  {label}", key.short())).collect();
+        if more > 0 {
+            lines.push(format!("and {more} more: `nanorun runs EXPERIMENT` lists them"));
+        }
+        format!("the first digits of one of\n    {}", lines.join("\n    "))
     };
     match found.as_slice() {
         [key] => Ok(*key),

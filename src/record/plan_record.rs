@@ -24,6 +24,9 @@ pub struct PlanRecord {
     /// Its question.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub question: Option<String>,
+    /// What was expected of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hypothesis: Option<String>,
     /// The manifest it came from, as given on the command line; a copy of its text stands beside the plan.
     pub manifest: String,
     /// The working directory of that command, which relative paths are relative to; layout 1 does not know it.

@@ -161,6 +161,9 @@ impl From<RecordError> for Error {
 }
 
 impl RunResult {
+    /// The version that [`Self::write`] writes.
+    pub const FORMAT: u32 = FORMAT;
+
     /// A result from its parts; the final evaluation is the last of `evals`. None where there is no evaluation.
     pub fn new(
         run_key: Digest,

@@ -8,7 +8,7 @@ table! {
     arm: String, "", exact, "the cell without its seed, as `key=value` pairs";
     seed: u64, "", exact, "seed of the initial weights";
     run_key: String, "", exact, "identity of everything that decides the numbers";
-    status: String, "", exact, "`finished`, `diverged`, `failed`, `damaged`, `interrupted` or `planned`; `retired` where the manifest no longer has it";
+    status: String, "", exact, "`finished`, `diverged`, `failed`, `damaged`, `interrupted`, `planned` or `not needed` (a look decided before it was trained); `retired` where the manifest no longer has it";
     reason: Option<String>, "", exact, "why it is not finished, or what else is to be known of it";
     commit: String, "", exact, "pinned upstream commit";
     backend: String, "", exact, "`cpu`, `tch` or `scalar`";
@@ -85,7 +85,7 @@ table! {
 
 table! {
     ScorecardRow, "scorecard.parquet", "One row a verdict.",
-    verdict: String, "", exact, "`quality`, `speed` or `reproducibility`";
+    verdict: String, "", exact, "`quality`, `speed`, `target` or `reproducibility`; `look` for what each look at the seeds so far said of quality";
     arm: String, "", exact, "the arm that is judged";
     control: Option<String>, "", exact, "the arm it is compared with";
     metric: String, "", exact, "what is compared";
@@ -94,14 +94,81 @@ table! {
     pairs: u64, "", exact, "pairs of runs with equal seeds";
     arm_mean: Option<f64>, "", exact, "mean of the arm";
     control_mean: Option<f64>, "", exact, "mean of the control";
-    difference: Option<f64>, "", exact, "mean of arm - control over the pairs; for speed the ratio arm / control";
+    difference: Option<f64>, "", exact, "mean of arm - control over the pairs; for speed the ratio arm / control; for a target mean of arm - target";
     lower: Option<f64>, "", exact, "lower confidence bound of the difference, for all arms together";
     upper: Option<f64>, "", exact, "upper confidence bound of the difference, for all arms together";
     raw_lower: Option<f64>, "", exact, "the lower bound as if there were no other arm";
     raw_upper: Option<f64>, "", exact, "the upper bound as if there were no other arm";
+    p: Option<f64>, "", exact, "two-sided p of no difference, as if there were no other arm";
+    p_adjusted: Option<f64>, "", exact, "the same for all arms, controls and metrics together (Dunnett, Holm); looks are not in it";
+    look: Option<u64>, "", exact, "the look at the seeds so far that says so, from 1";
+    looks: Option<u64>, "", exact, "how many looks there are";
+    look_seeds: Option<u64>, "", exact, "seeds that the look is over";
+    look_level: Option<f64>, "", exact, "nominal two-sided level of the look, of one arm as if there were no other";
+    worth_steps: Option<f64>, "steps", exact, "what the difference is worth by the slope of the arm's own curve; below 0 what it lacks";
+    worth_tokens: Option<f64>, "tokens", exact, "the same in tokens";
+    tokens_ratio: Option<f64>, "", exact, "tokens of the arm over the control's";
+    flops_ratio: Option<f64>, "", exact, "FLOPs of the arm over the control's";
+    per_token: Option<f64>, "", exact, "the difference at equal tokens: corrected by that slope where they are not";
+    per_second: Option<f64>, "", measured, "the difference at equal time, corrected so; only where speed may be judged";
     deviation: Option<f64>, "", exact, "standard deviation of differences between seeds";
     seeds_needed: Option<u64>, "", exact, "about how many seeds would decide what is undecided";
-    limit: Option<f64>, "", exact, "the margin or the smallest ratio";
+    limit: Option<f64>, "", exact, "the margin, the smallest ratio or the target";
     confidence: Option<f64>, "", exact, "confidence of the interval";
     detail: String, "", exact, "the verdict in words";
+}
+
+table! {
+    ScalingRow, "scaling.parquet", "One row an arm, a best size, a power law or a note of the scaling fit.",
+    kind: String, "", exact, "`arm`, `best` (of a budget), `law` or `note`";
+    metric: String, "", exact, "the metric that is fitted";
+    x: String, "", exact, "what power laws are in";
+    budget: Option<String>, "", exact, "the budget; `all` where arms are not grouped";
+    arm: Option<String>, "", exact, "the arm";
+    seeds: Option<u64>, "", exact, "seeds that its mean is over";
+    params: Option<f64>, "", exact, "parameters that scaling laws count, or the best number of them";
+    tokens: Option<f64>, "tokens", exact, "tokens of a run";
+    flops: Option<f64>, "FLOP", exact, "FLOPs of a run";
+    depth: Option<f64>, "", exact, "layers";
+    value: Option<f64>, "", exact, "the metric";
+    quantity: Option<String>, "", exact, "what follows the law";
+    coefficient: Option<f64>, "", exact, "its factor";
+    exponent: Option<f64>, "", exact, "its exponent";
+    lower: Option<f64>, "", exact, "lower end of the interval of the exponent or of the best number of parameters";
+    upper: Option<f64>, "", exact, "the upper end";
+    detail: String, "", exact, "what else is to be said of it";
+}
+
+table! {
+    LedgerRow, "ledger.parquet", "One row an arm that was judged, over all experiments of some results; of an experiment without verdicts, one row.",
+    experiment: String, "", exact, "directory of the experiment's results";
+    name: String, "", exact, "name in its manifest";
+    question: Option<String>, "", exact, "what it asked";
+    hypothesis: Option<String>, "", exact, "what was expected of it";
+    varied: Option<String>, "", exact, "in what it departs from its manifest";
+    status: String, "", exact, "`finished` where all its runs have ended, else `unfinished`";
+    arms: String, "", exact, "all its arms";
+    arm: String, "", exact, "the arm that is judged";
+    control: Option<String>, "", exact, "the arm it is compared with; of a try with its experiment";
+    metric: String, "", exact, "what is compared";
+    outcome: String, "", exact, "as in `scorecard.parquet`; empty where nothing was judged";
+    finding: Option<String>, "", exact, "as in `scorecard.parquet`";
+    effect: Option<f64>, "", exact, "mean of arm - control over the pairs";
+    lower: Option<f64>, "", exact, "lower confidence bound of the effect";
+    upper: Option<f64>, "", exact, "upper confidence bound of the effect";
+    confidence: Option<f64>, "", exact, "confidence of the interval";
+    margin: Option<f64>, "", exact, "how much worse still passes";
+    seeds: u64, "", exact, "pairs of runs with equal seeds";
+    try_number: Option<u64>, "", exact, "of a try, the how manyth against its control";
+    detail: String, "", exact, "the verdict in words";
+    runs: u64, "", exact, "runs of the experiment";
+    finished_runs: u64, "", exact, "those with a result";
+    commits: String, "", exact, "pinned upstream commits, seven digits each";
+    backends: String, "", exact, "what computed it";
+    arm_seconds: f64, "s", measured, "wall time of the arm's runs, without steps that were trained as part of others";
+    arm_flops: f64, "FLOP", exact, "of training the arm's runs, likewise";
+    seconds: f64, "s", measured, "wall time of all runs of the experiment";
+    flops: f64, "FLOP", exact, "of training all runs of the experiment";
+    started: String, "UTC", measured, "when its first run began";
+    finished: String, "UTC", measured, "when its last run ended";
 }

@@ -261,6 +261,7 @@ fn a_plan_comes_back() {
         layout: LAYOUT,
         name: "d12_sqrt".into(),
         question: None,
+        hypothesis: None,
         manifest: "experiments/d12_sqrt.toml".into(),
         directory: Some("/home/ada/nanorun".into()),
         profile: Some("smoke".into()),

@@ -12,6 +12,7 @@ mod markup;
 mod page;
 mod palette;
 mod scale;
+mod scaling;
 mod sections;
 mod subject;
 mod svg;

@@ -6,6 +6,7 @@ use base64::engine::general_purpose::STANDARD;
 use super::curves_data::curves_data;
 use super::forest::Forest;
 use super::markup::Markup;
+use super::scaling::ScalingFigure;
 use super::sections;
 use super::subject::Subject;
 use super::svg::Drawing;
@@ -34,6 +35,7 @@ pub(super) const NARROW: f64 = 380.0;
 /// Everything that is drawn of some experiments.
 pub(super) struct Figures {
     pub(super) forests: Vec<Forest>,
+    pub(super) scalings: Vec<ScalingFigure>,
     pub(super) curves: Vec<Plot>,
     pub(super) schedules: Vec<Plot>,
     pub(super) throughput: Option<Plot>,
@@ -43,6 +45,12 @@ impl Figures {
     fn of(view: &View<'_>) -> Self {
         Self {
             forests: verdicts::forests(view),
+            scalings: view
+                .subjects
+                .iter()
+                .filter_map(|subject| subject.scorecard.scaling.clone())
+                .map(|scaling| ScalingFigure { scaling })
+                .collect(),
             curves: view.curves(),
             schedules: view.schedules(),
             throughput: view.throughput(),
@@ -84,9 +92,17 @@ pub fn figures(subjects: &[Subject]) -> Vec<(String, String)> {
             forest.drawing(WIDE),
         )
     });
+    let scalings = figures.scalings.iter().enumerate().map(|(at, figure)| {
+        let name = if at == 0 { "scaling".to_owned() } else { format!("scaling-{}", at + 1) };
+        (name, figure.drawing(WIDE))
+    });
     let plots = figures.plots();
     let plots = plots.iter().map(|plot| (plot.chart.id.clone(), plot.chart.drawing(WIDE)));
-    forests.chain(plots).map(|(name, drawing)| (format!("{name}.svg"), Drawing::file(&drawing))).collect()
+    forests
+        .chain(scalings)
+        .chain(plots)
+        .map(|(name, drawing)| (format!("{name}.svg"), Drawing::file(&drawing)))
+        .collect()
 }
 
 /// Nothing from anywhere; the page's own style and script, told by their hashes.

@@ -34,7 +34,7 @@ pub struct Subject {
 pub struct Run {
     /// Its row of `runs.parquet`.
     pub row: RunRow,
-    /// Loss of every step, nats a token; empty while it has not ended.
+    /// Loss of every step, nats a token; of a run that has not ended, those up to its newest checkpoint.
     pub losses: Vec<f32>,
     /// Wall seconds of every step.
     pub seconds: Vec<f32>,
@@ -85,6 +85,11 @@ impl Run {
     /// Whether it has a result that counts.
     pub fn is_finished(&self) -> bool {
         self.row.status == "finished"
+    }
+
+    /// Whether a look decided before it was trained.
+    pub fn is_needless(&self) -> bool {
+        self.row.status == "not needed"
     }
 
     /// Whether the plan still has it.

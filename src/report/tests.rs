@@ -3,7 +3,7 @@ use std::collections::BTreeMap;
 use super::*;
 use crate::hash::Digest;
 use crate::record::RunRow;
-use crate::scorecard::{Criteria, Quality, RunSummary, Scorecard, Variance, judge};
+use crate::scorecard::{Criteria, Quality, RunSummary, Scorecard, judge};
 
 /// Markup, ends of what could hold it, quotes, and characters that act instead of being shown.
 const EVIL: &str = "</script></style></title><img src=x onerror=\"evil()\" '>&lt;<!--\u{202e}\u{2066}\u{0}\u{1b}[31m\u{2028}]]>";
@@ -102,9 +102,8 @@ fn scorecard(runs: &[Run], question: &str) -> Scorecard {
     let summary = |run: &Run| RunSummary {
         arm: run.row.arm.clone(),
         seed: run.row.seed,
-        data_seed: None,
         metrics: run.row.val_bpb.map(|value| ("val_bpb".to_owned(), value)).into_iter().collect(),
-        measured: Vec::new(),
+        ended: run.row.result_hash.is_some(),
         tokens_per_second: run.row.tokens_per_second,
         alone: true,
         shared_steps: 0,
@@ -112,6 +111,7 @@ fn scorecard(runs: &[Run], question: &str) -> Scorecard {
         backend: "cpu in f32".to_owned(),
         environment_class: "cpu".to_owned(),
         result_hash: run.row.result_hash.as_ref().map(|hash| hash.parse().unwrap()),
+        ..RunSummary::default()
     };
     let first = runs[0].row.arm.clone();
     let controls: BTreeMap<String, String> = runs
@@ -121,16 +121,9 @@ fn scorecard(runs: &[Run], question: &str) -> Scorecard {
         .collect();
     let criteria = Criteria {
         controls,
-        quality: Some(Quality {
-            metric: "val_bpb".to_owned(),
-            margin: 0.02,
-            higher_is_better: false,
-            across: Vec::new(),
-            confidence: 0.95,
-            variance: Variance::Pooled,
-            forks: BTreeMap::new(),
-        }),
+        quality: Some(Quality::by("val_bpb", 0.02)),
         speed: None,
+        targets: Vec::new(),
         baseline: None,
     };
     judge("shapes", Some(question), &criteria, runs.iter().map(summary).collect())

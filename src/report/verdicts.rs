@@ -91,7 +91,7 @@ pub(super) fn forests(view: &View<'_>) -> Vec<Forest> {
                 control: shown(control).to_owned(),
                 look: view.look(place, &verdict.arm),
                 mean: verdict.difference,
-                interval: verdict.interval,
+                interval: verdict.interval.filter(|(lower, upper)| lower.is_finite() && upper.is_finite()),
                 alone: verdict.raw_interval.filter(|_| verdict.arms_together > 1),
                 seeds: seeds(&card.runs, &verdict.arm, control, &verdict.metric),
                 outcome: outcome(verdict),

@@ -31,6 +31,17 @@ pub type OpenCore<'a> = dyn Fn(&RunConfig) -> Result<Option<Box<dyn CoreMeter>>>
 /// Makes the engine of a run for so many threads: [`super::engine::engine`], save where the runner itself is measured.
 pub type MakeEngine<'a> = dyn Fn(&RunConfig, usize) -> Result<Box<dyn Engine>> + Sync + 'a;
 
+/// Whether a run may be taken now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Gate {
+    /// It may.
+    Open,
+    /// Others have to end before.
+    Waits,
+    /// Not in this start, nor later: nobody needs it.
+    Never,
+}
+
 /// How an experiment is carried out. Nothing here changes a result.
 pub struct Executor<'a> {
     /// Writes files.
@@ -55,6 +66,8 @@ pub struct Executor<'a> {
     pub core: &'a OpenCore<'a>,
     /// Samples text from a trained run.
     pub samples: &'a (dyn Fn(&RunConfig, &mut dyn Engine) -> Result<String> + Sync + 'a),
+    /// Which runs may be taken; asked again whenever a run has ended.
+    pub gate: &'a (dyn Fn(usize) -> Gate + Sync + 'a),
     /// Shows progress.
     pub display: &'a Display,
     /// Asks to stop.
@@ -69,6 +82,8 @@ struct Board {
     reached: Vec<u64>,
     /// Tasks that ended, however they ended.
     ended: Vec<bool>,
+    /// Tasks that are being trained, or whose end is being told.
+    running: usize,
 }
 
 impl Executor<'_> {
@@ -86,6 +101,7 @@ impl Executor<'_> {
             waiting: attempts.iter().map(Option::is_some).collect(),
             reached: vec![0; tasks.len()],
             ended: attempts.iter().map(Option::is_none).collect(),
+            running: 0,
         });
         let changed = Condvar::new();
         let outcomes: Mutex<Vec<Option<Outcome>>> = Mutex::new(tasks.iter().map(|_| None).collect());
@@ -100,12 +116,17 @@ impl Executor<'_> {
                 let outcome = self.one(tasks, &starts, attempts, index, &reached);
                 lock(&board).ended[index] = true;
                 changed.notify_all();
-                let mut outcomes = lock(&outcomes);
-                if let Err(error) = ended(index, &outcome) {
-                    lock(&failed).get_or_insert(error);
-                    self.stop.raise();
+                {
+                    let mut outcomes = lock(&outcomes);
+                    if let Err(error) = ended(index, &outcome) {
+                        lock(&failed).get_or_insert(error);
+                        self.stop.raise();
+                    }
+                    outcomes[index] = Some(outcome);
                 }
-                outcomes[index] = Some(outcome);
+                // Whoever was told may have opened the gate to others.
+                lock(&board).running -= 1;
+                changed.notify_all();
             }
         };
         std::thread::scope(|scope| {
@@ -120,7 +141,7 @@ impl Executor<'_> {
         let outcomes = outcomes.into_inner().unwrap_or_else(PoisonError::into_inner);
         let done = |index: usize| match &outcomes[index] {
             Some(outcome) => matches!(outcome, Outcome::Finished(_)),
-            None => attempts[index].is_none(),
+            None => attempts[index].is_none() || (self.gate)(index) == Gate::Never,
         };
         if !self.others_wait && (0..tasks.len()).all(done) {
             self.let_go_of_forks(tasks, &starts)?;
@@ -152,7 +173,7 @@ impl Executor<'_> {
         PrefixForest::of(&configs).donors(|a, b| tasks[a].evaluates_like(&tasks[b]))
     }
 
-    /// Takes the first task that can start: its donor has come far enough, or has ended.
+    /// Takes the first task that can start: its gate is open, and its donor has come far enough or has ended.
     fn next(
         &self,
         tasks: &[Task],
@@ -167,14 +188,18 @@ impl Executor<'_> {
             }
             let ready = |&index: &usize| {
                 board.waiting[index]
+                    && (self.gate)(index) == Gate::Open
                     && starts[index]
                         .is_none_or(|(donor, steps)| board.ended[donor] || board.reached[donor] >= steps)
             };
             if let Some(index) = (0..tasks.len()).find(ready) {
                 board.waiting[index] = false;
+                board.running += 1;
                 return Some(index);
             }
-            if !board.waiting.contains(&true) {
+            let may_come = |&index: &usize| board.waiting[index] && (self.gate)(index) != Gate::Never;
+            // Of what nobody trains any more, nobody waits for the end.
+            if board.running == 0 || !(0..tasks.len()).any(|index| may_come(&index)) {
                 return None;
             }
             board = changed.wait(board).unwrap_or_else(PoisonError::into_inner);

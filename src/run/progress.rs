@@ -1,19 +1,24 @@
 //! How runs are watched: a bar each on a terminal, sober lines elsewhere.
 
-use std::io::Write;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use serde_json::json;
 
+use crate::console::{self, Kind as Line};
 use crate::files::now;
 use crate::host::process_age_seconds;
 use crate::plan::render::duration;
 use crate::text::printable;
+use crate::train::checkpoint::EvalPoint;
 use crate::train::observer::{Event, Observer, Origin};
 
 /// How often a line reports steps where there are no bars.
 const LINE_EVERY: Duration = Duration::from_secs(10);
+
+/// How often programs that watch are told of steps, at most.
+const EVENT_EVERY: Duration = Duration::from_secs(1);
 
 /// All the runs of an experiment, as they are shown.
 #[derive(Clone)]
@@ -27,6 +32,7 @@ pub struct Display {
 enum Kind {
     Bars(MultiProgress),
     Lines(Arc<Mutex<()>>),
+    Json,
     Silent,
 }
 
@@ -39,6 +45,11 @@ impl Display {
     /// Lines on stderr.
     pub fn lines() -> Self {
         Self::of(Kind::Lines(Arc::default()))
+    }
+
+    /// JSON lines on stderr, for programs.
+    pub fn json() -> Self {
+        Self::of(Kind::Json)
     }
 
     /// Nothing.
@@ -58,15 +69,17 @@ impl Display {
 
     /// A line above the bars.
     pub fn line(&self, text: &str) {
-        let text = &*printable(text);
         match &self.kind {
             Kind::Bars(bars) => {
+                let text = &*printable(text);
+                console::log(text);
                 let _ = bars.println(text);
             }
             Kind::Lines(lock) => {
                 let _guard = lock.lock().unwrap_or_else(PoisonError::into_inner);
-                let _ = writeln!(std::io::stderr(), "{text}");
+                console::say(Line::Progress, text);
             }
+            Kind::Json => console::say(Line::Note, text),
             Kind::Silent => {}
         }
     }
@@ -138,6 +151,66 @@ impl Rate {
 }
 
 impl RunProgress {
+    fn is_json(&self) -> bool {
+        matches!(self.display.kind, Kind::Json)
+    }
+
+    /// A line for programs about this run; what it is are the fields of `fields`.
+    fn tell(&self, event: &str, fields: serde_json::Value) {
+        let mut line = json!({ "run": self.label, "steps": self.steps });
+        if let (Some(line), serde_json::Value::Object(fields)) = (line.as_object_mut(), fields) {
+            line.extend(fields);
+        }
+        console::event(event, line);
+    }
+
+    /// What programs are told of.
+    fn event_json(&mut self, event: &Event<'_>) {
+        match event {
+            Event::Started { step, origin } => {
+                let origin = match origin {
+                    Origin::Scratch => "scratch",
+                    Origin::Checkpoint => "checkpoint",
+                    Origin::Prefix => "prefix",
+                    Origin::Attempt => "attempt",
+                };
+                self.tell("run_started", json!({ "step": step, "from": origin }));
+            }
+            Event::Step(done) => {
+                self.display.first_step.get_or_init(process_age_seconds);
+                self.loss = Some(done.loss);
+                self.rate.add(done.seconds, done.tokens);
+                let last = done.step + 1 >= self.steps;
+                if last || self.last_line.elapsed() >= EVENT_EVERY {
+                    self.last_line = now();
+                    let left = (self.steps - (done.step + 1).min(self.steps)) as f64;
+                    let fields = json!({
+                        "step": done.step + 1,
+                        "loss": done.loss,
+                        "lr_multiplier": done.lr_multiplier,
+                        "seconds": done.seconds,
+                        "tokens_per_second": self.rate.tokens_per_second(),
+                        "eta_seconds": left * self.rate.seconds_per_step(),
+                    });
+                    self.tell("step", fields);
+                }
+            }
+            Event::Evaluating { step } => self.tell("evaluating", json!({ "step": step })),
+            Event::Evaluated(done, point) => {
+                self.val_bpb = Some(done.val_bpb);
+                let fields = json!({ "step": done.step, "values": plain(point), "seconds": done.seconds });
+                self.tell("evaluated", fields);
+            }
+            Event::Measured { point, seconds } => {
+                let fields = json!({ "step": point.step, "values": plain(point), "seconds": seconds });
+                self.tell("evaluated", fields);
+            }
+            Event::Saved { step } => self.tell("saved", json!({ "step": step })),
+            Event::Note(text) => self.tell("note", json!({ "text": text })),
+            Event::Saving => {}
+        }
+    }
+
     fn numbers(&self) -> String {
         let loss = self.loss.map_or_else(|| "-".to_owned(), |loss| format!("{loss:.4}"));
         let bpb = self.val_bpb.map_or_else(|| "-".to_owned(), |bpb| format!("{bpb:.4}"));
@@ -153,7 +226,11 @@ impl RunProgress {
 
     /// The run ended; `how` says how in a few words.
     pub fn finish(self, how: &str) {
-        if let Some(bar) = &self.bar {
+        if self.is_json() {
+            console::log(&format!("{}: {how}", self.label));
+            self.tell("run_ended", json!({ "how": how, "loss": self.loss, "val_bpb": self.val_bpb }));
+        } else if let Some(bar) = &self.bar {
+            console::log(&printable(&format!("{}: {}  {how}", self.label, self.numbers())));
             // Nothing is left to wait for.
             if let Ok(style) = ProgressStyle::with_template("{prefix:24!} {pos}/{len} {msg}") {
                 bar.set_style(style);
@@ -168,6 +245,9 @@ impl RunProgress {
 
 impl Observer for RunProgress {
     fn event(&mut self, event: &Event<'_>) {
+        if self.is_json() {
+            return self.event_json(event);
+        }
         match event {
             Event::Started { step, origin } => {
                 let from = match origin {
@@ -221,6 +301,11 @@ impl Observer for RunProgress {
             Event::Evaluating { .. } | Event::Saving | Event::Saved { .. } => {}
         }
     }
+}
+
+/// Values of an evaluation as programs read numbers.
+fn plain(point: &EvalPoint) -> serde_json::Map<String, serde_json::Value> {
+    point.values.iter().map(|(name, value)| (name.clone(), json!(value.0))).collect()
 }
 
 /// A whole number with thousands separated.

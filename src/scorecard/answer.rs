@@ -22,32 +22,74 @@ impl Scorecard {
         let verdicts: Vec<&Verdict> =
             self.verdicts.iter().filter(|verdict| verdict.kind == VerdictKind::Quality).collect();
         let finished = self.runs.iter().filter(|run| run.finished()).count();
-        let interim = if finished < self.runs.len() {
-            format!("Interim, {finished} of {} runs are finished: ", self.runs.len())
-        } else {
-            String::new()
-        };
+        let needed = self.runs.iter().filter(|run| !run.not_needed).count();
+        let interim = self.how_far(finished, needed);
+        let targets = self.verdicts.iter().filter(|verdict| verdict.kind == VerdictKind::Target);
+        let targets: Vec<(Option<Finding>, String)> =
+            targets.map(|verdict| (finding_of_target(verdict), target_sentence(verdict))).collect();
         if verdicts.iter().all(|verdict| verdict.control.is_none()) {
-            let runs = match (finished, self.runs.len()) {
-                (1, 1) => "1 run is finished".to_owned(),
-                (finished, all) if finished == all => format!("{all} runs are finished"),
-                (finished, all) => format!("{finished} of {all} runs are finished"),
-            };
-            return vec![(None, format!("{runs}; there is no control to compare with."))];
+            let count =
+                |runs: usize| if runs == 1 { "1 run is".to_owned() } else { format!("{runs} runs are") };
+            let mut sentences = targets;
+            if sentences.is_empty() {
+                let runs = if finished == needed {
+                    count(needed)
+                } else {
+                    format!("{finished} of {}", count(needed))
+                };
+                sentences.push((None, format!("{runs} finished; there is no control to compare with.")));
+            } else if let Some((_, first)) = sentences.first_mut() {
+                first.insert_str(0, &interim);
+            }
+            return sentences;
         }
         let mut sorted = verdicts;
-        sorted.sort_by_key(|verdict| rank(verdict));
+        // What the question is about first, then further metrics.
+        let metrics: Vec<&str> = sorted.iter().map(|verdict| verdict.metric.as_str()).collect();
+        let place = |verdict: &Verdict| metrics.iter().position(|metric| *metric == verdict.metric);
+        let mut keyed: Vec<_> =
+            sorted.iter().map(|verdict| (place(verdict), rank(verdict), *verdict)).collect();
+        keyed.sort_by_key(|(place, rank, _)| (*place, *rank));
+        sorted = keyed.into_iter().map(|(.., verdict)| verdict).collect();
         let summary = (sorted.len() > SPELLED_OUT).then(|| summary(&sorted));
         let each = if summary.is_none() { &sorted[..] } else { &sorted[..1] };
         let finding = |verdict: &Verdict| verdict.finding.filter(|_| verdict.outcome != Outcome::NotJudged);
         let each = each.iter().map(|verdict| (finding(verdict), sentence(verdict)));
-        let sentences = summary.into_iter().map(|sentence| (None, sentence)).chain(each);
+        let sentences = summary.into_iter().map(|sentence| (None, sentence)).chain(each).chain(targets);
         sentences
             .enumerate()
             .map(|(at, (finding, sentence))| {
                 (finding, if at == 0 { format!("{interim}{sentence}") } else { sentence })
             })
             .collect()
+    }
+
+    /// What is said before the answer: that it is interim, or that a look gave it.
+    fn how_far(&self, finished: usize, needed: usize) -> String {
+        let Some(sequence) = &self.sequence else {
+            return if finished < needed {
+                format!("Interim, {finished} of {needed} runs are finished: ")
+            } else {
+                String::new()
+            };
+        };
+        let of = sequence.looks.seeds.len();
+        match sequence.open() {
+            Some(open) => {
+                let next = sequence.looks.seeds_of(open).len();
+                let taken = match sequence.seeds_taken() {
+                    0 => "no look is taken".to_owned(),
+                    seeds => format!("looked at after {seeds} of {of} seeds"),
+                };
+                format!(
+                    "Interim, {finished} of {needed} runs are finished, {taken}, the next look is after {next}: "
+                )
+            }
+            None if sequence.decided && sequence.seeds_taken() < of => {
+                format!("Decided after {} of {of} seeds: ", sequence.seeds_taken())
+            }
+            None => String::new(),
+        }
     }
 
     /// What its intervals are over, and what they say nothing of.
@@ -93,6 +135,16 @@ fn summary(verdicts: &[&Verdict]) -> String {
     }
     let counts: Vec<String> = counts.into_iter().map(|(word, count)| format!("{count} {word}")).collect();
     format!("Of {} arms, against their control: {}.", verdicts.len(), counts.join("; "))
+}
+
+/// A target that is met is good news, one that is missed bad.
+fn finding_of_target(verdict: &Verdict) -> Option<Finding> {
+    match verdict.outcome {
+        Outcome::Pass => Some(Finding::Better),
+        Outcome::Fail => Some(Finding::Worse),
+        Outcome::Undecided => Some(Finding::Undecided),
+        _ => None,
+    }
 }
 
 /// One arm.
@@ -154,9 +206,44 @@ fn sentence(verdict: &Verdict) -> String {
 /// Decimals that show an interval with two figures of its width.
 fn digits(verdict: &Verdict) -> usize {
     let width = verdict.interval.map_or(0.0, |(lower, upper)| upper - lower);
-    let width = if width > 0.0 { width } else { verdict.difference.unwrap_or_default().abs() };
+    digits_of(if width > 0.0 { width } else { verdict.difference.unwrap_or_default().abs() })
+}
+
+/// Decimals that show two figures of a width.
+pub(super) fn digits_of(width: f64) -> usize {
     if !(width > 0.0 && width.is_finite()) {
         return 4;
     }
     (1.0 - libm::floor(libm::log10(width))).clamp(1.0, 8.0) as usize
+}
+
+/// An arm against a target.
+fn target_sentence(verdict: &Verdict) -> String {
+    let arm = if verdict.arm.is_empty() || verdict.arm == "base" {
+        "the mean".to_owned()
+    } else {
+        printable(&verdict.arm).to_string()
+    };
+    let bound = verdict.limit.unwrap_or_default();
+    let side = if verdict.higher_is_better { "at least" } else { "at most" };
+    let target = format!("{} {side} {bound}", verdict.metric);
+    let (Some(mean), Some(p)) = (verdict.arm_mean, verdict.p) else {
+        return format!("{arm} against {target} is undecided: {}.", verdict.detail);
+    };
+    let runs = if verdict.pairs == 1 { "1 run".to_owned() } else { format!("{} runs", verdict.pairs) };
+    let digits = digits(verdict);
+    let numbers = format!("{mean:.digits$} over {runs} (p {})", super::target::brief(p));
+    let worth = verdict.worth.as_ref().map(|worth| {
+        format!(", {} {}", worth.said(), if worth.steps < 0.0 { "missing" } else { "to spare" })
+    });
+    let worth = worth.unwrap_or_default();
+    match verdict.outcome {
+        Outcome::Pass => format!("{arm} meets {target}: {numbers}{worth}."),
+        Outcome::Fail => format!("{arm} misses {target}: {numbers}{worth}."),
+        _ => {
+            let interim = verdict.detail.contains("interim");
+            let how = if interim { "is interim" } else { "is undecided" };
+            format!("{arm} against {target} {how}: {numbers}.")
+        }
+    }
 }

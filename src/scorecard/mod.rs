@@ -4,16 +4,22 @@
 //! undecided or not judged, never a pass.
 
 mod answer;
+mod budget;
 mod environments;
+mod families;
 mod finding;
 mod judge;
 mod pairing;
 mod quality;
 mod render;
 mod reproducibility;
+mod scaling;
+mod sequence;
 mod speed;
+mod target;
 mod variance;
 mod verdict;
+mod worth;
 
 #[cfg(test)]
 mod simulation;
@@ -21,9 +27,11 @@ mod simulation;
 mod tests;
 
 pub use finding::Finding;
-pub use judge::{Criteria, RunSummary, Scorecard, judge};
-pub use quality::Quality;
+pub use judge::{Criteria, RunSummary, Scorecard, judge, sequence_of};
+pub use quality::{Criterion, Quality};
 pub use reproducibility::BaselineOutcome;
+pub use scaling::{Axis, Budgeted, Optimum, Scaling, ScalingAsked, ScalingPoint, ScalingRun, scaling};
+pub use sequence::{LookTaken, Sequence};
 pub use speed::Speed;
 pub use variance::Variance;
-pub use verdict::{Outcome, Verdict, VerdictKind};
+pub use verdict::{LookOf, Matched, Outcome, Verdict, VerdictKind, Worth};

@@ -75,7 +75,9 @@ impl<'a> Pairing<'a> {
     pub(super) fn has_interval(&self, variance: Variance) -> bool {
         match variance {
             Variance::Assumed(_) => !self.pairs.is_empty(),
-            Variance::Pooled | Variance::Pair => self.pairs.len() >= 2 && self.scatters(),
+            Variance::Pooled | Variance::PooledAsPlanned | Variance::Pair => {
+                self.pairs.len() >= 2 && self.scatters()
+            }
         }
     }
 

@@ -2,7 +2,9 @@
 
 use std::fmt;
 
+use super::answer::digits_of;
 use super::judge::{ArmSummary, RunSummary, Scorecard};
+use super::sequence::Sequence;
 use super::verdict::{Outcome, Verdict, VerdictKind};
 use crate::hash::Digest;
 use crate::text::{Table, printable};
@@ -30,9 +32,18 @@ impl fmt::Display for Scorecard {
         metrics.sort_by_key(|name| (place(name), *name));
         metrics.dedup();
         writeln!(f, "{}", arm_table(&self.arms, &metrics))?;
+        if let Some(table) = comparison_table(&self.verdicts) {
+            writeln!(f, "{table}")?;
+        }
         write!(f, "{}", run_table(&self.runs, &metrics))?;
         if !self.verdicts.is_empty() {
             write!(f, "\n{}", verdict_table(&self.verdicts))?;
+        }
+        if let Some(scaling) = &self.scaling {
+            write!(f, "\nscaling\n{scaling}")?;
+        }
+        if let Some(sequence) = self.sequence.as_ref().filter(|sequence| !sequence.taken.is_empty()) {
+            write!(f, "\n{}", look_table(sequence))?;
         }
         if self.verdicts.iter().any(|verdict| verdict.interval.is_some()) {
             writeln!(f, "\n{}", self.not_covered())?;
@@ -82,10 +93,44 @@ fn run_table(runs: &[RunSummary], metrics: &[&String]) -> Table {
                 .map(|metric| run.metrics.get(*metric).map_or("-".to_owned(), |value| format!("{value:.5}"))),
         );
         row.push(rate(run.tokens_per_second));
-        row.push(run.result_hash.as_ref().map_or("unfinished".to_owned(), Digest::short));
+        let unfinished = if run.not_needed { "not needed" } else { "unfinished" };
+        row.push(run.result_hash.as_ref().map_or(unfinished.to_owned(), Digest::short));
         table.push(row);
     }
     table
+}
+
+/// What each look said.
+fn look_table(sequence: &Sequence) -> Table {
+    let mut table = Table::new(["look", ">seeds", ">level", "arm", ">difference", "interval", "said"]);
+    for look in &sequence.taken {
+        for verdict in &look.verdicts {
+            let said = match verdict.finding.filter(|_| verdict.outcome != Outcome::NotJudged) {
+                Some(finding) => finding.to_string(),
+                None => "not judged".to_owned(),
+            };
+            table.push(vec![
+                format!("{} of {}", look.of.look, look.of.looks),
+                format!("{} of {}", look.of.seeds, look.of.of_seeds),
+                level(look.of.level),
+                shown(&verdict.arm).to_owned(),
+                verdict.difference.map_or_else(
+                    || "-".to_owned(),
+                    |difference| format!("{} {difference:+.5}", verdict.metric),
+                ),
+                verdict
+                    .interval
+                    .map_or_else(|| "-".to_owned(), |(lower, upper)| format!("[{lower:+.5}, {upper:+.5}]")),
+                said,
+            ]);
+        }
+    }
+    table
+}
+
+/// A level, in two digits.
+fn level(level: f64) -> String {
+    if level < 1e-3 { format!("{level:.1e}") } else { format!("{level:.4}") }
 }
 
 fn verdict_table(verdicts: &[Verdict]) -> Table {
@@ -111,33 +156,95 @@ fn verdict_table(verdicts: &[Verdict]) -> Table {
     table
 }
 
-/// What a verdict rests on, then what it means.
+/// What a verdict rests on, then what it means; the numbers of quality are in a table of their own.
 fn numbers(verdict: &Verdict) -> String {
-    let numbers = match (verdict.kind, verdict.difference, verdict.interval) {
-        (VerdictKind::Quality, Some(difference), interval) => {
-            let interval =
-                interval.map_or(String::new(), |(lower, upper)| format!(" [{lower:+.5}, {upper:+.5}]"));
+    let numbers = match (verdict.kind, verdict.difference) {
+        (VerdictKind::Quality, Some(_)) => {
             let percent = verdict.confidence.unwrap_or_default() * 100.0;
             let margin = verdict.limit.unwrap_or_default();
-            let pairs = verdict.pairs;
-            let plural = if pairs == 1 { "" } else { "s" };
-            let alone = match verdict.raw_interval {
-                Some((lower, upper)) if verdict.interval != verdict.raw_interval => {
-                    format!(" of {} arms together, [{lower:+.5}, {upper:+.5}] alone", verdict.arms_together)
-                }
-                _ => String::new(),
-            };
+            let look = verdict
+                .look
+                .filter(|look| look.looks > 1)
+                .map_or_else(String::new, |look| format!(", look {} of {}", look.look, look.looks));
+            format!("{}, margin {margin:+}, {percent} % confidence{look}: ", verdict.metric)
+        }
+        (VerdictKind::Speed, Some(ratio)) => {
+            format!("ratio {ratio:.3}, at least {}: ", verdict.limit.unwrap_or_default())
+        }
+        (VerdictKind::Target, Some(difference)) => {
+            let runs = verdict.pairs;
+            let plural = if runs == 1 { "" } else { "s" };
+            let mean = verdict.arm_mean.unwrap_or_default();
+            let ends = verdict.interval;
+            let ends = ends.map_or(String::new(), |(lower, upper)| format!(" [{lower:+.5}, {upper:+.5}]"));
             format!(
-                "{} {difference:+.5}{interval}{alone}, margin {margin:+}, {percent} % confidence, {pairs} seed{plural}: ",
+                "{} {mean:.5}, {difference:+.5}{ends} to the target, {runs} run{plural}: ",
                 verdict.metric
             )
-        }
-        (VerdictKind::Speed, Some(ratio), _) => {
-            format!("ratio {ratio:.3}, at least {}: ", verdict.limit.unwrap_or_default())
         }
         _ => String::new(),
     };
     format!("{numbers}{}", verdict.detail)
+}
+
+/// Every arm beside its control: what was found, the interval that decides, that of the arm alone, and what the
+/// difference is at equal tokens and time. Columns of which nothing is known are left out.
+fn comparison_table(verdicts: &[Verdict]) -> Option<Table> {
+    let judged: Vec<&Verdict> = verdicts
+        .iter()
+        .filter(|verdict| verdict.kind == VerdictKind::Quality && verdict.difference.is_some())
+        .collect();
+    let several = judged.windows(2).any(|pair| pair[0].control != pair[1].control);
+    let decimals = |verdict: &Verdict| verdict.interval.map_or(5, |(lower, upper)| digits_of(upper - lower));
+    let signed = |verdict: &Verdict, value: Option<f64>| {
+        value.map(|value| format!("{value:+.*}", decimals(verdict))).unwrap_or_default()
+    };
+    let range = |verdict: &Verdict, ends: Option<(f64, f64)>| {
+        let digits = decimals(verdict);
+        ends.map(|(lower, upper)| format!("[{lower:+.digits$}, {upper:+.digits$}]")).unwrap_or_default()
+    };
+    type Column<'a> = (&'static str, Box<dyn Fn(&Verdict) -> String + 'a>);
+    let columns: Vec<Column<'_>> = vec![
+        (
+            "against the control",
+            Box::new(|verdict| match &verdict.control {
+                Some(control) if several => format!("{} against {}", shown(&verdict.arm), shown(control)),
+                _ => shown(&verdict.arm).to_owned(),
+            }),
+        ),
+        ("metric", Box::new(|verdict| verdict.metric.clone())),
+        ("found", Box::new(|verdict| verdict.finding.map(|finding| finding.to_string()).unwrap_or_default())),
+        (">difference", Box::new(|verdict| signed(verdict, verdict.difference))),
+        ("interval", Box::new(|verdict| range(verdict, verdict.interval))),
+        (
+            "alone",
+            Box::new(|verdict| {
+                let raw = verdict.raw_interval.filter(|_| verdict.raw_interval != verdict.interval);
+                range(verdict, raw)
+            }),
+        ),
+        (">p", Box::new(|verdict| verdict.p_adjusted.map(super::target::brief).unwrap_or_default())),
+        (">seeds", Box::new(|verdict| verdict.pairs.to_string())),
+        (
+            ">needed",
+            Box::new(|verdict| verdict.seeds_needed.map(|n| format!("about {n}")).unwrap_or_default()),
+        ),
+        (">at equal tokens", Box::new(|verdict| signed(verdict, verdict.matched.and_then(|m| m.per_token)))),
+        (">at equal time", Box::new(|verdict| signed(verdict, verdict.matched.and_then(|m| m.per_second)))),
+        (">worth", Box::new(|verdict| verdict.worth.map(|worth| worth.signed()).unwrap_or_default())),
+    ];
+    let cells: Vec<Vec<String>> =
+        judged.iter().map(|verdict| columns.iter().map(|(_, of)| of(verdict)).collect()).collect();
+    let one_metric = judged.windows(2).all(|pair| pair[0].metric == pair[1].metric);
+    let shows = |at: usize| {
+        (at != 1 || !one_metric) && cells.iter().any(|row| row.get(at).is_some_and(|cell| !cell.is_empty()))
+    };
+    let kept: Vec<usize> = (0..columns.len()).filter(|&at| shows(at)).collect();
+    let mut table = Table::new(kept.iter().filter_map(|&at| columns.get(at)).map(|(heading, _)| *heading));
+    for row in &cells {
+        table.push(kept.iter().filter_map(|&at| row.get(at).cloned()).collect());
+    }
+    (!cells.is_empty()).then_some(table)
 }
 
 fn rate(tokens_per_second: Option<f64>) -> String {

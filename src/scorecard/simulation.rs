@@ -1,10 +1,9 @@
 //! Errors of verdicts, found by simulation: none is made more often than the confidence says.
 
-use std::collections::BTreeMap;
-
 use super::*;
 use crate::generate::SplitMix64;
 use crate::hash::Digest;
+use crate::plan::looks::Looks;
 
 /// Experiments that are drawn.
 fn draws() -> u32 {
@@ -23,12 +22,18 @@ struct World {
     missing: u64,
     variance: Variance,
     margin: f64,
+    looks: Option<Looks>,
 }
 
 impl World {
     fn of(arms: usize, seeds: u64, variance: Variance) -> Self {
         let (effects, deviations) = (vec![0.0; arms], vec![1.0; arms]);
-        Self { effects, deviations, seeds, missing: 0, variance, margin: 0.5 }
+        Self { effects, deviations, seeds, missing: 0, variance, margin: 0.5, looks: None }
+    }
+
+    fn looking(self, after: &[usize]) -> Self {
+        let seeds: Vec<u64> = (0..self.seeds).collect();
+        Self { looks: Some(Looks { seeds, after: after.to_vec() }), ..self }
     }
 
     fn draw(&self, rng: &mut SplitMix64) -> Vec<Verdict> {
@@ -47,31 +52,23 @@ impl World {
                 runs.push(RunSummary {
                     arm: arm(at),
                     seed,
-                    data_seed: None,
                     metrics: [("val_bpb".to_owned(), value)].into(),
-                    measured: Vec::new(),
-                    tokens_per_second: None,
-                    alone: true,
-                    shared_steps: 0,
-                    machines: Vec::new(),
-                    backend: String::new(),
-                    environment_class: String::new(),
+                    ended: true,
                     result_hash: Some(Digest::of(&value.to_bits().to_le_bytes())),
+                    ..RunSummary::default()
                 });
             }
         }
         let criteria = Criteria {
             controls: (1..=self.effects.len()).map(|at| (arm(at), arm(0))).collect(),
             quality: Some(Quality {
-                metric: "val_bpb".into(),
-                higher_is_better: false,
-                margin: self.margin,
-                across: Vec::new(),
-                confidence: 0.95,
                 variance: self.variance,
-                forks: BTreeMap::new(),
+                looks: self.looks.clone(),
+                with_p: false,
+                ..Quality::by("val_bpb", self.margin)
             }),
             speed: None,
+            targets: Vec::new(),
             baseline: None,
         };
         judge("simulated", None, &criteria, runs).verdicts
@@ -85,7 +82,7 @@ impl World {
             let verdicts = self.draw(&mut rng);
             let of = |at: usize| (&verdicts[at], self.effects[at]);
             missed += u32::from((0..verdicts.len()).map(of).any(|(verdict, effect)| {
-                let (lower, upper) = verdict.interval.unwrap();
+                let (lower, upper) = verdict.interval.unwrap_or((f64::NEG_INFINITY, f64::INFINITY));
                 effect < lower || effect > upper
             }));
             false_verdicts +=
@@ -136,6 +133,19 @@ fn errors_are_at_most_what_the_confidence_leaves() {
         (
             "unlike arms, each alone",
             World { deviations: vec![1.0, 3.0, 0.3], ..World::of(3, 4, Variance::Pair) },
+        ),
+        ("looks, one arm", World::of(1, 10, Variance::PooledAsPlanned).looking(&[3, 6, 10])),
+        ("looks, three arms", World::of(3, 10, Variance::PooledAsPlanned).looking(&[3, 6, 10])),
+        (
+            "looks, three arms at the margin",
+            at_the_margin(World::of(3, 10, Variance::PooledAsPlanned)).looking(&[3, 6, 10]),
+        ),
+        ("looks after every seed", World::of(1, 8, Variance::Pair).looking(&[2, 3, 4, 5, 6, 7, 8])),
+        ("looks, spread known", World::of(3, 10, Variance::Assumed(1.0)).looking(&[3, 6, 10])),
+        (
+            "looks, unlike arms, each alone",
+            World { deviations: vec![1.0, 3.0, 0.3], ..World::of(3, 10, Variance::Pair) }
+                .looking(&[4, 7, 10]),
         ),
         ("seeds missing", World { missing: 2, ..World::of(3, 6, Variance::Pooled) }),
     ] {

@@ -11,9 +11,9 @@ fn run(arm: &str, seed: u64, bpb: f64) -> RunSummary {
     RunSummary {
         arm: arm.into(),
         seed,
-        data_seed: None,
         metrics: [("val_bpb".to_owned(), bpb), ("train_loss".to_owned(), bpb * 2.7)].into(),
-        measured: vec![("data.token_bytes", "decoded".to_owned())],
+        measured: [("val_bpb".to_owned(), vec![("data.token_bytes", "decoded".to_owned())])].into(),
+        ended: true,
         tokens_per_second: Some(1000.0 + bpb),
         alone: true,
         shared_steps: 0,
@@ -21,6 +21,7 @@ fn run(arm: &str, seed: u64, bpb: f64) -> RunSummary {
         backend: "cpu in f32".into(),
         environment_class: "cpu".into(),
         result_hash: Some(Digest::of(format!("{arm}{seed}").as_bytes())),
+        ..RunSummary::default()
     }
 }
 
@@ -34,16 +35,9 @@ fn pairs(differences: &[f64]) -> Vec<RunSummary> {
 fn criteria() -> Criteria {
     Criteria {
         controls: [(SQRT.to_owned(), LINEAR.to_owned())].into(),
-        quality: Some(Quality {
-            higher_is_better: false,
-            metric: "val_bpb".into(),
-            margin: 0.002,
-            confidence: 0.95,
-            across: Vec::new(),
-            variance: Variance::Pooled,
-            forks: BTreeMap::new(),
-        }),
+        quality: Some(Quality::by("val_bpb", 0.002)),
         speed: Some(Speed { min_ratio: 0.95 }),
+        targets: Vec::new(),
         baseline: Some(BaselineOutcome::NoBaseline),
     }
 }
@@ -60,7 +54,7 @@ fn outcome(card: &Scorecard, kind: VerdictKind) -> Outcome {
 fn two_definitions_of_the_metric() {
     let mut runs = pairs(&[-1.3, -1.3]);
     for run in runs.iter_mut().filter(|run| run.arm == SQRT) {
-        run.measured[0].1 = "raw".to_owned();
+        run.measured.get_mut("val_bpb").unwrap()[0].1 = "raw".to_owned();
     }
     let verdict = |across: &[&str]| {
         let mut criteria = criteria();
@@ -111,7 +105,7 @@ fn more_of_a_metric_may_be_better() {
         (&[-0.01, 0.01, 0.001], Outcome::Undecided),
     ] {
         let mut criteria = criteria();
-        criteria.quality = criteria.quality.map(|quality| Quality { higher_is_better: true, ..quality });
+        criteria.quality.as_mut().unwrap().metrics[0].higher_is_better = true;
         let verdict = judge("core", None, &criteria, pairs(differences)).verdicts.swap_remove(0);
         assert_eq!(verdict.outcome, expected, "{differences:?}");
         let (difference, (lower, upper)) = (verdict.difference.unwrap(), verdict.interval.unwrap());
@@ -179,7 +173,7 @@ fn the_gravest_failure_decides() {
 fn scorecards_look_like_this() {
     insta::assert_snapshot!("undecided", card(pairs(&[-0.001, 0.004, 0.0005])).to_string());
     let mut unfinished = pairs(&[-0.003, -0.0031, -0.0029]);
-    unfinished[4].result_hash = None;
+    (unfinished[4].result_hash, unfinished[4].ended) = (None, false);
     unfinished[4].metrics.clear();
     unfinished[4].tokens_per_second = None;
     unfinished[0].alone = false;
@@ -326,4 +320,116 @@ fn a_view_shows_a_part_and_judges_nothing_anew() {
     judged.judge_reproducibility(&BaselineOutcome::Equal { runs: 1 });
     assert_eq!(judged.verdicts.len(), view.verdicts.len());
     assert_eq!(outcome(&judged, VerdictKind::Reproducibility), Outcome::Pass);
+}
+
+/// Seeds of which each has this difference, so many of them.
+fn many(differences: &[f64]) -> Vec<RunSummary> {
+    let mut runs = pairs(differences);
+    for run in &mut runs {
+        (run.steps, run.tokens, run.flops) = (1000, 1_000_000, 1e15);
+        run.slopes = [("val_bpb".to_owned(), -1e-5)].into();
+    }
+    runs
+}
+
+#[test]
+fn every_finding_looks_like_this() {
+    let mut all = String::new();
+    for differences in [
+        &[-0.003, -0.0031, -0.0029][..],
+        &[-0.001, 0.001, 0.0, 0.0005, -0.0005, 0.0002],
+        &[-0.004, 0.001, -0.002, -0.0035, -0.0015, 0.0002],
+        &[0.001, 0.0011, 0.0009],
+        &[0.01, 0.0101, 0.0099],
+        &[-0.01, 0.01, 0.001],
+    ] {
+        let card = card(many(differences));
+        let finding = card.verdicts[0].finding.unwrap();
+        all += &format!("## {finding}\n{card}\n");
+    }
+    insta::assert_snapshot!(all);
+}
+
+fn looking(after: &[usize], seeds: u64) -> Criteria {
+    let looks = crate::plan::looks::Looks { seeds: (0..seeds).collect(), after: after.to_vec() };
+    let quality = Quality { looks: Some(looks), variance: Variance::Pair, ..Quality::by("val_bpb", 0.002) };
+    Criteria { quality: Some(quality), ..criteria() }
+}
+
+/// What comes after the look that decided is no part of it, whatever it is.
+#[test]
+fn looks_look_like_this() {
+    let all = [0.01, 0.0111, 0.0092, 0.0105, 0.0094, 0.0101, 0.0098, 0.0103, 0.01, 0.01];
+    let judged = |ended: &dyn Fn(&RunSummary) -> bool| {
+        let mut runs = many(&all);
+        for run in &mut runs {
+            if !ended(run) {
+                (run.ended, run.result_hash, run.tokens_per_second) = (false, None, None);
+                run.metrics.clear();
+            }
+        }
+        judge("d12_sqrt", None, &looking(&[3, 6, 10], 10), runs)
+    };
+    let none = judged(&|run| run.seed < 2);
+    let first = judged(&|run| run.seed < 4);
+    let decided = judged(&|run| run.seed < 6);
+    let more = judged(&|_| true);
+    for (card, state) in [(&none, None), (&first, None), (&decided, Some(Class::Verdict))] {
+        assert_eq!(card.failure(), state);
+    }
+    assert_eq!(decided.verdicts[0].interval, more.verdicts[0].interval);
+    assert_eq!(decided.sequence.as_ref().map(|s| (s.decided, s.taken.len())), Some((true, 2)));
+    assert_eq!(more.runs.iter().filter(|run| run.not_needed).count(), 0);
+    let texts = [none, first, decided].map(|card| card.to_string());
+    insta::assert_snapshot!(texts.join("\n----\n"));
+}
+
+/// A run that diverged has ended, so the look is taken; its arm is never decided by what the others gave.
+#[test]
+fn a_run_that_diverged_holds_up_no_look_and_decides_nothing() {
+    let mut runs = pairs(&[-0.01, -0.0101, -0.0099, -0.01]);
+    runs[4].result_hash = None;
+    runs[4].metrics.clear();
+    let card = judge("d12_sqrt", None, &looking(&[2, 4], 4), runs);
+    let sequence = card.sequence.unwrap();
+    assert_eq!((sequence.taken.len(), sequence.decided), (2, false));
+    assert_eq!(card.verdicts[0].outcome, Outcome::Undecided);
+}
+
+#[test]
+fn metrics_and_targets_look_like_this() {
+    use crate::plan::targets::Target;
+    let mut runs = many(&[-0.003, -0.0031, -0.0029, -0.003]);
+    for run in &mut runs {
+        // No two seeds are alike.
+        let seed = run.seed as f64;
+        run.metrics.insert(
+            "core".to_owned(),
+            0.2 + if run.arm == SQRT { 0.01 + 0.001 * seed } else { 0.002 * seed },
+        );
+        if run.arm == SQRT {
+            (run.tokens, run.flops) = (1_100_000, 1.2e15);
+        }
+        *run.metrics.get_mut("val_bpb").unwrap() += 0.0005 * seed;
+    }
+    let mut criteria = criteria();
+    let core =
+        Criterion { metric: "core".to_owned(), higher_is_better: true, margin: 0.005, sigma: Some(0.0001) };
+    criteria.quality.as_mut().unwrap().metrics.push(core);
+    let target = |bound, sigma, rule| Target {
+        metric: "val_bpb".to_owned(),
+        bound,
+        at_least: false,
+        p: 0.01,
+        sigma,
+        rule,
+    };
+    criteria.targets = vec![
+        target(0.78, None, None),
+        target(0.749, None, None),
+        target(0.7, Some(0.0013), Some("modded-nanogpt's track 3")),
+    ];
+    let card = judge("d12_sqrt", Some("Is it better?"), &criteria, runs);
+    assert_eq!(card.failure(), Some(Class::Verdict));
+    insta::assert_snapshot!(card.to_string());
 }

@@ -10,6 +10,9 @@ use crate::stats::{f_upper_quantile, mean, standard_deviation};
 pub enum Variance {
     /// From all arms that share a control, where they scatter alike: few seeds then tell much more.
     Pooled,
+    /// From all arms that share a control, whatever the data say of it: where there are looks before the end, nothing of
+    /// how they are judged may be for the data to choose.
+    PooledAsPlanned,
     /// From the arm's own differences alone.
     Pair,
     /// Nowhere: one run's standard deviation is assumed.
@@ -51,11 +54,11 @@ pub(super) fn spreads(
             said: format!("a standard deviation of {sigma} is assumed"),
         },
         Variance::Pair => own(pairing),
-        Variance::Pooled => {
+        Variance::Pooled | Variance::PooledAsPlanned => {
             // Runs that part later differ less: only those that part at the same step scatter alike.
             let group: Vec<&Pairing<'_>> =
                 family.iter().copied().filter(|other| fork(other) == fork(pairing)).collect();
-            pooled(&group).unwrap_or_else(|| own(pairing))
+            pooled(&group, variance == Variance::Pooled).unwrap_or_else(|| own(pairing))
         }
     };
     family.iter().map(of).collect()
@@ -73,8 +76,8 @@ fn own(pairing: &Pairing<'_>) -> Spread {
 }
 
 /// The spread of several arms together, over the seeds that all have; none of one arm, of one seed, or of arms that do
-/// not scatter alike.
-fn pooled(group: &[&Pairing<'_>]) -> Option<Spread> {
+/// not scatter alike, where that is `tested`.
+fn pooled(group: &[&Pairing<'_>], tested: bool) -> Option<Spread> {
     let (first, others) = group.split_first().filter(|(_, others)| !others.is_empty())?;
     let pair = |pairing: &Pairing<'_>, seed: u64| -> Option<Pair> {
         pairing.pairs.iter().find(|pair| pair.seed == seed).copied()
@@ -104,10 +107,13 @@ fn pooled(group: &[&Pairing<'_>]) -> Option<Spread> {
     let largest = variances.iter().copied().fold(0.0, f64::max);
     let smallest = variances.iter().copied().fold(f64::INFINITY, f64::min);
     let (arms, blocks) = (rows.len(), seeds.len());
+    if blocks < 2 {
+        return None;
+    }
     let between = (blocks - 1) as f64;
     // As many ratios as pairs of arms could have been the largest.
     let looks = (group.len() * (group.len() - 1) / 2) as f64;
-    if largest > smallest * f_upper_quantile(UNLIKE / looks, between, between) {
+    if tested && largest > smallest * f_upper_quantile(UNLIKE / looks, between, between) {
         return None;
     }
     let dof = ((arms - 1) * (blocks - 1)) as f64;
@@ -124,11 +130,12 @@ fn pooled(group: &[&Pairing<'_>]) -> Option<Spread> {
             .map(|residual| residual * residual)
             .sum::<f64>();
     }
+    let planned = if tested { "" } else { ", as planned" };
     Some(Spread {
         deviation: (2.0 * squares / dof).sqrt(),
         dof,
         assumed: false,
         pooled: Some(group.len()),
-        said: format!("spread pooled over {} arms and their control", group.len()),
+        said: format!("spread pooled over {} arms and their control{planned}", group.len()),
     })
 }

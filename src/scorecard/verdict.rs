@@ -13,6 +13,8 @@ pub enum VerdictKind {
     Quality,
     /// Is the arm as fast as the control?
     Speed,
+    /// Does the mean of the arm meet a number?
+    Target,
     /// Are the results those of the baseline?
     Reproducibility,
 }
@@ -57,12 +59,22 @@ pub struct Verdict {
     pub arm_mean: Option<f64>,
     /// Mean of the control.
     pub control_mean: Option<f64>,
-    /// Mean of arm - control over the pairs; for speed the ratio arm / control.
+    /// Mean of arm - control over the pairs; for speed the ratio arm / control; for a target mean of arm - target.
     pub difference: Option<f64>,
     /// Confidence interval of the difference, wide enough for all arms together: it decides.
     pub interval: Option<(f64, f64)>,
     /// The interval of this arm as if there were no other.
     pub raw_interval: Option<(f64, f64)>,
+    /// Two-sided p of no difference, as if there were no other arm.
+    pub p: Option<f64>,
+    /// The same adjusted for all arms, controls and metrics of the experiment (Dunnett and Holm); looks are not in it.
+    pub p_adjusted: Option<f64>,
+    /// The look that says so, where it is judged at looks.
+    pub look: Option<LookOf>,
+    /// What the difference is worth by the slope of the arm's own curve: what it has to spare, below 0 what it lacks.
+    pub worth: Option<Worth>,
+    /// What of the control's budget the arm had, and what the difference is at the same; of quality alone.
+    pub matched: Option<Matched>,
     /// Arms that are judged against the same control, this one included.
     pub arms_together: usize,
     /// Standard deviation of the differences between seeds.
@@ -77,11 +89,50 @@ pub struct Verdict {
     pub detail: String,
 }
 
+/// A difference in what it takes to train for it.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Worth {
+    /// Optimizer steps.
+    pub steps: f64,
+    /// Tokens.
+    pub tokens: f64,
+}
+
+/// An arm's budget beside its control's.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Matched {
+    /// Tokens, arm over control.
+    pub tokens: f64,
+    /// FLOPs, arm over control.
+    pub flops: f64,
+    /// The difference at equal tokens, of the metric: as measured where they are equal, else corrected by the slope of
+    /// the arm's own curve.
+    pub per_token: Option<f64>,
+    /// The difference at equal time, corrected so; none where speed may not be judged.
+    pub per_second: Option<f64>,
+}
+
+/// A look at an experiment before its end.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct LookOf {
+    /// Which it is, from 1.
+    pub look: usize,
+    /// How many there are.
+    pub looks: usize,
+    /// Seeds that it is over.
+    pub seeds: usize,
+    /// Seeds of the experiment.
+    pub of_seeds: usize,
+    /// Its nominal two-sided level, of one arm as if there were no other.
+    pub level: f64,
+}
+
 impl fmt::Display for VerdictKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(match self {
             Self::Quality => "quality",
             Self::Speed => "speed",
+            Self::Target => "target",
             Self::Reproducibility => "reproducibility",
         })
     }
@@ -117,6 +168,11 @@ impl Verdict {
             difference: None,
             interval: None,
             raw_interval: None,
+            p: None,
+            p_adjusted: None,
+            look: None,
+            worth: None,
+            matched: None,
             arms_together: 1,
             deviation: None,
             seeds_needed: None,
@@ -143,6 +199,18 @@ impl Verdict {
             upper: self.interval.map(|(_, upper)| upper),
             raw_lower: self.raw_interval.map(|(lower, _)| lower),
             raw_upper: self.raw_interval.map(|(_, upper)| upper),
+            p: self.p,
+            p_adjusted: self.p_adjusted,
+            look: self.look.map(|look| look.look as u64),
+            looks: self.look.map(|look| look.looks as u64),
+            look_seeds: self.look.map(|look| look.seeds as u64),
+            look_level: self.look.map(|look| look.level),
+            worth_steps: self.worth.map(|worth| worth.steps),
+            worth_tokens: self.worth.map(|worth| worth.tokens),
+            tokens_ratio: self.matched.map(|matched| matched.tokens),
+            flops_ratio: self.matched.map(|matched| matched.flops),
+            per_token: self.matched.and_then(|matched| matched.per_token),
+            per_second: self.matched.and_then(|matched| matched.per_second),
             deviation: self.deviation,
             seeds_needed: self.seeds_needed.map(u64::from),
             limit: self.limit,

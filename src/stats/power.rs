@@ -1,5 +1,6 @@
 //! What an experiment can find out, before or after it is run.
 
+use super::dunnett::dunnett_quantile;
 use super::student::t_quantile;
 
 /// The chance with which an effect of the size that [`detectable`] gives is found.
@@ -14,6 +15,13 @@ pub fn detectable(deviation: f64, seeds: u32, confidence: f64) -> Option<f64> {
     let dof = f64::from(seeds.checked_sub(1).filter(|dof| *dof > 0)?);
     let quantiles = t_quantile(f64::midpoint(1.0, confidence), dof) + t_quantile(POWER, dof);
     Some(quantiles * deviation / f64::from(seeds).sqrt())
+}
+
+/// The same where `arms` arms are judged together, their spread known with `dof` degrees of freedom, and their intervals
+/// may miss with probability `level`.
+pub fn detectable_together(deviation: f64, seeds: u32, level: f64, arms: u32, dof: f64) -> f64 {
+    let quantiles = dunnett_quantile(1.0 - level, arms, dof) + t_quantile(POWER, dof);
+    quantiles * deviation / f64::from(seeds).sqrt()
 }
 
 /// The fewest seeds with which the interval around a difference is no wider than `distance` to either side, where

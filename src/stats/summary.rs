@@ -21,9 +21,25 @@ pub fn median(values: &[f64]) -> Option<f64> {
     Some(f64::midpoint(*lower, *upper))
 }
 
+/// The slope of the straight line through points (x, y) by least squares; none of fewer than two x.
+pub fn slope(points: &[(f64, f64)]) -> Option<f64> {
+    let (xs, ys): (Vec<f64>, Vec<f64>) = points.iter().copied().unzip();
+    let (x, y) = (mean(&xs)?, mean(&ys)?);
+    let square: f64 = xs.iter().map(|value| (value - x) * (value - x)).sum();
+    let product: f64 = points.iter().map(|(a, b)| (a - x) * (b - y)).sum();
+    (square > 0.0).then(|| product / square)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn slopes() {
+        assert_eq!(slope(&[(0.0, 1.0)]), None);
+        assert_eq!(slope(&[(2.0, 1.0), (2.0, 3.0)]), None);
+        assert_eq!(slope(&[(0.0, 1.0), (1.0, 3.0), (2.0, 5.0)]), Some(2.0));
+    }
 
     #[test]
     fn medians() {

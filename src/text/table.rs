@@ -25,6 +25,13 @@ impl Table {
         Self { right, rows: vec![headings.iter().map(plain).collect()] }
     }
 
+    /// Columns that its widest row takes on the screen.
+    pub(crate) fn width(&self) -> usize {
+        let column = |at: usize| self.rows.iter().filter_map(|row| row.get(at)).map(|cell| width(cell)).max();
+        let columns: usize = (0..self.right.len()).map(|at| column(at).unwrap_or(0)).sum();
+        columns + 2 * self.right.len().saturating_sub(1)
+    }
+
     /// Adds a row. Cells beyond the headings are not shown.
     pub(crate) fn push(&mut self, row: Vec<String>) {
         // A line end within a cell would tear its row.

@@ -43,16 +43,31 @@ fn weights<B: Backend>(ops: &B, specs: &[ParamSpec], values: InitialValues) -> R
     let mut weights: Vec<Option<B::Weight>> = specs.iter().map(|_| None).collect();
     values.for_each(specs, |index, values| {
         let spec = specs.get(index).filter(|spec| spec.numel() == values.len()).ok_or_else(unfit)?;
-        weights[index] = Some(weight(ops, spec, values).map_err(op_error)?);
+        weights[index] = Some(weight(ops, spec, values, Use::Training).map_err(op_error)?);
         // Drawing millions of values takes seconds.
         crate::stop::check()
     })?;
     Ok(Params(weights.into_iter().collect::<Option<Vec<_>>>().ok_or_else(unfit)?))
 }
 
+/// What an engine does with its weights.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Use {
+    /// They change.
+    Training,
+    /// They stay as they are.
+    Inference,
+}
+
 /// A parameter as its group is used.
-fn weight<B: Backend>(ops: &B, spec: &ParamSpec, values: &[f32]) -> OpResult<B::Weight> {
-    if spec.group.is_table() { ops.table(&spec.shape, values) } else { ops.weight(&spec.shape, values) }
+fn weight<B: Backend>(ops: &B, spec: &ParamSpec, values: &[f32], wanted: Use) -> OpResult<B::Weight> {
+    if spec.group.is_table() {
+        ops.table(&spec.shape, values)
+    } else if wanted == Use::Inference && spec.is_factor() {
+        ops.factor(&spec.shape, values)
+    } else {
+        ops.weight(&spec.shape, values)
+    }
 }
 
 impl<M: Network, B: Backend> OpsEngine<M, B> {
@@ -83,7 +98,7 @@ impl<M: Network, B: Backend> OpsEngine<M, B> {
             if values.len() != spec.numel() {
                 return Err(Error::internal(format!("the values of `{}` do not fit it", spec.name)));
             }
-            weight(&ops, spec, &values).map_err(op_error)
+            weight(&ops, spec, &values, Use::Inference).map_err(op_error)
         };
         let weights = network.specs().iter().map(one).collect::<Result<_>>()?;
         Self::with(network, ops, Params(weights), None)
@@ -204,9 +219,10 @@ impl<M: Network, B: Backend> Engine for OpsEngine<M, B> {
         optimizer: &[NamedTensor<'_>],
     ) -> Result<()> {
         let values = super::engine::in_order(self.network.specs(), parameters)?;
+        let wanted = if self.training.is_some() { Use::Training } else { Use::Inference };
         for (index, tensor) in values.into_iter().enumerate() {
             let spec = &self.network.specs()[index];
-            self.weights.0[index] = weight(&self.ops, spec, &tensor.values).map_err(op_error)?;
+            self.weights.0[index] = weight(&self.ops, spec, &tensor.values, wanted).map_err(op_error)?;
         }
         if steps > 0 {
             self.take_up_state(steps, optimizer)?;

@@ -156,6 +156,7 @@ pub(crate) fn results(dir: &ExperimentDir) {
         directory: Some("/home/ada".into()),
         name: "ci".into(),
         question: Some("Does it?".into()),
+        hypothesis: None,
         manifest: "ci.toml".into(),
         profile: None,
         sets: vec!["budget.steps=2".into()],

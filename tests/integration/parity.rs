@@ -1,4 +1,4 @@
-//! `nanorun parity` from outside: its table in the README, what it says of damaged and partial cases, how it exits.
+//! `nanorun parity` from outside: its table in docs/parity.md, what it says of damaged and partial cases, how it exits.
 
 use std::path::{Path, PathBuf};
 
@@ -29,9 +29,9 @@ fn edit(path: &Path, edit: impl FnOnce(&mut serde_json::Value)) {
     std::fs::write(path, json.to_string()).unwrap();
 }
 
-/// On `cpu` the figures are the same bits on every machine, so the README has to have them to the digit.
+/// On `cpu` the figures are the same bits on every machine, so the page has to have them to the digit.
 #[test]
-fn the_table_in_the_readme_is_what_the_command_prints() {
+fn the_table_on_the_page_is_what_the_command_prints() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let output = std::process::Command::new(env!("CARGO_BIN_EXE_nanorun"))
         .args(["parity", "--markdown"])
@@ -39,13 +39,13 @@ fn the_table_in_the_readme_is_what_the_command_prints() {
         .output()
         .unwrap();
     assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stdout));
-    let readme = std::fs::read_to_string(root.join("README.md")).unwrap();
-    let (_, after) = readme.split_once("<!-- parity:begin -->").unwrap();
+    let page = std::fs::read_to_string(root.join("docs/parity.md")).unwrap();
+    let (_, after) = page.split_once("<!-- parity:begin -->").unwrap();
     let (written, _) = after.split_once("<!-- parity:end -->").unwrap();
     let printed = String::from_utf8(output.stdout).unwrap();
     assert!(
         written.trim() == printed.trim(),
-        "write the output of `nanorun parity --markdown` between README.md's markers:\n{printed}"
+        "write the output of `nanorun parity --markdown` between docs/parity.md's markers:\n{printed}"
     );
 }
 

@@ -1,17 +1,152 @@
-//! The README says what the program says.
+//! README and documentation say what the program says, and lead where they say.
 
-use std::path::Path;
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn read(path: impl AsRef<Path>) -> String {
+    let path = root().join(path);
+    fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
 
 fn between<'a>(text: &'a str, begin: &str, end: &str) -> &'a str {
     let after = text.split_once(begin).unwrap().1;
     after.split_once(end).unwrap().0.trim()
 }
 
+/// README, changelog and the pages of the book.
+fn pages() -> Vec<PathBuf> {
+    let docs = fs::read_dir(root().join("docs")).unwrap().map(|entry| entry.unwrap().path());
+    let mut pages: Vec<PathBuf> =
+        docs.filter(|path| path.extension().is_some_and(|end| end == "md")).collect();
+    pages.extend([root().join("README.md"), root().join("CHANGELOG.md")]);
+    pages.sort();
+    pages
+}
+
+/// A page without its blocks of code.
+fn prose(page: &str) -> String {
+    let mut inside = false;
+    let lines = page.lines().filter(|line| {
+        let fence = line.trim_start().starts_with("```");
+        inside ^= fence;
+        !inside && !fence
+    });
+    lines.collect::<Vec<_>>().join("\n")
+}
+
+/// Where the links of a page lead.
+fn links(page: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    for (at, _) in page.match_indices("](") {
+        if let Some((to, _)) = page[at + 2..].split_once(')') {
+            found.push(to.to_owned());
+        }
+    }
+    found
+}
+
+/// The names by which the headings of a page can be linked to, as GitHub and mdBook make them.
+fn anchors(page: &str) -> BTreeSet<String> {
+    let headings = page.lines().filter(|line| line.starts_with('#'));
+    let anchor = |heading: &str| -> String {
+        let title = heading.trim_start_matches('#').trim().to_lowercase();
+        title
+            .chars()
+            .filter(|letter| letter.is_alphanumeric() || matches!(letter, ' ' | '-' | '_'))
+            .map(|letter| if letter == ' ' { '-' } else { letter })
+            .collect()
+    };
+    headings.map(anchor).collect()
+}
+
 #[test]
 fn the_manifest_reference_is_up_to_date() {
-    let readme = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md")).unwrap();
-    let written = between(&readme, "<!-- fields:begin -->", "<!-- fields:end -->");
+    let page = read("docs/reference.md");
+    let written = between(&page, "<!-- fields:begin -->", "<!-- fields:end -->");
     let output = std::process::Command::new(env!("CARGO_BIN_EXE_nanorun")).arg("fields").output().unwrap();
     let printed = String::from_utf8(output.stdout).unwrap();
-    assert!(written == printed.trim(), "write the output of `nanorun fields` between README.md's markers");
+    assert!(
+        written == printed.trim(),
+        "write the output of `nanorun fields` between the markers of docs/reference.md"
+    );
+}
+
+#[test]
+fn links_lead_somewhere() {
+    let mut broken = Vec::new();
+    for path in pages() {
+        let page = fs::read_to_string(&path).unwrap();
+        for link in links(&prose(&page)) {
+            if link.starts_with("http") {
+                continue;
+            }
+            let (file, anchor) =
+                link.split_once('#').map_or((&*link, None), |(file, anchor)| (file, Some(anchor)));
+            let target = if file.is_empty() { path.clone() } else { path.parent().unwrap().join(file) };
+            let there = match anchor {
+                None => target.exists(),
+                Some(anchor) => {
+                    fs::read_to_string(&target).is_ok_and(|page| anchors(&prose(&page)).contains(anchor))
+                }
+            };
+            if !there {
+                broken.push(format!("{}: {link}", path.display()));
+            }
+        }
+    }
+    assert!(broken.is_empty(), "links lead nowhere:\n{}", broken.join("\n"));
+}
+
+#[test]
+fn every_page_is_in_the_book() {
+    let summary: BTreeSet<String> = links(&read("docs/SUMMARY.md")).into_iter().collect();
+    let docs = root().join("docs");
+    let pages: BTreeSet<String> = pages()
+        .into_iter()
+        .filter(|path| path.starts_with(&docs) && !path.ends_with("SUMMARY.md"))
+        .map(|path| path.file_name().unwrap().to_str().unwrap().to_owned())
+        .collect();
+    assert_eq!(summary, pages);
+}
+
+/// What the quickstart ends in stands in the README to the digits that it shows.
+#[test]
+fn the_quickstart_is_told_as_it_comes_out() {
+    let readme = read("README.md");
+    let golden = read("tests/fixtures/golden/quickstart.results.txt");
+    let hashes: Vec<&str> = golden.lines().filter_map(|line| line.trim().strip_prefix("result ")).collect();
+    assert_eq!(hashes.len(), 6);
+    for hash in hashes {
+        assert!(readme.contains(&hash[..12]), "a run ends in {hash}, which README.md does not have");
+    }
+}
+
+/// Every command that the README has people type is one.
+#[test]
+fn the_commands_of_the_readme_are_there() {
+    let readme = read("README.md");
+    let help = std::process::Command::new(env!("CARGO_BIN_EXE_nanorun")).arg("--help").output().unwrap();
+    let help = String::from_utf8(help.stdout).unwrap();
+    let known: BTreeSet<&str> = help
+        .lines()
+        .filter(|line| line.starts_with("  "))
+        .filter_map(|line| line.split_whitespace().next())
+        .collect();
+    let typed =
+        readme.split("```sh\n").skip(1).filter_map(|block| block.split_once("```").map(|(block, _)| block));
+    let mut seen = 0;
+    for line in typed.flat_map(str::lines) {
+        for command in line.split(" && ").filter_map(|part| part.trim().strip_prefix("nanorun ")) {
+            let word = command.split_whitespace().next().unwrap();
+            let is_manifest = Path::new(word).extension().is_some_and(|end| end == "toml");
+            assert!(is_manifest || known.contains(word), "README.md has people type `nanorun {word}`");
+            seen += 1;
+        }
+    }
+    assert!(seen > 6, "{seen}");
 }

@@ -1,5 +1,5 @@
-"""Loads what `nanorun export` writes with torch, tokenizers, transformers and onnxruntime, and compares it with upstream's
-own numbers.
+"""Loads what `nanorun export` writes with torch, tokenizers, transformers, onnxruntime and tensorboard, and compares it with
+upstream's own numbers.
 
     python exports.py NANORUN REPOSITORY PLACE
 """
@@ -250,6 +250,25 @@ def check_onnx():
             assert min(windows) < length < max(windows) + 1 and "past_embedding" not in model.states
 
 
-for check in [check_torch, check_tokenizers, check_transformers, check_native, check_onnx]:
+def check_tensorboard():
+    """TensorBoard's own reader finds the curves that `nanorun show` tells."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    run("run", root / "tests/fixtures/manifests/tiny.toml", "-q")
+    report = json.loads(run("export", "tiny", "--to", "tensorboard", "logs", "--json"))
+    assert len(report["runs"]) == 4
+    for exported in report["runs"]:
+        told = json.loads(run("show", exported["run"], "--json"))
+        reader = EventAccumulator(str(Path(exported["file"]).parent))
+        reader.Reload()
+        scalars = {tag: [(event.step, event.value) for event in reader.Scalars(tag)] for tag in reader.Tags()["scalars"]}
+        assert scalars["train/loss"] == [(step, np.float32(loss)) for step, loss in enumerate(told["losses"])]
+        for metric in ["val_bpb", "val_loss"]:
+            values = [(at["step"], np.float32(at["values"][metric])) for at in told["evaluations"]]
+            assert scalars[f"eval/{metric}"] == values, metric
+        assert len(scalars["schedule/lr_multiplier"]) == len(told["losses"])
+
+
+for check in [check_torch, check_tokenizers, check_transformers, check_native, check_onnx, check_tensorboard]:
     check()
     print(f"{check.__name__}: right", flush=True)

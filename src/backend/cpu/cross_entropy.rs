@@ -1,10 +1,8 @@
 //! Softcapped cross-entropy over chunks of rows, so that no more than a chunk of logits exists.
 
-use ndarray::ArrayView2;
-
 use super::backend::CpuBackend;
 use super::elementwise::for_chunks;
-use super::gemm::{Job, PackedB, Store, gemm, gemm_prepacked, matrix, prepack};
+use super::gemm::{Job, PackedB, Store, gemm, matrix, prepack};
 use super::pool::Buffer;
 use super::simd::{LANES, lane_maxima, larger, simd_fn, tree_sum};
 use super::tensor::{Param, Tensor, Tokens, check};
@@ -37,8 +35,7 @@ pub(super) fn logits(cpu: &CpuBackend, x: &Tensor, lm_head: &Param, head: &HeadS
     check_head("logits", x, lm_head, head)?;
     let v = head.vocab_size;
     let mut y = cpu.tensor_uninit("logits", x.rows, v)?;
-    let weights = matrix(&lm_head.data, v, x.cols).reversed_axes();
-    gemm(&cpu.workers, &cpu.pool, Job::new(x.view(), weights, &mut y.data), Store::Set)?;
+    gemm(&cpu.workers, &cpu.pool, lm_head.job(x.view(), v, &mut y.data), Store::Set)?;
     if let Some(cap) = head.softcap {
         for_chunks(cpu, &mut y.data, |_, y| softcap_chunk(y, cap));
     }
@@ -102,14 +99,16 @@ fn pass(
     check_targets(op, x.rows, targets, head.vocab_size)?;
     let (v, c) = (head.vocab_size, x.cols);
     let mut losses = vec![0.0_f32; x.rows];
-    let weights = matrix(&lm_head.data, v, c);
-    let (packed_t, packed) = packed_weights(cpu, weights, x.rows, gradient.is_some())?;
+    let (packed_t, packed) = packed_weights(cpu, lm_head, v, x.rows, gradient.is_some())?;
     let mut chunk: Buffer = cpu.pool.take(op, CHUNK_ROWS.min(x.rows) * v)?;
     for start in (0..x.rows).step_by(CHUNK_ROWS) {
         let rows = CHUNK_ROWS.min(x.rows - start);
         let x = matrix(&x.data[start * c..(start + rows) * c], rows, c);
-        let job = Job::new(x, weights.reversed_axes(), &mut chunk);
-        gemm_prepacked(&cpu.workers, &cpu.pool, job, packed_t.as_ref(), Store::Set)?;
+        let job = match &packed_t {
+            Some(packed) => Job::packed(x, packed, v, &mut chunk),
+            None => lm_head.job(x, v, &mut chunk),
+        };
+        gemm(&cpu.workers, &cpu.pool, job, Store::Set)?;
         let scale = gradient.as_ref().map(|g| g.scale);
         chunk_losses(
             cpu,
@@ -123,8 +122,11 @@ fn pass(
         if let Some(g) = &mut gradient {
             let dlogits = matrix(&chunk, rows, v);
             let dx = &mut g.dx.data[start * c..(start + rows) * c];
-            let job = Job::new(dlogits, weights, dx);
-            gemm_prepacked(&cpu.workers, &cpu.pool, job, packed.as_ref(), Store::Set)?;
+            let job = match &packed {
+                Some(packed) => Job::packed(dlogits, packed, c, dx),
+                None => Job::new(dlogits, matrix(&lm_head.data, v, c), dx),
+            };
+            gemm(&cpu.workers, &cpu.pool, job, Store::Set)?;
             let dw = &mut g.dlm_head.data[..v * c];
             gemm(&cpu.workers, &cpu.pool, Job::new(dlogits.reversed_axes(), x, dw), Store::Add)?;
         }
@@ -135,13 +137,15 @@ fn pass(
 /// `lm_head` packed once for all chunks, if there are several: transposed for the logits, and as it is for dx.
 fn packed_weights(
     cpu: &CpuBackend,
-    weights: ArrayView2<'_, f32>,
+    lm_head: &Param,
+    vocab: usize,
     rows: usize,
     backward: bool,
 ) -> OpResult<(Option<PackedB>, Option<PackedB>)> {
-    if rows <= CHUNK_ROWS {
+    if rows <= CHUNK_ROWS || lm_head.packed.is_some() {
         return Ok((None, None));
     }
+    let weights = matrix(&lm_head.data, vocab, lm_head.matrix().1);
     let transposed = prepack(&cpu.workers, &cpu.pool, weights.reversed_axes())?;
     let plain = if backward { prepack(&cpu.workers, &cpu.pool, weights)? } else { None };
     Ok((transposed, plain))

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use super::attention::AttentionSaved;
 use super::backend::CpuBackend;
-use super::gemm::{Factor, Job, Store, gemm};
+use super::gemm::{Factor, PackedB, Store, gemm, matrix};
 use super::kv_cache::KvCache;
 use super::norm::NormSaved;
 use super::rotary::{Rotary, RotarySaved};
@@ -26,7 +26,7 @@ impl CpuBackend {
         })?;
         let mut data = self.pool.take(op, len)?;
         elementwise::copy(self, values, &mut data);
-        Ok(Param { shape: shape.to_vec(), data })
+        Ok(Param { shape: shape.to_vec(), data, packed: None })
     }
 }
 
@@ -52,8 +52,21 @@ impl ForwardOps for CpuBackend {
         self.param("weight", shape, values)
     }
 
+    /// Turned and packed once, so that products read it as it comes: a token decoded alone takes the time of reading.
+    fn factor(&self, shape: &[usize], values: &[f32]) -> OpResult<Param> {
+        let &[rows, cols] = shape else { return self.weight(shape, values) };
+        check("factor", rows * cols == values.len(), || {
+            format!("{} values for shape {shape:?}", values.len())
+        })?;
+        let packed = PackedB::new(&self.workers, &self.pool, matrix(values, rows, cols).reversed_axes())?;
+        Ok(Param { shape: shape.to_vec(), data: self.pool.take("factor", 0)?, packed: Some(packed) })
+    }
+
     fn weight_values<'a>(&self, weight: &'a Param) -> OpResult<Cow<'a, [f32]>> {
-        Ok(Cow::Borrowed(weight.values()))
+        Ok(match &weight.packed {
+            Some(packed) => Cow::Owned(packed.columns()),
+            None => Cow::Borrowed(weight.values()),
+        })
     }
 
     fn tokens(&self, ids: &[i32]) -> OpResult<Tokens> {
@@ -121,16 +134,14 @@ impl ForwardOps for CpuBackend {
     fn linear(&self, x: &Tensor, w: &Param) -> OpResult<Tensor> {
         let out = check_linear("linear", x, w)?;
         let mut y = self.tensor_uninit("linear", x.rows, out)?;
-        let job = Job::new(x.view(), w.view().reversed_axes(), &mut y.data);
-        gemm(&self.workers, &self.pool, job, Store::Set)?;
+        gemm(&self.workers, &self.pool, w.job(x.view(), out, &mut y.data), Store::Set)?;
         Ok(y)
     }
 
     fn linear_add(&self, mut residual: Tensor, x: &Tensor, w: &Param) -> OpResult<Tensor> {
         let out = check_linear("linear_add", x, w)?;
         check_shape("linear_add", "residual", &residual, x.rows, out)?;
-        let job = Job::new(x.view(), w.view().reversed_axes(), &mut residual.data);
-        gemm(&self.workers, &self.pool, job, Store::Add)?;
+        gemm(&self.workers, &self.pool, w.job(x.view(), out, &mut residual.data), Store::Add)?;
         Ok(residual)
     }
 
@@ -147,8 +158,7 @@ impl ForwardOps for CpuBackend {
         let out = check_linear(op, u, w)?;
         check_shape(op, "residual", &residual, u.rows, out)?;
         let a = Factor::mapped(u.view(), elementwise::relu_squared_in_place);
-        let job = Job::new(a, w.view().reversed_axes(), &mut residual.data);
-        gemm(&self.workers, &self.pool, job, Store::Add)?;
+        gemm(&self.workers, &self.pool, w.job(a, out, &mut residual.data), Store::Add)?;
         Ok(residual)
     }
 

@@ -83,6 +83,9 @@ pub(super) fn select(
     Ok(found)
 }
 
+/// Of fewer new positions, one thread has packed all before another has woken.
+const TOGETHER: usize = 16;
+
 impl Packed {
     /// Brings the packed form up to date with the rows.
     fn update(&mut self, cpu: &CpuBackend, cache: &KvCache, d: usize) -> OpResult<()> {
@@ -94,17 +97,33 @@ impl Packed {
             self.values = cpu.pool.zeroed(op, cache.sequences * heads * value_len)?;
             (self.head_dim, self.len) = (d, 0);
         }
-        for (s, position) in (0..cache.sequences).flat_map(|s| (self.len..cache.len).map(move |at| (s, at))) {
-            for h in 0..heads {
-                let head = s * heads + h;
-                for j in 0..d {
-                    let from = (s * cache.capacity + position) * cache.cols + h * d + j;
-                    let key = (position / NR * d + j) * NR + position % NR;
-                    self.keys[head * key_len + key] = cache.keys[from];
-                    let value = j / NR * NR * cache.capacity + position * NR + j % NR;
-                    self.values[head * value_len + value] = cache.values[from];
+        let (keys, values) = (Shared::new(&mut self.keys), Shared::new(&mut self.values));
+        let new = self.len..cache.len;
+        let pack = |head: usize| {
+            let (s, h) = (head / heads, head % heads);
+            // SAFETY: every task has its own head.
+            let (keys, values) = unsafe {
+                (
+                    keys.slice_mut(head * key_len..(head + 1) * key_len),
+                    values.slice_mut(head * value_len..(head + 1) * value_len),
+                )
+            };
+            for position in new.clone() {
+                let from = (s * cache.capacity + position) * cache.cols + h * d;
+                let column = keys[position / NR * d * NR + position % NR..].iter_mut().step_by(NR);
+                for (to, key) in column.zip(&cache.keys[from..from + d]) {
+                    *to = *key;
+                }
+                for (part, row) in cache.values[from..from + d].chunks(NR).enumerate() {
+                    values[(part * cache.capacity + position) * NR..][..row.len()].copy_from_slice(row);
                 }
             }
+        };
+        let tasks = cache.sequences * heads;
+        if new.len() < TOGETHER {
+            (0..tasks).for_each(pack);
+        } else {
+            cpu.workers.run(tasks, pack);
         }
         self.len = cache.len;
         Ok(())

@@ -94,7 +94,7 @@ pub fn estimate_use(
 
 fn used<M: Network>(network: &M, ops: Tally, wanted: Use) -> std::result::Result<MemoryEstimate, Failed> {
     let scratch = ops.held_bytes();
-    let weights = network.specs().iter().map(|spec| ops.stored(spec)).collect::<OpResult<Vec<_>>>()?;
+    let weights = network.specs().iter().map(|spec| ops.fixed(spec)).collect::<OpResult<Vec<_>>>()?;
     let sequence_len = network.sequence_len();
     let tables = network.tables(&ops, sequence_len)?;
     let parameters = ops.held_bytes() - scratch;

@@ -35,6 +35,8 @@ pub(super) struct Counted {
 #[derive(Debug)]
 pub(super) struct CountedParam {
     shape: Vec<usize>,
+    /// Whether products read it as it is.
+    packed: bool,
     _room: Room,
 }
 
@@ -122,7 +124,7 @@ impl Tally {
     }
 
     fn table_room(&self, shape: &[usize]) -> OpResult<CountedParam> {
-        Ok(CountedParam { shape: shape.to_vec(), _room: self.values("table", len(shape))? })
+        Ok(CountedParam { shape: shape.to_vec(), packed: false, _room: self.values("table", len(shape))? })
     }
 
     /// Bytes held, in use or waiting.
@@ -154,7 +156,24 @@ impl Tally {
 
     /// A parameter or what is as large.
     pub(super) fn param(&self, shape: &[usize]) -> OpResult<CountedParam> {
-        Ok(CountedParam { shape: shape.to_vec(), _room: self.pool.take("param", len(shape))? })
+        Ok(CountedParam { shape: shape.to_vec(), packed: false, _room: self.pool.take("param", len(shape))? })
+    }
+
+    /// A weight that is never changed.
+    pub(super) fn fixed(&self, spec: &ParamSpec) -> OpResult<CountedParam> {
+        match spec.shape[..] {
+            [rows, cols] if spec.is_factor() && !self.half => Ok(CountedParam {
+                shape: spec.shape.clone(),
+                packed: true,
+                _room: gemm::packed_room(&self.pool, rows, cols)?,
+            }),
+            _ => self.stored(spec),
+        }
+    }
+
+    /// A product of `m` rows with a weight (n, k).
+    fn product_with(&self, w: &CountedParam, m: usize, n: usize, k: usize) -> OpResult<()> {
+        if w.packed { Ok(()) } else { self.product(m, n, k) }
     }
 
     fn matrix(&self, rows: usize, cols: usize) -> OpResult<Counted> {
@@ -174,10 +193,16 @@ impl Tally {
         self.pool.take("sum", rows.div_ceil(ROW_CHUNK).saturating_mul(width)).map(drop)
     }
 
-    fn cross_entropy_pass(&self, x: &Counted, head: &HeadShape, backward: bool) -> OpResult<Vec<f32>> {
+    fn cross_entropy_pass(
+        &self,
+        x: &Counted,
+        lm_head: &CountedParam,
+        head: &HeadShape,
+        backward: bool,
+    ) -> OpResult<Vec<f32>> {
         let (rows, v, c) = (x.rows, head.vocab_size, x.cols);
         let (mut transposed, mut plain) = (None, None);
-        if rows > CHUNK_ROWS {
+        if rows > CHUNK_ROWS && !lm_head.packed {
             transposed = self.prepack(v, c)?;
             plain = if backward { self.prepack(c, v)? } else { None };
         }
@@ -185,7 +210,7 @@ impl Tally {
         // All chunks are alike but the last.
         for chunk in [CHUNK_ROWS.min(rows), rows % CHUNK_ROWS].into_iter().filter(|&rows| rows > 0) {
             if transposed.is_none() {
-                self.product(chunk, v, c)?;
+                self.product_with(lm_head, chunk, v, c)?;
             }
             if self.half && v > SCRATCH_LEN {
                 self.pool.take("cross_entropy", v)?;
@@ -272,13 +297,13 @@ impl ForwardOps for Tally {
     fn linear(&self, x: &Counted, w: &CountedParam) -> OpResult<Counted> {
         let (out, inputs) = w.matrix();
         let y = self.matrix(x.rows, out)?;
-        self.product(x.rows, out, inputs)?;
+        self.product_with(w, x.rows, out, inputs)?;
         Ok(y)
     }
 
     fn linear_add(&self, residual: Counted, x: &Counted, w: &CountedParam) -> OpResult<Counted> {
         let (out, inputs) = w.matrix();
-        self.product(x.rows, out, inputs)?;
+        self.product_with(w, x.rows, out, inputs)?;
         Ok(residual)
     }
 
@@ -365,16 +390,16 @@ impl ForwardOps for Tally {
     fn cross_entropy(
         &self,
         x: &Counted,
-        _: &CountedParam,
+        lm_head: &CountedParam,
         _: &CountedTokens,
         head: &HeadShape,
     ) -> OpResult<Vec<f32>> {
-        self.cross_entropy_pass(x, head, false)
+        self.cross_entropy_pass(x, lm_head, head, false)
     }
 
-    fn logits(&self, x: &Counted, _: &CountedParam, head: &HeadShape) -> OpResult<Counted> {
+    fn logits(&self, x: &Counted, lm_head: &CountedParam, head: &HeadShape) -> OpResult<Counted> {
         let y = self.matrix(x.rows, head.vocab_size)?;
-        self.product(x.rows, head.vocab_size, x.cols)?;
+        self.product_with(lm_head, x.rows, head.vocab_size, x.cols)?;
         if self.half {
             // The product beside the logits, which are f32.
             let room = self.pool.take("logits", x.rows.saturating_mul(head.vocab_size))?;
@@ -582,14 +607,14 @@ impl TrainOps for Tally {
     fn cross_entropy_train(
         &self,
         x: &Counted,
-        _: &CountedParam,
+        lm_head: &CountedParam,
         _: &CountedTokens,
         head: &HeadShape,
         _: f32,
         _: &mut CountedParam,
     ) -> OpResult<(Vec<f32>, Counted)> {
         let dx = self.matrix(x.rows, x.cols)?;
-        Ok((self.cross_entropy_pass(x, head, true)?, dx))
+        Ok((self.cross_entropy_pass(x, lm_head, head, true)?, dx))
     }
 
     fn adamw(

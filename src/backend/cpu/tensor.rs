@@ -2,7 +2,7 @@
 
 use ndarray::ArrayView2;
 
-use super::gemm::matrix;
+use super::gemm::{Factor, Job, PackedB, matrix};
 use super::pool::Buffer;
 use crate::ops::{OpError, OpResult};
 
@@ -41,9 +41,19 @@ impl Tensor {
 pub struct Param {
     pub(super) shape: Vec<usize>,
     pub(super) data: Buffer,
+    /// Instead of the values of a weight that only takes part in products: the transposed matrix, packed for them.
+    pub(super) packed: Option<PackedB>,
 }
 
 impl Param {
+    /// The product of rows of `a` with the first `n` rows of this matrix, added to or stored in `c`.
+    pub(super) fn job<'a>(&'a self, a: impl Into<Factor<'a>>, n: usize, c: &'a mut [f32]) -> Job<'a> {
+        match &self.packed {
+            Some(packed) => Job::packed(a, packed, n, c),
+            None => Job::new(a, matrix(&self.data, n, self.matrix().1).reversed_axes(), c),
+        }
+    }
+
     /// Its shape.
     #[cfg(any(test, feature = "internals"))]
     pub fn shape(&self) -> &[usize] {

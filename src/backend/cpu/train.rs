@@ -40,7 +40,7 @@ impl TrainOps for CpuBackend {
     fn grad(&self, shape: &[usize]) -> OpResult<Param> {
         let len = shape.iter().product();
         let data = self.pool.zeroed_by("grad", len, |values| elementwise::fill(self, values, 0.0))?;
-        Ok(Param { shape: shape.to_vec(), data })
+        Ok(Param { shape: shape.to_vec(), data, packed: None })
     }
 
     fn zero_grad(&self, grad: &mut Param) -> OpResult<()> {

@@ -61,6 +61,10 @@ struct GetArgs {
 
 // A paragraph a line: clap wraps them to the terminal.
 const GET_HELP: &str = "\
+Examples:
+  nanorun data get climbmix --shards 8
+  nanorun data get climbmix --shards 8 --lock m.toml
+
 A shard gets its name once it is whole: of the length and SHA-256 that the server says, and a parquet file that reads. \
 A download that was stopped or cut carries on where it was. SHA256SUMS beside the shards says what each was when it \
 first came; later downloads and `nanorun data check` compare.
@@ -72,6 +76,7 @@ This was tested against servers of its own tests alone; its authors never ran it
 
 /// `nanorun data check`
 #[derive(Debug, Clone, Args)]
+#[command(after_help = CHECK_HELP)]
 struct CheckArgs {
     /// The directory of the shards
     #[arg(value_name = "DIR")]
@@ -91,3 +96,7 @@ pub(super) fn data(args: &DataArgs) -> Result<Option<Class>> {
         DataCommand::Check(args) => check::check(args),
     }
 }
+
+const CHECK_HELP: &str = "\
+Examples:
+  nanorun data check ~/.cache/nanochat/base_data_climbmix";

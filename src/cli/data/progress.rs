@@ -1,12 +1,12 @@
 //! How a download is watched: bars on a terminal, a line a shard elsewhere.
 
 use std::collections::BTreeMap;
-use std::io::Write as _;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
+use crate::console::{self, Kind};
 use crate::fetch::{Fetched, Origin, Watcher};
 use crate::files::now;
 
@@ -64,7 +64,7 @@ fn style(bar: &ProgressBar, template: &str) {
 }
 
 fn say(text: &str) {
-    let _ = writeln!(std::io::stderr().lock(), "{text}");
+    console::say(Kind::Progress, text);
 }
 
 impl Watcher for Progress {

@@ -37,6 +37,7 @@ enum TokenizerCommand {
 
 /// `nanorun tokenizer encode`
 #[derive(Debug, Clone, Args)]
+#[command(after_help = ENCODE_HELP)]
 struct EncodeArgs {
     /// Upstream's directory or tokenizer.pkl, a tokenizer.json, or tiktoken's ranks (.tiktoken)
     #[arg(value_name = "TOKENIZER")]
@@ -54,6 +55,7 @@ struct EncodeArgs {
 
 /// `nanorun tokenizer decode`
 #[derive(Debug, Clone, Args)]
+#[command(after_help = DECODE_HELP)]
 struct DecodeArgs {
     /// As for encode
     #[arg(value_name = "TOKENIZER")]
@@ -65,6 +67,7 @@ struct DecodeArgs {
 
 /// `nanorun tokenizer compare`
 #[derive(Debug, Clone, Args)]
+#[command(after_help = COMPARE_HELP)]
 struct CompareArgs {
     /// The one, as for encode
     a: PathBuf,
@@ -83,6 +86,7 @@ struct CompareArgs {
 
 /// `nanorun tokenizer import`
 #[derive(Debug, Clone, Args)]
+#[command(after_help = IMPORT_HELP)]
 struct ImportTokenizerArgs {
     /// A tokenizer.json, tiktoken's ranks (.tiktoken), or as for encode
     #[arg(value_name = "TOKENIZER")]
@@ -100,6 +104,7 @@ struct ImportTokenizerArgs {
 
 /// `nanorun tokenizer export`
 #[derive(Debug, Clone, Args)]
+#[command(after_help = EXPORT_HELP)]
 struct ExportTokenizerArgs {
     /// As for encode
     #[arg(value_name = "TOKENIZER")]
@@ -140,6 +145,9 @@ struct TrainArgs {
 }
 
 const TRAIN_HELP: &str = "\
+Examples:
+  nanorun tokenizer train m.toml --to tokenizer
+
 The two files are what upstream's tok_train leaves, byte for byte: Python's pickle and tiktoken read the one, torch.load \
 the other. token_bytes.pt counts bytes by the manifest's data.token_bytes. The directory works as data.tokenizer.path. \
 The same texts and limits give the same bytes on any number of threads.";
@@ -155,3 +163,23 @@ pub(super) fn tokenizer(args: &TokenizerArgs) -> Result<Option<Class>> {
         TokenizerCommand::Export(args) => convert::export(args),
     }
 }
+
+const ENCODE_HELP: &str = "\
+Examples:
+  echo 'To be or not to be' | nanorun tokenizer encode ~/.cache/nanochat/tokenizer";
+
+const DECODE_HELP: &str = "\
+Examples:
+  nanorun tokenizer decode ~/.cache/nanochat/tokenizer 464 3290";
+
+const COMPARE_HELP: &str = "\
+Examples:
+  nanorun tokenizer compare mine/tokenizer ~/.cache/nanochat/tokenizer";
+
+const IMPORT_HELP: &str = "\
+Examples:
+  nanorun tokenizer import tokenizer.json --to tokenizer";
+
+const EXPORT_HELP: &str = "\
+Examples:
+  nanorun tokenizer export ~/.cache/nanochat/tokenizer --to tokenizer.json";

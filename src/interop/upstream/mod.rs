@@ -10,6 +10,7 @@
 
 mod directory;
 mod export;
+mod flags;
 mod json;
 mod manifest;
 mod meta;
@@ -24,6 +25,7 @@ mod tests;
 
 pub use directory::UpstreamCheckpoint;
 pub use export::export;
+pub use flags::{Flags, SEED, Understood};
 pub use manifest::{Described, Purpose, describe};
 pub use meta::Meta;
 pub use tokenizer::token_bytes_rule;

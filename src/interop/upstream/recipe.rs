@@ -63,7 +63,7 @@ impl Shown {
 }
 
 /// Whether metadata are such as a commit's base_train writes; metadata of other scripts say nothing of it.
-fn writes_such_metadata(index: usize, recipe: &Recipe, meta: &Meta) -> bool {
+pub(super) fn writes_such_metadata(index: usize, recipe: &Recipe, meta: &Meta) -> bool {
     let has = |flag: &str| meta.user_config.contains_key(flag);
     if !has("target_param_data_ratio") {
         return true;

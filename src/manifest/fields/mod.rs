@@ -74,8 +74,17 @@ pub fn is_section(path: &str) -> bool {
 
 /// Whether a matrix may sweep it: not names, verdicts and thread counts.
 pub fn is_sweepable(path: &str) -> bool {
-    !matches!(path, "name" | "question" | "run.threads" | "run.preflight" | "upstream.repo" | "data.sha256")
-        && !path.starts_with("scorecard.")
+    !matches!(
+        path,
+        "name"
+            | "question"
+            | "hypothesis"
+            | "run.threads"
+            | "run.preflight"
+            | "upstream.repo"
+            | "data.sha256"
+    ) && !path.starts_with("scorecard.")
+        && !path.starts_with("analysis.")
 }
 
 const fn field(

@@ -2,10 +2,69 @@
 
 use toml::Value;
 
-use super::super::field::{Fallback, Field, Kind};
+use super::super::field::{Fallback, Field, Kind, Part};
 use super::super::settings::ModelKind;
 use super::{field, int, text};
 use crate::upstream::BatchRule;
+
+/// What runs are measured by.
+const METRIC: Kind = Kind::Word(&["val_bpb", "val_loss", "train_loss", "core"]);
+
+const ALSO: &[Part] = &[
+    Part { name: "metric", kind: METRIC, required: true, doc: "what is compared." },
+    Part {
+        name: "margin",
+        kind: Kind::Float(0.0, f64::MAX),
+        required: true,
+        doc: "how much worse than the control an arm may be and still pass, of the metric.",
+    },
+    Part {
+        name: "sigma",
+        kind: Kind::Float(f64::MIN_POSITIVE, f64::MAX),
+        required: false,
+        doc: "standard deviation of one run, assumed in place of a spread that is measured.",
+    },
+];
+
+const TARGET: &[Part] = &[
+    Part {
+        name: "rule",
+        kind: Kind::Word(&["modded_nanogpt_track_1", "modded_nanogpt_track_3"]),
+        required: false,
+        doc: "fills in what modded-nanogpt's rules say: a val_loss of at most 3.28 at p 0.01 by a t test (track 1), or at \
+              p 0.001 with sigma 0.0013 (track 3); what else is written here departs from it.",
+    },
+    Part {
+        name: "metric",
+        kind: METRIC,
+        required: false,
+        doc: "what is held against it; left out, val_bpb.",
+    },
+    Part {
+        name: "at_most",
+        kind: Kind::Float(f64::MIN, f64::MAX),
+        required: false,
+        doc: "the mean is to be at most this, of the metric.",
+    },
+    Part {
+        name: "at_least",
+        kind: Kind::Float(f64::MIN, f64::MAX),
+        required: false,
+        doc: "or at least this.",
+    },
+    Part {
+        name: "p",
+        kind: Kind::Float(1e-9, 0.5),
+        required: false,
+        doc: "one-sided level at which it counts as met; left out, 0.01.",
+    },
+    Part {
+        name: "sigma",
+        kind: Kind::Float(f64::MIN_POSITIVE, f64::MAX),
+        required: false,
+        doc: "standard deviation of one run, assumed: a z test; left out, it is measured: a t test.",
+    },
+];
 
 pub(super) const FIELDS: &[Field] = &[
     field("name", Kind::Name, "", Fallback::Required, "Name of the experiment and of its results directory."),
@@ -15,6 +74,13 @@ pub(super) const FIELDS: &[Field] = &[
         "",
         Fallback::Absent("no question is shown"),
         "The question the experiment answers, shown in plan and report.",
+    ),
+    field(
+        "hypothesis",
+        Kind::Text,
+        "",
+        Fallback::Absent("the ledger has none"),
+        "What is expected and why, written down before anything is trained; `nanorun ledger` keeps it beside the outcome.",
     ),
     field(
         "upstream.repo",
@@ -105,7 +171,7 @@ pub(super) const FIELDS: &[Field] = &[
     ),
     field(
         "scorecard.quality.metric",
-        Kind::Word(&["val_bpb", "train_loss", "core"]),
+        METRIC,
         "",
         Fallback::Value(|_| text("val_bpb")),
         "What the quality verdict compares; of `core`, which takes eval.core.bundle, more is better.",
@@ -140,6 +206,31 @@ pub(super) const FIELDS: &[Field] = &[
         "Standard deviation of one run, assumed in place of a spread that is measured; verdicts say so.",
     ),
     field(
+        "scorecard.quality.also",
+        Kind::Tables(ALSO),
+        "",
+        Fallback::Absent("one metric"),
+        "Further metrics that arms are compared by, each by a margin of its own. What the confidence leaves is shared out \
+         evenly among metrics and controls; the p of no difference is Holm's.",
+    ),
+    field(
+        "scorecard.target",
+        Kind::Tables(TARGET),
+        "",
+        Fallback::Absent("no target"),
+        "Numbers that the mean of every arm is held against, one-sided, whatever the control does.",
+    ),
+    field(
+        "scorecard.quality.looks",
+        Kind::IntsOrFalse,
+        "seeds",
+        Fallback::Value(|_| Value::Boolean(false)),
+        "Numbers of seeds after which quality is judged before all are trained, such as `[3, 6]` of 10; all seeds are the \
+         last look, written or not. Once every arm is decided no more seeds are begun. What looks may spend of what the \
+         confidence leaves is shared out by O'Brien and Fleming, next to nothing to early ones; spreads are pooled or not \
+         as `variance` says, whatever the results.",
+    ),
+    field(
         "scorecard.across",
         Kind::Texts,
         "",
@@ -160,5 +251,21 @@ pub(super) const FIELDS: &[Field] = &[
         "path",
         Fallback::Absent("no reproducibility verdict"),
         "Baseline whose hashes results must equal. Profiles do not inherit it.",
+    ),
+    field(
+        "analysis.scaling.x",
+        Kind::Word(&["flops", "params", "tokens", "depth"]),
+        "",
+        Fallback::Absent("no scaling fit"),
+        "Fits how `scorecard.quality.metric` goes with this over the arms: power laws, and where arms are grouped, the best \
+         size of each budget before. `params` are those that scaling laws count: the blocks' matrices and the unembedding.",
+    ),
+    field(
+        "analysis.scaling.groups",
+        Kind::Word(&["none", "budget"]),
+        "",
+        Fallback::Absent("`none`"),
+        "`budget` fits the arms of each budget by a parabola in the logarithm of their params first, whose lowest point is \
+         the budget's best size, then power laws over these.",
     ),
 ];

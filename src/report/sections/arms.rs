@@ -68,6 +68,7 @@ pub(super) fn arms(page: &mut Markup, view: &View<'_>) {
     let caption = "Means over the finished runs of each arm, \u{b1} the standard deviation between seeds";
     table(page, "arms-table", caption, &headings, &rows);
     judged(page, view);
+    looks(page, view);
 }
 
 /// Every verdict with what it rests on.
@@ -81,7 +82,7 @@ fn judged(page: &mut Markup, view: &View<'_>) {
                 None if view.is_comparison() => Cell::Text(format!("{}: {arm}", subject.name)),
                 None => Cell::Text(arm.to_owned()),
             };
-            let quality = verdict.kind == VerdictKind::Quality;
+            let quality = matches!(verdict.kind, VerdictKind::Quality | VerdictKind::Target);
             let size = verdict.interval.map_or(0.0, |(lower, upper)| upper - lower);
             let digits = if quality && size > 0.0 { decimals(size / 20.0).clamp(3, 8) } else { 3 };
             let shown = |value: f64| if quality { signed(value, digits) } else { fixed(value, digits) };
@@ -89,11 +90,14 @@ fn judged(page: &mut Markup, view: &View<'_>) {
                 Some((lower, upper)) => Cell::Range((shown(lower), lower), (shown(upper), upper)),
                 None => Cell::Nothing,
             };
+            let measured =
+                |value: Option<f64>| value.map_or(Cell::Nothing, |value| Cell::Number(shown(value), value));
             let alone = verdict.raw_interval.filter(|_| verdict.arms_together > 1);
             rows.push(vec![
                 name,
                 Cell::Text(match verdict.kind {
                     VerdictKind::Quality => verdict.metric.clone(),
+                    VerdictKind::Target => format!("target, {}", verdict.metric),
                     kind => kind.to_string(),
                 }),
                 Cell::Word(verdicts::outcome(verdict), verdicts::tone(verdict).word()),
@@ -101,7 +105,13 @@ fn judged(page: &mut Markup, view: &View<'_>) {
                 range(verdict.interval),
                 range(alone),
                 if quality { Cell::Count(verdict.pairs.to_string()) } else { Cell::Nothing },
+                verdict.p_adjusted.map_or(Cell::Nothing, |p| Cell::Number(brief(p), p)),
                 verdict.seeds_needed.map_or(Cell::Nothing, |seeds| Cell::Count(format!("about {seeds}"))),
+                measured(verdict.matched.and_then(|matched| matched.per_token)),
+                measured(verdict.matched.and_then(|matched| matched.per_second)),
+                verdict
+                    .worth
+                    .map_or(Cell::Nothing, |worth| Cell::Number(signed(worth.steps, 1), worth.steps)),
                 Cell::Text(verdict.detail.clone()),
             ]);
         }
@@ -117,7 +127,11 @@ fn judged(page: &mut Markup, view: &View<'_>) {
         numbers("interval"),
         numbers("of this arm alone"),
         numbers("seeds"),
+        numbers("p"),
         numbers("would tell"),
+        numbers("at equal tokens"),
+        numbers("at equal time"),
+        numbers("worth, steps"),
         words("why"),
     ];
     // A column in which nothing is known says nothing.
@@ -132,7 +146,65 @@ fn judged(page: &mut Markup, view: &View<'_>) {
     table(
         page,
         "verdicts-table",
-        "Verdicts, with the interval that decides each: differences are arm less control, speeds ratios to it",
+        "Verdicts, with the interval that decides each: differences are arm less control or target, speeds ratios; p is that \
+         of no difference, for all arms and metrics together; what a difference is at equal tokens and time, and how many \
+         steps it is worth, is by the slope at the end of the arm's own curve",
+        &headings,
+        &rows,
+    );
+}
+
+/// A p in two digits.
+fn brief(p: f64) -> String {
+    if p < 1e-3 { format!("{p:.1e}") } else { fixed(p, 4) }
+}
+
+/// What each look at the seeds so far said.
+fn looks(page: &mut Markup, view: &View<'_>) {
+    let mut rows = Vec::new();
+    for (place, subject) in view.subjects.iter().enumerate() {
+        let looks = subject.scorecard.sequence.iter().flat_map(|sequence| &sequence.taken);
+        for (look, verdict) in looks.flat_map(|look| look.verdicts.iter().map(move |verdict| (look, verdict)))
+        {
+            let name = match view.arm(place, &verdict.arm) {
+                Some(arm) => Cell::Arm(arm.name.clone(), arm.look),
+                None => Cell::Text(shown(&verdict.arm).to_owned()),
+            };
+            let size = verdict.interval.map_or(0.0, |(lower, upper)| upper - lower);
+            let digits = if size > 0.0 && size.is_finite() { decimals(size / 20.0).clamp(3, 8) } else { 3 };
+            let shown = |value: f64| signed(value, digits);
+            rows.push(vec![
+                name,
+                Cell::Text(verdict.metric.clone()),
+                Cell::Count(format!("{} of {}", look.of.look, look.of.looks)),
+                Cell::Count(format!("{} of {}", look.of.seeds, look.of.of_seeds)),
+                Cell::Number(format!("{:.1e}", look.of.level), look.of.level),
+                verdict.difference.map_or(Cell::Nothing, |value| Cell::Number(shown(value), value)),
+                match verdict.interval {
+                    Some((lower, upper)) => Cell::Range((shown(lower), lower), (shown(upper), upper)),
+                    None => Cell::Nothing,
+                },
+                Cell::Word(verdicts::outcome(verdict), verdicts::tone(verdict).word()),
+            ]);
+        }
+    }
+    if rows.is_empty() {
+        return;
+    }
+    let headings = [
+        words("arm"),
+        words("judged"),
+        numbers("look"),
+        numbers("seeds"),
+        numbers("level"),
+        numbers("difference"),
+        numbers("interval"),
+        words("said"),
+    ];
+    table(
+        page,
+        "looks-table",
+        "Looks at the seeds so far: what each said at its own level; the first that decides every arm is the last",
         &headings,
         &rows,
     );

@@ -65,7 +65,13 @@ fn found(page: &mut Markup, view: &View<'_>, place: usize, subject: &Subject) {
 fn facts(page: &mut Markup, subject: &Subject) {
     let planned: Vec<&Run> = subject.runs.iter().filter(|run| run.is_planned()).collect();
     let finished = planned.iter().filter(|run| run.is_finished()).count();
-    let seeds = distinct(planned.iter().map(|run| run.row.seed)).len();
+    let needless = planned.iter().filter(|run| run.is_needless()).count();
+    let finished_of = match needless {
+        0 => format!("{finished} of {}", planned.len()),
+        needless => format!("{finished} of {}, {needless} not needed", planned.len()),
+    };
+    let needed = planned.iter().filter(|run| !run.is_needless());
+    let seeds = distinct(needed.map(|run| run.row.seed)).len();
     let range =
         |values: Vec<u64>, show: &dyn Fn(u64) -> String| match (values.iter().min(), values.iter().max()) {
             (Some(least), Some(most)) if least != most => format!("{} to {}", show(*least), show(*most)),
@@ -77,7 +83,7 @@ fn facts(page: &mut Markup, subject: &Subject) {
     // A step that runs share was paid for once; who reads this asks what it cost.
     let seconds: f64 = planned.iter().map(|run| run.row.train_seconds + run.row.eval_seconds).sum();
     let facts = [
-        ("runs finished", format!("{finished} of {}", planned.len())),
+        ("runs finished", finished_of),
         ("seeds", seeds.to_string()),
         ("steps", range(of(|run| run.row.steps), &grouped)),
         ("tokens a run", range(of(|run| run.row.steps * run.batch), &|tokens| short(tokens as f64))),

@@ -22,10 +22,19 @@ fn of(subject: &Subject) -> Vec<String> {
     let planned: Vec<&Run> = subject.runs.iter().filter(|run| run.is_planned()).collect();
     let seeds = distinct(planned.iter().map(|run| run.row.seed)).len();
     let mut limits = Vec::new();
-    let open: Vec<&&Run> = planned.iter().filter(|run| !run.is_finished()).collect();
-    if open.is_empty() {
+    let needless = planned.iter().filter(|run| run.is_needless()).count();
+    let open: Vec<&&Run> = planned.iter().filter(|run| !run.is_finished() && !run.is_needless()).collect();
+    if let Some(sequence) = subject.scorecard.sequence.as_ref().filter(|_| needless > 0) {
+        limits.push(format!(
+            "{} not trained, because {}. The intervals are those of that look, wide enough for all looks that could have \
+             been taken.",
+            if needless == 1 { "1 run was".to_owned() } else { format!("{needless} runs were") },
+            sequence.why_not_needed()
+        ));
+    }
+    if open.is_empty() && needless == 0 {
         limits.push("Every run of the plan is finished; nothing was left out.".to_owned());
-    } else {
+    } else if !open.is_empty() {
         let names: Vec<String> = open
             .iter()
             .take(12)

@@ -8,6 +8,7 @@ mod head;
 mod limits;
 mod runs;
 mod samples;
+mod scaling;
 mod again;
 
 use super::markup::Markup;
@@ -21,6 +22,7 @@ pub(super) fn all(page: &mut Markup, view: &View<'_>, figures: &Figures) {
     page.raw("<main>\n");
     arms::differences(page, figures);
     arms::arms(page, view);
+    scaling::scaling(page, figures);
     curves::curves(page, view, figures);
     runs::runs(page, view);
     samples::samples(page, view);

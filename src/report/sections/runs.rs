@@ -58,7 +58,7 @@ fn result(name: Cell, run: &Run) -> Vec<Cell> {
     let class = match row.status.as_str() {
         "finished" => "",
         "diverged" | "failed" | "damaged" => "bad-word",
-        "retired" => "plain-word",
+        "retired" | "not needed" => "plain-word",
         _ => "open-word",
     };
     let status = match &row.reason {

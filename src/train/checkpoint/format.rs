@@ -14,7 +14,7 @@ use crate::files::{FileError, Files, StagedDir};
 use crate::hash::Digest;
 
 /// The version of a whole checkpoint's format.
-const FORMAT: u32 = 2;
+pub const FORMAT: u32 = 2;
 
 /// That of one of which only the weights stay. Later ones are refused.
 const WEIGHTS_ALONE: u32 = 3;
@@ -101,6 +101,19 @@ impl Checkpoint<'_> {
         let manifest = manifest.to_bytes().map_err(|error| write_error(MANIFEST, error.into()))?;
         staged.write(MANIFEST, &manifest)?;
         Ok(staged.commit()?)
+    }
+}
+
+impl TrainState {
+    /// Of the checkpoint in `dir`, without its tensors and documents: for those who only watch a run.
+    ///
+    /// # Errors
+    /// A checkpoint whose manifest or state does not verify.
+    pub fn read(files: &Files, dir: &Path) -> Result<Self, CheckpointError> {
+        let manifest = read_manifest(files, dir)?;
+        let state = read_verified(files, dir, &manifest, STATE)?;
+        serde_json::from_slice(&state)
+            .map_err(|error| CheckpointError::Malformed { path: dir.join(STATE), what: error.to_string() })
     }
 }
 

@@ -29,7 +29,7 @@ mod tests;
 
 pub use error::CheckpointError;
 pub use evaluation::EvalProgress;
-pub use format::Checkpoint;
+pub use format::{Checkpoint, FORMAT};
 pub use state::{EvalPoint, TrainState};
 #[cfg(test)]
 pub use store::surplus;

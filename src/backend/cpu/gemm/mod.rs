@@ -74,6 +74,25 @@ impl<'a> From<ArrayView2<'a, f32>> for Factor<'a> {
     }
 }
 
+/// The right factor of a product.
+#[derive(Clone, Copy)]
+enum Right<'a> {
+    /// As it lies.
+    Loose(Factor<'a>),
+    /// The first `n` columns of what was packed before.
+    Packed { of: &'a PackedB, n: usize },
+}
+
+impl Right<'_> {
+    /// (k, n)
+    fn dim(&self) -> (usize, usize) {
+        match self {
+            Self::Loose(factor) => factor.matrix.dim(),
+            Self::Packed { of, n } => (of.k, *n),
+        }
+    }
+}
+
 /// What becomes of a part of a row of C when it is done, given the index of its first element. It must not spawn.
 type Finish<'a> = &'a (dyn Fn(usize, &mut [f32]) + Sync);
 
@@ -81,7 +100,7 @@ type Finish<'a> = &'a (dyn Fn(usize, &mut [f32]) + Sync);
 /// write to the same memory, so there is no copy of it.
 pub(super) struct Job<'a> {
     a: Factor<'a>,
-    b: Factor<'a>,
+    b: Right<'a>,
     c: Shared<f32>,
     finish: Option<Finish<'a>>,
     /// Of C: nobody else has it as long as this is there.
@@ -94,12 +113,27 @@ impl<'a> Job<'a> {
     /// # Panics
     /// Sizes that do not fit, or factors that are not contiguous: the kernels read by pointers from here on.
     pub(super) fn new(a: impl Into<Factor<'a>>, b: impl Into<Factor<'a>>, c: &'a mut [f32]) -> Self {
-        let (a, b) = (a.into(), b.into());
+        let b = b.into();
+        assert!(is_contiguous(&b.matrix), "a factor is not contiguous");
+        Self::of(a.into(), Right::Loose(b), c)
+    }
+
+    /// a (m, k), contiguous over rows or columns; the first n columns of a right side that is packed; c (m, n) row-major.
+    ///
+    /// # Panics
+    /// As [`Self::new`].
+    pub(super) fn packed(a: impl Into<Factor<'a>>, b: &'a PackedB, n: usize, c: &'a mut [f32]) -> Self {
+        assert!(n <= b.n, "sizes do not fit");
+        Self::of(a.into(), Right::Packed { of: b, n }, c)
+    }
+
+    fn of(a: Factor<'a>, b: Right<'a>, c: &'a mut [f32]) -> Self {
         let room = c.len();
         let job = Self { a, b, c: Shared::new(c), finish: None, borrowed: PhantomData };
         let (m, n, k) = job.sizes();
-        assert!(k == b.matrix.nrows() && m.checked_mul(n).is_some_and(|len| len <= room), "sizes do not fit");
-        assert!(is_contiguous(&a.matrix) && is_contiguous(&b.matrix), "a factor is not contiguous");
+        let fits = k == b.dim().0 && m.checked_mul(n).is_some_and(|len| len <= room);
+        assert!(fits, "sizes do not fit");
+        assert!(is_contiguous(&a.matrix), "a factor is not contiguous");
         job
     }
 
@@ -108,9 +142,17 @@ impl<'a> Job<'a> {
         Self { finish: Some(finish), ..self }
     }
 
+    /// The right factor, if it is not packed.
+    fn loose(&self) -> Option<Factor<'a>> {
+        match self.b {
+            Right::Loose(factor) => Some(factor),
+            Right::Packed { .. } => None,
+        }
+    }
+
     /// (m, n, k)
     fn sizes(&self) -> (usize, usize, usize) {
-        (self.a.matrix.nrows(), self.b.matrix.ncols(), self.a.matrix.ncols())
+        (self.a.matrix.nrows(), self.b.dim().1, self.a.matrix.ncols())
     }
 }
 
@@ -150,14 +192,50 @@ pub(crate) fn gemm(workers: &Workers, pool: &Pool, job: Job<'_>, store: Store) -
     gemm_batch(workers, pool, vec![job], store, Part::All)
 }
 
-/// A right side packed once for several products.
-pub(crate) struct PackedB(Buffer);
+/// A right side (k, n) packed once for several products: block after block of k, panel after panel of [`NR`] columns.
+#[derive(Debug)]
+pub(crate) struct PackedB {
+    values: Buffer,
+    n: usize,
+    k: usize,
+}
+
+impl PackedB {
+    /// Packs `b`, whatever its size.
+    pub(super) fn new(workers: &Workers, pool: &Pool, b: ArrayView2<'_, f32>) -> OpResult<Self> {
+        let (k, n) = b.dim();
+        let mut values = pool.take("gemm", packed_len(n, k))?;
+        pack_b(workers, &mut values, &[b.into()]);
+        Ok(Self { values, n, k })
+    }
+
+    /// The values it was made of, column after column: (n, k) row-major.
+    pub(super) fn columns(&self) -> Vec<f32> {
+        let (n, k) = (self.n, self.k);
+        let mut columns = vec![0.0; n * k];
+        for (j, column) in columns.chunks_exact_mut(k.max(1)).enumerate() {
+            for (p, values) in column.chunks_mut(KC).enumerate() {
+                let block = p * KC * n.next_multiple_of(NR) + j / NR * NR * values.len();
+                for (q, value) in values.iter_mut().enumerate() {
+                    *value = self.values[block + q * NR + j % NR];
+                }
+            }
+        }
+        columns
+    }
+}
 
 /// Packs `b`, unless it is too large to be held twice.
 pub(crate) fn prepack(workers: &Workers, pool: &Pool, b: ArrayView2<'_, f32>) -> OpResult<Option<PackedB>> {
-    let Some(mut packed) = prepack_room(pool, b.ncols(), b.nrows())? else { return Ok(None) };
-    pack_b(workers, &mut packed, &[b.into()]);
-    Ok(Some(PackedB(packed)))
+    if b.len() > PREPACK_LIMIT {
+        return Ok(None);
+    }
+    PackedB::new(workers, pool, b).map(Some)
+}
+
+/// What [`PackedB::new`] takes of a pool for a right side (k, n).
+pub(super) fn packed_room<M: Room>(pool: &Pool<M>, n: usize, k: usize) -> OpResult<Buffer<M>> {
+    pool.take("gemm", packed_len(n, k))
 }
 
 /// What [`prepack`] takes of a pool for a right side (k, n).
@@ -165,25 +243,7 @@ pub(super) fn prepack_room<M: Room>(pool: &Pool<M>, n: usize, k: usize) -> OpRes
     if n * k > PREPACK_LIMIT {
         return Ok(None);
     }
-    pool.take("gemm", packed_len(n, k)).map(Some)
-}
-
-/// One product, whose right side `packed` holds if it is there.
-pub(crate) fn gemm_prepacked(
-    workers: &Workers,
-    pool: &Pool,
-    job: Job<'_>,
-    packed: Option<&PackedB>,
-    store: Store,
-) -> OpResult<()> {
-    let Some(packed) = packed else { return gemm(workers, pool, job, store) };
-    let (m, n, k) = job.sizes();
-    assert_eq!(packed.0.len(), packed_len(n, k));
-    if m > 0 && n > 0 {
-        let plan = Plan::new(m, n, k, 1, workers.count());
-        run(workers, &[job], &plan, Some(&packed.0), store, Part::All);
-    }
-    Ok(())
+    packed_room(pool, n, k).map(Some)
 }
 
 /// Several products of one shape.
@@ -201,10 +261,15 @@ pub(crate) fn gemm_batch(
     }
     assert!(part == Part::All || jobs.iter().all(|job| job.finish.is_none()));
     let plan = Plan::new(m, n, k, jobs.len(), workers.count());
+    // Those that are packed already stay as they are.
+    let loose: Vec<Factor<'_>> = jobs.iter().filter_map(Job::loose).collect();
+    if loose.len() < jobs.len() {
+        run(workers, &jobs, &plan, None, store, part);
+        return Ok(());
+    }
     let mut packed = packing_room(pool, (m, n, k), jobs.len(), &plan)?;
     if let Some(packed) = &mut packed {
-        let sides: Vec<Factor<'_>> = jobs.iter().map(|job| job.b).collect();
-        pack_b(workers, packed, &sides);
+        pack_b(workers, packed, &loose);
     }
     run(workers, &jobs, &plan, packed.as_deref(), store, part);
     Ok(())
@@ -248,7 +313,13 @@ fn run(workers: &Workers, jobs: &[Job<'_>], plan: &Plan, packed: Option<&[f32]>,
         if part == Part::Upper && cols.end <= rows.start {
             return;
         }
-        let packed = packed.map(|p| &p[job * packed_len(n, k)..][..packed_len(n, k)]);
+        let packed = match jobs[job].b {
+            Right::Packed { of, .. } => Some(Panels { values: &of.values, width: of.n.next_multiple_of(NR) }),
+            Right::Loose(_) => packed.map(|all| Panels {
+                values: &all[job * packed_len(n, k)..][..packed_len(n, k)],
+                width: n.next_multiple_of(NR),
+            }),
+        };
         // SAFETY: tasks are disjoint in C, and `Job::new` checked the sizes.
         unsafe { tile(&jobs[job], packed, &rows, &cols, store, part, scratch) };
     });
@@ -272,6 +343,13 @@ pub(super) unsafe fn rows_near(
     // SAFETY: the caller's promise.
     unsafe { pack::rows(scratch, a, stride, rows, k) };
     Rows { a: scratch.as_ptr(), stride: ROW_STRIDE }
+}
+
+/// B as [`pack_b`] leaves it: block after block of k, each of panels that are `width` columns together.
+#[derive(Clone, Copy)]
+struct Panels<'a> {
+    values: &'a [f32],
+    width: usize,
 }
 
 /// How C is shared out. May depend on anything: no element's value does.
@@ -371,9 +449,9 @@ fn next_block(a: &ArrayView2<'_, f32>, rows: &Range<usize>, p: usize) -> Option<
 /// Whether a product with so many rows of A reads B as it lies, by [`few`].
 fn is_few(job: &Job<'_>, rows: usize) -> bool {
     let (_, n, k) = job.sizes();
-    let b = &job.b.matrix;
-    let lies = n > 1 && k > 1 && stride(&job.a.matrix, 1) == 1 && stride(b, 0) == 1 && stride(b, 1) == k;
-    few::is_there() && rows <= MR && lies && job.b.map.is_none() && rows * few_stride(k) <= A_SCRATCH
+    let Some(Factor { matrix: b, map }) = job.loose() else { return false };
+    let lies = n > 1 && k > 1 && stride(&job.a.matrix, 1) == 1 && stride(&b, 0) == 1 && stride(&b, 1) == k;
+    few::is_there() && rows <= MR && lies && map.is_none() && rows * few_stride(k) <= A_SCRATCH
 }
 
 /// Distance of the copied rows of A: none begins at the set of another.
@@ -397,11 +475,12 @@ unsafe fn few_rows(
         row[..k].copy_from_slice(source);
         job.a.map(&mut row[..k]);
     }
+    let Some(b) = job.loose() else { return };
     if rows.is_empty() || cols.is_empty() {
         return;
     }
     let a = few::Few { start: scratch.as_ptr(), stride: stride_a, count: rows.len() };
-    let weights = few::Weights { start: at(&job.b.matrix, 0, cols.start), count: cols.len(), k };
+    let weights = few::Weights { start: at(&b.matrix, 0, cols.start), count: cols.len(), k };
     let c = job.c.reach(rows.start * n + cols.start, (rows.len() - 1) * n + cols.len());
     // SAFETY: `is_few` found the kernel; the operands are inside A and B, and C is this task's.
     unsafe { few::products(&a, &weights, c, n, store) };
@@ -410,7 +489,7 @@ unsafe fn few_rows(
 /// One task's tile of C.
 unsafe fn tile(
     job: &Job<'_>,
-    packed: Option<&[f32]>,
+    packed: Option<Panels<'_>>,
     rows: &Range<usize>,
     cols: &Range<usize>,
     store: Store,
@@ -419,7 +498,7 @@ unsafe fn tile(
 ) {
     let a = &job.a.matrix;
     let (_, n, k) = job.sizes();
-    let by_rows = stride(a, 1) == 1;
+    let (by_rows, loose) = (stride(a, 1) == 1, job.loose());
     let (a_block, b_block) = scratch.split_at_mut(A_SCRATCH);
     let mut store = store;
     if k == 0 && store == Store::Set {
@@ -453,17 +532,18 @@ unsafe fn tile(
                 }
             }
             let panels = if let Some(packed) = packed {
-                packed.as_ptr().add(p * n.next_multiple_of(NR) + cols.start * kc)
+                let start = p * packed.width + cols.start * kc;
+                packed.values[start..][..cols.len().next_multiple_of(NR) * kc].as_ptr()
             } else {
-                if !once {
-                    pack_b_block(b_block, &job.b, p, cols.start, kc, cols.len());
+                if let (false, Some(b)) = (once, &loose) {
+                    pack_b_block(b_block, b, p, cols.start, kc, cols.len());
                 }
                 b_block.as_ptr()
             };
             for j in (0..cols.len()).step_by(NR) {
                 let nr = NR.min(cols.len() - j);
-                let panel = if once {
-                    pack_b_block(b_block, &job.b, p, cols.start + j, kc, nr);
+                let panel = if let (true, Some(b)) = (once, &loose) {
+                    pack_b_block(b_block, b, p, cols.start + j, kc, nr);
                     panels
                 } else {
                     panels.add(j * kc)

@@ -212,3 +212,29 @@ fn factors_that_are_not_contiguous_are_refused() {
     assert!(refused(square, matrix(&data, 4, 8), 64), "k differs");
     assert!(refused(square, square, 63), "C is too short");
 }
+
+#[test]
+fn a_packed_side_gives_the_bits_of_a_loose_one() {
+    let pool = Pool::default();
+    let workers = Workers::new(3, &pool).unwrap();
+    for (n, k) in [(1, 1), (32, 256), (70, 300), (600, 1030), (33, 5)] {
+        let weights = values(2, n * k);
+        let packed = PackedB::new(&workers, &pool, matrix(&weights, n, k).reversed_axes()).unwrap();
+        assert_eq!(packed.columns(), weights, "{n} {k}");
+        for m in [1, 2, 8, 12, 13, 100, 300] {
+            let a = values(1, m * k);
+            // All columns, or those of a vocabulary without its padding.
+            for n in [n, n - n / 3] {
+                let c = values(3, m * n);
+                for store in [Store::Set, Store::Add] {
+                    let b = matrix(&weights[..n * k], n, k).reversed_axes();
+                    let loose = product(2, matrix(&a, m, k), b, &c, store);
+                    let mut found = c.clone();
+                    let job = Job::packed(matrix(&a, m, k), &packed, n, &mut found);
+                    gemm(&workers, &pool, job, store).unwrap();
+                    assert_eq!(found, loose, "{m} {n} {k} {store:?}");
+                }
+            }
+        }
+    }
+}
