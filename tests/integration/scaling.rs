@@ -8,7 +8,10 @@ use crate::support::{Place, TINY};
 fn manifest(scaling: &str) -> String {
     let text = TINY
         .replace("control = { \"schedule.warmdown\" = \"linear\" }\n", "")
-        .replace("\"schedule.warmdown\" = [\"linear\", \"sqrt\"]", "\"budget.steps\" = [4, 6, 8]\n\"model.depth\" = [1, 2, 3]")
+        .replace(
+            "\"schedule.warmdown\" = [\"linear\", \"sqrt\"]",
+            "\"budget.steps\" = [4, 6, 8]\n\"model.depth\" = [1, 2, 3]",
+        )
         .replace("[1, 2]", "[1]");
     format!("{text}\n[analysis]\nscaling = {scaling}\n")
 }
@@ -44,7 +47,9 @@ fn a_fit_is_in_card_table_json_page_and_figures() {
 #[test]
 fn scalings_that_cannot_be_are_refused() {
     let mut all = String::new();
-    for scaling in ["{ x = \"flop\" }", "{ x = \"flops\", groups = \"budgets\" }", "\"flops\"", "{ y = \"flops\" }"] {
+    for scaling in
+        ["{ x = \"flop\" }", "{ x = \"flops\", groups = \"budgets\" }", "\"flops\"", "{ y = \"flops\" }"]
+    {
         let ended = Place::with(&manifest(scaling)).run(&["plan", "m.toml"]).expect(2);
         all.extend(["== ", scaling, "\n", &ended.stderr, "\n"]);
     }
