@@ -36,6 +36,18 @@ impl Pace {
     }
 }
 
+/// Why runs that were to be trained were not begun, though nothing stopped it; none where none were left.
+pub(super) fn said_waiting(left: &[usize], pace: &Pace) -> Option<String> {
+    let known = pace.lock();
+    let sequence = known.as_ref().filter(|_| !left.is_empty())?;
+    let seeds = sequence.looks.seeds_of(sequence.open()?);
+    let runs = if left.len() == 1 { "1 run waits".to_owned() } else { format!("{} runs wait", left.len()) };
+    Some(format!(
+        "{runs} for the look after {} seeds, of which not every run has ended: seeds beyond it are not begun",
+        seeds.len()
+    ))
+}
+
 impl Experiment {
     /// Where the looks have come to, by how the runs ended; none where quality is judged once.
     pub(super) fn sequence(&self, ends: &[RunEnd]) -> Option<Sequence> {
@@ -72,19 +84,6 @@ impl Experiment {
                 *end = RunEnd::Open("not needed", Some(sequence.why_not_needed()), *reached);
             }
         }
-    }
-
-    /// Why runs that were to be trained were not begun, though nothing stopped it; none where none were left.
-    pub(super) fn said_waiting(&self, left: &[usize], pace: &Pace) -> Option<String> {
-        let known = pace.lock();
-        let sequence = known.as_ref().filter(|_| !left.is_empty())?;
-        let seeds = sequence.looks.seeds_of(sequence.open()?);
-        let runs =
-            if left.len() == 1 { "1 run waits".to_owned() } else { format!("{} runs wait", left.len()) };
-        Some(format!(
-            "{runs} for the look after {} seeds, of which not every run has ended: seeds beyond it are not begun",
-            seeds.len()
-        ))
     }
 
     /// Takes the looks whose seeds are finished, and records those that are not recorded as they are.

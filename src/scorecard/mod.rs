@@ -34,4 +34,6 @@ pub use scaling::{Axis, Budgeted, Optimum, Scaling, ScalingAsked, ScalingPoint, 
 pub use sequence::{LookTaken, Sequence};
 pub use speed::Speed;
 pub use variance::Variance;
-pub use verdict::{LookOf, Matched, Outcome, Verdict, VerdictKind, Worth};
+#[cfg(any(test, feature = "internals"))]
+pub use verdict::{LookOf, Matched, Worth};
+pub use verdict::{Outcome, Verdict, VerdictKind};

@@ -61,6 +61,7 @@ pub(super) type Compared<'a> = (Arm<'a>, Arm<'a>);
 
 impl Quality {
     /// By one metric, of which less is better: at 95 % confidence, spreads pooled where arms scatter alike, in one look.
+    #[cfg(test)]
     pub fn by(metric: &str, margin: f64) -> Self {
         let criterion = Criterion { metric: metric.to_owned(), higher_is_better: false, margin, sigma: None };
         Self {

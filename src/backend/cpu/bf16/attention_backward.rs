@@ -73,8 +73,8 @@ pub(super) fn backward(
                 task / s.n_kv_head,
                 task % s.n_kv_head,
                 scratch,
-            )
-        };
+            );
+        }
     });
     Ok((dq, dk, dv))
 }
