@@ -21,7 +21,7 @@ pub enum Class {
     Run,
     /// A result hash differs from the one expected. Exit 4.
     HashMismatch,
-    /// A quality or speed verdict failed, or a tolerance was exceeded. Exit 5.
+    /// A quality, speed or target verdict failed, or a tolerance was exceeded. Exit 5.
     Verdict,
     /// Stopped by a signal; the same command carries on from there. Exit 130.
     Interrupted,

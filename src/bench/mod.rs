@@ -2,6 +2,7 @@
 
 mod data;
 mod flops;
+mod machine;
 mod peak;
 mod profile;
 mod report;
@@ -26,6 +27,7 @@ use crate::train::engine::{Engine, MicroBatch};
 use crate::train::ops_engine::op_error;
 use crate::train::rows::{BatchSource, Rows};
 
+use machine::Machine;
 use peak::Peak;
 use profile::Profile;
 use timed::Timed;
@@ -61,7 +63,7 @@ pub fn bench(config: &RunConfig, rows: &dyn Rows, threads: usize, steps: u64) ->
     profile.clear();
     let hardware = engine.hardware();
     let mut peak = match hardware.accelerator.as_deref() {
-        None => Peak::measured(threads)?,
+        None => Peak::measured(threads, config.backend.precision)?,
         Some(name) => Peak::of_device(name, config.backend.precision),
     };
     let mut measured = Vec::new();
@@ -97,6 +99,7 @@ pub fn bench(config: &RunConfig, rows: &dyn Rows, threads: usize, steps: u64) ->
         peak_memory_bytes,
         work: step_work(config),
         yardstick: peak.name(),
+        machine: if hardware.accelerator.is_none() { Machine::measured(threads) } else { None },
         steps: measured,
         ops,
         scaling: Vec::new(),

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use super::StepTimes;
 use super::data::DataSpeed;
 use super::flops::Work;
+use super::machine::Machine;
 use super::profile::{OpTime, Phase};
 use crate::text::Table;
 
@@ -38,6 +39,8 @@ pub struct Bench {
     pub work: Option<Work>,
     /// What the rate beside each step is of.
     pub yardstick: &'static str,
+    /// What the CPU's arithmetic can do at most, where that was measured.
+    pub machine: Option<Machine>,
     /// Each measured step, with the rate of large products around it or the device's peak, FLOP/s.
     pub steps: Vec<(StepTimes, f64)>,
     /// Time of each op, a step.
@@ -131,6 +134,8 @@ impl Bench {
             "yardstick": self.yardstick,
             "sgemm_gflops_per_second": median(self.steps.iter().map(|(_, peak)| peak / 1e9)),
             "share_of_sgemm": self.share_of_peak(),
+            "fma_gflops_per_second": giga(self.machine.map(|machine| machine.fma)),
+            "bf16_pairs_gflops_per_second": giga(self.machine.and_then(|machine| machine.pairs)),
             "optimizer_share": self.share(|times| times.update),
             "data_share": self.share(|times| times.data),
             "optimizer_seconds": median(self.steps.iter().map(|(times, _)| times.update)),
@@ -161,6 +166,13 @@ impl fmt::Display for Bench {
         if let (Some(work), Some(rate), Some(share)) = (self.work, self.rate(), self.share_of_peak()) {
             let (work, rate, share) = (work.total() as f64 / 1e9, rate / 1e9, share * 100.0);
             writeln!(f, "{work:.1} GFLOP a step, {rate:.1} GFLOP/s: {share:.0} % of {}", self.yardstick)?;
+        }
+        if let Some(Machine { fma, pairs }) = self.machine {
+            write!(f, "at most {:.1} GFLOP/s of fused multiply-adds", fma / 1e9)?;
+            if let Some(pairs) = pairs {
+                write!(f, ", {:.1} of bf16 pairs", pairs / 1e9)?;
+            }
+            writeln!(f)?;
         }
         let (update, data) = (self.share(|t| t.update) * 100.0, self.share(|t| t.data) * 100.0);
         writeln!(f, "optimizer {update:.1} % of a step, waiting for data {data:.2} %")?;
@@ -245,6 +257,7 @@ mod tests {
             allocations_after_first_step: Some(0),
             peak_memory_bytes: Some(500_000_000),
             yardstick: "large matrix products",
+            machine: Some(Machine { fma: 200e9, pairs: Some(390e9) }),
             work: Some(Work {
                 linear: 10_000_000_000,
                 linear_backward: 20_000_000_000,

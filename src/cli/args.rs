@@ -115,7 +115,7 @@ Exit codes:
   2    a bad manifest, argument or input file; nothing was written
   3    a run failed (NaN loss, out of memory, backend missing)
   4    a result hash differs
-  5    a quality or speed verdict failed
+  5    a quality, speed or target verdict failed
   130  interrupted; the same command carries on from there";
 
 /// The commands.

@@ -207,6 +207,7 @@ fn json(experiment: &Experiment, report: &Report) -> Value {
         .map(|(label, error)| json!({ "label": label, "error": error.to_string() }))
         .collect();
     json!({
+        "format": 1,
         "experiment": experiment.plan.name,
         "directory": experiment.dir.path(),
         "varied": experiment.manifest.variation.departures(),

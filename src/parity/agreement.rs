@@ -10,9 +10,9 @@
 //! Upstream's noise is what its own numbers move by when the start is nudged by 1e-7: see `tolerance.rs`.
 
 use super::check::relative_frobenius;
-use super::forward::tensor_bf16;
+use super::forward::trained_bf16;
 use super::tests::fixtures;
-use super::tolerance::{MEAN_BF16, WARM_LOSS, WARM_PARAMS};
+use super::tolerance::{LOSSES_BF16, WARM_LOSS, WARM_PARAMS};
 use super::trajectory::{Run, TRAIN_BATCHES, train};
 use super::*;
 use crate::plan::run_config::{BackendChoice, BackendKind};
@@ -40,7 +40,7 @@ fn agree(case: &Case, reference: &Run, backend: &BackendChoice) {
     let mut noise = 0.0_f64;
     for (step, (a, b)) in warm.steps.iter().zip(found.losses.iter().zip(&reference.losses)) {
         noise = noise.max(step.loss_noise);
-        let limit = WARM_LOSS.or_noise(noise).or_bf16(MEAN_BF16, backend.precision).limit;
+        let limit = WARM_LOSS.or_noise(noise).or_bf16(LOSSES_BF16, backend.precision).limit;
         assert_eq!(a.len(), b.len());
         for (a, b) in a.iter().zip(b) {
             assert!((a - b).abs() <= limit, "{}, {backend:?}, step {}: {a} and {b}", case.name, step.step);
@@ -50,7 +50,7 @@ fn agree(case: &Case, reference: &Run, backend: &BackendChoice) {
     assert_eq!(found.params_final.len(), specs.len());
     for (spec, (a, b)) in specs.iter().zip(found.params_final.iter().zip(&reference.params_final)) {
         let noise = warm.final_param_noise.get(&spec.name).copied().unwrap_or(0.0);
-        let limit = WARM_PARAMS.or_noise(noise).or_bf16(tensor_bf16(spec), backend.precision).limit;
+        let limit = WARM_PARAMS.or_noise(noise).or_bf16(trained_bf16(spec), backend.precision).limit;
         let apart = relative_frobenius(a, b);
         assert!(apart <= limit, "{}, {backend:?}, {}: {apart:.1e} apart", case.name, spec.name);
     }

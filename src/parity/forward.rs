@@ -6,7 +6,7 @@ use super::idle::{idle_lambdas, without};
 use super::subject::{ParitySubject, argmax};
 use super::tolerance::{
     EXACT, FORWARD_BF16, GRADIENT, GRADIENT_MOST, IDLE_GRADIENT, LAMBDA_BF16, LAMBDA_GRADIENT, LOGIT,
-    LOSS_MOST, MEAN_BF16, MEAN_LOSS, NORMAL_ULPS, TENSOR_BF16, TOKEN_LOSS, Tolerance,
+    LOSS_MOST, MEAN_BF16, MEAN_LOSS, NORMAL_ULPS, TABLE_BF16, TENSOR_BF16, TOKEN_LOSS, Tolerance,
 };
 use super::{CaseReport, ParityConfig};
 use crate::error::Result;
@@ -216,6 +216,11 @@ pub(super) fn is_lambda(spec: &ParamSpec) -> bool {
 /// What a tensor's gradient or value may be off in bf16.
 pub(super) fn tensor_bf16(spec: &ParamSpec) -> Tolerance {
     if is_lambda(spec) { LAMBDA_BF16 } else { TENSOR_BF16 }
+}
+
+/// Of a parameter at the end of a trajectory.
+pub(super) fn trained_bf16(spec: &ParamSpec) -> Tolerance {
+    if spec.group.is_table() { TABLE_BF16 } else { tensor_bf16(spec) }
 }
 
 /// Compares tokens as far as upstream's choice is clear: where the two likeliest tokens are closer than twice the

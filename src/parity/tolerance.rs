@@ -30,12 +30,15 @@
 //! | check | tolerance | of |
 //! |---|---|---|
 //! | token loss, logits | 0.02 | absolute |
-//! | mean loss, warm: losses, val bpb | 0.01 | absolute |
+//! | mean loss, val bpb | 0.01 | absolute |
+//! | warm: losses | 0.02 | absolute |
 //! | gradients, warm: parameters | 0.05 | relative, Frobenius norm, each tensor; over 20 steps twice that |
+//! | warm: embedding tables at the end | 0.1 | likewise |
 //! | gradients of lambdas | 0.3 | relative, sums over everything that cancel |
 //!
 //! Upstream's own bf16 (92d63d4_d3, CPU, eager) is off its float32 by 3.6e-3 in a token's loss, 5.3e-5 in the mean
-//! loss, 1.6e-2 in a gradient and 7.5e-2 in a lambda's: the same size as what is found here.
+//! loss, 1.6e-2 in a gradient and 7.5e-2 in a lambda's: the same size as what is found here. Along a trajectory it is
+//! further off than nanorun's (92d63d4_d4: 0.024 in a loss, 0.014 in val bpb, 0.17 in a table).
 //!
 //! *Upstream's noise* is the largest move of upstream's own numbers when its starting parameters are multiplied by
 //! `1 + 1e-7 N(0, 1)`, over three draws; a case brings it along, a number for each step and tensor. At the float32-era
@@ -136,6 +139,20 @@ pub const FORWARD_BF16: Tolerance =
 pub const MEAN_BF16: Tolerance = Tolerance {
     limit: 0.01,
     reason: "bf16 rounding averages out over tokens, and does not add up over ten steps",
+};
+
+/// Mean losses along a trajectory in bf16. Upstream's own is off its float32 by 0.024 at a step of `92d63d4_d4`, and by
+/// 0.0013 in `92d63d4_gqa`; nanorun's by 0.014 and 0.0002 on `cpu`.
+pub const LOSSES_BF16: Tolerance = Tolerance {
+    limit: 0.02,
+    reason: "bf16 weights of tables move otherwise; upstream's own bf16 leaves its float32 by 0.024",
+};
+
+/// Embedding tables along a trajectory in bf16. Upstream's own are off its float32 by 0.17 at the end of `92d63d4_d4`,
+/// and by 0.13 in `92d63d4_gqa`; nanorun's by 0.024 and 0.051 on `cpu`.
+pub const TABLE_BF16: Tolerance = Tolerance {
+    limit: 0.1,
+    reason: "tables, their gradients and moments in bf16; upstream's own are off its float32 by 0.13 and more",
 };
 
 /// Gradients and parameters in bf16.

@@ -1,12 +1,12 @@
 //! Checks along training trajectories.
 
 use super::check::{Check, Worst, relative_frobenius};
-use super::forward::{counted, mean, tensor_bf16};
+use super::forward::{counted, mean, tensor_bf16, trained_bf16};
 use super::idle::{idle_lambdas, without};
 use super::subject::{ParityConfig, ParitySubject};
 use super::tolerance::{
-    BF16_STEP, BPB, BPB_MOST, IDLE_GRADIENT, IDLE_STEP, LOSS_MOST, MEAN_BF16, SCHEDULE, STEP_0, TRAIN_LOSS,
-    TRAIN_NOISE_LIMIT, TRAIN_STEP_0, Tolerance, WARM_LOSS, WARM_PARAMS,
+    BF16_STEP, BPB, BPB_MOST, IDLE_GRADIENT, IDLE_STEP, LOSS_MOST, LOSSES_BF16, MEAN_BF16, SCHEDULE, STEP_0,
+    TRAIN_LOSS, TRAIN_NOISE_LIMIT, TRAIN_STEP_0, Tolerance, WARM_LOSS, WARM_PARAMS,
 };
 use super::{Case, CaseReport, Trajectory};
 use crate::error::Result;
@@ -153,7 +153,7 @@ fn warm_losses(
         // Noise does not fade: a step is at least as uncertain as those before it.
         noise = noise.max(step.loss_noise);
         let tolerance =
-            WARM_LOSS.wide(case.sizes.n_embd, LOSS_MOST).or_noise(noise).or_bf16(MEAN_BF16, precision);
+            WARM_LOSS.wide(case.sizes.n_embd, LOSS_MOST).or_noise(noise).or_bf16(LOSSES_BF16, precision);
         see_losses(&mut losses, step, found, tolerance);
     }
     losses.finish()
@@ -173,7 +173,7 @@ fn last_params(
     let longer = (reference.steps.len() as f64 / 10.0).max(1.0);
     for ((spec, found), expected) in specs.iter().zip(found).zip(expected) {
         let noise = reference.final_param_noise.get(&spec.name).copied().unwrap_or(0.0);
-        let tolerance = WARM_PARAMS.or_noise(noise).or_bf16(tensor_bf16(spec).of(longer), precision);
+        let tolerance = WARM_PARAMS.or_noise(noise).or_bf16(trained_bf16(spec).of(longer), precision);
         params.see(|| spec.name.clone(), relative_frobenius(found, expected), tolerance);
     }
     params.finish()

@@ -39,6 +39,7 @@ mod reuse;
 mod retention;
 mod room;
 mod run;
+mod scaling;
 mod shards;
 mod small_models;
 mod supply;

@@ -45,6 +45,7 @@ use crate::precision::Precision;
 
 pub use backend::CpuBackend;
 pub use bf16::Bf16Backend;
+#[cfg(any(test, feature = "internals"))]
 pub use tensor::{Param, Tensor};
 
 /// Machines of one class give equal bits. All do that have IEEE arithmetic: where fused multiply-adds are missing, they

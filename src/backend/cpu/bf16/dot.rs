@@ -66,9 +66,9 @@ const TELLING: [u16; 16] = [
 /// Whether two kernels give equal bits on what tells kernels apart: some microseconds where both use the machine's own
 /// multiply-adds.
 pub(super) fn agree(one: Kernel, other: Kernel) -> bool {
-    let pair = |low: usize, high: usize| u32::from(TELLING[low % 16]) | u32::from(TELLING[high % 16]) << 16;
-    // Chains of two pairs: the first makes what the second begins with.
+    /// Of a chain: the first makes what the second begins with.
     const PAIRS: usize = 2;
+    let pair = |low: usize, high: usize| u32::from(TELLING[low % 16]) | u32::from(TELLING[high % 16]) << 16;
     (0..32).all(|round| {
         let a: [u32; MR * PAIRS] = std::array::from_fn(|i| pair(i + round, i / 3 + 5 * round));
         let b: [u32; NR * PAIRS] = std::array::from_fn(|i| pair(i + 7 * round, i / 16 + 3 * round + i));

@@ -5,6 +5,9 @@
 //! computes ([`dot`]), which other machines compute with fused multiply-adds; everything between products is that of the
 //! f32 ops, on values that are widened, and each result is rounded once.
 
+// Pairs are read by instructions that ask for no alignment.
+#![allow(clippy::cast_ptr_alignment)]
+
 mod attention;
 mod attention_backward;
 mod convert;

@@ -53,6 +53,13 @@ fn by_id(ids: &[i32]) -> Vec<u32> {
     order
 }
 
+/// The gradient of a table, whose columns several tasks add to.
+#[derive(Clone, Copy)]
+enum Rows {
+    Single(Shared<f32>),
+    Table(Shared<u16>),
+}
+
 /// Adds to rows of a table's gradient what `add(token, columns, sums)` adds to f32 sums for each of its tokens, in their
 /// order: a row is read, added to, and rounded once. `columns` are one task's.
 fn scatter(
@@ -64,10 +71,6 @@ fn scatter(
     add: impl Fn(usize, Range<usize>, &mut [f32], &mut [f32]) + Send + Sync,
 ) {
     let order = by_id(ids);
-    enum Rows {
-        Single(Shared<f32>),
-        Table(Shared<u16>),
-    }
     let out = match dtable {
         Stored::Single(param) => Rows::Single(Shared::new(&mut param.data)),
         Stored::Table(table) => Rows::Table(Shared::new(&mut table.data)),

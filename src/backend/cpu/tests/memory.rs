@@ -2,12 +2,13 @@
 
 use std::path::Path;
 
-use crate::backend::cpu::CpuBackend;
 use crate::backend::cpu::memory::{CpuRun, estimate};
+use crate::backend::cpu::{Bf16Backend, CpuBackend};
 use crate::manifest::{Manifest, Options};
 use crate::ops::SequenceShape;
 use crate::plan::run_config::RunConfig;
 use crate::plan::{NoData, plan};
+use crate::precision::Precision;
 use crate::run::engine::engine_on;
 use crate::train::engine::{Engine, MicroBatch};
 
@@ -37,7 +38,10 @@ fn run(kind: &str, [rows, len, accumulation]: [usize; 3], sets: &[&str]) -> RunC
 
 /// What a run of two steps takes, fresh or from a checkpoint: an evaluation before, between and after.
 fn taken(config: &RunConfig, threads: usize, resumed: bool) -> u64 {
-    let mut engine = engine_on(config, CpuBackend::new(threads).unwrap()).unwrap();
+    let mut engine = match config.backend.precision {
+        Precision::F32 => engine_on(config, CpuBackend::new(threads).unwrap()).unwrap(),
+        Precision::Bf16 => engine_on(config, Bf16Backend::new(threads).unwrap()).unwrap(),
+    };
     let (rows, len) = (config.batch.device_batch_size, config.model.sequence_len());
     let ids: Vec<i32> = (0..rows * len).map(|n| (n % config.model.vocab_size()) as i32).collect();
     let losses = |engine: &mut dyn Engine, batch| {
@@ -126,9 +130,20 @@ fn counted(config: &RunConfig, threads: usize, resumed: bool) -> Option<u64> {
 
 #[test]
 fn what_is_counted_beforehand_is_what_is_taken() {
+    counts_what_is_taken("f32");
+}
+
+#[test]
+fn what_is_counted_beforehand_is_what_is_taken_in_bf16() {
+    counts_what_is_taken("bf16");
+}
+
+fn counts_what_is_taken(precision: &str) {
     let mut wrong = Vec::new();
     for (kind, step, sets) in SHAPES {
-        let config = run(kind, *step, sets);
+        let precision = format!("run.precision='{precision}'");
+        let sets = [sets, &[precision.as_str()][..]].concat();
+        let config = run(kind, *step, &sets);
         for (threads, resumed) in [(1, false), (2, false), (2, true), (3, true), (7, false)] {
             let (counted, taken) =
                 (counted(&config, threads, resumed).unwrap(), taken(&config, threads, resumed));
