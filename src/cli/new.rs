@@ -380,6 +380,9 @@ fn data(args: &NewArgs, draft: &mut Draft, embedded: bool) {
             "`nanorun data get climbmix` brings them"
         },
     );
+    if is_embedded && !embedded {
+        draft.set("eval.tokens", 131_072, "about as much as that text has; upstream evaluates far more");
+    }
     let tokenizer = args
         .tokenizer
         .clone()

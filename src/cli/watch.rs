@@ -281,31 +281,38 @@ impl<'a> View<'a> {
 
 /// All runs, a row each, with their curves in what room is left.
 fn drawn(views: &[View<'_>], width: usize) -> String {
-    let table = |room: usize| {
+    // Of one experiment everybody knows its name.
+    let experiment = |view: &View<'_>| view.name.split('/').next().unwrap_or_default().to_owned();
+    let one =
+        views.first().map(experiment).filter(|first| views.iter().all(|view| experiment(view) == *first));
+    let table = |losses: usize, evaluations: usize| {
         let mut table = Table::new(["run", "", "status", ">step", ">of", "loss", "", "val bpb", "", "eta"]);
         for view in views {
             let row = &view.run.row;
             let bpbs: Vec<f64> =
                 view.curves.of_metric("val_bpb").into_iter().map(|(_, value)| value).collect();
             let (loss, bpb) = view.last();
+            let key = view.name.rsplit('/').next().unwrap_or_default();
             table.push(vec![
-                view.name.clone(),
+                if one.is_some() { key.get(..6).unwrap_or(key).to_owned() } else { view.name.clone() },
                 view.label(),
                 row.status.clone(),
                 view.steps_done().to_string(),
                 row.steps.to_string(),
-                sparkline(&view.curves.losses(), room),
+                sparkline(&view.curves.losses(), losses),
                 loss.map_or_else(|| "-".to_owned(), |loss| format!("{loss:.4}")),
-                sparkline(&bpbs, room / 2),
+                sparkline(&bpbs, evaluations),
                 bpb.map_or_else(|| "-".to_owned(), |bpb| format!("{bpb:.4}")),
                 view.left().map_or_else(String::new, duration),
             ]);
         }
         table
     };
-    let bare = table(0).width();
-    let room = (width.saturating_sub(bare) * 2 / 3).clamp(8, 60);
-    let text = table(room).to_string();
+    // Numbers first; curves have what they leave.
+    let left = width.saturating_sub(table(0, 0).width());
+    let losses = (left * 2 / 3).min(60);
+    let text = table(losses, left.saturating_sub(losses).min(30)).to_string();
+    let text = one.map_or_else(|| text.clone(), |name| format!("{name}\n{text}"));
     let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
     for view in views {
         *counts.entry(view.run.row.status.as_str()).or_default() += 1;
