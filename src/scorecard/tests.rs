@@ -1,4 +1,5 @@
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 
 use super::*;
 use crate::error::Class;
@@ -345,7 +346,7 @@ fn every_finding_looks_like_this() {
     ] {
         let card = card(many(differences));
         let finding = card.verdicts[0].finding.unwrap();
-        all += &format!("## {finding}\n{card}\n");
+        writeln!(all, "## {finding}\n{card}").unwrap();
     }
     insta::assert_snapshot!(all);
 }
