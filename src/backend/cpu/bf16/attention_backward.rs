@@ -73,7 +73,7 @@ pub(super) fn backward(
                 task / s.n_kv_head,
                 task % s.n_kv_head,
                 scratch,
-            )
+            );
         };
     });
     Ok((dq, dk, dv))
