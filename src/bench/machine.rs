@@ -114,11 +114,11 @@ mod x86 {
 
     #[target_feature(enable = "avx512f,avx512bf16")]
     pub(super) fn paired(rounds: usize) -> f32 {
-        let factor = |x: u32| _mm512_set1_epi32(black_box(x).cast_signed());
-        let pairs = std::mem::transmute::<__m512i, __m512bh>;
         // SAFETY: any bits are pairs of bfloat16.
-        let (x, y): (__m512bh, __m512bh) =
-            unsafe { (pairs(factor(0x3f00_3f00)), pairs(factor(0x3e80_3e80))) };
+        let factor = |x: u32| unsafe {
+            std::mem::transmute::<__m512i, __m512bh>(_mm512_set1_epi32(black_box(x).cast_signed()))
+        };
+        let (x, y) = (factor(0x3f00_3f00), factor(0x3e80_3e80));
         let mut sums = [_mm512_setzero_ps(); SUMS];
         for _ in 0..rounds {
             for sum in &mut sums {

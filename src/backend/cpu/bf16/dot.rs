@@ -358,11 +358,11 @@ mod x86 {
             for _ in 0..t.pairs {
                 let columns: [__m256i; 2] = std::array::from_fn(|w| _mm256_loadu_si256(b.add(8 * w).cast()));
                 let (high, low) = (columns.map(odd), columns.map(even));
-                for (i, row) in sums.iter_mut().enumerate() {
+                for (i, sums) in sums.iter_mut().enumerate() {
                     let x = _mm256_set1_epi32(a.add(i * rs).read_unaligned().cast_signed());
                     let (x1, x0) = (odd(x), even(x));
-                    for (w, sum) in row.iter_mut().enumerate() {
-                        *sum = _mm256_fmadd_ps(x0, low[w], _mm256_fmadd_ps(x1, high[w], *sum));
+                    for (sum, (low, high)) in sums.iter_mut().zip(low.into_iter().zip(high)) {
+                        *sum = _mm256_fmadd_ps(x0, low, _mm256_fmadd_ps(x1, high, *sum));
                     }
                 }
                 a = a.wrapping_add(t.ks);
