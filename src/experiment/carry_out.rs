@@ -139,7 +139,7 @@ impl Experiment {
         let mut left = starts.iter().zip(&outcomes).enumerate().filter(|one| untaken(*one));
         let left: Vec<usize> = left.by_ref().map(|(index, _)| index).collect();
         let mut interrupted = how.stop.is_raised() && !left.is_empty();
-        if !interrupted && let Some(waiting) = self.said_waiting(&left, &pace) {
+        if !interrupted && let Some(waiting) = pace.said_waiting(&left) {
             ends.note([waiting]);
         }
         for (index, outcome) in outcomes.into_iter().enumerate() {

@@ -25,6 +25,19 @@ impl Pace {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Why runs that were to be trained were not begun, though nothing stopped it; none where none were left.
+    pub(super) fn said_waiting(&self, left: &[usize]) -> Option<String> {
+        let known = self.lock();
+        let sequence = known.as_ref().filter(|_| !left.is_empty())?;
+        let seeds = sequence.looks.seeds_of(sequence.open()?);
+        let runs =
+            if left.len() == 1 { "1 run waits".to_owned() } else { format!("{} runs wait", left.len()) };
+        Some(format!(
+            "{runs} for the look after {} seeds, of which not every run has ended: seeds beyond it are not begun",
+            seeds.len()
+        ))
+    }
+
     /// Whether a run may be taken.
     pub(super) fn gate(&self, run: &PlannedRun) -> Gate {
         let seed = run.config.seed;
@@ -72,19 +85,6 @@ impl Experiment {
                 *end = RunEnd::Open("not needed", Some(sequence.why_not_needed()), *reached);
             }
         }
-    }
-
-    /// Why runs that were to be trained were not begun, though nothing stopped it; none where none were left.
-    pub(super) fn said_waiting(&self, left: &[usize], pace: &Pace) -> Option<String> {
-        let known = pace.lock();
-        let sequence = known.as_ref().filter(|_| !left.is_empty())?;
-        let seeds = sequence.looks.seeds_of(sequence.open()?);
-        let runs =
-            if left.len() == 1 { "1 run waits".to_owned() } else { format!("{} runs wait", left.len()) };
-        Some(format!(
-            "{runs} for the look after {} seeds, of which not every run has ended: seeds beyond it are not begun",
-            seeds.len()
-        ))
     }
 
     /// Takes the looks whose seeds are finished, and records those that are not recorded as they are.

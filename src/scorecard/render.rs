@@ -187,6 +187,9 @@ fn numbers(verdict: &Verdict) -> String {
     format!("{numbers}{}", verdict.detail)
 }
 
+/// A column: its heading, and what it says of a verdict.
+type Column<'a> = (&'static str, Box<dyn Fn(&Verdict) -> String + 'a>);
+
 /// Every arm beside its control: what was found, the interval that decides, that of the arm alone, and what the
 /// difference is at equal tokens and time. Columns of which nothing is known are left out.
 fn comparison_table(verdicts: &[Verdict]) -> Option<Table> {
@@ -203,7 +206,6 @@ fn comparison_table(verdicts: &[Verdict]) -> Option<Table> {
         let digits = decimals(verdict);
         ends.map(|(lower, upper)| format!("[{lower:+.digits$}, {upper:+.digits$}]")).unwrap_or_default()
     };
-    type Column<'a> = (&'static str, Box<dyn Fn(&Verdict) -> String + 'a>);
     let columns: Vec<Column<'_>> = vec![
         (
             "against the control",

@@ -163,5 +163,5 @@ fn undecide(verdict: &mut Verdict, why: &str) {
     verdict.outcome = Outcome::Undecided;
     verdict.finding = Some(Finding::Undecided);
     verdict.seeds_needed = None;
-    verdict.detail = why.to_owned();
+    why.clone_into(&mut verdict.detail);
 }
