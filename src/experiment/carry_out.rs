@@ -6,7 +6,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::ends::Ends;
-use super::pace::{Pace, said_waiting};
+use super::pace::Pace;
 use super::{Experiment, HowToRun, Report, tables};
 use crate::error::{Class, Error, Result};
 use crate::files::{DirLock, FileError, LockError, LockHolder};
@@ -139,7 +139,7 @@ impl Experiment {
         let mut left = starts.iter().zip(&outcomes).enumerate().filter(|one| untaken(*one));
         let left: Vec<usize> = left.by_ref().map(|(index, _)| index).collect();
         let mut interrupted = how.stop.is_raised() && !left.is_empty();
-        if !interrupted && let Some(waiting) = said_waiting(&left, &pace) {
+        if !interrupted && let Some(waiting) = pace.said_waiting(&left) {
             ends.note([waiting]);
         }
         for (index, outcome) in outcomes.into_iter().enumerate() {

@@ -25,6 +25,19 @@ impl Pace {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Why runs that were to be trained were not begun, though nothing stopped it; none where none were left.
+    pub(super) fn said_waiting(&self, left: &[usize]) -> Option<String> {
+        let known = self.lock();
+        let sequence = known.as_ref().filter(|_| !left.is_empty())?;
+        let seeds = sequence.looks.seeds_of(sequence.open()?);
+        let runs =
+            if left.len() == 1 { "1 run waits".to_owned() } else { format!("{} runs wait", left.len()) };
+        Some(format!(
+            "{runs} for the look after {} seeds, of which not every run has ended: seeds beyond it are not begun",
+            seeds.len()
+        ))
+    }
+
     /// Whether a run may be taken.
     pub(super) fn gate(&self, run: &PlannedRun) -> Gate {
         let seed = run.config.seed;
@@ -34,18 +47,6 @@ impl Pace {
             _ => Gate::Open,
         }
     }
-}
-
-/// Why runs that were to be trained were not begun, though nothing stopped it; none where none were left.
-pub(super) fn said_waiting(left: &[usize], pace: &Pace) -> Option<String> {
-    let known = pace.lock();
-    let sequence = known.as_ref().filter(|_| !left.is_empty())?;
-    let seeds = sequence.looks.seeds_of(sequence.open()?);
-    let runs = if left.len() == 1 { "1 run waits".to_owned() } else { format!("{} runs wait", left.len()) };
-    Some(format!(
-        "{runs} for the look after {} seeds, of which not every run has ended: seeds beyond it are not begun",
-        seeds.len()
-    ))
 }
 
 impl Experiment {

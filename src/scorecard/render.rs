@@ -187,7 +187,7 @@ fn numbers(verdict: &Verdict) -> String {
     format!("{numbers}{}", verdict.detail)
 }
 
-/// A heading, and what stands under it.
+/// A column: its heading, and what it says of a verdict.
 type Column<'a> = (&'static str, Box<dyn Fn(&Verdict) -> String + 'a>);
 
 /// Every arm beside its control: what was found, the interval that decides, that of the arm alone, and what the

@@ -84,8 +84,7 @@ pub(super) fn judge(target: &Target, arm: Arm<'_>, sequence: Option<&Sequence>) 
     found.worth = Worth::of(-miss, &target.metric, &needed);
     if let Some(worth) = &found.worth {
         let short = if worth.steps < 0.0 { "missing" } else { "to spare" };
-        let worth = worth.said();
-        found.detail.extend(["; ", &worth, " ", short, ", by the slope of its own curve"]);
+        found.detail.extend(["; ", &worth.said(), " ", short, ", by the slope of its own curve"]);
     }
     found
 }
