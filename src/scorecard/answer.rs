@@ -32,7 +32,8 @@ impl Scorecard {
                 |runs: usize| if runs == 1 { "1 run is".to_owned() } else { format!("{runs} runs are") };
             let mut sentences = targets;
             // Where arms are of many sizes, how the metric goes with size is what was asked.
-            let laws = self.scaling.iter().flat_map(|scaling| scaling.laws.iter().map(|law| scaling.said(law)));
+            let laws =
+                self.scaling.iter().flat_map(|scaling| scaling.laws.iter().map(|law| scaling.said(law)));
             sentences.extend(laws.map(|law| (None, format!("{law}."))));
             if sentences.is_empty() {
                 let runs = if finished == needed {

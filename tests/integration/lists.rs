@@ -30,9 +30,9 @@ fn contents(place: &Place) -> Vec<(PathBuf, Vec<u8>)> {
         for entry in std::fs::read_dir(dir).unwrap() {
             let path = entry.unwrap().path();
             if path.is_dir() {
-                open.push(path)
+                open.push(path);
             } else {
-                found.push((path.clone(), std::fs::read(path).unwrap()))
+                found.push((path.clone(), std::fs::read(path).unwrap()));
             }
         }
     }
@@ -277,7 +277,6 @@ fn a_table_of_another_schema_is_named_and_hides_nothing() {
 #[test]
 fn a_thousand_runs_are_listed() {
     use std::collections::BTreeMap;
-    use std::time::Instant;
 
     use nanorun::Files;
     use nanorun::internals::hash::Digest;
@@ -340,7 +339,7 @@ fn a_thousand_runs_are_listed() {
         plan.write(&files, &dir).unwrap();
         write_table(&files, &dir.file("runs.parquet"), &rows).unwrap();
     }
-    let began = Instant::now();
+    let began = nanorun::internals::files::now();
     let best = listed(
         &place,
         &["--where", "val_bpb<2.3", "--where", "arm=depth=1", "--sort", "val_bpb", "--limit", "3"],
