@@ -8,35 +8,13 @@ fn main() {
     torch::build();
 }
 
-/// Tells the program which commit it is built from, for `nanorun --version --json`: what `NANORUN_COMMIT` says, else what
-/// the repository is at; without either nothing.
+/// Tells the program which commit it is built from, for `nanorun --version --json`: what `NANORUN_COMMIT` says, as
+/// scripts/wheel sets it. The repository is not asked: every commit would build the whole crate anew.
 fn commit() {
-    use std::process::Command;
-
     println!("cargo:rerun-if-env-changed=NANORUN_COMMIT");
     if let Ok(commit) = std::env::var("NANORUN_COMMIT") {
         println!("cargo:rustc-env=NANORUN_COMMIT={commit}");
-        return;
     }
-    let git = |arguments: &[&str]| {
-        let output =
-            Command::new("git").args(arguments).output().ok().filter(|output| output.status.success())?;
-        Some(String::from_utf8(output.stdout).ok()?.trim().to_owned())
-    };
-    // Of this package, and not of a repository around it.
-    let own = std::env::current_dir().ok().and_then(|here| here.canonicalize().ok());
-    let top =
-        git(&["rev-parse", "--show-toplevel"]).and_then(|top| std::path::Path::new(&top).canonicalize().ok());
-    let (Some(commit), true) = (git(&["rev-parse", "HEAD"]), own.is_some() && own == top) else { return };
-    // What moves when another commit is checked out or made.
-    for name in ["HEAD", "logs/HEAD"] {
-        if let Some(path) = git(&["rev-parse", "--git-path", name])
-            && std::path::Path::new(&path).exists()
-        {
-            println!("cargo:rerun-if-changed={path}");
-        }
-    }
-    println!("cargo:rustc-env=NANORUN_COMMIT={commit}");
 }
 
 #[cfg(feature = "tch")]

@@ -339,6 +339,10 @@ fn a_thousand_runs_are_listed() {
         plan.write(&files, &dir).unwrap();
         write_table(&files, &dir.file("runs.parquet"), &rows).unwrap();
     }
+<<<<<<< HEAD
+=======
+    let began = nanorun::internals::files::now();
+>>>>>>> r2
     let best = listed(
         &place,
         &["--where", "val_bpb<2.3", "--where", "arm=depth=1", "--sort", "val_bpb", "--limit", "3"],
