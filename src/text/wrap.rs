@@ -89,7 +89,7 @@ mod tests {
             "warmdown=sqrt is\n  worse than linear\n  by 0.0046"
         );
         assert_eq!(wrapped("  help: name the manifest", 18), "  help: name the\n    manifest");
-        assert!(broken.ends_with("six\n                      seven eight nine"), "{broken}");
+        assert!(broken.ends_with("six seven\n                      eight nine"), "{broken}");
         assert!(broken.lines().all(|line| width(line) <= 58), "{broken}");
     }
 
