@@ -415,5 +415,5 @@ fn runs_are_exported_in_every_form() {
     assert!(!place.path("nothing").exists());
     place.run(&["export", "other.toml", "--to", "hf", "other_hf", "-q"]).expect(0);
     let told = place.run(&["export", "other.toml", "--to", "bogus", "x"]).expect(2).stderr;
-    assert!(told.contains("[possible values: upstream, safetensors, hf, onnx]"), "{told}");
+    assert!(told.contains("[possible values: upstream, safetensors, hf, onnx, tensorboard]"), "{told}");
 }

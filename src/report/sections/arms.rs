@@ -143,14 +143,13 @@ fn judged(page: &mut Markup, view: &View<'_>) {
             }
         }
     }
-    table(
-        page,
-        "verdicts-table",
-        "Verdicts, with the interval that decides each: differences are arm less control or target, speeds ratios; p is that \
-         of no difference, for all arms and metrics together; what a difference is at equal tokens and time, and how many \
-         steps it is worth, is by the slope at the end of the arm's own curve",
-        &headings,
-        &rows,
+    table(page, "verdicts-table", "Verdicts, with the interval that decides each", &headings, &rows);
+    page.with_text(
+        "p",
+        &[("class", "quiet")],
+        "Differences are arm less control or target, speeds ratios. p is that of no difference, for all arms and metrics \
+         together. What a difference is at equal tokens and time, and how many steps it is worth, is by the slope at the \
+         end of the arm's own curve.",
     );
 }
 
