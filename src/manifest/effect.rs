@@ -11,7 +11,8 @@ pub enum Effect {
     Verdict,
     /// Where something is, or is computed. What that is may enter keys; which of several equal places it is does not.
     Place,
-    /// Nothing that a result or a verdict says: names, threads, cadences, guards, checks.
+    /// Nothing that a result or a verdict says: names, threads, cadences, guards, checks, what a
+    /// scheduler is asked for.
     Nothing,
 }
 
@@ -73,6 +74,7 @@ pub fn effect(path: &str) -> Option<Effect> {
         | "checkpoint.keep"
         | "checkpoint.final"
         | "checkpoint.minutes" => Effect::Nothing,
+        path if path.starts_with("cluster.") => Effect::Nothing,
         path if TRAINING.iter().any(|section| path.starts_with(section)) => Effect::Key,
         _ => return None,
     })

@@ -53,6 +53,14 @@ pub enum Kind {
     Device,
     /// A file-name-like name.
     Name,
+    /// What a scheduler calls something: text without spaces that no shell reads anything into.
+    Plain,
+    /// A time limit as schedulers write it.
+    TimeLimit,
+    /// Bytes as schedulers write them: a number with K, M, G or T.
+    Memory,
+    /// One option or several, each a line that begins with `--`.
+    Options,
     /// A table of names and SHA-256 digests.
     Digests,
     /// A table of these parts, or a list of such tables.
@@ -194,6 +202,12 @@ impl Kind {
             Self::Tables(_) => "a table or a list of tables".to_owned(),
             Self::Device => "\"cpu\" or \"cuda:N\"".to_owned(),
             Self::Name => "letters, digits, `_`, `-` and `.`, beginning with a letter or digit".to_owned(),
+            Self::Plain => "letters, digits and `_-.,:+/=@`, beginning with a letter or digit".to_owned(),
+            Self::TimeLimit => {
+                "\"MM\", \"MM:SS\", \"HH:MM:SS\", \"D-HH\", \"D-HH:MM\" or \"D-HH:MM:SS\", such as \"12:00:00\"".to_owned()
+            }
+            Self::Memory => "a number with K, M, G or T, such as \"64G\"".to_owned(),
+            Self::Options => "an option or a list of options, each beginning with `--`, on one line".to_owned(),
         }
     }
 
@@ -227,6 +241,10 @@ impl Kind {
                 let valid = !items.is_empty() && items.iter().all(|item| Self::Text.accept(item).is_some());
                 valid.then(|| value.clone())
             }
+            (Self::Options, Value::Array(items)) => {
+                let valid = !items.is_empty() && items.iter().all(|item| self.accept_item(item));
+                valid.then(|| value.clone())
+            }
             (Self::Digests, Value::Table(table)) => {
                 let digest = |value: &Value| {
                     value.as_str().is_some_and(|text| {
@@ -238,6 +256,11 @@ impl Kind {
             (_, Value::String(text)) => self.accept_text(text).map(Value::String),
             _ => None,
         }
+    }
+
+    /// Whether it takes this text as one of several.
+    fn accept_item(self, item: &Value) -> bool {
+        item.as_str().is_some_and(|text| self.accept_text(text).is_some())
     }
 
     fn accept_text(self, text: &str) -> Option<String> {
@@ -263,6 +286,22 @@ impl Kind {
                     && text.bytes().next().is_some_and(|first| first.is_ascii_alphanumeric())
                     && text.bytes().all(allowed)
             }
+            Self::Plain => {
+                let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"_-.,:+/=@".contains(&byte);
+                text.len() <= 200
+                    && text.bytes().next().is_some_and(|first| first.is_ascii_alphanumeric())
+                    && text.bytes().all(allowed)
+            }
+            Self::TimeLimit => time_limit(text).is_some(),
+            Self::Memory => {
+                let (number, unit) = text.split_at(text.len().saturating_sub(1).min(text.len()));
+                matches!(unit, "K" | "M" | "G" | "T") && whole(number).is_some_and(|number| number > 0)
+            }
+            Self::Options => {
+                let name = text.strip_prefix("--").unwrap_or_default();
+                name.bytes().next().is_some_and(|first| first.is_ascii_alphabetic())
+                    && !text.chars().any(char::is_control)
+            }
             _ => false,
         };
         valid.then(|| text.to_owned())
@@ -272,9 +311,47 @@ impl Kind {
     pub(crate) fn is_text(self) -> bool {
         matches!(
             self,
-            Self::Text | Self::Texts | Self::WindowPattern | Self::Commit | Self::Device | Self::Name
+            Self::Text
+                | Self::Texts
+                | Self::WindowPattern
+                | Self::Commit
+                | Self::Device
+                | Self::Name
+                | Self::Plain
+                | Self::TimeLimit
+                | Self::Memory
+                | Self::Options
         )
     }
+}
+
+/// Digits and nothing else.
+fn whole(text: &str) -> Option<u64> {
+    let digits = !text.is_empty() && text.len() <= 9 && text.bytes().all(|digit| digit.is_ascii_digit());
+    if digits { text.parse().ok() } else { None }
+}
+
+/// Seconds of a time limit as schedulers write it, at least one: `MM`, `MM:SS`, `HH:MM:SS`, `D-HH`, `D-HH:MM`, `D-HH:MM:SS`.
+pub(crate) fn time_limit(text: &str) -> Option<u64> {
+    let numbers = |text: &str| text.split(':').map(whole).collect::<Option<Vec<u64>>>();
+    let seconds = match text.split_once('-') {
+        Some((days, rest)) => {
+            let days = whole(days)? * 86_400;
+            match numbers(rest)?.as_slice() {
+                [hours] => days + hours * 3600,
+                [hours, minutes] => days + hours * 3600 + minutes * 60,
+                [hours, minutes, seconds] => days + hours * 3600 + minutes * 60 + seconds,
+                _ => return None,
+            }
+        }
+        None => match numbers(text)?.as_slice() {
+            [minutes] => minutes * 60,
+            [minutes, seconds] => minutes * 60 + seconds,
+            [hours, minutes, seconds] => hours * 3600 + minutes * 60 + seconds,
+            _ => return None,
+        },
+    };
+    (seconds > 0).then_some(seconds)
 }
 
 /// An integer, also one that is written as `1e3` or `4.0`: as far as floats are exact.

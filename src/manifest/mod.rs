@@ -4,6 +4,7 @@
 //! laid over each other), `matrix` (cells), `settings` (a cell with a value for every field, the recipe of its
 //! commit filling what is missing). Knows recipes, but no sizes: those are the plan's.
 
+pub mod cluster;
 mod document;
 mod draft;
 pub mod effect;
@@ -30,6 +31,7 @@ use std::path::{Path, PathBuf};
 
 use toml::Value;
 
+pub use self::cluster::ClusterSettings;
 use self::document::Node;
 pub use self::draft::Draft;
 use self::field::{Context, Fallback};
@@ -82,6 +84,8 @@ pub struct Manifest {
     pub head: Head,
     /// Where name, question and scorecard were written, by key path.
     head_origins: BTreeMap<String, Origin>,
+    /// What `[cluster]` says, as far as it says something.
+    cluster: Layer,
     /// Values that mark the control arm, by key path; empty is the base; none is no comparison.
     pub control: Option<BTreeMap<String, Value>>,
     /// Arms that were given a name.
@@ -206,6 +210,7 @@ impl Manifest {
             env: layers::env_fields(&options.env).into_iter().chain(referenced(text, options)).collect(),
             head,
             head_origins,
+            cluster: cluster::written(&base),
             control,
             labels: matrix.labels(),
             cells,
@@ -218,6 +223,17 @@ impl Manifest {
             Some(origin) => origin.locate(error.key(path)),
             None => error.key(path).file(&self.file),
         }
+    }
+
+    /// `[cluster]` with what `cluster.file` adds to it.
+    ///
+    /// # Errors
+    /// A file that is not there, or holds something else.
+    pub fn cluster(&self) -> Result<ClusterSettings> {
+        let Some(file) = &self.head.cluster.file else { return cluster::with_file(&self.cluster, None) };
+        let env: Vec<_> = self.env.iter().map(|(name, value)| (name.clone(), value.clone())).collect();
+        let file = expand::path(file, &env).map_err(|error| self.locate_head("cluster.file", error))?;
+        cluster::with_file(&self.cluster, Some(Path::new(&file)))
     }
 
     /// Whether a device batch size is still to be searched for.
@@ -436,6 +452,7 @@ fn settle_head(base: &Layer, file: &Path, env: &[(String, String)]) -> Result<He
     let written = base.iter().filter(|(path, _)| head(path));
     let written = written.map(|(path, entry)| (path.as_str(), entry.value.clone())).collect();
     let mut head: Head = layers::extract(&[defaults, written])?;
+    cluster::check_extra(base)?;
     if let Some(baseline) = &mut head.scorecard.reproducibility.baseline {
         const PATH: &str = "scorecard.reproducibility.baseline";
         *baseline = expand::path(baseline, env).map_err(|error| {
@@ -451,6 +468,7 @@ fn is_head(path: &str) -> bool {
     matches!(path, "name" | "question" | "hypothesis")
         || path.starts_with("scorecard.")
         || path.starts_with("analysis.")
+        || path.starts_with("cluster.")
 }
 
 /// Lays a cell over the base, fills it from its commit's recipe and checks what concerns several fields.

@@ -164,6 +164,13 @@ fn takes(kind: Kind) -> Value {
         Kind::Commit => text("^[0-9a-fA-F]{7,40}$"),
         Kind::Device => text("^(cpu|cuda:[0-9]{1,3})$"),
         Kind::Name => text("^[A-Za-z0-9][A-Za-z0-9_.-]*$"),
+        Kind::Plain => text("^[A-Za-z0-9][A-Za-z0-9_.,:+/=@-]*$"),
+        Kind::TimeLimit => text("^([0-9]+-[0-9]+(:[0-9]+){0,2}|[0-9]+(:[0-9]+){0,2})$"),
+        Kind::Memory => text("^[0-9]+[KMGT]$"),
+        Kind::Options => {
+            let one = text("^--[A-Za-z]");
+            json!({ "anyOf": [one, { "type": "array", "items": one, "minItems": 1 }] })
+        }
         Kind::Digests => {
             json!({ "type": "object", "additionalProperties": { "type": "string", "pattern": "^[0-9a-fA-F]{64}$" } })
         }

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::cluster::ClusterSettings;
 use crate::precision::Precision;
 use crate::upstream::{PrecisionRule, ShortWindow, TokenBytesRule, WeightDecayLaw, WeightDecayShape};
 
@@ -433,6 +434,8 @@ pub struct Head {
     /// What else is made of its runs.
     #[serde(default)]
     pub analysis: AnalysisSettings,
+    /// Who else works on it, and what a scheduler is asked for.
+    pub cluster: ClusterSettings,
 }
 
 /// `[analysis]`.
@@ -579,6 +582,15 @@ words! {
         BestFitBos,
         /// One document a row: BOS, the document, BOS; cut at the context, targets beyond the end ignored.
         Document,
+    }
+    /// `cluster.class`.
+    #[derive(Default)]
+    ClusterClass {
+        /// Runs of any classes.
+        #[default]
+        Any,
+        /// All of one.
+        Same,
     }
     /// `scorecard.quality.variance`.
     #[derive(Default)]

@@ -35,7 +35,7 @@ pub(crate) fn nearest_field(path: &str) -> Option<&'static str> {
         .map(|field| field.path);
     let sections = ["upstream", "run", "budget", "schedule", "train", "model", "optimizer", "data", "eval"]
         .into_iter()
-        .chain(["checkpoint", "scorecard", "analysis", "matrix", "profile"]);
+        .chain(["checkpoint", "scorecard", "analysis", "cluster", "matrix", "profile"]);
     nearest(path, close_name)
         .or_else(|| nearest(path, fields::all().map(|field| field.path)))
         .or_else(|| nearest(path, sections))

@@ -83,6 +83,10 @@ fn every_field_settles() {
                 field::Kind::Text => vec!["\"a\"".into()],
                 field::Kind::Commit => vec!["\"2f09686\"".into()],
                 field::Kind::Name | field::Kind::Digests | field::Kind::Tables(_) => Vec::new(),
+                field::Kind::Plain => vec!["\"gpu,gpu-long\"".into()],
+                field::Kind::TimeLimit => vec!["\"1-12:00\"".into()],
+                field::Kind::Memory => vec!["\"64G\"".into()],
+                field::Kind::Options => vec!["\"--exclusive\"".into(), "[\"--constraint=a\"]".into()],
             };
             for value in values {
                 let kind_key = ["model.kind", "optimizer.kind", "run.precision"].contains(&field.path);

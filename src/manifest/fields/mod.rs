@@ -1,5 +1,6 @@
 //! The table of all manifest fields: the one place that validation, suggestions, defaults and the reference read.
 
+mod cluster;
 mod data;
 mod model;
 mod optimizer;
@@ -59,7 +60,9 @@ pub fn group_of(path: &str) -> Option<&'static Group> {
 
 /// All fields, section by section.
 pub fn all() -> impl Iterator<Item = &'static Field> {
-    [run::FIELDS, schedule::FIELDS, model::FIELDS, optimizer::FIELDS, data::FIELDS].into_iter().flatten()
+    [run::FIELDS, schedule::FIELDS, model::FIELDS, optimizer::FIELDS, data::FIELDS, cluster::FIELDS]
+        .into_iter()
+        .flatten()
 }
 
 /// The field at exactly this path.
@@ -72,7 +75,7 @@ pub fn is_section(path: &str) -> bool {
     all().any(|field| field.path.strip_prefix(path).is_some_and(|rest| rest.starts_with('.')))
 }
 
-/// Whether a matrix may sweep it: not names, verdicts and thread counts.
+/// Whether a matrix may sweep it: not names, verdicts, thread counts and what a scheduler is asked for.
 pub fn is_sweepable(path: &str) -> bool {
     !matches!(
         path,
@@ -85,6 +88,7 @@ pub fn is_sweepable(path: &str) -> bool {
             | "data.sha256"
     ) && !path.starts_with("scorecard.")
         && !path.starts_with("analysis.")
+        && !path.starts_with("cluster.")
 }
 
 const fn field(
