@@ -8,6 +8,7 @@ mod compare;
 mod comparison;
 mod completions;
 mod data;
+mod devices;
 mod diff;
 mod doctor;
 mod eval;
@@ -39,6 +40,7 @@ mod verify;
 mod version;
 mod waiting;
 mod watch;
+mod work;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -138,6 +140,7 @@ fn not_understood(error: &clap::Error, given: &[OsString]) -> ExitCode {
 fn dispatch(cli: Cli) -> Result<Option<Class>> {
     match cli.command {
         Command::Run(args) => run::run(&args),
+        Command::Work(args) => work::work(&args),
         Command::Plan(args) => plan::plan(&args),
         Command::Resume(args) => resume::resume(&args),
         Command::Sample(args) => sample::sample(&args),

@@ -49,5 +49,6 @@ mod targets;
 mod tch;
 mod tokenizer;
 mod vary;
+mod work;
 mod tokenizers;
 mod tries;
