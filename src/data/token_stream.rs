@@ -215,11 +215,17 @@ impl TokenStream {
             .u64("first", (before + part.first) as u64)
             .u64("documents", part.count as u64)
             .finish();
-        let cached = shelf.get(&key).and_then(|bytes| documents_from_bytes(&bytes));
-        if let Some(documents) = cached
-            && documents.len() == part.count
-            && documents.iter().all(|document| tokenizer.knows(document))
-        {
+        let cached = || {
+            let documents = documents_from_bytes(&shelf.get(&key)?)?;
+            let fits =
+                documents.len() == part.count && documents.iter().all(|document| tokenizer.knows(document));
+            fits.then_some(documents)
+        };
+        if let Some(documents) = cached() {
+            return Ok(documents);
+        }
+        let _filling = self.cache.filling("tokens", &key, || cached().is_some());
+        if let Some(documents) = cached() {
             return Ok(documents);
         }
         let texts = self.texts(part)?;

@@ -151,6 +151,11 @@ impl Tokenizer {
         if let Some(tokenizer) = Self::trained_before(source, limits, cache)? {
             return Ok(tokenizer);
         }
+        let entry = Self::entry(source, limits, cache)?;
+        let _filling = cache.filling("tokenizers", &entry, || cache.get("tokenizers", &entry).is_some());
+        if let Some(tokenizer) = Self::trained_before(source, limits, cache)? {
+            return Ok(tokenizer);
+        }
         let counts = count_pieces(source, limits)?;
         let tokens = bpe_train::train(counts, vocab_size - MIN_VOCAB_SIZE)?;
         let reached = tokens.len() + SPECIAL_TOKENS.len();
@@ -166,7 +171,7 @@ impl Tokenizer {
         let tokenizer = Self::from_tokens(tokens, specials)
             .map_err(|what| Error::internal(format!("the trained vocabulary is unusable: {what}")))?;
         if let Some(bytes) = tokenizer.to_pickle() {
-            cache.put("tokenizers", &Self::entry(source, limits, cache)?, &bytes);
+            cache.put("tokenizers", &entry, &bytes);
         }
         Ok(tokenizer)
     }

@@ -96,6 +96,7 @@ impl Lab {
             threads: attempt.threads,
             donors: attempt.donors,
             forks: attempt.forks,
+            generation: 1,
             alone: attempt.alone,
             core: None,
             samples: &|_| Ok(String::new()),

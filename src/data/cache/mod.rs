@@ -5,6 +5,7 @@
 //! it may vanish at any time. Entries stand at `<kind>.<format>.<version>/<shelf>/<key>`, so that those of another
 //! version are told by their place ([`layout`]); how much there may be is [`room`]'s matter.
 
+mod filling;
 mod layout;
 mod limit;
 mod room;
