@@ -77,6 +77,23 @@ fn the_manifest_reference_is_up_to_date() {
 }
 
 #[test]
+fn every_known_commit_is_in_the_manual() {
+    let page = read("docs/manifest.md");
+    let (_, listed) = page.split_once("Known commits: ").unwrap();
+    let listed: Vec<&str> = listed
+        .lines()
+        .next()
+        .unwrap()
+        .trim_end_matches('.')
+        .split(' ')
+        .map(|one| one.trim_matches('`'))
+        .collect();
+    let known: Vec<&str> =
+        nanorun::internals::upstream::RECIPES.iter().map(|recipe| recipe.short()).collect();
+    assert_eq!(listed, known, "docs/manifest.md");
+}
+
+#[test]
 fn links_lead_somewhere() {
     let mut broken = Vec::new();
     for path in pages() {
