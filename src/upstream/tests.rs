@@ -51,6 +51,15 @@ fn every_row_of_shapes_is_equal() {
     assert!(seen.len() >= 7 && seen.values().all(|rows| *rows == 19), "{seen:?}");
 }
 
+/// One object of several.
+fn merged<const N: usize>(parts: [Value; N]) -> Value {
+    let members = parts.into_iter().flat_map(|part| match part {
+        Value::Object(members) => members,
+        other => panic!("{other}"),
+    });
+    Value::Object(members.collect())
+}
+
 /// A table as `scripts/new_commit` reads upstream's own code. Every member is named, so that none is left out.
 fn told(recipe: &Recipe) -> Value {
     let Recipe { commit, date, note: _, model, init, optimizer, schedule, data } = recipe;
@@ -124,7 +133,8 @@ fn told(recipe: &Recipe) -> Value {
     } = data;
     let ramp =
         |ramp: &super::recipe::LayerRamp| serde_json::json!({ "first": ramp.first, "fall": ramp.fall });
-    let mut values = serde_json::json!({
+    let mut values = merged([
+        serde_json::json!({
         "commit": commit,
         "date": date,
         "model.depth": depth,
@@ -145,6 +155,8 @@ fn told(recipe: &Recipe) -> Value {
         "model.backout": backout,
         "model.norm_eps": norm_eps,
         "model.flops_count_smear_gate": flops_count_smear_gate,
+        }),
+        serde_json::json!({
         "init.wte_std": wte_std,
         "init.lm_head_std": lm_head_std,
         "init.c_fc_scale": c_fc_scale,
@@ -154,6 +166,8 @@ fn told(recipe: &Recipe) -> Value {
         "init.smear_gate_max": smear_gate_max,
         "init.smear_lambda": smear_lambda,
         "init.backout_lambda": backout_lambda,
+        }),
+        serde_json::json!({
         "optimizer.adam_eps": adam_eps,
         "optimizer.muon.lr": lr,
         "optimizer.muon.beta2": beta2,
@@ -168,6 +182,8 @@ fn told(recipe: &Recipe) -> Value {
             "start": start, "peak": peak, "warmup_steps": warmup_steps, "warmdown_to": warmdown_to,
         },
         "optimizer.weight_decay_law": weight_decay_law,
+        }),
+        serde_json::json!({
         "schedule.warmup": match warmup {
             WarmupRule::Ratio(ratio) => serde_json::json!({ "ratio": ratio }),
             WarmupRule::Steps(steps) => serde_json::json!({ "steps": steps }),
@@ -184,7 +200,8 @@ fn told(recipe: &Recipe) -> Value {
         "data.eval_every": eval_every,
         "data.eval_tokens": eval_tokens,
         "data.token_bytes": token_bytes,
-    });
+        }),
+    ]);
     for (name, group) in [
         ("unembedding", unembedding),
         ("embedding", embedding),

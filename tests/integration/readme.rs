@@ -143,6 +143,33 @@ fn the_quickstart_is_told_as_it_comes_out() {
     }
 }
 
+/// `cargo binstall` looks for the archive that `scripts/archive` packs, and in it for the program.
+#[test]
+fn binstall_finds_what_is_released() {
+    let cargo: toml::Table = read("Cargo.toml").parse().unwrap();
+    let package = &cargo["package"];
+    let archive = &package["metadata"]["binstall"]["overrides"]["x86_64-unknown-linux-gnu"];
+    let filled = |key: &str| {
+        let version = package["version"].as_str().unwrap();
+        let text = archive[key].as_str().unwrap().replace("{ version }", version);
+        text.replace("{ repo }", package["repository"].as_str().unwrap()).replace("{ bin }", "nanorun")
+    };
+    let script = read("scripts/archive");
+    let name = script.lines().find_map(|line| line.strip_prefix("name=")).unwrap();
+    let name = name.replace("$version", env!("CARGO_PKG_VERSION"));
+    assert!(
+        script.contains("\"$dir/$name.tar.gz\"") && script.contains("\"$place/$name\""),
+        "scripts/archive"
+    );
+    let address =
+        format!("https://github.com/nanorun/nanorun/releases/download/v{}", env!("CARGO_PKG_VERSION"));
+    assert_eq!(filled("pkg-url"), format!("{address}/{name}.tar.gz"));
+    assert_eq!(filled("bin-dir"), format!("{name}/nanorun"));
+    assert!(read(".github/workflows/release.yml").contains("tags: [\"v*\"]"));
+    let pinned = format!("nanorun-torch=={};", env!("CARGO_PKG_VERSION"));
+    assert!(read("pyproject.toml").contains(&pinned), "pyproject.toml: expected {pinned}");
+}
+
 /// Every command that the README has people type is one.
 #[test]
 fn the_commands_of_the_readme_are_there() {
