@@ -170,6 +170,46 @@ fn binstall_finds_what_is_released() {
     assert!(read("pyproject.toml").contains(&pinned), "pyproject.toml: expected {pinned}");
 }
 
+/// The worked examples of docs/code.md are patches (scripts/check_examples builds them): they apply to these sources, and
+/// what the page shows of them is what they say.
+#[test]
+fn the_worked_examples_apply_and_are_shown_as_they_are() {
+    let mut patches = String::new();
+    let mut names = Vec::new();
+    for entry in std::fs::read_dir(root().join("docs/examples")).unwrap() {
+        let path = entry.unwrap().path();
+        let output = std::process::Command::new("git")
+            .arg("apply")
+            .arg("--check")
+            .arg(&path)
+            .current_dir(root())
+            .output();
+        match output {
+            Ok(output) => {
+                let told = String::from_utf8_lossy(&output.stderr);
+                assert!(output.status.success(), "{} does not apply any more: {told}", path.display());
+            }
+            Err(_) => crate::support::skip("worked examples: there is no git"),
+        }
+        let text = std::fs::read_to_string(&path).unwrap();
+        patches.extend(text.lines().filter(|line| !line.starts_with("@@")).flat_map(|line| [line, "\n"]));
+        names.push(path.file_name().unwrap().to_string_lossy().into_owned());
+    }
+    let page = read("docs/code.md");
+    let shown: Vec<&str> = page
+        .split("```diff\n")
+        .skip(1)
+        .filter_map(|block| block.split_once("```").map(|(block, _)| block))
+        .collect();
+    assert!(shown.len() >= 6, "{} parts are shown", shown.len());
+    for block in shown {
+        assert!(patches.contains(block), "docs/code.md shows what is in no patch:\n{block}");
+    }
+    for name in names {
+        assert!(page.contains(&format!("(examples/{name})")), "docs/code.md does not lead to {name}");
+    }
+}
+
 /// Every command that the README has people type is one.
 #[test]
 fn the_commands_of_the_readme_are_there() {
