@@ -56,6 +56,13 @@ class Readings:
             self.values[path] = value
 
 
+def a_count(value):
+    """A flag that says how many; below zero it stands for a rule, of which a recipe has no name."""
+    if value < 1:
+        raise ValueError(f"the default is {value}: a rule decides")
+    return value
+
+
 def token_bytes(checkout):
     """The bytes that scripts/tok_train.py counts for the byte 0x80, which is no text by itself."""
     import torch
@@ -63,7 +70,7 @@ def token_bytes(checkout):
     dataset = importlib.import_module("nanochat.dataset")
     texts = [["some words, and some more words: enough of them to merge what is often beside each other"] * 50]
     code = compile((checkout / "scripts" / "tok_train.py").read_text(), "tok_train.py", "exec")
-    saved = pathlib.Path(os.environ["NANOCHAT_BASE_DIR"]) / "tokenizer" / "token_bytes.pt"
+    place = pathlib.Path(os.environ["NANOCHAT_BASE_DIR"])
     with (
         mock.patch.object(dataset, "parquets_iter_batched", lambda *_, **__: iter(texts)),
         mock.patch.object(sys, "argv", ["tok_train", "--vocab-size=280"]),
@@ -71,7 +78,8 @@ def token_bytes(checkout):
         contextlib.suppress(Exception),
     ):
         exec(code, {"__name__": "__main__"})
-    if not saved.exists():
+    saved = next(place.rglob("token_bytes.pt"), None)
+    if saved is None:
         raise ValueError("scripts/tok_train.py left no token_bytes.pt: it takes rustbpe and tiktoken")
     counted = torch.load(saved)[0x80].item()
     rules = {1: "raw", 3: "decoded"}
@@ -191,7 +199,7 @@ def read(checkout, rows):
     flag("schedule.final_lr_frac", "final_lr_frac")
     got.read("schedule.weight_decay_shape", lambda: decay_shape(long))
     flag("schedule.param_data_ratio", "target_param_data_ratio", float)
-    flag("data.device_batch_size", "device_batch_size")
+    flag("data.device_batch_size", "device_batch_size", a_count)
     flag("data.total_batch_size", "total_batch_size", lambda tokens: "auto" if tokens == -1 else tokens)
     flag("data.eval_every", "eval_every")
     flag("data.eval_tokens", "eval_tokens")
