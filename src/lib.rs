@@ -120,6 +120,7 @@ mod control_word;
 mod simd;
 mod math;
 mod rng;
+mod system;
 mod host;
 mod files;
 mod lease;

@@ -19,7 +19,7 @@ use super::all_threads;
 use super::args::DoctorArgs;
 use super::output::Output;
 
-const GET_TORCH: &str = "eval \"$(scripts/setup_libtorch)\" && cargo build --release --features tch   (gets libtorch and builds with it)";
+const GET_TORCH: &str = "eval \"$(scripts/setup_libtorch)\" && cargo build --release --features tch   (gets libtorch and builds with it; a wheel: pip install \"nanorun[torch]\", nanorun-torch doctor)";
 
 /// Prints the findings; nothing found is an error.
 pub(super) fn doctor(args: &DoctorArgs) {

@@ -48,6 +48,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use serde_json::json;
 
+use crate::backend::torch::device::is_not_built;
 use crate::console;
 use crate::control_word;
 use crate::error::{Class, Error, Result};
@@ -55,9 +56,13 @@ use crate::experiment::Experiment;
 use crate::manifest::{Manifest, Options};
 use crate::simd;
 use crate::stop::{self, is_stop};
+use crate::system;
 
 use args::{Cli, Command, Common};
 use output::Output;
+
+/// What the package `nanorun-torch` calls its program.
+const WITH_LIBTORCH: &str = "nanorun-torch";
 
 /// Parses the command line, carries the command out and reports how it went.
 pub fn main() -> ExitCode {
@@ -84,10 +89,11 @@ pub fn main() -> ExitCode {
     });
     console::event("began", began);
     console::log(&command.join(" "));
-    let code = match simd::forced().and_then(|_| dispatch(cli)) {
+    let code = match simd::forced().and_then(|_| system::forced()).and_then(|_| dispatch(cli)) {
         Ok(None) => 0,
         Ok(Some(class)) => class.exit_code(),
         Err(error) => {
+            let error = if is_not_built(&error) { with_libtorch(error, &given) } else { error };
             failed(&error);
             error.class().exit_code()
         }
@@ -95,6 +101,20 @@ pub fn main() -> ExitCode {
     console::event("ended", json!({ "exit_code": code }));
     console::log(&format!("exit code {code}"));
     ExitCode::from(code)
+}
+
+/// Hands a command that asks for the tch backend to the program of the package `nanorun[torch]`, which stands beside this
+/// one where it is installed. Nothing has been computed yet: devices are looked at first. Comes back where there is none,
+/// or it cannot be started.
+fn with_libtorch(error: Error, given: &[OsString]) -> Error {
+    let beside = |program: std::path::PathBuf| Some(program.parent()?.join(WITH_LIBTORCH));
+    let Some(program) = std::env::current_exe().ok().and_then(beside).filter(|path| path.is_file()) else {
+        return error;
+    };
+    let why = system::become_program(&program, given.get(1..).unwrap_or_default());
+    Error::new(Class::Run, format!("{} cannot be started", program.display()))
+        .because(why.to_string())
+        .help("pip install --force-reinstall nanorun-torch")
 }
 
 /// Says what went wrong.

@@ -123,14 +123,12 @@ fn fingerprint(path: &Path, file: &File) -> Option<Digest> {
         .u64("size", metadata.len())
         .u64("seconds", modified.as_secs())
         .u64("nanoseconds", u64::from(modified.subsec_nanos()));
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::MetadataExt as _;
+    if let Some([_, inode, changed, nanoseconds]) = crate::system::identity(&metadata) {
         // The change time moves even where a copy keeps the modification time.
         canonical
-            .u64("inode", metadata.ino())
-            .u64("changed", metadata.ctime() as u64)
-            .u64("changed nanoseconds", metadata.ctime_nsec() as u64);
+            .u64("inode", inode as u64)
+            .u64("changed", changed as u64)
+            .u64("changed nanoseconds", nanoseconds as u64);
     }
     Some(canonical.finish())
 }

@@ -10,7 +10,7 @@ pub(super) struct Stamp {
     len: u64,
     modified: Option<SystemTime>,
     /// Device, inode and time of the last change: those move even where a copy keeps the modification time.
-    identity: [i64; 4],
+    identity: Option<[i64; 4]>,
 }
 
 impl Stamp {
@@ -20,13 +20,7 @@ impl Stamp {
     /// It is not there, or cannot be looked at.
     pub(super) fn of(path: &Path) -> io::Result<Self> {
         let metadata = std::fs::metadata(path)?;
-        #[cfg(unix)]
-        let identity = {
-            use std::os::unix::fs::MetadataExt as _;
-            [metadata.dev() as i64, metadata.ino() as i64, metadata.ctime(), metadata.ctime_nsec()]
-        };
-        #[cfg(not(unix))]
-        let identity = [0; 4];
+        let identity = crate::system::identity(&metadata);
         Ok(Self { len: metadata.len(), modified: metadata.modified().ok(), identity })
     }
 

@@ -11,6 +11,7 @@ use super::client::{Promise, Reply};
 use crate::error::Result;
 use crate::files::{FileError, FileResult, Files, PartialFile};
 use crate::hash::Digest;
+use crate::host::ProcessId;
 
 /// What is known of the file that a part belongs to; kept beside the part.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -187,6 +188,5 @@ fn note_path(target: &Path) -> PathBuf {
 
 /// Which start of the system this is; none where it does not tell.
 fn boot() -> Option<String> {
-    let id = fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
-    Some(id.trim().to_owned()).filter(|id| !id.is_empty())
+    Some(ProcessId::own().boot.clone()).filter(|id| !id.is_empty())
 }

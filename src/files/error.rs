@@ -4,6 +4,7 @@ use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
 use crate::error::{Class, Error};
+use crate::system::{Meaning, means};
 
 /// `Result` with a [`FileError`].
 pub type FileResult<T> = std::result::Result<T, FileError>;
@@ -61,15 +62,7 @@ fn writes(action: &str) -> bool {
 
 /// Whether the device itself fails: EIO.
 fn is_broken(error: &io::Error) -> bool {
-    #[cfg(unix)]
-    {
-        error.raw_os_error() == Some(libc::EIO)
-    }
-    #[cfg(not(unix))]
-    {
-        let _ = error;
-        false
-    }
+    means(error, Meaning::Broken)
 }
 
 impl From<FileError> for Error {

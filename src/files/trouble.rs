@@ -4,32 +4,18 @@ use std::io::{self, ErrorKind};
 use std::path::Path;
 
 use super::space::space;
-
-/// The kernel's own ENOTSUPP, which some network file systems let through.
-#[cfg(target_os = "linux")]
-const KERNEL_NOT_SUPPORTED: i32 = 524;
-
-fn is_raw(error: &io::Error, codes: &[i32]) -> bool {
-    error.raw_os_error().is_some_and(|code| codes.contains(&code))
-}
+use crate::system::{Meaning, means};
 
 /// Whether the file system does not know what was asked, as against failing at it: ENOSYS, EOPNOTSUPP, EINVAL and the
 /// like. An I/O error or a full disk never is.
 pub(super) fn is_unsupported(error: &io::Error) -> bool {
-    #[cfg(target_os = "linux")]
-    if is_raw(error, &[libc::ENOTTY, KERNEL_NOT_SUPPORTED]) {
-        return true;
-    }
-    matches!(error.kind(), ErrorKind::Unsupported | ErrorKind::InvalidInput)
+    means(error, Meaning::Unsupported)
+        || matches!(error.kind(), ErrorKind::Unsupported | ErrorKind::InvalidInput)
 }
 
 /// Whether locks are not to be had there: also where a network file system has no lock service (ENOLCK).
 pub(super) fn has_no_locks(error: &io::Error) -> bool {
-    #[cfg(unix)]
-    if is_raw(error, &[libc::ENOLCK]) {
-        return true;
-    }
-    is_unsupported(error)
+    means(error, Meaning::NoLocks) || is_unsupported(error)
 }
 
 /// Whether `path` cannot be synced there, or that failed. POSIX lets a system answer EROFS for "not on this kind of
@@ -42,11 +28,9 @@ pub(super) fn cannot_sync(error: &io::Error, path: &Path) -> bool {
 /// Whether a directory cannot be synced there: also where it must not be opened for that (a directory without read
 /// permission, EBADF and EISDIR of some network file systems).
 pub(super) fn cannot_sync_directory(error: &io::Error, dir: &Path) -> bool {
-    #[cfg(unix)]
-    if is_raw(error, &[libc::EBADF, libc::EISDIR]) {
-        return true;
-    }
-    error.kind() == ErrorKind::PermissionDenied || cannot_sync(error, dir)
+    means(error, Meaning::NotForDirectories)
+        || error.kind() == ErrorKind::PermissionDenied
+        || cannot_sync(error, dir)
 }
 
 /// Whether something stays for now though nothing is broken: open elsewhere on a network file system (ENOTEMPTY, EBUSY,

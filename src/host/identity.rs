@@ -4,13 +4,14 @@
 //! another container. With the boot, the namespace of process ids and the moment at which the process began it names one
 //! process. Of a process of this boot and namespace it can be told whether it lives; of any other it cannot.
 
-use std::fs;
+use std::path::Path;
 use std::sync::OnceLock;
 
 use serde::{Deserialize, Serialize};
 
 use super::host_name;
 use crate::hash::Digest;
+use crate::system;
 
 /// The namespace of process ids of a machine that runs no container: its inode is fixed in the kernel
 /// (`PROC_PID_INIT_INO`).
@@ -54,15 +55,16 @@ impl ProcessId {
         static OWN: OnceLock<ProcessId> = OnceLock::new();
         OWN.get_or_init(|| {
             let pid = std::process::id();
-            let line = |path| fs::read_to_string(path).map(|text| text.trim().to_owned()).unwrap_or_default();
+            let line = |path| {
+                system::kernel_text(Path::new(path)).map(|text| text.trim().to_owned()).unwrap_or_default()
+            };
             let machine = line("/etc/machine-id");
-            let namespace = fs::read_link("/proc/self/ns/pid").unwrap_or_default();
             Self {
                 host: host_name(),
                 // The id itself is not to be handed around (machine-id(5)).
                 machine: if machine.is_empty() { machine } else { short("nanorun machine", &[&machine]) },
                 boot: line("/proc/sys/kernel/random/boot_id"),
-                namespace: namespace.to_string_lossy().into_owned(),
+                namespace: system::kernel_link(Path::new("/proc/self/ns/pid")).unwrap_or_default(),
                 pid,
                 began: began(pid).unwrap_or_default(),
             }
@@ -102,14 +104,14 @@ pub fn life_here(pid: u32, began: u64) -> Life {
         // Of another beginning: the id came again. `Z` and `X` have ended and wait to be asked how: they write nothing.
         Some((letter, found)) if found == began && !b"ZXx".contains(&letter) => Life::Alive,
         // Hidden from other users.
-        None if exists(pid) => Life::Alive,
+        None if system::process_exists(pid) => Life::Alive,
         _ => Life::Dead,
     }
 }
 
 /// State letter and beginning of a process, from `/proc/PID/stat`; none where that cannot be read.
 fn state(pid: u32) -> Option<(u8, u64)> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let stat = system::kernel_text(Path::new(&format!("/proc/{pid}/stat")))?;
     // The second field is a name in parentheses, which may hold blanks; the start time is the 22nd.
     let (_, fields) = stat.rsplit_once(')')?;
     let mut fields = fields.split_whitespace();
@@ -119,23 +121,6 @@ fn state(pid: u32) -> Option<(u8, u64)> {
 
 fn began(pid: u32) -> Option<u64> {
     state(pid).map(|(_, began)| began)
-}
-
-/// Whether there is a process of this id, whoever's it is.
-#[cfg(unix)]
-fn exists(pid: u32) -> bool {
-    let Ok(pid) = libc::pid_t::try_from(pid) else { return false };
-    if pid <= 0 {
-        return false;
-    }
-    // SAFETY: signal 0 is not sent, only asked about.
-    let sent = unsafe { libc::kill(pid, 0) };
-    sent == 0 || std::io::Error::last_os_error().raw_os_error() != Some(libc::ESRCH)
-}
-
-#[cfg(not(unix))]
-fn exists(_pid: u32) -> bool {
-    true
 }
 
 /// 12 hex digits that stand for these texts.

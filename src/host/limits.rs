@@ -7,7 +7,6 @@
 //! what is mounted here.
 
 use std::fmt;
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
@@ -72,7 +71,7 @@ impl Tree {
 
     /// The text of a file, by its absolute path.
     fn text(&self, path: &Path) -> Option<String> {
-        fs::read_to_string(self.0.join(path.strip_prefix("/").unwrap_or(path))).ok()
+        crate::system::kernel_text(&self.0.join(path.strip_prefix("/").unwrap_or(path)))
     }
 }
 
@@ -247,6 +246,8 @@ fn unescaped(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     const MIB: u64 = 1 << 20;

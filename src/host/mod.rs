@@ -1,17 +1,18 @@
-//! This machine and this process: facts of machine and build, memory held, age. The only place that asks the system
-//! for them.
+//! This machine and this process: facts of machine and build, memory held, age, as far as the system tells them.
 
 mod company;
 mod identity;
 mod limits;
 
-use std::fs;
+use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
 pub use company::another_trains;
 pub use identity::{Life, ProcessId, life_here};
 pub use limits::{LimitFrom, MemoryLimit, available_memory, memory_limit, usable_cpus};
+
+use crate::system;
 
 /// Facts about machine and build, recorded beside the results and never hashed.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -82,9 +83,9 @@ pub fn rss_bytes() -> Option<u64> {
 pub fn process_age_seconds() -> Option<f64> {
     /// Of the times in /proc/PID/stat, on every Linux.
     const TICKS_PER_SECOND: f64 = 100.0;
-    let uptime = fs::read_to_string("/proc/uptime").ok()?;
+    let uptime = system::kernel_text(Path::new("/proc/uptime"))?;
     let uptime: f64 = uptime.split_whitespace().next()?.parse().ok()?;
-    let stat = fs::read_to_string("/proc/self/stat").ok()?;
+    let stat = system::kernel_text(Path::new("/proc/self/stat"))?;
     // The second field is a name in parentheses, which may hold blanks; the start time is the 22nd.
     let (_, fields) = stat.rsplit_once(')')?;
     let start: f64 = fields.split_whitespace().nth(19)?.parse().ok()?;
@@ -93,21 +94,21 @@ pub fn process_age_seconds() -> Option<f64> {
 
 /// The host's name.
 pub fn host_name() -> String {
-    let read = |path| fs::read_to_string(path).ok().map(|name| name.trim().to_owned());
-    read("/proc/sys/kernel/hostname")
+    system::kernel_text(Path::new("/proc/sys/kernel/hostname"))
+        .map(|name| name.trim().to_owned())
         .or_else(|| std::env::var("HOSTNAME").ok())
         .filter(|name| !name.is_empty())
         .unwrap_or_else(|| "unknown".to_owned())
 }
 
 fn os() -> String {
-    let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    let kernel = system::kernel_text(Path::new("/proc/sys/kernel/osrelease")).unwrap_or_default();
     format!("{} {}", std::env::consts::OS, kernel.trim()).trim_end().to_owned()
 }
 
 /// The CPU's own name for itself.
 pub fn cpu_model() -> String {
-    let info = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let info = system::kernel_text(Path::new("/proc/cpuinfo")).unwrap_or_default();
     info.lines()
         .find_map(|line| {
             line.strip_prefix("model name")?.split_once(':').map(|(_, name)| name.trim().to_owned())
@@ -138,7 +139,7 @@ fn cpu_features() -> Vec<String> {
 
 /// A value in kB of one of Linux's tables, in bytes.
 fn proc_kilobytes(path: &str, label: &str) -> Option<u64> {
-    limits::table_kilobytes(&fs::read_to_string(path).ok()?, label)
+    limits::table_kilobytes(&system::kernel_text(Path::new(path))?, label)
 }
 
 #[cfg(test)]

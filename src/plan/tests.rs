@@ -139,6 +139,75 @@ fn a_depth_derives_everything_for_every_commit() {
     }
 }
 
+/// What upstream's training script derives from its flags, over depths, horizons and batches, for every commit: batch,
+/// steps, decay, the rate of each group, parameters and FLOPs.
+#[test]
+fn laws_are_what_upstreams_script_derives() {
+    let mut commits = std::collections::BTreeSet::new();
+    for row in include_str!("../../tests/fixtures/upstream/laws.jsonl").lines() {
+        let row: serde_json::Value = serde_json::from_str(row).unwrap();
+        let commit = row["commit"].as_str().unwrap();
+        commits.insert(commit.to_owned());
+        let recipe = crate::upstream::find(commit).unwrap();
+        let mut sets = vec![
+            format!("upstream.commit={commit}"),
+            format!("data.vocab_size={}", row["vocab_size"]),
+            format!("budget.param_data_ratio={}", recipe.schedule.param_data_ratio),
+        ];
+        for (flag, value) in row["flags"].as_object().unwrap() {
+            let path = match flag.as_str() {
+                "depth" => "model.depth",
+                "aspect_ratio" => "model.aspect_ratio",
+                "head_dim" => "model.head_dim",
+                "max_seq_len" => "model.sequence_len",
+                "target_param_data_ratio" => "budget.param_data_ratio",
+                "num_iterations" => "budget.steps",
+                "target_flops" => "budget.flops",
+                "total_batch_size" => "train.total_batch_size",
+                other => panic!("{other}"),
+            };
+            if path.starts_with("budget") {
+                sets.retain(|set| !set.starts_with("budget"));
+            }
+            sets.push(format!("{path}={value}"));
+        }
+        let run = run(&sets.iter().map(String::as_str).collect::<Vec<_>>());
+        let number = |value: &serde_json::Value| value.as_f64().unwrap();
+        let near = |what: &str, value: f64, expected: &serde_json::Value| {
+            let expected = number(expected);
+            assert!((value / expected - 1.0).abs() < 1e-14, "{what}: {value} for {expected}, {row}");
+        };
+        assert_eq!(
+            run.config.batch.total_batch_size as u64,
+            row["total_batch_size"].as_u64().unwrap(),
+            "{row}"
+        );
+        assert_eq!(run.sizes.steps, row["num_iterations"].as_u64().unwrap(), "{row}");
+        assert_eq!(run.sizes.params.scaling(), row["scaling_params"].as_u64().unwrap(), "{row}");
+        assert_eq!(run.sizes.flops_per_token, row["flops_per_token"].as_u64().unwrap(), "{row}");
+        near("decay", run.config.schedule.weight_decay, &row["weight_decay"]);
+        let mut rates = row["lr"].as_object().unwrap().clone();
+        for (group, config) in &run.config.optimizer.groups {
+            let lr = match config {
+                GroupConfig::Adamw(adamw) => adamw.lr,
+                GroupConfig::Muon(muon) => muon.lr,
+            };
+            let name = match group {
+                ParamGroup::LmHead => "unembedding",
+                ParamGroup::Wte => "embedding",
+                ParamGroup::ValueEmbeds => "value_embeds",
+                ParamGroup::Resid => "resid",
+                ParamGroup::X0 => "x0",
+                ParamGroup::Smear => "smear",
+                ParamGroup::Matrix => "matrix",
+            };
+            near(name, lr, &rates.remove(name).unwrap());
+        }
+        assert!(rates.is_empty(), "upstream has groups of its own: {rates:?}");
+    }
+    assert_eq!(commits.len(), RECIPES.len());
+}
+
 /// The parity cases state the rates that upstream's optimizer was given: before width, with the batch factor.
 #[test]
 fn rates_of_the_parity_cases() {

@@ -5,7 +5,6 @@
 //! of a file, tokenizers between documents and merges. What was begun is dropped, and what was there before is kept.
 
 mod react;
-#[cfg(unix)]
 mod signals;
 
 use std::sync::Arc;
@@ -13,8 +12,9 @@ use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 
 use crate::error::{Class, Error, Result};
 
-#[cfg(unix)]
-pub use signals::{outlive_file_limits, watch};
+pub use signals::watch;
+
+pub use crate::system::outlive_file_limits;
 
 /// The first signal that asked this process to stop; 0 while none has. A handler writes it, so it is all that a
 /// handler may write.
@@ -92,24 +92,7 @@ pub fn unless_stopped<T>(result: Result<T>) -> Result<Option<T>> {
 
 /// The signal that asked this process to stop, such as `SIGTERM`.
 pub fn signal_name() -> Option<&'static str> {
-    #[cfg(unix)]
-    if signalled() {
-        return Some(signals::name(SIGNAL.load(Ordering::Relaxed)));
-    }
-    None
-}
-
-/// There is no such limit.
-#[cfg(not(unix))]
-pub fn outlive_file_limits() {}
-
-/// Signals are watched on unix alone.
-///
-/// # Errors
-/// None.
-#[cfg(not(unix))]
-pub fn watch() -> Result<()> {
-    Ok(())
+    signalled().then(|| crate::system::signal_name(SIGNAL.load(Ordering::Relaxed)))
 }
 
 #[cfg(test)]

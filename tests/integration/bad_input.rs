@@ -47,6 +47,21 @@ fn kernels_that_nothing_has() {
 }
 
 #[test]
+fn a_system_that_nothing_is() {
+    let mut told = Told::default();
+    let place = Place::with(TINY);
+    let plan =
+        |system: &str| place.command(&["plan", "m.toml"]).env("NANORUN_SYSTEM", system).output().unwrap();
+    for system in ["", "portable"] {
+        assert_eq!(plan(system).status.code(), Some(0), "{system}");
+    }
+    let ended = plan("beos");
+    assert_eq!(ended.status.code(), Some(2));
+    told.add("a_system_that_nothing_is", &String::from_utf8(ended.stderr).unwrap());
+    insta::assert_snapshot!("a_system_that_nothing_is", told.text);
+}
+
+#[test]
 fn sizes() {
     let mut told = Told::default();
     refused(&mut told, "depth_zero", "depth = 1", "depth = 0");

@@ -57,6 +57,51 @@ fn modules_use_only_what_stands_above_them() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
+/// What is one system's or one machine's stands behind a seam that has an answer on every other.
+#[test]
+fn only_the_seams_ask_which_system_and_which_machine_this_is() {
+    let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let (mut files, mut wrong, mut seen) = (Vec::new(), Vec::new(), 0);
+    sources(&src, &mut files);
+    let system =
+        ["cfg(unix)", "cfg(not(unix))", "cfg(windows)", "target_os", "std::os::", "libc::", "signal_hook"];
+    let machine = ["target_arch", "target_feature", "std::arch::"];
+    for file in files {
+        let name = file.strip_prefix(&src).unwrap().to_str().unwrap().to_owned();
+        let text = std::fs::read_to_string(&file).unwrap();
+        let tests = ["#[cfg(test)]\nmod tests {", "#[cfg(all(test", "#[cfg(test)]\npub(crate) mod"];
+        let code =
+            tests.iter().filter_map(|begin| text.find(begin)).min().map_or(text.as_str(), |at| &text[..at]);
+        let is_test = name.contains("tests") || name.ends_with("power.rs");
+        let line_of = |words: &[&str]| {
+            code.lines()
+                .enumerate()
+                .filter(|(_, line)| !line.trim_start().starts_with("//"))
+                .find(|(_, line)| words.iter().any(|word| line.contains(word)))
+                .map(|(at, line)| format!("src/{name}:{}: {}", at + 1, line.trim()))
+        };
+        let told = [
+            (line_of(&system), name.starts_with("system")),
+            // Kernels, the word that controls floating point, how fast the machine is, and what the facts say of it.
+            (
+                line_of(&machine),
+                ["simd.rs", "control_word.rs", "backend/cpu/", "bench/machine.rs", "host/mod.rs"]
+                    .iter()
+                    .any(|allowed| name.starts_with(allowed)),
+            ),
+        ];
+        for (line, allowed) in told {
+            let Some(line) = line.filter(|_| !is_test) else { continue };
+            seen += 1;
+            if !allowed {
+                wrong.push(line);
+            }
+        }
+    }
+    assert!(seen > 10, "only {seen} were seen");
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
 /// Two hooks would each think of the other as the program's own.
 #[test]
 fn one_module_has_a_panic_hook() {

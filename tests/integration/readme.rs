@@ -77,11 +77,35 @@ fn the_manifest_reference_is_up_to_date() {
 }
 
 #[test]
+fn every_known_commit_is_in_the_manual() {
+    let page = read("docs/manifest.md");
+    let (_, listed) = page.split_once("Known commits: ").unwrap();
+    let listed: Vec<&str> = listed
+        .lines()
+        .next()
+        .unwrap()
+        .trim_end_matches('.')
+        .split(' ')
+        .map(|one| one.trim_matches('`'))
+        .collect();
+    let known: Vec<&str> =
+        nanorun::internals::upstream::RECIPES.iter().map(|recipe| recipe.short()).collect();
+    assert_eq!(listed, known, "docs/manifest.md");
+}
+
+#[test]
 fn links_lead_somewhere() {
     let mut broken = Vec::new();
     for path in pages() {
         let page = fs::read_to_string(&path).unwrap();
         for link in links(&prose(&page)) {
+            // What lies outside of the book is linked to where the repository is shown.
+            if let Some(file) = link.strip_prefix("https://github.com/nanorun/nanorun/blob/main/") {
+                if !root().join(file).exists() {
+                    broken.push(format!("{}: {link}", path.display()));
+                }
+                continue;
+            }
             if link.starts_with("http") {
                 continue;
             }
@@ -123,6 +147,73 @@ fn the_quickstart_is_told_as_it_comes_out() {
     assert_eq!(hashes.len(), 6);
     for hash in hashes {
         assert!(readme.contains(&hash[..12]), "a run ends in {hash}, which README.md does not have");
+    }
+}
+
+/// `cargo binstall` looks for the archive that `scripts/archive` packs, and in it for the program.
+#[test]
+fn binstall_finds_what_is_released() {
+    let cargo: toml::Table = read("Cargo.toml").parse().unwrap();
+    let package = &cargo["package"];
+    let archive = &package["metadata"]["binstall"]["overrides"]["x86_64-unknown-linux-gnu"];
+    let filled = |key: &str| {
+        let version = package["version"].as_str().unwrap();
+        let text = archive[key].as_str().unwrap().replace("{ version }", version);
+        text.replace("{ repo }", package["repository"].as_str().unwrap()).replace("{ bin }", "nanorun")
+    };
+    let script = read("scripts/archive");
+    let name = script.lines().find_map(|line| line.strip_prefix("name=")).unwrap();
+    let name = name.replace("$version", env!("CARGO_PKG_VERSION"));
+    assert!(
+        script.contains("\"$dir/$name.tar.gz\"") && script.contains("\"$place/$name\""),
+        "scripts/archive"
+    );
+    let address =
+        format!("https://github.com/nanorun/nanorun/releases/download/v{}", env!("CARGO_PKG_VERSION"));
+    assert_eq!(filled("pkg-url"), format!("{address}/{name}.tar.gz"));
+    assert_eq!(filled("bin-dir"), format!("{name}/nanorun"));
+    assert!(read(".github/workflows/release.yml").contains("tags: [\"v*\"]"));
+    let pinned = format!("nanorun-torch=={};", env!("CARGO_PKG_VERSION"));
+    assert!(read("pyproject.toml").contains(&pinned), "pyproject.toml: expected {pinned}");
+}
+
+/// The worked examples of docs/code.md are patches (scripts/check_examples builds them): they apply to these sources, and
+/// what the page shows of them is what they say.
+#[test]
+fn the_worked_examples_apply_and_are_shown_as_they_are() {
+    let mut patches = String::new();
+    let mut names = Vec::new();
+    for entry in std::fs::read_dir(root().join("docs/examples")).unwrap() {
+        let path = entry.unwrap().path();
+        let output = std::process::Command::new("git")
+            .arg("apply")
+            .arg("--check")
+            .arg(&path)
+            .current_dir(root())
+            .output();
+        match output {
+            Ok(output) => {
+                let told = String::from_utf8_lossy(&output.stderr);
+                assert!(output.status.success(), "{} does not apply any more: {told}", path.display());
+            }
+            Err(_) => crate::support::skip("worked examples: there is no git"),
+        }
+        let text = std::fs::read_to_string(&path).unwrap();
+        patches.extend(text.lines().filter(|line| !line.starts_with("@@")).flat_map(|line| [line, "\n"]));
+        names.push(path.file_name().unwrap().to_string_lossy().into_owned());
+    }
+    let page = read("docs/code.md");
+    let shown: Vec<&str> = page
+        .split("```diff\n")
+        .skip(1)
+        .filter_map(|block| block.split_once("```").map(|(block, _)| block))
+        .collect();
+    assert!(shown.len() >= 6, "{} parts are shown", shown.len());
+    for block in shown {
+        assert!(patches.contains(block), "docs/code.md shows what is in no patch:\n{block}");
+    }
+    for name in names {
+        assert!(page.contains(&format!("(examples/{name})")), "docs/code.md does not lead to {name}");
     }
 }
 

@@ -83,6 +83,35 @@ impl Drop for Busy {
     }
 }
 
+/// As on a system of which nothing is known but what Rust's library tells, and on a machine without vector instructions:
+/// the same bits, also after a kill, and every command that asks the system has an answer.
+#[test]
+fn a_system_that_tells_nothing_changes_no_bit() {
+    let place = Place::with(THREADED);
+    let tables = |results: &str| exact_tables(&place.path(results).join("threaded"));
+    let portable = |arguments: &[&str]| {
+        let mut command = place.command(arguments);
+        command.env("NANORUN_SYSTEM", "portable").env("NANORUN_CPU_KERNELS", "portable");
+        command
+    };
+    place.run(&["run", "m.toml", "-q", "--results", "here"]).expect(0);
+    let run = ["run", "m.toml", "-q", "--results", "elsewhere", "--threads", "2"];
+    let mut child = portable(&run).spawn().unwrap();
+    let begun =
+        || std::fs::read_dir(place.path("elsewhere/threaded/runs")).is_ok_and(|runs| runs.count() > 0);
+    while !begun() && child.try_wait().unwrap().is_none() {
+        std::thread::sleep(std::time::Duration::from_millis(2));
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    for arguments in [&run[..], &["doctor"], &["plan", "m.toml"], &["cache"]] {
+        let output = portable(arguments).output().unwrap();
+        let told = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(0), "{arguments:?}: {told}");
+    }
+    assert_eq!(tables("elsewhere"), tables("here"));
+}
+
 #[test]
 fn threads_load_and_company_change_no_bit() {
     let place = Place::with(THREADED);

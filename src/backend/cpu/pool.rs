@@ -67,7 +67,8 @@ impl Room for Memory {
         if start.is_null() {
             return None;
         }
-        large_pages(start.cast(), layout.size());
+        // Weights are read through from end to end, and each small page is an entry to look up and, at first, a fault.
+        crate::system::want_large_pages(start.cast(), layout.size());
         // SAFETY: from the global allocator with the layout of such a slice; zeros are floats.
         let all = unsafe { Box::from_raw(std::ptr::slice_from_raw_parts_mut(start, quarters)) };
         Some(Self(all.into_vec()))
@@ -76,29 +77,6 @@ impl Room for Memory {
     fn lines(&self) -> usize {
         self.0.len() / 4
     }
-}
-
-/// Bytes of a large page where Linux has them.
-#[cfg(target_os = "linux")]
-const LARGE_PAGE: usize = 2 << 20;
-
-/// Has whole large pages of this memory backed by such, where the system leaves that to programs: weights are read
-/// through from end to end, and each small page is an entry to look up and, at first, a fault. Only a wish: what comes of
-/// it decides no bit.
-fn large_pages(start: *mut u8, len: usize) {
-    #[cfg(target_os = "linux")]
-    {
-        let first = (start as usize).next_multiple_of(LARGE_PAGE);
-        let end = (start as usize + len) / LARGE_PAGE * LARGE_PAGE;
-        if first < end {
-            // SAFETY: inside memory that this process holds; the advice changes none of its contents.
-            unsafe {
-                libc::madvise(start.add(first - start as usize).cast(), end - first, libc::MADV_HUGEPAGE)
-            };
-        }
-    }
-    #[cfg(not(target_os = "linux"))]
-    let _ = (start, len);
 }
 
 impl Memory {

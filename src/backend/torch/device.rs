@@ -120,8 +120,8 @@ impl From<DeviceError> for Error {
         let made = Self::new(class, error.to_string());
         match error {
             DeviceError::NotBuilt => made.help(
-                "eval \"$(scripts/setup_libtorch)\" && cargo build --release --features tch, \
-                 or --set run.backend=cpu",
+                "pip install \"nanorun[torch]\" where it is a wheel's, eval \"$(scripts/setup_libtorch)\" && cargo build \
+                 --release --features tch in its sources, or --set run.backend=cpu",
             ),
             DeviceError::Unknown { .. } => made.key("run.device").expected("`cpu` or `cuda:N`"),
             DeviceError::NoCuda { .. } => made
@@ -138,6 +138,11 @@ impl From<DeviceError> for Error {
             DeviceError::Start { .. } => made.help("nanorun doctor says what it finds"),
         }
     }
+}
+
+/// Whether an error is that this binary lacks the backend.
+pub fn is_not_built(error: &Error) -> bool {
+    error.class() == Class::Run && error.what() == DeviceError::NotBuilt.to_string()
 }
 
 /// Whether the precision and device can be had here, without computing anything.

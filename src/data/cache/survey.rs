@@ -63,7 +63,7 @@ pub(super) fn survey(root: &Path) -> Vec<Found> {
                     path,
                     kind,
                     shelf: shelf.clone(),
-                    bytes: size_on_disk(&metadata),
+                    bytes: crate::system::allocated(&metadata),
                     age: age(used),
                     left_over: temporary && age(&metadata) > LEFT_OVER,
                 });
@@ -84,16 +84,6 @@ fn entries(directory: &Path) -> Vec<(PathBuf, String, Metadata)> {
         .collect();
     entries.sort_by(|a, b| a.1.cmp(&b.1));
     entries
-}
-
-fn size_on_disk(metadata: &Metadata) -> u64 {
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::MetadataExt as _;
-        metadata.blocks() * 512
-    }
-    #[cfg(not(unix))]
-    metadata.len()
 }
 
 /// Since the last change. A time in the future is now, unless it is a day ahead: such a clock says nothing.

@@ -11,11 +11,11 @@ pub(super) const RECIPE: Recipe = Recipe {
     date: "2026-03-09",
     note: "leaderboard run 5, autoresearch round 1",
     model: ModelRecipe {
-        softcap: 15.0,
+        short_window: ShortWindow::Third,
         rope_base: 100_000.0,
         rotary_precision: PrecisionRule::Compute,
         qk_scale: 1.15,
-        short_window: ShortWindow::Third,
+        softcap: 15.0,
         ve_gate_channels: 12,
         ve_gate_scale: 3.0,
         ..BEFORE.model

@@ -11,24 +11,23 @@ pub(super) const RECIPE: Recipe = Recipe {
     date: "2026-03-14",
     note: "leaderboard run 6, autoresearch round 2; three parameters upstream leaves uninitialised start at 0",
     model: ModelRecipe {
-        qk_scale: 1.2,
         short_window: ShortWindow::Quarter,
+        qk_scale: 1.2,
         smear: true,
         backout: true,
         ..BEFORE.model
     },
     init: InitRecipe {
         c_fc_scale: 0.4,
-        resid_lambda: LayerRamp { first: 1.15, fall: 0.10 },
-        x0_lambda: LayerRamp { first: 0.20, fall: 0.15 },
+        resid_lambda: LayerRamp { first: 1.15, fall: 0.1 },
+        x0_lambda: LayerRamp { first: 0.2, fall: 0.15 },
         smear_gate_max: 0.0,
-        smear_lambda: 0.0,
         backout_lambda: 0.0,
         ..BEFORE.init
     },
     optimizer: OptimizerRecipe {
         muon: MuonRecipe {
-            momentum: MomentumRecipe { warmdown_to: Some(0.90), ..BEFORE.optimizer.muon.momentum },
+            momentum: MomentumRecipe { warmdown_to: Some(0.9), ..BEFORE.optimizer.muon.momentum },
             ..BEFORE.optimizer.muon
         },
         ..BEFORE.optimizer

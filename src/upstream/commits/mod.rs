@@ -9,11 +9,12 @@ mod c6ed7d1d;
 mod c92d63d4;
 mod ca67eba3;
 mod ca825e63;
+mod cdc54a1a;
 
 use super::recipe::Recipe;
 
 /// Every pinned commit, oldest first.
-pub static RECIPES: [Recipe; 9] = [
+pub static RECIPES: [Recipe; 10] = [
     c348fbb3::RECIPE,
     ca67eba3::RECIPE,
     c2c062aa::RECIPE,
@@ -21,6 +22,7 @@ pub static RECIPES: [Recipe; 9] = [
     c324e69c::RECIPE,
     c6ed7d1d::RECIPE,
     ca825e63::RECIPE,
+    cdc54a1a::RECIPE,
     c4e014d3::RECIPE,
     c92d63d4::RECIPE,
 ];
@@ -34,7 +36,7 @@ pub enum UnknownCommit {
     /// Not hex digits, or more than 40.
     #[error("a commit is 7 to 40 hex digits")]
     NotHex,
-    /// Not one of the nine.
+    /// Not one of those that are pinned.
     #[error("no recipe is known for this commit")]
     NotPinned,
 }
