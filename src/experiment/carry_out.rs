@@ -81,10 +81,10 @@ impl Experiment {
             ends.note(self.said_other_looks(sequence)?);
             self.record_looks(&ends.runs, sequence).map_err(as_a_run)?;
             for (start, run) in starts.iter_mut().zip(&self.plan.runs) {
-                start.take_if(|_| sequence.is_beyond(run.config.seed));
+                start.take_if(|_| sequence.is_beyond(run.config.seed) && !self.past_looks);
             }
         }
-        let pace = Pace::new(sequence);
+        let pace = Pace::new(sequence.filter(|_| !self.past_looks));
         let pending: Vec<bool> = starts.iter().map(Option::is_some).collect();
         let jobs = if self.shares_a_device() {
             1
