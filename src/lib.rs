@@ -181,8 +181,9 @@ pub use plan::prefix::{PrefixForest, PrefixNode};
 pub use plan::run_config::RunConfig;
 pub use plan::{Arm, DataFacts, Facts, NoData, Plan, PlannedRun, RunSizes, plan};
 pub use record::{
-    Attempt, AttemptDir, Attempts, Divergence, EvalRow, ExperimentDir, HostFacts, OwnStepRow, PlanRecord,
-    RecordError, Row, RunDir, RunResult, RunRow, ScorecardRow, StepRow, TableError, Timings, read_table,
+    Attempt, AttemptDir, Attempts, Divergence, DocumentRow, EvalRow, ExperimentDir, HostFacts, OwnStepRow,
+    PlanRecord, RecordError, Row, RunDir, RunResult, RunRow, ScorecardRow, StepRow, TableError, Timings,
+    read_table,
 };
 pub use run::engine::engine;
 pub use run::progress::Display;

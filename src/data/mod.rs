@@ -81,7 +81,7 @@ pub use loader::{BatchShape, Loader, RankTurns};
 pub use loader_bytes::LoaderBytes;
 #[cfg(test)]
 pub use packing::IGNORED;
-pub use packing::{Batch, Packer};
+pub use packing::{Batch, DocumentStart, Packer};
 pub(crate) use parquet::check_shard;
 pub(crate) use parquet_guard::read_frame;
 pub use row_order::RowOrder;

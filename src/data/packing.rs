@@ -19,6 +19,16 @@ const BUFFER_DOCUMENTS: usize = 1000;
 /// A target that no loss is taken of.
 pub const IGNORED: i32 = -1;
 
+/// Where a document begins in a batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DocumentStart {
+    /// Place of its first id among the batch's inputs.
+    pub at: usize,
+    /// Tells it from other documents: a hash of what the buffer held of it and of its length, the same whenever the
+    /// document is read again, and wherever a row cuts it.
+    pub document: u64,
+}
+
 /// Rows of token ids and the ids that follow each of them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Batch {
@@ -30,6 +40,8 @@ pub struct Batch {
     pub rows: usize,
     /// T.
     pub len: usize,
+    /// The documents in the rows, in the order of their places; the first begins at 0.
+    pub documents: Vec<DocumentStart>,
     /// Where the last document batch that was taken in stood; its epoch counts from 1.
     pub state: Position,
     /// Where the next batch begins.
@@ -42,7 +54,8 @@ impl Batch {
         // Of several ranks, the lists of all but one are those of the batch before.
         let list = self.cursor_after.ranks().iter().map(|rank| rank.buffered.len()).max().unwrap_or(0);
         let list = list * size_of::<Document>();
-        (size_of_val(&*self.inputs) + size_of_val(&*self.targets) + list) as u64
+        let rows = size_of_val(&*self.inputs) + size_of_val(&*self.targets) + size_of_val(&*self.documents);
+        (rows + list) as u64
     }
 }
 
@@ -108,14 +121,20 @@ impl<D: DocumentBatches> Packer<D> {
     pub fn next_batch(&mut self) -> Result<Batch> {
         let mut inputs = Vec::with_capacity(self.rows * self.len);
         let mut targets = Vec::with_capacity(self.rows * self.len);
-        let mut row = Vec::with_capacity(self.len + 1);
+        let mut documents = Vec::new();
+        let mut row = Row { ids: Vec::with_capacity(self.len + 1), starts: Vec::new() };
         for _ in 0..self.rows {
-            row.clear();
+            row.ids.clear();
+            row.starts.clear();
             match self.packing {
                 Packing::BestFitBos => self.fill_row(&mut row)?,
                 Packing::Document => self.document_row(&mut row)?,
             }
-            let end = inputs.len() + self.len;
+            let (begin, end) = (inputs.len(), inputs.len() + self.len);
+            // What is only ever a target begins no document here.
+            let starts = row.starts.iter().filter(|start| start.at < self.len);
+            documents.extend(starts.map(|start| DocumentStart { at: begin + start.at, ..*start }));
+            let row = &row.ids;
             inputs.extend(row.iter().take(self.len).map(|&id| id as i32));
             targets.extend(row.iter().skip(1).map(|&id| id as i32));
             if self.packing == Packing::Document {
@@ -127,7 +146,8 @@ impl<D: DocumentBatches> Packer<D> {
         }
         let cursor_after = self.cursor().into();
         let state = self.last.unwrap_or(Position::START);
-        Ok(Batch { inputs, targets, rows: self.rows, len: self.len, state, cursor_after })
+        let (rows, len) = (self.rows, self.len);
+        Ok(Batch { inputs, targets, rows, len, documents, state, cursor_after })
     }
 
     /// Where it stands between two batches.
@@ -176,8 +196,9 @@ impl<D: DocumentBatches> Packer<D> {
         }
     }
 
-    fn remove(&mut self, at: usize) -> Result<Document> {
-        self.lengths.remove(at);
+    /// Takes a document out of the buffer and says which it is.
+    fn remove(&mut self, at: usize) -> Result<(Document, u64)> {
+        let length = self.lengths.remove(at).unwrap_or_default();
         let document = self
             .buffer
             .remove(at)
@@ -185,17 +206,18 @@ impl<D: DocumentBatches> Packer<D> {
         let bytes = document_bytes(document.len());
         self.buffered -= bytes;
         self.released += bytes;
-        Ok(document)
+        let identity = identity(&document, length);
+        Ok((document, identity))
     }
 
     /// Best fit: exactly T+1 tokens.
-    fn fill_row(&mut self, row: &mut Vec<u32>) -> Result<()> {
+    fn fill_row(&mut self, row: &mut Row) -> Result<()> {
         let capacity = self.len + 1;
-        while row.len() < capacity {
+        while row.ids.len() < capacity {
             while self.buffer.len() < BUFFER_DOCUMENTS {
                 self.take_in()?;
             }
-            let room = capacity - row.len();
+            let room = capacity - row.ids.len();
             let (mut longest, mut at) = (0, None);
             for (index, &length) in self.lengths.iter().enumerate() {
                 if length as usize <= room && length > longest {
@@ -207,8 +229,9 @@ impl<D: DocumentBatches> Packer<D> {
                 Some(at) => at,
                 None => self.shortest(),
             };
-            let document = self.remove(at)?;
-            row.extend(document.iter().take(room));
+            let (document, identity) = self.remove(at)?;
+            row.starts.push(DocumentStart { at: row.ids.len(), document: identity });
+            row.ids.extend(document.iter().take(room));
         }
         Ok(())
     }
@@ -219,12 +242,29 @@ impl<D: DocumentBatches> Packer<D> {
     }
 
     /// One document: BOS, its tokens, BOS, at most T+1 in all.
-    fn document_row(&mut self, row: &mut Vec<u32>) -> Result<()> {
+    fn document_row(&mut self, row: &mut Row) -> Result<()> {
         while self.buffer.is_empty() {
             self.take_in()?;
         }
-        let document = self.remove(0)?;
-        row.extend(document.iter().copied().chain([self.bos]).take(self.len + 1));
+        let (document, identity) = self.remove(0)?;
+        row.starts.push(DocumentStart { at: 0, document: identity });
+        row.ids.extend(document.iter().copied().chain([self.bos]).take(self.len + 1));
         Ok(())
     }
+}
+
+/// A row as it is filled.
+struct Row {
+    ids: Vec<u32>,
+    /// Documents in it, by their places in the row.
+    starts: Vec<DocumentStart>,
+}
+
+/// The same number on every machine and in every version: results group documents by it.
+fn identity(ids: &[u32], length: u32) -> u64 {
+    let mix = |hash: u64, word: u32| {
+        let hash = (hash ^ u64::from(word)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        hash ^ (hash >> 32)
+    };
+    ids.iter().fold(mix(0, length), |hash, &id| mix(hash, id))
 }

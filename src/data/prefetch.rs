@@ -123,7 +123,7 @@ mod tests {
     fn batch() -> Batch {
         let (inputs, targets) = (vec![0; 4], vec![0; 4]);
         let (state, cursor_after) = (Position::START, RankCursor::start().into());
-        Batch { inputs, targets, rows: 1, len: 4, state, cursor_after }
+        Batch { inputs, targets, rows: 1, len: 4, documents: Vec::new(), state, cursor_after }
     }
 
     /// Batches that a maker has put before it has to wait, each of so many bytes.

@@ -112,12 +112,12 @@ impl Experiment {
             let _turn = self.turn(&post.leases, how)?;
             self.record_looks(&ends.runs, sequence).map_err(as_a_run)?;
             for (part, run) in parts.iter_mut().zip(&self.plan.runs) {
-                if sequence.is_beyond(run.config.seed) {
+                if sequence.is_beyond(run.config.seed) && !self.past_looks {
                     *part = Part::None;
                 }
             }
         }
-        let pace = Pace::new(sequence);
+        let pace = Pace::new(sequence.filter(|_| !self.past_looks));
         let pending: Vec<bool> = parts.iter().map(|part| *part == Part::Take).collect();
         let jobs = if self.shares_a_device() {
             1

@@ -44,7 +44,8 @@ impl Experiment {
         let library = Library::new(Cache::from_env()?);
         let plan = planned(&manifest, &library, facts.as_ref())?;
         let files = Files::from_env()?;
-        let mut experiment = Self { manifest, plan, dir, library, files, facts, search: None };
+        let mut experiment =
+            Self { manifest, plan, dir, library, files, facts, past_looks: false, search: None };
         if experiment.manifest.asks_for_batch_search() {
             let question = batch_search::question(&experiment.plan);
             match batch_search::recorded(&experiment.files, &experiment.dir, &question)? {

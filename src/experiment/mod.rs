@@ -77,6 +77,9 @@ pub struct Experiment {
     files: Files,
     /// What results know of the data, where that is what the plan was made by.
     facts: Option<RecordedFacts>,
+    /// Whether runs are trained that a look has made needless, or that wait for one: looks are for the experiment's own
+    /// question, and somebody asks another over all of its seeds.
+    past_looks: bool,
     /// The search that `train.device_batch_size = "auto"` still asks for.
     search: Option<Digest>,
 }

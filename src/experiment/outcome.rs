@@ -6,6 +6,7 @@ use super::tables::{self, Recorded};
 use super::{Experiment, judge};
 use crate::error::Result;
 use crate::plan::PlannedRun;
+use crate::record::KeptDocuments;
 use crate::scorecard::Scorecard;
 
 impl Experiment {
@@ -44,9 +45,21 @@ impl Experiment {
         let metrics = judge::metrics(self);
         let runs = self.recorded(ends).iter().map(|run| tables::summary(run, &metrics)).collect();
         let mut scorecard = judge::scorecard(&self.files, self, runs)?;
+        scorecard.tell_other_text(&mut |index| match ends.get(index) {
+            Some(end) => self.documents(index, end),
+            None => Ok(KeptDocuments::Absent),
+        })?;
         scorecard.scaling = self.scaling(ends);
         let summary = |run: &Retired| tables::summary(&run.recorded(&self.plan.name), &metrics);
         scorecard.retired = retired.iter().map(summary).collect();
         Ok(scorecard)
+    }
+
+    /// What is kept of the documents of a run's last evaluation, of a run at this place of the plan that stands so.
+    pub(super) fn documents(&self, index: usize, end: &RunEnd) -> Result<KeptDocuments> {
+        let (Some(result), Some(run)) = (end.result(), self.plan.runs.get(index)) else {
+            return Ok(KeptDocuments::Absent);
+        };
+        Ok(KeptDocuments::of_result(&self.files, &self.dir.run(&run.key.run), result)?)
     }
 }

@@ -21,6 +21,11 @@ pub struct Power {
     pub detectable_with_one_more: Option<f64>,
     /// Seeds with which an interval is no wider than the margin to either side.
     pub seeds_for_margin: Option<u32>,
+    /// How far another validation text of the same size would move a difference, by the results here, at their confidence;
+    /// none where that is not known.
+    pub text_reach: Option<f64>,
+    /// How far an interval over these seeds reaches, of one arm; none where nothing is known of the spread.
+    pub seeds_reach: Option<f64>,
     /// What each look before the end can decide, and the last one; none where quality is judged once.
     pub looks: Vec<LookPower>,
     /// In words.
@@ -68,6 +73,7 @@ impl Experiment {
         let deviation = assumed.or_else(|| self.known_deviation());
         let confidence = quality.confidence;
         let find = |seeds| detectable(deviation?, seeds, confidence);
+        let metric = word(&quality.metric);
         let mut power = Power {
             seeds,
             deviation,
@@ -75,11 +81,13 @@ impl Experiment {
             detectable: find(seeds),
             detectable_with_one_more: find(seeds + 1),
             seeds_for_margin: deviation.and_then(|known| seeds_for(quality.margin, known, confidence)),
+            text_reach: self.known_text_reach(&metric),
+            seeds_reach: deviation.zip(reach(seeds, confidence)).map(|(deviation, reach)| reach * deviation),
             looks: Vec::new(),
             words: String::new(),
         };
         power.looks = self.look_powers(deviation);
-        power.words = power.said(&word(&quality.metric), quality.margin, confidence);
+        power.words = power.said(&metric, quality.margin, confidence);
         Some(power)
     }
 
@@ -135,10 +143,27 @@ impl Experiment {
 
     /// The largest deviation that a card in the experiment's directory has; a card that cannot be read has none.
     fn known_deviation(&self) -> Option<f64> {
-        let rows: Vec<ScorecardRow> = read_table(&self.files, &self.dir.file("scorecard.parquet")).ok()?;
+        let rows = self.card()?;
         let known = rows.iter().filter_map(|row| row.deviation).filter(|deviation| *deviation > 0.0);
         known.max_by(f64::total_cmp)
     }
+
+    /// The furthest that another validation text moves a difference in `metric` by that card.
+    fn known_text_reach(&self, metric: &str) -> Option<f64> {
+        let rows = self.card()?;
+        let known = rows.iter().filter(|row| row.metric == metric).filter_map(|row| row.text_reach);
+        known.max_by(f64::total_cmp)
+    }
+
+    fn card(&self) -> Option<Vec<ScorecardRow>> {
+        read_table(&self.files, &self.dir.file("scorecard.parquet")).ok()
+    }
+}
+
+/// How far an interval over so many seeds reaches to either side, in standard deviations of a difference; none of one.
+fn reach(seeds: u32, confidence: f64) -> Option<f64> {
+    let dof = f64::from(seeds.checked_sub(1).filter(|dof| *dof > 0)?);
+    Some(t_quantile(f64::midpoint(1.0, confidence), dof) / f64::from(seeds).sqrt())
 }
 
 impl LookPower {
@@ -167,10 +192,7 @@ impl LookPower {
 impl Power {
     fn said(&self, metric: &str, margin: f64, confidence: f64) -> String {
         let plural = |seeds: u32| if seeds == 1 { "1 seed".to_owned() } else { format!("{seeds} seeds") };
-        let reach = |seeds: u32| {
-            let dof = f64::from(seeds.saturating_sub(1).max(1));
-            t_quantile(f64::midpoint(1.0, confidence), dof) / f64::from(seeds).sqrt()
-        };
+        let reach = |seeds: u32| reach(seeds.max(2), confidence).unwrap_or_default();
         let Some(deviation) = self.deviation else {
             let more = self.seeds.max(1) + 1;
             let here = match self.seeds {
@@ -204,6 +226,16 @@ impl Power {
             Some(seeds) => format!("the margin of {margin} takes {seeds}"),
             None => format!("the margin of {margin} takes more than anybody has"),
         };
-        format!("{effect}; {margin} (differences scatter by {deviation:.2e}, {source})")
+        let text = match (self.text_reach, self.seeds_reach) {
+            (Some(text), Some(seeds)) if text > seeds => format!(
+                "; another validation text of the same size would move a difference by \u{b1}{text:.2e}, more than these seeds \
+                 leave (\u{b1}{seeds:.2e}): more eval.tokens tell more than more seeds"
+            ),
+            (Some(text), _) => format!(
+                "; another validation text of the same size would move a difference by \u{b1}{text:.2e}, whatever the seeds"
+            ),
+            (None, _) => String::new(),
+        };
+        format!("{effect}; {margin} (differences scatter by {deviation:.2e}, {source}){text}")
     }
 }

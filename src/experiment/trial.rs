@@ -10,6 +10,7 @@ use crate::hash::Digest;
 use crate::ledger::{cost, try_id};
 use crate::plan::key::{KeyChain, Links};
 use crate::plan::run_config::RunConfig;
+use crate::record::KeptDocuments;
 use crate::scorecard::{Criteria, Quality, RunSummary, Scorecard, Verdict, judge as judge_runs};
 
 /// What the arm that is tried is called where it is judged.
@@ -161,6 +162,8 @@ impl Trial<'_> {
         let metrics: Vec<String> = quality.metrics.iter().map(|one| one.metric.clone()).collect();
         let seeds = self.seeds();
         let mut runs: Vec<RunSummary> = Vec::new();
+        // Where each of them is, for what is kept beside its result.
+        let mut places: Vec<(Side<'_>, usize, RunEnd)> = Vec::new();
         let (mut rows, mut finished) = (Vec::new(), (0, 0));
         for (side, name) in [(self.control, CONTROL), (self.ours, TRIED)] {
             let (indices, ends): (Vec<usize>, Vec<RunEnd>) = side.ends()?.into_iter().unzip();
@@ -174,6 +177,7 @@ impl Trial<'_> {
                 if seeds.contains(&recorded.config.seed) {
                     let summary = tables::summary(&recorded, &metrics);
                     runs.push(RunSummary { arm: name.to_owned(), ..summary });
+                    places.push((side, index, end.clone()));
                 }
             }
         }
@@ -183,8 +187,12 @@ impl Trial<'_> {
             quality: Some(quality),
             ..Criteria::default()
         };
-        let card: Scorecard = judge_runs(&self.ours.experiment.plan.name, None, &criteria, runs);
-        let answer = card.answer().join(" ");
+        let mut card: Scorecard = judge_runs(&self.ours.experiment.plan.name, None, &criteria, runs);
+        card.tell_other_text(&mut |place| match places.get(place) {
+            Some((side, index, end)) => side.experiment.documents(*index, end),
+            None => Ok(KeptDocuments::Absent),
+        })?;
+        let answer = [card.answer(), card.other_text()].concat().join(" ");
         let verdict = card.verdicts.into_iter().next();
         let verdict = verdict.ok_or_else(|| Error::internal("a try has no verdict"))?;
         Ok(Outcome { verdict, answer, seconds, flops, finished })

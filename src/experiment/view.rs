@@ -24,8 +24,7 @@ impl Experiment {
         for (cell, run) in self.manifest.cells.iter_mut().zip(&self.plan.runs) {
             cell.selected = run.arm == arm && seeds.contains(&run.config.seed);
         }
-        // Looks are for the experiment's own question; a try is asked once, over all of its seeds.
-        self.plan.looks = None;
+        self.past_looks = true;
     }
 
     /// Whether runs that the command is about are still to be trained.
@@ -33,7 +32,7 @@ impl Experiment {
     /// # Errors
     /// Directories that cannot be read.
     pub fn has_work(&self) -> Result<bool> {
-        let sequence = self.sequence_on_disk()?;
+        let sequence = if self.past_looks { None } else { self.sequence_on_disk()? };
         let is_needed = |run: &&PlannedRun| {
             !sequence.as_ref().is_some_and(|sequence| sequence.is_beyond(run.config.seed))
         };

@@ -1,7 +1,7 @@
 //! A summary in Markdown, for a pull request or a job's page.
 
 use super::compare::Comparison;
-use crate::scorecard::{Outcome, Scorecard, Verdict, VerdictKind};
+use crate::scorecard::{OtherText, Outcome, Scorecard, Verdict, VerdictKind};
 
 /// A comparison, and the verdicts of a scorecard where one is given, as Markdown.
 pub fn markdown(comparison: &Comparison, scorecard: Option<&Scorecard>) -> String {
@@ -21,8 +21,15 @@ pub fn markdown(comparison: &Comparison, scorecard: Option<&Scorecard>) -> Strin
     if let Some(card) = scorecard.filter(|card| !card.verdicts.is_empty()) {
         lines.extend(card.answer().iter().map(|sentence| format!("\n{}", escape(sentence))));
         lines.extend(verdicts(card));
+        lines.extend(other_text(card));
     }
     lines.join("\n") + "\n"
+}
+
+/// What another validation text would do to the differences; nothing where that is not told.
+fn other_text(card: &Scorecard) -> Option<String> {
+    let sentences = card.other_text();
+    (!sentences.is_empty()).then(|| format!("\n{}", escape(&sentences.join(" "))))
 }
 
 /// A scorecard as Markdown, for a pull request: the answer, what was asked, arms, verdicts, runs, and what intervals are not
@@ -71,13 +78,14 @@ pub fn card_markdown(card: &Scorecard) -> String {
     if card.verdicts.iter().any(|verdict| verdict.interval.is_some()) {
         lines.push(format!("\n{}", card.not_covered()));
     }
+    lines.extend(other_text(card));
     lines.join("\n") + "\n"
 }
 
 /// The verdicts of a scorecard, as a table.
 fn verdicts(card: &Scorecard) -> Vec<String> {
     let mut lines = vec![
-        "\n| verdict | arm | result | difference | interval | of the arm alone | p | seeds | |\n|---|---|---|---|---|---|---|---|---|"
+        "\n| verdict | arm | result | difference | interval | of the arm alone | other text | p | seeds | |\n|---|---|---|---|---|---|---|---|---|---|"
             .to_owned(),
     ];
     lines.extend(card.verdicts.iter().map(row));
@@ -98,6 +106,7 @@ fn row(verdict: &Verdict) -> String {
         Some(finding) if verdict.outcome == Outcome::Pass => format!("pass: {finding}"),
         _ => verdict.outcome.to_string(),
     };
+    let reach = verdict.other_text.as_ref().and_then(OtherText::reach);
     let cells = [
         escape(&what),
         escape(&verdict.arm),
@@ -105,6 +114,7 @@ fn row(verdict: &Verdict) -> String {
         number(verdict.difference),
         range(verdict.interval),
         range(verdict.raw_interval.filter(|raw| Some(*raw) != verdict.interval)),
+        reach.map_or(String::new(), |reach| format!("\u{b1}{reach:.5}")),
         verdict.p_adjusted.map_or(String::new(), |p| format!("{p:.2e}")),
         if verdict.pairs > 0 { verdict.pairs.to_string() } else { String::new() },
         escape(&verdict.detail),

@@ -158,11 +158,12 @@ pub fn table_rows<R: Row>(bytes: &[u8]) -> Result<Vec<R>, String> {
 /// The columns of all tables, for the documentation.
 #[cfg(test)]
 pub fn schemas_markdown() -> String {
-    use super::tables::{EvalRow, LedgerRow, RunRow, ScorecardRow, StepRow};
+    use super::tables::{DocumentRow, EvalRow, LedgerRow, RunRow, ScorecardRow, StepRow};
     [
         schema::<RunRow>(),
         schema::<StepRow>(),
         schema::<EvalRow>(),
+        schema::<DocumentRow>(),
         schema::<ScorecardRow>(),
         schema::<LedgerRow>(),
     ]

@@ -211,6 +211,11 @@ impl AttemptDir {
         self.path.join("steps.parquet")
     }
 
+    /// The last evaluation by the documents of its text; there before the result. Attempts of versions before have none.
+    pub fn documents(&self) -> PathBuf {
+        self.path.join("documents.parquet")
+    }
+
     /// Text sampled at the end.
     pub fn samples(&self) -> PathBuf {
         self.path.join("samples.txt")

@@ -73,6 +73,16 @@ table! {
 }
 
 table! {
+    DocumentRow, "documents.parquet", "One row a group of documents of the text that the attempt's last evaluation was made on: its documents by a hash of what they are.",
+    group: u64, "", exact, "number of the group, below 2048";
+    documents: u64, "", exact, "its documents, each time that one was read";
+    targets: u64, "tokens", exact, "targets in them that a loss is taken of";
+    bytes: u64, "bytes", exact, "text that these stand for";
+    nats: f64, "nats", exact, "sum of the losses of the targets that stand for text";
+    loss: f64, "nats", exact, "sum of the losses of all of them";
+}
+
+table! {
     EvalRow, "evals.parquet", "One row a value of an evaluation.",
     arm: String, "", exact, "the cell without its seed";
     seed: u64, "", exact, "seed of the initial weights";
@@ -112,6 +122,10 @@ table! {
     per_token: Option<f64>, "", exact, "the difference at equal tokens: corrected by that slope where they are not";
     per_second: Option<f64>, "", measured, "the difference at equal time, corrected so; only where speed may be judged";
     deviation: Option<f64>, "", exact, "standard deviation of differences between seeds";
+    text_deviation: Option<f64>, "", exact, "standard deviation of the difference between validation texts as large as the one it was measured on, these runs given";
+    text_reach: Option<f64>, "", exact, "how far another such text would move the difference, to either side, at the confidence of the verdict";
+    text_documents: Option<u64>, "", exact, "documents that this is told by";
+    text_detail: Option<String>, "", exact, "the same in words, or why it is not measured";
     seeds_needed: Option<u64>, "", exact, "about how many seeds would decide what is undecided";
     limit: Option<f64>, "", exact, "the margin, the smallest ratio or the target";
     confidence: Option<f64>, "", exact, "confidence of the interval";

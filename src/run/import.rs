@@ -13,6 +13,7 @@ use crate::model::specs::specs;
 use crate::plan::run_config::DataConfig;
 use crate::plan::{DataFacts, Facts, InitCheckpoint, plan};
 
+use super::initial::check_precision;
 use super::trained::{meta_of, tokenizer_of};
 
 /// What is said of it beside its name.
@@ -114,6 +115,10 @@ pub fn import(path: &Path, options: &ImportOptions<'_>) -> Result<Imported> {
     let run = planned.runs.first().ok_or_else(|| Error::internal("a manifest without runs"))?;
     let specs = specs(&run.config.model);
     weights.check(&specs)?;
+    if resumes {
+        check_precision(&weights, run.config.backend.precision)
+            .map_err(|error| error.file(checkpoint.model()))?;
+    }
     let mut notes = vec![format!("{}: {}", checkpoint.label(), told.how)];
     notes.extend(told.fields.iter().map(|(path, value)| format!("its tensors say {path} = {value}")));
     if resumes {

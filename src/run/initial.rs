@@ -12,6 +12,7 @@ use crate::plan::InitCheckpoint;
 use crate::plan::run_config::{BackendKind, InitSource, RunConfig};
 use crate::precision::Precision;
 use crate::tensors::{self, Values};
+use crate::text::word;
 use crate::train::checkpoint::Checkpoint;
 use crate::train::engine::{Engine, NamedTensor, in_order};
 use crate::train::named_tensors::plain;
@@ -113,15 +114,24 @@ fn from_file(path: &Path, sha256: Digest, specs: &[ParamSpec]) -> Result<Initial
     ordered(specs, &tensors).map_err(|error| error.file(path))
 }
 
-/// Whether a training can go on in the precision in which it began: its tables are stored in that.
-fn check_precision(weights: &Weights, precision: Precision) -> Result<()> {
-    if precision == Precision::Bf16 || !weights.is_bf16(TOKEN_TABLE) {
+/// Whether a training can go on in the precision in which it began: its tables, and their optimizer's state, are stored in
+/// that.
+///
+/// # Errors
+/// Another precision, with the way to start from the weights alone; class `Input`.
+pub(super) fn check_precision(weights: &Weights, precision: Precision) -> Result<()> {
+    let theirs = if weights.is_bf16(TOKEN_TABLE) { Precision::Bf16 } else { Precision::F32 };
+    if precision == theirs {
         return Ok(());
     }
-    Err(Error::input("the checkpoint's training computes in bf16, the run in f32")
+    let (theirs, ours) = (word(&theirs), word(&precision));
+    Err(Error::input(format!("the checkpoint's training computes in {theirs}, the run in {ours}"))
         .key("run.precision")
-        .expected("\"bf16\"")
-        .help("its weights alone start a run in another precision: model.init = { checkpoint = \"...\" }"))
+        .expected(format!("\"{theirs}\""))
+        .help(
+            "its weights alone start a run in another precision: model.init = { checkpoint = \"...\" } (`nanorun import \
+             --weights`)",
+        ))
 }
 
 fn from_checkpoint(

@@ -16,7 +16,9 @@ use crate::hash::Digest;
 use crate::host::host_name;
 use crate::plan::run_config::{CheckpointEnd, RunConfig};
 use crate::record::journal::{Event, Journal};
-use crate::record::{AttemptDir, Attempts, ExperimentDir, PlanRecord, RunResult};
+use crate::record::{
+    AttemptDir, Attempts, ExperimentDir, KeptDocuments, PlanRecord, RunResult, write_documents,
+};
 use crate::train::checkpoint::{CheckpointError, CheckpointStore};
 use crate::train::evaluation::eval_settings;
 
@@ -169,6 +171,13 @@ pub fn take_over(
     }
     let whole = std::path::absolute(from.path()).unwrap_or_else(|_| from.path().to_owned());
     let whole = whole.display().to_string();
+    match KeptDocuments::read(files, from) {
+        KeptDocuments::Kept(documents) => write_documents(files, &attempt, &documents)?,
+        KeptDocuments::Absent => {}
+        KeptDocuments::Damaged(why) => {
+            notes.push(format!("its losses by document are not taken over: {why}"))
+        }
+    }
     if let Ok(Some(samples)) = files.read_if_there(&from.samples()) {
         files.write(&attempt.samples(), &samples)?;
     }

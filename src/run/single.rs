@@ -11,7 +11,7 @@ use crate::history::History;
 use crate::host::{HostFacts, peak_rss_bytes};
 use crate::plan::key::numerics_version;
 use crate::record::journal::{Event as JournalEvent, Journal};
-use crate::record::{AttemptDir, Conditions, Divergence, RunDir, RunResult, Timings};
+use crate::record::{AttemptDir, Conditions, Divergence, RunDir, RunResult, Timings, write_documents};
 use crate::stop::is_stop;
 use crate::train::cadence::is_scheduled;
 use crate::train::checkpoint::{Checkpoint, CheckpointError, CheckpointStore, EvalPoint, TrainState};
@@ -151,7 +151,10 @@ pub fn train(
                 Err(error) => format!("no samples: {error}\n"),
             };
             files.write(&attempt.samples(), samples.as_bytes())?;
-            let Finished { mut state, train_hash, environment_class } = *finished;
+            let Finished { mut state, train_hash, environment_class, documents } = *finished;
+            if let Some(documents) = &documents {
+                write_documents(files, &attempt, documents)?;
+            }
             let core = std::mem::take(&mut state.core);
             let timings = timings(setting, &attempt, &state, engine.peak_bytes())?;
             let result = RunResult::new(

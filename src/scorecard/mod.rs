@@ -9,6 +9,7 @@ mod environments;
 mod families;
 mod finding;
 mod judge;
+mod other_text;
 mod pairing;
 mod quality;
 mod render;
@@ -28,6 +29,7 @@ mod tests;
 
 pub use finding::Finding;
 pub use judge::{Criteria, RunSummary, Scorecard, judge, sequence_of};
+pub use other_text::OtherText;
 pub use quality::{Criterion, Quality};
 pub use reproducibility::BaselineOutcome;
 pub use scaling::{Axis, Budgeted, Optimum, Scaling, ScalingAsked, ScalingPoint, ScalingRun, scaling};

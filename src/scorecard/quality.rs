@@ -284,6 +284,7 @@ impl Quality {
         verdict.higher_is_better = criterion.higher_is_better;
         verdict.control = Some(control.name.to_owned());
         verdict.pairs = pairing.pairs.len();
+        verdict.seeds = pairing.pairs.iter().map(|pair| pair.seed).collect();
         verdict.arm_mean = mean(&ours);
         verdict.control_mean = mean(&theirs);
         verdict.difference = (!pairing.pairs.is_empty()).then_some(difference);

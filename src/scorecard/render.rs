@@ -4,6 +4,7 @@ use std::fmt;
 
 use super::answer::digits_of;
 use super::judge::{ArmSummary, RunSummary, Scorecard};
+use super::other_text::OtherText;
 use super::sequence::Sequence;
 use super::verdict::{Outcome, Verdict, VerdictKind};
 use crate::hash::Digest;
@@ -47,6 +48,10 @@ impl fmt::Display for Scorecard {
         }
         if self.verdicts.iter().any(|verdict| verdict.interval.is_some()) {
             writeln!(f, "\n{}", self.not_covered())?;
+        }
+        let other_text = self.other_text();
+        if !other_text.is_empty() {
+            writeln!(f, "{}", other_text.join(" "))?;
         }
         if !self.retired.is_empty() {
             f.write_str("\nretired: the manifest no longer has these runs, nothing judges them\n")?;
@@ -223,6 +228,13 @@ fn comparison_table(verdicts: &[Verdict]) -> Option<Table> {
             Box::new(|verdict| {
                 let raw = verdict.raw_interval.filter(|_| verdict.raw_interval != verdict.interval);
                 range(verdict, raw)
+            }),
+        ),
+        (
+            ">other text",
+            Box::new(|verdict| {
+                let reach = verdict.other_text.as_ref().and_then(OtherText::reach);
+                reach.map(|reach| format!("\u{b1}{reach:.*}", decimals(verdict))).unwrap_or_default()
             }),
         ),
         (">p", Box::new(|verdict| verdict.p_adjusted.map(super::target::brief).unwrap_or_default())),

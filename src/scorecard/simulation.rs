@@ -1,9 +1,12 @@
 //! Errors of verdicts, found by simulation: none is made more often than the confidence says.
 
 use super::*;
+use crate::data::{Batch, DocumentStart, Position, RankCursor};
 use crate::generate::SplitMix64;
 use crate::hash::Digest;
 use crate::plan::looks::Looks;
+use crate::record::KeptDocuments;
+use crate::train::document_losses::DocumentLosses;
 
 /// Experiments that are drawn.
 fn draws() -> u32 {
@@ -181,4 +184,96 @@ fn effects_are_found() {
     };
     let (alone, pooled) = (found(Variance::Pair), found(Variance::Pooled));
     assert!(pooled > 0.4 && pooled > 2.0 * alone, "alone {alone}, pooled {pooled}");
+}
+
+/// A validation text: documents of various lengths on which an arm differs from its control by 0.01 bits a byte and by
+/// something of each document's own, and what a pair of runs keeps of it.
+fn text(documents: u64, times: usize, rng: &mut SplitMix64) -> (f64, KeptDocuments, KeptDocuments) {
+    let mut batches = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    let (mut nats, mut bytes) = (0.0, 0.0);
+    for _ in 0..documents {
+        // One token a document, of 1 to 64 bytes: what is added up is the same.
+        let length = 1 + (rng.next_f64() * rng.next_f64() * 63.0) as usize;
+        let hard = 60.0 + 8.0 * normal(rng);
+        // Heavier tails than a normal's.
+        let own = 0.4 * normal(rng) * (1.0 + 2.0 * f64::from(rng.next_f64() < 0.05));
+        let difference = 0.01 * std::f64::consts::LN_2 * length as f64 + own * (length as f64).sqrt();
+        batches.0.push(DocumentStart { at: batches.0.len(), document: rng.next_u64() });
+        batches.1.push(length as i32);
+        batches.2.push((hard + difference) as f32);
+        batches.3.push(hard as f32);
+        nats += f64::from((hard + difference) as f32) - f64::from(hard as f32);
+        bytes += length as f64;
+    }
+    let (documents, targets, ours, theirs) = batches;
+    let token_bytes: Vec<u32> = (0..65).collect();
+    let len = targets.len();
+    let (state, cursor_after) = (Position::START, RankCursor::start().into());
+    let batch = Batch { inputs: vec![0; len], targets, rows: 1, len, documents, state, cursor_after };
+    let kept = |losses: &[f32]| {
+        let mut found = DocumentLosses::default();
+        (0..times).for_each(|_| found.add(&batch, losses, &token_bytes));
+        KeptDocuments::Kept(found)
+    };
+    (nats / (std::f64::consts::LN_2 * bytes), kept(&ours), kept(&theirs))
+}
+
+/// What a card says of the text of one pair of runs. -> the difference, its deviation, its reach at 95 %
+fn told((difference, ours, theirs): (f64, KeptDocuments, KeptDocuments)) -> (f64, f64, f64) {
+    let run = |arm: &str, value: f64| RunSummary {
+        arm: arm.to_owned(),
+        metrics: [("val_bpb".to_owned(), value)].into(),
+        ended: true,
+        result_hash: Some(Digest::of(&value.to_bits().to_le_bytes())),
+        ..RunSummary::default()
+    };
+    let criteria = Criteria {
+        controls: [("arm".to_owned(), "control".to_owned())].into(),
+        quality: Some(Quality::by("val_bpb", 0.5)),
+        ..Criteria::default()
+    };
+    let mut card =
+        judge("simulated", None, &criteria, vec![run("control", 1.0), run("arm", 1.0 + difference)]);
+    card.tell_other_text(&mut |at| Ok(if at == 0 { theirs.clone() } else { ours.clone() })).unwrap();
+    let row = card.verdicts[0].row();
+    (difference, row.text_deviation.unwrap(), row.text_reach.unwrap())
+}
+
+/// Texts drawn again and again: the deviation that one text tells of is that of the differences from text to text, of a few
+/// documents with a group each and of so many that they share groups; what it reaches covers the truth as often as it says;
+/// and a text that is read twice tells no more than once.
+#[expect(clippy::print_stdout, reason = "the figures of the record, shown with --nocapture")]
+#[test]
+fn the_scatter_between_texts_is_told_by_one_of_them() {
+    let mut rng = SplitMix64::new(20_261_129);
+    let long = std::env::var_os("NANORUN_TEST_LONG").is_some();
+    for (documents, texts) in [(60, 500), (400, 300), (12_000, 60)] {
+        let texts = if long { 20 * texts } else { texts };
+        let found: Vec<(f64, f64, f64)> = (0..texts).map(|_| told(text(documents, 1, &mut rng))).collect();
+        let differences: Vec<f64> = found.iter().map(|(difference, ..)| *difference).collect();
+        let truly = crate::stats::standard_deviation(&differences).unwrap();
+        let squares: f64 = found.iter().map(|(_, deviation, _)| deviation * deviation).sum();
+        let told_of = (squares / found.len() as f64).sqrt();
+        let missed = found.iter().filter(|(difference, _, reach)| (difference - 0.01).abs() > *reach).count();
+        let missed = missed as f64 / found.len() as f64;
+        println!(
+            "{documents} documents, {texts} texts: scatter {truly:.3e}, told {told_of:.3e}, missed {missed:.4}"
+        );
+        // Four standard errors of a standard deviation, and of a share of 5 %; small samples of long tails miss a bit more.
+        let count = found.len() as f64;
+        assert!(
+            (told_of / truly - 1.0).abs() < 4.0 / (2.0 * count).sqrt() + 0.01,
+            "{told_of} against {truly}"
+        );
+        assert!(missed < 0.06 + 4.0 * (0.05 * 0.95 / count).sqrt(), "{missed}");
+    }
+    let again = |times: usize| {
+        let (_, deviation, reach) = told(text(300, times, &mut SplitMix64::new(1)));
+        (deviation, reach)
+    };
+    let (once, twice) = (again(1), again(2));
+    assert!(
+        (once.0 / twice.0 - 1.0).abs() < 1e-9 && (once.1 / twice.1 - 1.0).abs() < 1e-9,
+        "{once:?} {twice:?}"
+    );
 }

@@ -2,7 +2,10 @@ use std::collections::BTreeMap;
 
 use super::*;
 use crate::error::Class;
+use crate::files::ExactF64;
 use crate::hash::Digest;
+use crate::record::KeptDocuments;
+use crate::train::document_losses::{DocumentLosses, GroupLosses};
 
 const LINEAR: &str = "schedule.warmdown=linear";
 const SQRT: &str = "schedule.warmdown=sqrt";
@@ -432,4 +435,120 @@ fn metrics_and_targets_look_like_this() {
     let card = judge("d12_sqrt", Some("Is it better?"), &criteria, runs);
     assert_eq!(card.failure(), Some(Class::Verdict));
     insta::assert_snapshot!(card.to_string());
+}
+
+/// What a run keeps of `count` documents of 100 bytes each, on which it loses by `of` so many nats.
+fn kept(count: u32, of: impl Fn(u32) -> f64) -> KeptDocuments {
+    let sums = |document: u32| {
+        let nats = ExactF64(of(document));
+        GroupLosses { documents: 1, targets: 25, bytes: 100, nats, loss: nats }
+    };
+    KeptDocuments::Kept(DocumentLosses::of((0..count).map(|document| (document, sums(document)))).unwrap())
+}
+
+/// How much documents differ in what the arm changes; their mean is nothing.
+fn uneven(document: u32) -> f64 {
+    f64::from(document * 7 % 11) - 5.0
+}
+
+#[test]
+fn what_another_text_would_do_looks_like_this() {
+    let told = |differences: &[f64], of: &dyn Fn(&RunSummary) -> KeptDocuments| {
+        let mut card = card(many(differences));
+        let runs = card.runs.clone();
+        card.tell_other_text(&mut |at| Ok(of(&runs[at]))).unwrap();
+        card
+    };
+    // What the seed adds to all documents is no part of it, nor what makes a document hard for both arms.
+    let scattered = |scale: f64| {
+        move |run: &RunSummary| {
+            let arm = if run.arm == SQRT { scale } else { 0.0 };
+            kept(440, |document| 70.0 + f64::from(document % 13) + run.seed as f64 + arm * uneven(document))
+        }
+    };
+    let absent = |_: &RunSummary| KeptDocuments::Absent;
+    let damaged = |run: &RunSummary| match run.seed {
+        1 => KeptDocuments::Damaged("the table `documents.parquet` cannot be read: it was cut short".into()),
+        _ => kept(440, |_| 70.0),
+    };
+    let other = |run: &RunSummary| kept(if run.arm == SQRT { 439 } else { 440 }, |_| 70.0);
+    let few = |_: &RunSummary| kept(19, uneven);
+    let better = [-0.003, -0.0031, -0.0029];
+    let cards = [
+        ("little", told(&better, &scattered(0.02))),
+        ("more than the seeds", told(&better, &scattered(0.1))),
+        ("so much that it would be undecided", told(&better, &scattered(2.0))),
+        ("undecided already", told(&[-0.01, 0.01, 0.001], &scattered(2.0))),
+        ("an old version", told(&better, &absent)),
+        ("damaged", told(&better, &damaged)),
+        ("other documents", told(&better, &other)),
+        ("too few", told(&better, &few)),
+    ];
+    let said = |card: &Scorecard| {
+        let row = card.verdicts[0].row();
+        let text = (row.text_deviation.is_some(), row.text_reach.is_some(), row.text_documents);
+        format!("{}\n{}\n{text:?}\n", card.other_text().join("\n"), row.text_detail.unwrap())
+    };
+    let all: Vec<String> = cards.iter().map(|(name, card)| format!("## {name}\n{}", said(card))).collect();
+    insta::assert_snapshot!(all.join("\n"));
+    insta::assert_snapshot!("a_card_with_another_text", cards[0].1);
+    insta::assert_snapshot!("a_card_without_another_text", cards[4].1);
+    // It decides nothing.
+    let plain = card(many(&better));
+    for (name, told) in cards.iter().filter(|(name, _)| *name != "undecided already") {
+        assert_eq!(told.verdicts[0].outcome, plain.verdicts[0].outcome, "{name}");
+        assert_eq!(told.verdicts[0].interval, plain.verdicts[0].interval, "{name}");
+    }
+    // Nothing of it stands where nobody has looked, or where the metric is not of the text.
+    assert_eq!(plain.other_text(), Vec::<String>::new());
+    assert_eq!(plain.verdicts[0].row().text_detail, None);
+}
+
+/// The seeds that count are those of the verdict, of each arm with its own control, by each metric.
+#[test]
+fn another_text_is_told_of_every_arm_and_metric() {
+    let arm = |name: &'static str, base: f64| {
+        (0..3_u64).map(move |seed| run(name, seed, base + 0.0001 * ((seed * base.to_bits()) % 7) as f64))
+    };
+    let mut runs: Vec<RunSummary> = arm("a", 0.75).chain(arm("b", 0.76)).chain(arm("c", 0.74)).collect();
+    for run in &mut runs {
+        let bpb = run.metrics["val_bpb"];
+        run.metrics.insert("val_loss".to_owned(), 3.0 * bpb);
+        run.measured.insert("val_loss".to_owned(), Vec::new());
+    }
+    let mut criteria = criteria();
+    criteria.controls = [("b".to_owned(), "a".to_owned()), ("c".to_owned(), "a".to_owned())].into();
+    let quality = criteria.quality.as_mut().unwrap();
+    for metric in ["val_loss", "train_loss"] {
+        let sigma = Some(0.001);
+        quality.metrics.push(Criterion {
+            metric: metric.to_owned(),
+            higher_is_better: false,
+            margin: 0.01,
+            sigma,
+        });
+    }
+    let mut card = judge("several", None, &criteria, runs);
+    let runs = card.runs.clone();
+    let mut asked = Vec::new();
+    card.tell_other_text(&mut |at| {
+        asked.push(at);
+        let scale = if runs[at].arm == "b" { 0.05 } else { 0.0 };
+        Ok(kept(300, |document| 70.0 + scale * uneven(document)))
+    })
+    .unwrap();
+    // The control's runs are read once, the others' once a metric.
+    assert_eq!(asked.iter().filter(|at| **at < 3).count(), 3);
+    assert_eq!(asked.len(), 3 + 2 * 6);
+    let reach = |arm: &str, metric: &str| {
+        let verdict = card.verdicts.iter().find(|verdict| verdict.arm == arm && verdict.metric == metric);
+        verdict.unwrap().row().text_reach
+    };
+    assert_eq!(reach("c", "val_bpb"), Some(0.0));
+    assert!(reach("b", "val_bpb").unwrap() > 0.0);
+    // 100 bytes a document, or 25 targets.
+    let ratio = reach("b", "val_loss").unwrap() / reach("b", "val_bpb").unwrap();
+    assert!((ratio - 4.0 * std::f64::consts::LN_2).abs() < 1e-9, "{ratio}");
+    assert_eq!(reach("b", "train_loss"), None);
+    insta::assert_snapshot!(card.other_text().join("\n"));
 }

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use super::finding::Finding;
+use super::other_text::OtherText;
 use crate::error::Class;
 use crate::record::ScorecardRow;
 
@@ -55,6 +56,8 @@ pub struct Verdict {
     pub metric: String,
     /// Pairs of runs with equal seeds.
     pub pairs: usize,
+    /// Their seeds, in the order of the arm's runs; of quality alone.
+    pub seeds: Vec<u64>,
     /// Mean of the arm.
     pub arm_mean: Option<f64>,
     /// Mean of the control.
@@ -75,6 +78,9 @@ pub struct Verdict {
     pub worth: Option<Worth>,
     /// What of the control's budget the arm had, and what the difference is at the same; of quality alone.
     pub matched: Option<Matched>,
+    /// What another validation text would do to the difference; none where that says nothing: of other metrics than
+    /// those of the validation text, and where nobody has looked.
+    pub other_text: Option<OtherText>,
     /// Arms that are judged against the same control, this one included.
     pub arms_together: usize,
     /// Standard deviation of the differences between seeds.
@@ -163,6 +169,7 @@ impl Verdict {
             control: None,
             metric: metric.to_owned(),
             pairs: 0,
+            seeds: Vec::new(),
             arm_mean: None,
             control_mean: None,
             difference: None,
@@ -173,6 +180,7 @@ impl Verdict {
             look: None,
             worth: None,
             matched: None,
+            other_text: None,
             arms_together: 1,
             deviation: None,
             seeds_needed: None,
@@ -212,6 +220,10 @@ impl Verdict {
             per_token: self.matched.and_then(|matched| matched.per_token),
             per_second: self.matched.and_then(|matched| matched.per_second),
             deviation: self.deviation,
+            text_deviation: self.other_text.as_ref().and_then(OtherText::deviation),
+            text_reach: self.other_text.as_ref().and_then(OtherText::reach),
+            text_documents: self.other_text.as_ref().and_then(OtherText::documents),
+            text_detail: self.other_text.as_ref().map(|text| text.said(self)),
             seeds_needed: self.seeds_needed.map(u64::from),
             limit: self.limit,
             confidence: self.confidence,

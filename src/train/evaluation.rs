@@ -14,6 +14,7 @@ use crate::stop::{stopped, unless_stopped};
 
 use super::causality::check_causality;
 use super::checkpoint::{EvalPoint, EvalProgress, TrainState};
+use super::document_losses::DocumentLosses;
 use super::engine::{Engine, MicroBatch};
 use super::guard::{DriftGuard, HeldBytes};
 use super::named_tensors::named;
@@ -27,8 +28,12 @@ const KEEP_PROGRESS_EVERY: Duration = Duration::from_secs(20);
 
 /// How an evaluation ended.
 pub(super) enum Evaluation {
-    Done,
-    NotFinite { metric: &'static str, value: f64 },
+    /// Recorded, with the losses of its documents where it is the run's last.
+    Done(Option<DocumentLosses>),
+    NotFinite {
+        metric: &'static str,
+        value: f64,
+    },
 }
 
 impl Session<'_> {
@@ -80,6 +85,9 @@ impl Session<'_> {
         let train_hash = train_hash(losses, &named(&engine.parameters()?));
         let settings = eval_settings(self.config);
         let mut progress = EvalProgress::begin(step, settings, train_hash, engine.environment_class());
+        // What verdicts are about is the end of a run.
+        let is_last = step == self.config.schedule.num_iterations;
+        progress.documents = is_last.then(DocumentLosses::default);
         if let Some(before) = self.store.evaluation()?
             && progress.continues(&before)
             && (1..=batches).contains(&before.batches)
@@ -110,6 +118,9 @@ impl Session<'_> {
                     return Err(stopped());
                 };
                 progress.sums.add(&losses, &batch.targets, self.rows.token_bytes());
+                if let Some(documents) = &mut progress.documents {
+                    documents.add(&batch, &losses, self.rows.token_bytes());
+                }
                 progress.batches += 1;
                 // A finished one needs no place to go on from.
                 progress.cursor = (progress.batches < batches).then_some(batch.cursor_after);
@@ -144,7 +155,7 @@ impl Session<'_> {
         let seconds = started.elapsed().as_secs_f64();
         self.observer.event(&Event::Evaluated(EvalDone { step, val_bpb: bpb, seconds }, &point));
         state.evals.push(point);
-        Ok(Evaluation::Done)
+        Ok(Evaluation::Done(progress.documents.filter(|_| is_last)))
     }
 }
 

@@ -14,6 +14,7 @@ use crate::plan::run_config::{BackendKind, CheckpointEnd, RunConfig};
 
 use super::cadence::retention;
 use super::checkpoint::Retention;
+use super::document_losses::GROUPS;
 
 /// Bytes of a float32.
 const FLOAT: u64 = 4;
@@ -31,6 +32,8 @@ const EVALUATION_BYTES: u64 = 330;
 const JOURNAL_BYTES: u64 = 70;
 /// Bytes of files that do not grow: manifest, samples, hashes.
 const FIXED_BYTES: u64 = 8 << 10;
+/// Bytes a group of documents in `documents.parquet`, compressed.
+const GROUP_BYTES: u64 = 26;
 /// Saves that are gone through one by one; of more, an upper bound is told.
 const MOST_SAVES: u64 = 1 << 20;
 
@@ -55,8 +58,11 @@ impl Footprint {
         let steps = config.schedule.num_iterations;
         let evaluations = count(steps, config.eval.every) + 2;
         let saves = evaluations + count(steps, config.checkpoint.every) + forks.len() as u64;
-        let records =
-            FIXED_BYTES + steps * STEP_BYTES + evaluations * EVALUATION_BYTES + saves * JOURNAL_BYTES;
+        let records = FIXED_BYTES
+            + steps * STEP_BYTES
+            + evaluations * EVALUATION_BYTES
+            + saves * JOURNAL_BYTES
+            + GROUPS as u64 * GROUP_BYTES;
         let during = most_checkpoints(config, forks, saves);
         let stays = match config.checkpoint.at_end {
             CheckpointEnd::All => checkpoint,

@@ -5,6 +5,7 @@ pub mod cadence;
 pub mod causality;
 pub mod checkpoint;
 mod decoding;
+pub mod document_losses;
 pub mod engine;
 pub mod evaluation;
 mod even_growth;

@@ -15,6 +15,7 @@ use crate::stop::{signal_name, stopped, unless_stopped};
 
 use super::cadence::{evaluates_at, is_saved, measures_core_at, retention};
 use super::checkpoint::{Checkpoint, CheckpointStore, EvalPoint, TrainState};
+use super::document_losses::DocumentLosses;
 use super::engine::Engine;
 use super::evaluation::{Evaluation, eval_settings};
 use super::guard::DriftGuard;
@@ -93,6 +94,8 @@ pub struct Finished {
     pub train_hash: Digest,
     /// The environment class it was trained in.
     pub environment_class: String,
+    /// The last evaluation by the documents of its text; none where that evaluation was not made here.
+    pub documents: Option<DocumentLosses>,
 }
 
 impl Session<'_> {
@@ -128,6 +131,7 @@ impl Session<'_> {
         let mut guard = DriftGuard::new(self.config.eval.max_drift_bytes);
         let mut train = None;
         let mut causal = false;
+        let mut last_documents = None;
         // A prefix lies in another run's directory: this run's own first checkpoint is still to be written.
         let saved = match origin {
             Origin::Checkpoint | Origin::Attempt => Some(state.step),
@@ -140,7 +144,7 @@ impl Session<'_> {
                 self.save(engine, &state, &mut saves)?;
                 let evaluated = self.checked_evaluation(engine, &mut guard, &mut state, &mut causal);
                 match unless_stopped(evaluated)? {
-                    Some(Evaluation::Done) => {}
+                    Some(Evaluation::Done(documents)) => last_documents = documents,
                     Some(Evaluation::NotFinite { metric, value }) => {
                         let last_good = self.store.steps()?.into_iter().rev().find(|&saved| saved < step);
                         return Ok(Ending::Diverged { state: Box::new(state), metric, value, last_good });
@@ -187,7 +191,8 @@ impl Session<'_> {
         let losses = state.step_losses.iter().map(|loss| loss.0);
         let train_hash = train_hash(losses, &named(&engine.parameters()?));
         let environment_class = engine.environment_class();
-        Ok(Ending::Finished(Box::new(Finished { state, train_hash, environment_class })))
+        let documents = last_documents;
+        Ok(Ending::Finished(Box::new(Finished { state, train_hash, environment_class, documents })))
     }
 
     /// Measures CORE with the weights of a step whose checkpoint is on disk.

@@ -269,6 +269,18 @@ fn training_goes_on_as_upstreams_does() {
         let expected = expected.as_f64().unwrap();
         assert!((found - expected).abs() < 3e-5, "step {step}: {found} {expected}");
     }
+    // In another precision it does not go on, and nothing is written; its weights do, as the message says.
+    let bf16 = ["--set", "run.precision=\"bf16\""];
+    let named = "the checkpoint's training computes in f32, the run in bf16";
+    let train = ["run", "on.toml", "-q", "--results", "half"];
+    for refused in [&[&args[..], &["--force"]].concat()[..], &train] {
+        let told = place.run(&[refused, &bf16].concat()).expect(2).stderr;
+        assert!(told.contains(named) && told.contains("model.init = { checkpoint = "), "{told}");
+        assert!(!place.path("half").exists());
+    }
+    place.run(&[&args[..], &["--weights", "--force", "-q"], &bf16].concat()).expect(0);
+    let few = ["--set", "budget.steps=1", "--set", "eval.tokens=2048"];
+    place.run(&[&train[..], &few].concat()).expect(0);
     // Weights alone are another run, from its first step and the start of the data.
     let args = [&args[..], &["--weights", "--force", "-q"]].concat();
     place.run(&args).expect(0);

@@ -158,3 +158,40 @@ fn looks_that_cannot_be_are_refused() {
     ]);
     insta::assert_snapshot!(all);
 }
+
+/// A try is asked once, over all of its seeds; the experiment that it is tried in keeps its own looks and card.
+#[test]
+fn a_try_takes_no_looks_and_changes_none() {
+    let place = Place::with(&manifest("1e-9"));
+    let first = place.run(&["run", "m.toml", "-q"]).expect(0);
+    assert!(first.stdout.starts_with("tiny: Decided after 2 of 4 seeds: "), "{}", first.stdout);
+    let arguments = [
+        "try",
+        "m.toml",
+        "--set",
+        "optimizer.matrix_lr=0.03",
+        "--only",
+        "schedule.warmdown=linear",
+        "--json",
+        "-q",
+    ];
+    let tried = place.run(&arguments).expect(0).json();
+    assert_eq!(tried["seeds"], serde_json::json!([1, 2, 3, 4]), "{tried}");
+    assert_eq!(
+        (&tried["cost"]["finished_runs"], &tried["verdict"]["pairs"]),
+        (&4.into(), &4.into()),
+        "{tried}"
+    );
+    // The control's last seeds were trained for it.
+    let seeds: Vec<u64> = statuses(&place)
+        .into_iter()
+        .filter(|(_, status)| status == "finished")
+        .map(|(seed, _)| seed)
+        .collect();
+    assert_eq!(seeds, [1, 2, 3, 4, 1, 2]);
+    assert_eq!(looks(&place).len(), 1);
+    let card = std::fs::read_to_string(place.path("results/tiny/scorecard.txt")).unwrap();
+    assert!(card.starts_with("tiny: Decided after 2 of 4 seeds: "), "{card}");
+    let again = place.run(&["run", "m.toml", "-q"]).expect(0).stdout;
+    assert!(again.starts_with("tiny: Decided after 2 of 4 seeds: "), "{again}");
+}

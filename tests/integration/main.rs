@@ -31,6 +31,7 @@ mod misfits;
 mod naming;
 mod parity;
 mod oracle;
+mod other_text;
 mod quickstart;
 mod readme;
 mod report;

@@ -129,6 +129,31 @@ proptest! {
         }
     }
 
+    /// A document begins wherever a BOS is among the inputs; which it is does not depend on round, row, cut or restart.
+    #[test]
+    fn documents_are_known_wherever_they_are(
+        lengths in proptest::collection::vec(2_usize..60, 1..300),
+        rows in 1_usize..4,
+        len in 2_usize..40,
+        documents in any::<bool>(),
+    ) {
+        let packing = if documents { Packing::Document } else { Packing::BestFitBos };
+        let mut known: std::collections::BTreeMap<i32, u64> = std::collections::BTreeMap::new();
+        for batch in batches(&mut packer(&lengths, packing, rows, len, RankCursor::start()), 400 / (rows * len) + 2) {
+            let at: Vec<usize> = batch.documents.iter().map(|start| start.at).collect();
+            let begins = |at: &usize| if documents { at % len == 0 } else { batch.inputs[*at] == BOS as i32 };
+            prop_assert_eq!(&at, &(0..batch.inputs.len()).filter(begins).collect::<Vec<_>>());
+            for start in &batch.documents {
+                // Its second token says which it is; a row may cut it before that.
+                if let Some(&second) = batch.inputs.get(start.at + 1).filter(|id| (start.at + 1) % len != 0 && **id != BOS as i32) {
+                    prop_assert_eq!(*known.entry(second).or_insert(start.document), start.document);
+                }
+            }
+        }
+        let distinct: std::collections::BTreeSet<&u64> = known.values().collect();
+        prop_assert_eq!(distinct.len(), known.len());
+    }
+
     #[test]
     fn document_rows_hold_one_document(
         lengths in proptest::collection::vec(1_usize..20, 1..200),

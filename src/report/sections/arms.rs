@@ -7,7 +7,7 @@ use super::super::table::{Cell, numbers, table, words};
 use super::super::verdicts;
 use super::super::view::{View, shown};
 use super::{drawings, heading};
-use crate::scorecard::VerdictKind;
+use crate::scorecard::{OtherText, VerdictKind};
 
 pub(super) fn differences(page: &mut Markup, figures: &Figures) {
     heading(page, "differences", "Differences from the control");
@@ -104,6 +104,10 @@ fn judged(page: &mut Markup, view: &View<'_>) {
                 verdict.difference.map_or(Cell::Nothing, |value| Cell::Number(shown(value), value)),
                 range(verdict.interval),
                 range(alone),
+                match verdict.other_text.as_ref().and_then(OtherText::reach) {
+                    Some(reach) => Cell::Number(format!("\u{b1}{}", fixed(reach, digits)), reach),
+                    None => Cell::Nothing,
+                },
                 if quality { Cell::Count(verdict.pairs.to_string()) } else { Cell::Nothing },
                 verdict.p_adjusted.map_or(Cell::Nothing, |p| Cell::Number(brief(p), p)),
                 verdict.seeds_needed.map_or(Cell::Nothing, |seeds| Cell::Count(format!("about {seeds}"))),
@@ -126,6 +130,7 @@ fn judged(page: &mut Markup, view: &View<'_>) {
         numbers("difference"),
         numbers("interval"),
         numbers("of this arm alone"),
+        numbers("other text"),
         numbers("seeds"),
         numbers("p"),
         numbers("would tell"),
@@ -148,7 +153,8 @@ fn judged(page: &mut Markup, view: &View<'_>) {
         "p",
         &[("class", "quiet")],
         "Differences are arm less control or target, speeds ratios. p is that of no difference, for all arms and metrics \
-         together. What a difference is at equal tokens and time, and how many steps it is worth, is by the slope at the \
+         together. Other text is how far another validation text of the same size would move the difference, whatever the seeds. \
+         What a difference is at equal tokens and time, and how many steps it is worth, is by the slope at the \
          end of the arm's own curve.",
     );
 }

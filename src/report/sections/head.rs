@@ -7,10 +7,11 @@ use super::super::verdicts::answers;
 use super::super::view::View;
 use super::distinct;
 
-/// Where the page leads.
-const PLACES: [(&str, &str); 8] = [
+/// Where the page leads; a part that is not there is not in it.
+const PLACES: [(&str, &str); 9] = [
     ("#differences", "Differences"),
     ("#arms", "Arms"),
+    ("#scaling", "Scaling"),
     ("#curves", "Curves"),
     ("#runs", "Runs"),
     ("#samples", "Samples"),
@@ -42,7 +43,8 @@ pub(super) fn head(page: &mut Markup, view: &View<'_>) {
         facts(page, subject);
     }
     page.raw("<nav aria-label=\"Contents\"><ul>");
-    for (target, name) in PLACES {
+    let has_scaling = view.subjects.iter().any(|subject| subject.scorecard.scaling.is_some());
+    for (target, name) in PLACES.into_iter().filter(|(target, _)| *target != "#scaling" || has_scaling) {
         page.raw("<li>").with_text("a", &[("href", target)], name).raw("</li>");
     }
     page.raw("</ul></nav>\n</header>\n");

@@ -53,6 +53,7 @@ fn of(subject: &Subject) -> Vec<String> {
         "There is one seed, so nothing here tells how results scatter from seed to seed, or with the order of the data."
             .to_owned()
     });
+    limits.extend(subject.scorecard.other_text());
     let classes = distinct(
         planned.iter().map(|run| run.row.environment_class.as_str()).filter(|class| !class.is_empty()),
     );
