@@ -153,6 +153,7 @@ mod report;
 mod ledger;
 mod experiment;
 mod survey;
+mod cluster;
 mod cli;
 
 #[cfg(feature = "internals")]

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use clap::{Args, CommandFactory, Parser, Subcommand};
 
+use super::cancel::CancelArgs;
 use super::compare::CompareArgs;
 use super::completions::CompletionsArgs;
 use super::data::DataArgs;
@@ -19,10 +20,13 @@ use super::quickstart::QuickstartArgs;
 use super::runs::RunsArgs;
 use super::sample::SampleArgs;
 use super::show::ShowArgs;
+use super::status::StatusArgs;
+use super::submit::SubmitArgs;
 use super::tokenizer::TokenizerArgs;
 use super::try_out::TryArgs;
 use super::undecided::UndecidedArgs;
 use super::watch::WatchArgs;
+use super::work::WorkArgs;
 use crate::console::Progress;
 
 /// Declarative, bit-exactly reproducible experiments for nanochat-style pretraining.
@@ -129,6 +133,14 @@ pub(super) enum Command {
     Run(RunArgs),
     /// Show what would be run, and why, without doing it
     Plan(PlanArgs),
+    /// Train what is left as one of several workers, on any machines that share the results
+    Work(WorkArgs),
+    /// Give an experiment to a scheduler, a job a tree of runs
+    Submit(SubmitArgs),
+    /// Tell how an experiment stands on a cluster: units, who trains what, what failed
+    Status(StatusArgs),
+    /// End what was submitted
+    Cancel(CancelArgs),
     /// Carry on an interrupted experiment from its results directory
     Resume(ResumeArgs),
     /// Run or read an experiment and compare its hashes with a baseline

@@ -3,6 +3,7 @@
 mod args;
 mod bench;
 mod cache;
+mod cancel;
 mod clean;
 mod compare;
 mod comparison;
@@ -30,7 +31,9 @@ mod runs;
 mod sample;
 mod selection;
 mod show;
+mod status;
 mod subject;
+mod submit;
 mod tokenizer;
 mod threads;
 mod try_out;
@@ -39,6 +42,7 @@ mod verify;
 mod version;
 mod waiting;
 mod watch;
+mod work;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -139,6 +143,10 @@ fn dispatch(cli: Cli) -> Result<Option<Class>> {
     match cli.command {
         Command::Run(args) => run::run(&args),
         Command::Plan(args) => plan::plan(&args),
+        Command::Work(args) => work::work(&args),
+        Command::Submit(args) => submit::submit(&args),
+        Command::Status(args) => status::status(&args),
+        Command::Cancel(args) => cancel::cancel(&args),
         Command::Resume(args) => resume::resume(&args),
         Command::Sample(args) => sample::sample(&args),
         Command::Eval(args) => eval::eval(&args),

@@ -175,7 +175,7 @@ pub(super) fn run_config(files: &Files, run: &RunDir) -> Result<Option<RunConfig
 }
 
 /// Where a run has come to, by its attempts and, while it has not ended, by its journal.
-pub(super) fn end_of(
+pub fn end_of(
     files: &Files,
     run: &RunDir,
     key: &Digest,
