@@ -1,9 +1,11 @@
 //! An experiment divided into units, and how long each would take.
 
+use std::collections::BTreeSet;
+
 use super::units::{Unit, units};
 use crate::experiment::Experiment;
 use crate::plan::time::Speed;
-use crate::run::task::Task;
+use crate::run::task::evaluate_alike;
 
 /// An experiment's units.
 #[derive(Debug, Clone)]
@@ -15,14 +17,14 @@ pub struct Share {
 /// Divides the runs that are `wanted`, by their place in the plan. Cells with one run key are one run.
 pub fn divide(experiment: &Experiment, wanted: &[bool]) -> Share {
     let runs = &experiment.plan.runs;
-    let is_first = |index: usize| {
-        let key = runs.get(index).map(|run| (run.key.run, run.key.pending));
-        !runs.iter().take(index).any(|before| !before.key.pending && Some((before.key.run, false)) == key)
-    };
-    let wanted: Vec<bool> = wanted.iter().enumerate().map(|(run, wanted)| *wanted && is_first(run)).collect();
-    let tasks: Vec<Task> = runs.iter().map(|run| Task::new(experiment.label(run), run)).collect();
-    let alike = |a: usize, b: usize| match (tasks.get(a), tasks.get(b)) {
-        (Some(a), Some(b)) => a.evaluates_like(b),
+    let mut taken = BTreeSet::new();
+    let wanted: Vec<bool> = runs
+        .iter()
+        .zip(wanted)
+        .map(|(run, wanted)| *wanted && (run.key.pending || taken.insert(run.key.run)))
+        .collect();
+    let alike = |a: usize, b: usize| match (runs.get(a), runs.get(b)) {
+        (Some(a), Some(b)) => evaluate_alike(&a.config, &b.config),
         _ => false,
     };
     let steps: Vec<u64> = runs.iter().map(|run| run.sizes.steps).collect();
