@@ -85,11 +85,15 @@ pub(super) fn work(args: &WorkArgs) -> Result<Option<Class>> {
     }
     report.notes.iter().for_each(|note| output.note(note));
     if let (Some(work), Some(keys)) = (&frozen, &keys)
-        && !report.failures.is_empty()
+        && !report.interrupted
         && have_ended(&experiment, keys)?
     {
-        // A divergence is recorded: whoever trained it again would come to the same.
-        work.is_final(&files, "its runs have ended, and not all of them well");
+        if report.failures.is_empty() {
+            work.is_done(&files);
+        } else {
+            // A divergence is recorded: whoever trained it again would come to the same.
+            work.is_final(&files, "its runs have ended, and not all of them well");
+        }
     }
     if report.interrupted {
         output.note("saved: the same command carries on from here");

@@ -1,13 +1,16 @@
 //! Freezing an experiment: everything that its jobs will read, decided now.
 
+use std::io::Read as _;
 use std::path::PathBuf;
+
+use sha2::{Digest as _, Sha256};
 
 use super::share::Share;
 use super::submission::{Engine, FORMAT, FrozenFile, FrozenRun, FrozenUnit, Submission, SubmissionDir};
 use super::{hyperqueue, slurm};
 use crate::error::{Error, Result};
 use crate::experiment::Experiment;
-use crate::files::{Files, utc_now};
+use crate::files::{Files, reopened, utc_now};
 use crate::hash::Digest;
 use crate::manifest::ClusterSettings;
 use crate::run::state::{Standing, Status};
@@ -134,9 +137,16 @@ pub(super) fn own_digest(binary: &std::path::Path) -> Result<Digest> {
     // The file that runs, also where another one has its name by now.
     let running = std::path::Path::new("/proc/self/exe");
     let path = if running.exists() { running } else { binary };
-    let bytes = std::fs::read(path)
-        .map_err(|error| Error::input("nanorun's own program cannot be read").file(binary).because(error))?;
-    Ok(Digest::of(&bytes))
+    let failed = |error| Error::input("nanorun's own program cannot be read").file(binary).because(error);
+    let mut file = std::fs::File::open(path).map_err(failed)?;
+    let (mut hash, mut piece) = (Sha256::new(), vec![0; 1 << 20]);
+    loop {
+        let read = reopened(|| file.read(&mut piece)).map_err(failed)?;
+        match piece.get(..read) {
+            Some(part) if !part.is_empty() => hash.update(part),
+            _ => return Ok(Digest::from(<[u8; 32]>::from(hash.finalize()))),
+        }
+    }
 }
 
 /// Over the keys of all runs.

@@ -111,10 +111,20 @@ impl Work {
         Ok(experiment)
     }
 
+    /// Writes down that nothing is left of this unit: what starts the worker may come to another opinion, as `srun` does
+    /// whose node is gone.
+    pub fn is_done(&self, files: &Files) {
+        self.note(files, &format!("done on {}", host_name()));
+    }
+
     /// Writes down that another try of this unit would come to the same.
     pub fn is_final(&self, files: &Files, why: &str) {
-        // Without the line the scheduler tries once more, to no harm.
-        let line = format!("{} final {why}", crate::files::utc_now());
+        self.note(files, &format!("final {why}"));
+    }
+
+    fn note(&self, files: &Files, what: &str) {
+        let line = format!("{} {what}", crate::files::utc_now());
+        // It is for people, and saves a needless try: work is not lost where it cannot be written.
         let _ = files.append_line(&self.dir.events_file(self.number), &line);
     }
 }

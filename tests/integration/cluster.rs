@@ -413,7 +413,7 @@ fn exit_codes_of_workers_decide_what_becomes_of_a_job() {
     let (code, log) = ends("exit 0", "0");
     assert_eq!((code, new().len()), (Some(0), 0));
     assert!(log.contains("job 12_0 (unit 0), restart 0, on n1"), "{log}");
-    assert!(events("0").contains(" done job 12_0 on n1"), "{}", events("0"));
+    assert!(events("0").contains(" start job 12_0 on n1"), "{}", events("0"));
     let (code, _) = ends("exit 2", "0");
     assert_eq!((code, new().len()), (Some(2), 0), "never again");
 

@@ -7,7 +7,7 @@ if [ "$code" -eq 3 ] && ! grep -q -- ' final ' "$events"; then
     code=$?
 fi
 case $code in
-0) note "done job $job on $node" ;;
+0) ;; # The worker has written down that it is done.
 130) note "stopped job $job on $node" ;;
 *) note "failed job $job on $node with exit code $code" ;;
 esac

@@ -33,9 +33,7 @@ may_go_on() {
 }
 
 case $code in
-0)
-    note "done job $job on $node"
-    ;;
+0) ;; # The worker has written down that it is done.
 130)
     note "saved job $job on $node"
     if may_go_on; then
