@@ -89,7 +89,7 @@ pub fn freeze(
             slurm::job_script(&submission, &dir, threads_are_written),
             Some(slurm::report_script(&submission, &dir)),
         ),
-        Engine::Hyperqueue => (hyperqueue::job_script(&submission, &dir), None),
+        Engine::Hyperqueue => (hyperqueue::job_script(&submission, &dir, threads_are_written), None),
     };
     submission.script = Digest::of(script.as_bytes());
     submission.report = Digest::of(report.as_deref().unwrap_or_default().as_bytes());

@@ -80,7 +80,7 @@ impl HyperQueue {
 }
 
 /// The script of a task.
-pub fn job_script(submission: &Submission, dir: &SubmissionDir) -> String {
+pub fn job_script(submission: &Submission, dir: &SubmissionDir, threads_are_written: bool) -> String {
     let mut script = "#!/bin/bash\n".to_owned();
     let path = |path: &std::path::Path| quoted(&path.display().to_string());
     let _ = write!(
@@ -92,8 +92,9 @@ pub fn job_script(submission: &Submission, dir: &SubmissionDir) -> String {
         path(dir.path()),
         path(&submission.binary.path)
     );
-    let threads = submission.cluster.cpus.map(|cpus| format!("--threads {cpus}")).unwrap_or_default();
-    let _ = writeln!(script, "options=({threads})");
+    // A task has one CPU where nobody asks for more.
+    let threads = format!("--threads {}", submission.cluster.cpus.unwrap_or(1));
+    let _ = writeln!(script, "options=({})", if threads_are_written { "" } else { &threads });
     script.push_str(START);
     script.push_str(&super::freeze::setup(&submission.cluster));
     script.push_str(WORK);
