@@ -14,12 +14,15 @@ use crate::error::{Class, Error, Result};
 use crate::experiment::{Experiment, quoted};
 use crate::files::Files;
 use crate::hash::Digest;
+use crate::manifest::Manifest;
+use crate::record::ExperimentDir;
 use crate::run::state::Standing;
 use crate::stop;
 
 use super::args::Common;
-use super::experiment;
+use super::naming::{absolute, results_of};
 use super::output::Output;
+use super::{experiment, options};
 
 /// `nanorun submit`
 #[derive(Debug, Clone, Args)]
@@ -340,19 +343,18 @@ fn units(draft: &Draft) -> Vec<Value> {
 }
 
 /// The results directory that a command on submissions names: of a manifest, or the directory itself, begun or not.
-pub(super) fn results_dir(name: &Path, common: &Common) -> Result<crate::record::ExperimentDir> {
-    use crate::record::ExperimentDir;
+pub(super) fn results_dir(name: &Path, common: &Common) -> Result<ExperimentDir> {
     for place in [name.to_owned(), common.results.join(name)] {
         if place.join("submit").is_dir() {
-            return Ok(ExperimentDir::at(super::naming::absolute(&place)?));
+            return Ok(ExperimentDir::at(absolute(&place)?));
         }
     }
     let varied = common.profile.is_some() || !common.sets.is_empty();
     let dir = if varied && name.is_file() {
-        let manifest = crate::manifest::Manifest::load(name, &super::options(common))?;
+        let manifest = Manifest::load(name, &options(common))?;
         ExperimentDir::at(common.results.join(manifest.results_name()))
     } else {
-        super::naming::results_of(name, &common.results)?.0
+        results_of(name, &common.results)?.0
     };
-    Ok(ExperimentDir::at(super::naming::absolute(dir.path())?))
+    Ok(ExperimentDir::at(absolute(dir.path())?))
 }
