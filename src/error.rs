@@ -40,6 +40,14 @@ impl Class {
         }
     }
 
+    /// The class that a process of nanorun's ended with; none of one that was well, or that is none of nanorun's codes.
+    pub fn of_exit_code(code: i32) -> Option<Self> {
+        use Class::{HashMismatch, Input, Internal, Interrupted, Run, Verdict};
+
+        let all = [Internal, Input, Run, HashMismatch, Verdict, Interrupted];
+        all.into_iter().find(|class| i32::from(class.exit_code()) == code)
+    }
+
     /// Of several failures, the one to report: 1, 130, 3, 4, 5 in that order, 2 before them all (nothing ran).
     pub fn severity(self) -> u8 {
         match self {

@@ -57,6 +57,9 @@
 //!     share: true,
 //!     rerun: false,
 //!     reuse: &[],
+//!     among: None,
+//!     unit: None,
+//!     stay: true,
 //!     engine: &engine,
 //!     display: &Display::lines(),
 //!     stop: &StopFlag::default(),
@@ -119,6 +122,7 @@ mod math;
 mod rng;
 mod host;
 mod files;
+mod lease;
 mod console;
 mod stop;
 mod tensors;
@@ -164,7 +168,7 @@ pub mod internals;
 #[doc(hidden)]
 pub use cli::main as command;
 pub use error::{Class, Error, Result};
-pub use experiment::{Experiment, HowToRun, Report};
+pub use experiment::{Experiment, HowToRun, Report, Worked};
 pub use files::{FileError, Files};
 pub use gate::{
     Baseline, Candidate, Comparison, Difference, Results, RunComparison, RunOutcome, RunRecord, StepRecord,

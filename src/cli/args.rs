@@ -131,10 +131,10 @@ pub(super) enum Command {
     New(NewArgs),
     /// Carry out an experiment: train what is not done yet, then write tables and the scorecard
     Run(RunArgs),
+    /// Take part in an experiment that several processes or machines carry out together
+    Work(WorkArgs),
     /// Show what would be run, and why, without doing it
     Plan(PlanArgs),
-    /// Train what is left as one of several workers, on any machines that share the results
-    Work(WorkArgs),
     /// Give an experiment to a scheduler, a job a tree of runs
     Submit(SubmitArgs),
     /// Tell how an experiment stands on a cluster: units, who trains what, what failed
@@ -247,6 +247,9 @@ pub(super) struct RunArgs {
     /// Runs trained at the same time (default: the plan's choice)
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
     pub(super) jobs: Option<u16>,
+    /// A worker for each of these devices: `cuda:0,cuda:1`, `all` for all GPUs, or `cpu,cpu` to divide the threads
+    #[arg(long, value_name = "A,B", value_delimiter = ',', conflicts_with_all = ["rerun", "jobs"])]
+    pub(super) devices: Vec<String>,
     /// What undecided verdicts are
     #[command(flatten)]
     pub(super) undecided: UndecidedArgs,

@@ -221,7 +221,7 @@ fn remarks(facts: &FileSystemFacts) -> Vec<String> {
     without(
         &facts.locks,
         "files cannot be locked",
-        "a second nanorun is kept out by a file, which after a crash on another machine a person has to remove",
+        "experiments do without; downloads are guarded by a file, which after a crash on another machine a person has to remove",
     );
     without(
         &facts.directory_sync,

@@ -9,6 +9,7 @@ mod compare;
 mod comparison;
 mod completions;
 mod data;
+mod devices;
 mod diff;
 mod doctor;
 mod eval;
@@ -142,8 +143,8 @@ fn not_understood(error: &clap::Error, given: &[OsString]) -> ExitCode {
 fn dispatch(cli: Cli) -> Result<Option<Class>> {
     match cli.command {
         Command::Run(args) => run::run(&args),
-        Command::Plan(args) => plan::plan(&args),
         Command::Work(args) => work::work(&args),
+        Command::Plan(args) => plan::plan(&args),
         Command::Submit(args) => submit::submit(&args),
         Command::Status(args) => status::status(&args),
         Command::Cancel(args) => cancel::cancel(&args),

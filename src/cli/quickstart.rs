@@ -46,6 +46,7 @@ pub(super) fn quickstart(args: &QuickstartArgs) -> Result<Option<Class>> {
         no_share: false,
         reuse: Vec::new(),
         jobs: None,
+        devices: Vec::new(),
         undecided: UndecidedArgs::default(),
         common: args.common.clone(),
     })

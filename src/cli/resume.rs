@@ -72,6 +72,7 @@ pub(super) fn resume(args: &ResumeArgs) -> Result<Option<Class>> {
         no_share: record.no_share,
         reuse,
         jobs: None,
+        devices: Vec::new(),
         undecided: args.undecided,
         common: Common {
             profile: record.profile,

@@ -13,16 +13,23 @@ use crate::stop::{self, StopFlag};
 
 use super::args::{Common, RunArgs};
 use super::output::Output;
-use super::{experiment, threads};
+use super::{devices, experiment, threads};
 
 /// Trains what is not done and prints the scorecard.
 pub(super) fn run(args: &RunArgs) -> Result<Option<Class>> {
     stop::watch()?;
     let mut experiment = experiment(&args.manifest, &args.common)?;
-    let report = carry_out(&mut experiment, args)?;
     let output = Output::new(args.common.quiet);
+    let (report, workers) = if args.devices.is_empty() {
+        (carry_out(&mut experiment, args)?, None)
+    } else {
+        let (threads, display) = (threads(&args.common, &experiment), display(output));
+        experiment.search_batch(threads, &display)?;
+        devices::carry_out(&experiment, args, threads, &display)?
+    };
     tell(&experiment, &report, &args.common, output);
-    Ok(args.undecided.gravest(report.class(), &report.scorecard))
+    let class = report.class().into_iter().chain(workers).max_by_key(|class| class.severity());
+    Ok(args.undecided.gravest(class, &report.scorecard))
 }
 
 /// How progress is shown on stderr.
@@ -47,6 +54,9 @@ pub(super) fn carry_out(experiment: &mut Experiment, args: &RunArgs) -> Result<R
         share: !args.no_share,
         rerun: args.rerun,
         reuse: &args.reuse,
+        among: None,
+        unit: None,
+        stay: true,
         engine: &engine,
         display: &display,
         stop: &stop,

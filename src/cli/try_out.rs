@@ -280,6 +280,7 @@ fn train(
         no_share: false,
         reuse: reuse.to_vec(),
         jobs: args.jobs,
+        devices: Vec::new(),
         undecided: super::undecided::UndecidedArgs::default(),
         common: args.common.clone(),
     };

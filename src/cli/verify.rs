@@ -53,6 +53,7 @@ pub(super) fn verify(args: &VerifyArgs) -> Result<Option<Class>> {
             no_share: false,
             reuse: args.reuse.iter().map(|path| from_here(path)).collect(),
             jobs: None,
+            devices: Vec::new(),
             undecided: args.undecided,
             common: args.common.clone(),
         };

@@ -10,7 +10,8 @@ use serde_json::{Value, json};
 use crate::console;
 use crate::error::{Class, Error, Result};
 use crate::experiment::Curves;
-use crate::files::{DirLock, Files};
+use crate::files::Files;
+use crate::lease::somebody_works;
 use crate::plan::render::duration;
 use crate::record::{Attempts, ExperimentDir, experiments_in};
 use crate::report;
@@ -82,7 +83,7 @@ pub(super) fn watch(args: &WatchArgs) -> Result<Option<Class>> {
     // Of what has ended nothing changes any more.
     let mut ended: BTreeMap<String, Curves> = BTreeMap::new();
     loop {
-        let works = dirs.iter().any(|dir| DirLock::holder(dir.path()).is_some());
+        let works = dirs.iter().any(|dir| somebody_works(dir.path()));
         let mut survey = Survey::of(&files, &dirs);
         if survey.experiments.is_empty()
             && let Some(error) = survey.damaged.pop()
@@ -164,7 +165,7 @@ fn asked_for(args: &WatchArgs) -> Result<Vec<ExperimentDir>> {
 
 /// Those of them in which a nanorun works.
 fn works_in(dirs: Vec<ExperimentDir>) -> Result<Vec<ExperimentDir>> {
-    let working = dirs.into_iter().filter(|dir| DirLock::holder(dir.path()).is_some());
+    let working = dirs.into_iter().filter(|dir| somebody_works(dir.path()));
     working.map(|dir| Ok(ExperimentDir::at(absolute(dir.path())?))).collect()
 }
 

@@ -1,20 +1,23 @@
-//! `nanorun work`: train what is left for this process, one of several.
+//! `nanorun work`: one of several processes, on one machine or many, that carry out an experiment together.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
+use serde_json::json;
 
 use crate::cluster::{Allocation, SubmissionDir, Work, divide};
 use crate::error::{Class, Error, Result};
-use crate::experiment::{Experiment, HowToRun, Report};
+use crate::experiment::{Experiment, HowToRun, Worked};
 use crate::files::Files;
 use crate::hash::Digest;
 use crate::run::engine::engine;
+use crate::run::state::Standing;
 use crate::stop::{self, StopFlag};
 
 use super::args::Common;
+use super::naming::absolute;
 use super::output::Output;
 use super::run::display;
 use super::{environment, experiment, threads};
@@ -25,42 +28,42 @@ use super::{environment, experiment, threads};
 pub(super) struct WorkArgs {
     /// The experiment's manifest, or a submission: RESULTS/submit/TIME
     #[arg(value_name = "MANIFEST")]
-    target: PathBuf,
-    /// Only the runs of this unit; units are numbered as `nanorun plan --json` lists them, in a submission as it froze them
+    pub(super) manifest: PathBuf,
+    /// Only the runs of this unit, as `nanorun plan --json` numbers them, in a submission as it froze them
     #[arg(long, value_name = "N")]
-    unit: Option<usize>,
+    pub(super) unit: Option<usize>,
+    /// Train every run from its first step, sharing no prefix
+    #[arg(long)]
+    pub(super) no_share: bool,
+    /// Take finished runs over from these results instead of training them; may be given several times
+    #[arg(long, value_name = "DIR")]
+    pub(super) reuse: Vec<PathBuf>,
+    /// Runs trained at the same time (default: the plan's choice)
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
+    pub(super) jobs: Option<u16>,
     /// Common options
     #[command(flatten)]
-    common: Common,
+    pub(super) common: Common,
 }
 
 const HELP: &str = "\
+Any number of these may run at the same time, on one machine or on many that share the results directory: each takes
+runs that nobody has, and leaves with 0 once nothing is left for it. What a killed one had is taken over. Tables and
+scorecard are written by the last, and by `nanorun report`.
+
 Examples:
-  nanorun work experiments/quickstart.toml                                a worker: start as many as you like, anywhere
-  nanorun work experiments/quickstart.toml --unit 2                       the third unit alone, as job arrays do
-  nanorun work results/quickstart/submit/20260131T235959 --unit 2         of a submission: what was frozen then
+  nanorun work experiments/d12_sqrt.toml                      take what is free, until nothing is
+  for i in 1 2 3 4; do nanorun work m.toml --threads 4 & done; wait; nanorun report m.toml
+  nanorun work experiments/d12_sqrt.toml --unit 2             the third unit alone, for schedulers that count
 
-Exit codes are for schedulers:
-  0    done: nothing is left for this worker
-  2    never try again: something is wrong with manifest, submission or machine
-  3    a run failed: once more, on another node
-  130  saved: start it again";
+Exit codes: 0 nothing is left for it; 2 never try again; 3 a run failed here: once more, elsewhere; 130 stopped, and whoever
+comes next carries on.";
 
-/// Trains, and says to a scheduler how it went.
+/// Takes what is free and trains it.
 pub(super) fn work(args: &WorkArgs) -> Result<Option<Class>> {
     stop::watch()?;
     let files = Files::from_env()?;
-    let frozen = if SubmissionDir::is(&args.target) {
-        let Some(unit) = args.unit else {
-            return Err(Error::input("a submission is worked on unit by unit")
-                .file(&args.target)
-                .expected("--unit N, as its jobs say it"));
-        };
-        let dir = SubmissionDir::at(super::naming::absolute(&args.target)?);
-        Some(Work::open(&files, &dir, unit)?)
-    } else {
-        None
-    };
+    let frozen = frozen(&files, args)?;
     let (mut experiment, keys) = match &frozen {
         Some(work) => {
             super::waiting::show_waiting(args.common.quiet);
@@ -69,63 +72,58 @@ pub(super) fn work(args: &WorkArgs) -> Result<Option<Class>> {
             (work.experiment(&here)?, Some(work.keys()))
         }
         None => {
-            let experiment = experiment(&args.target, &args.common)?;
+            let experiment = experiment(&args.manifest, &args.common)?;
             let keys = args.unit.map(|unit| keys_of(&experiment, unit)).transpose()?;
             (experiment, keys)
         }
     };
     let stop = StopFlag::default();
     let cluster = frozen.as_ref().map_or(&experiment.manifest.head.cluster, |work| &work.submission.cluster);
-    let margin = cluster.signal_seconds.max(30);
-    Allocation::read().stops(&stop, Duration::from_secs(margin.into()));
-    let report = carry_out(&mut experiment, keys.as_ref(), args, &stop)?;
+    // A signal may say it too, where one was asked for; either is enough.
+    Allocation::read().stops(&stop, Duration::from_secs(cluster.signal_seconds.max(30).into()));
     let output = Output::new(args.common.quiet);
-    for (label, error) in &report.failures {
-        output.warn(&format!("{label} failed: {error}"));
-    }
-    report.notes.iter().for_each(|note| output.note(note));
+    let display = display(output);
+    let threads = threads(&args.common, &experiment);
+    experiment.search_batch(threads, &display)?;
+    let worked = experiment.work(&HowToRun {
+        threads,
+        jobs: args.jobs.map(usize::from),
+        share: !args.no_share,
+        rerun: false,
+        reuse: &args.reuse,
+        among: keys.as_ref(),
+        unit: args.unit.map(|unit| unit.to_string()),
+        stay: false,
+        engine: &engine,
+        display: &display,
+        stop: &stop,
+    })?;
     if let (Some(work), Some(keys)) = (&frozen, &keys)
-        && !report.interrupted
+        && !worked.interrupted
         && have_ended(&experiment, keys)?
     {
-        if report.failures.is_empty() {
+        if worked.failures.is_empty() {
             work.is_done(&files);
         } else {
             // A divergence is recorded: whoever trained it again would come to the same.
             work.is_final(&files, "its runs have ended, and not all of them well");
         }
     }
-    if report.interrupted {
-        output.note("saved: the same command carries on from here");
-    }
-    // Verdicts are whoever's that reports.
-    let failed = report.failures.iter().map(|(_, error)| error.class());
-    let interrupted = report.interrupted.then_some(Class::Interrupted);
-    Ok(failed.chain(interrupted).max_by_key(|class| class.severity()))
+    tell(&worked, args.common.json, output);
+    Ok(worked.class())
 }
 
-fn carry_out(
-    experiment: &mut Experiment,
-    keys: Option<&BTreeSet<Digest>>,
-    args: &WorkArgs,
-    stop: &StopFlag,
-) -> Result<Report> {
-    let display = display(Output::new(args.common.quiet));
-    let threads = super::threads(&args.common, experiment);
-    experiment.search_batch(threads, &display)?;
-    if let Some(keys) = keys {
-        experiment.only_keys(keys);
+/// The unit of a submission, where one is named.
+fn frozen(files: &Files, args: &WorkArgs) -> Result<Option<Work>> {
+    if !SubmissionDir::is(&args.manifest) {
+        return Ok(None);
     }
-    experiment.run(&HowToRun {
-        threads,
-        jobs: None,
-        share: true,
-        rerun: false,
-        reuse: &[],
-        engine: &engine,
-        display: &display,
-        stop,
-    })
+    let Some(unit) = args.unit else {
+        return Err(Error::input("a submission is worked on unit by unit")
+            .file(&args.manifest)
+            .expected("--unit N, as its jobs say it"));
+    };
+    Work::open(files, &SubmissionDir::at(absolute(&args.manifest)?), unit).map(Some)
 }
 
 /// The keys of a unit of the manifest's runs, all of which are divided, whatever is done.
@@ -149,5 +147,38 @@ fn have_ended(experiment: &Experiment, keys: &BTreeSet<Digest>) -> Result<bool> 
     let standings = experiment.standings()?;
     let mut of_these =
         experiment.plan.runs.iter().zip(&standings).filter(|(run, _)| keys.contains(&run.key.run));
-    Ok(of_these.all(|(_, standing)| standing.as_ref().is_some_and(crate::run::state::Standing::has_ended)))
+    Ok(of_these.all(|(_, standing)| standing.as_ref().is_some_and(Standing::has_ended)))
+}
+
+/// Prints what came of it.
+pub(super) fn tell(worked: &Worked, as_json: bool, output: Output) {
+    for (label, error) in &worked.failures {
+        output.warn(&format!("{label} failed: {error}"));
+    }
+    worked.notes.iter().for_each(|note| output.note(note));
+    if as_json {
+        let failures: Vec<_> = worked
+            .failures
+            .iter()
+            .map(|(label, error)| json!({ "label": label, "error": error.to_string() }))
+            .collect();
+        let told = json!({
+            "format": 1,
+            "trained": worked.trained,
+            "complete": worked.complete,
+            "interrupted": worked.interrupted,
+            "failures": failures,
+        });
+        output.result(&told.to_string());
+        return;
+    }
+    let runs = if worked.trained == 1 { "1 run".to_owned() } else { format!("{} runs", worked.trained) };
+    let rest = if worked.interrupted {
+        "stopped; whoever comes next carries on from here"
+    } else if worked.complete {
+        "every run has ended"
+    } else {
+        "nothing is left to take; others still work, or a run failed"
+    };
+    output.note(&format!("{runs} trained here; {rest}"));
 }

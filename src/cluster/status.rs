@@ -7,9 +7,9 @@ use serde::Serialize;
 use super::submission::{Submission, SubmissionDir};
 use crate::error::Result;
 use crate::experiment::{RunEnd, quoted};
-use crate::files::{Files, LockHolder};
+use crate::files::Files;
 use crate::hash::Digest;
-use crate::host::Life;
+use crate::lease::worked_by;
 use crate::record::{ExperimentDir, PlanRecord, RunDir};
 use crate::survey::end_of;
 
@@ -199,7 +199,7 @@ fn view(
 ) -> RunView {
     let place = dir.run(key);
     let owner = owner(&place);
-    let (status, reason, step) = match end_of(files, &place, key, evaluation, owner.is_some()) {
+    let (status, reason, step) = match end_of(files, &place, key, evaluation) {
         RunEnd::Finished(_) => ("finished", None, steps),
         RunEnd::Diverged(divergence) => ("diverged", Some(divergence.what()), divergence.step),
         RunEnd::Open(status, reason, step) => (status, reason, step),
@@ -209,17 +209,8 @@ fn view(
 
 /// Who has the lease of a run and is not known to be dead.
 fn owner(run: &RunDir) -> Option<Owner> {
-    let lease = run.path().join("lease");
-    let names =
-        std::fs::read_dir(&lease).ok()?.flatten().filter_map(|entry| entry.file_name().into_string().ok());
-    let last = names.filter(|name| name.bytes().all(|byte| byte.is_ascii_digit())).max()?;
-    let generation = lease.join(last);
-    if generation.join("released").exists() {
-        return None;
-    }
-    let holder: LockHolder =
-        serde_json::from_slice(&std::fs::read(generation.join("owner.json")).ok()?).ok()?;
-    (holder.life() != Life::Dead).then(|| Owner { host: holder.host, pid: holder.pid, since: holder.since })
+    let holder = worked_by(&run.lease())?;
+    Some(Owner { host: holder.host, pid: holder.pid, since: holder.since })
 }
 
 /// What the last lines of a unit's events say.

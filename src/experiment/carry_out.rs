@@ -1,97 +1,131 @@
 //! An experiment carried out: what is not finished is trained, tables are written along the way and at the end.
 
 use std::collections::BTreeSet;
-use std::io::ErrorKind;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use super::ends::Ends;
+use super::ends::{Ends, RunEnd};
 use super::pace::Pace;
+use super::post::Post;
+use super::report::Worked;
+use super::retired::Retired;
+use super::taking::Failures;
 use super::{Experiment, HowToRun, Report, tables};
 use crate::error::{Class, Error, Result};
-use crate::files::{DirLock, FileError, LockError, LockHolder};
-use crate::host::host_name;
+use crate::files::FileError;
+use crate::lease::at_work;
 use crate::ledger;
 use crate::plan::PlannedRun;
 use crate::plan::run_config::RunConfig;
-use crate::record::{self, LAYOUT, PlanRecord};
 use crate::run::engine::check_initial_weights;
-use crate::run::execute::{Executor, Gate};
+use crate::run::execute::{Beside, Ended, Executor, Gate, Part};
 use crate::run::reuse::places;
 use crate::run::sample;
 use crate::run::single::Outcome;
-use crate::run::state::{Standing, Start, Status, restore_table};
+use crate::run::state::{Standing, Status, restore_table};
 use crate::run::task::Task;
+use crate::scorecard::{Scorecard, Sequence};
 use crate::train::engine::Engine;
-use crate::train::evaluation::eval_settings;
+
+/// The longest between two looks at what others train.
+const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+
+/// What a process did about an experiment.
+pub(super) struct Carried {
+    /// How all runs ended, as far as this process saw.
+    pub(super) ends: Ends,
+    /// Results that the plan no longer has.
+    pub(super) retired: Vec<Retired>,
+    /// Runs that this process trained to their end.
+    pub(super) trained: usize,
+    /// Whether a signal stopped it.
+    pub(super) interrupted: bool,
+    /// Its place in the experiment, until its tables are written.
+    post: Post,
+}
 
 impl Experiment {
-    /// Trains what is not finished, writing tables as runs end and the scorecard at the end.
+    /// Trains what is not finished, beside others that do, waits for what they train, and writes tables and scorecard.
     ///
     /// # Errors
     /// What keeps the experiment from being carried out at all. A run that fails is in the report.
     pub fn run(&self, how: &HowToRun<'_>) -> Result<Report> {
+        let mut carried = self.carry(how)?;
+        let scorecard = self.conclude(&mut carried, how)?;
+        let first_step = how.display.first_step_seconds();
+        Ok(carried.ends.report(carried.interrupted, self.view(&scorecard)?, first_step))
+    }
+
+    /// Trains what this process can take of the experiment, and leaves when nothing is left for it. Tables and scorecard
+    /// are written if it leaves as the last.
+    ///
+    /// # Errors
+    /// As [`Self::run`].
+    pub fn work(&self, how: &HowToRun<'_>) -> Result<Worked> {
+        let mut carried = self.carry(how)?;
+        let complete = self.all_ended(how)?;
+        // One of several units that are left: whoever is the last, or `report`, writes the tables.
+        let is_last = complete || how.among.is_none() && self.nobody_else_works()?;
+        if is_last {
+            self.conclude(&mut carried, how)?;
+        }
+        Ok(carried.ends.worked(carried.trained, carried.interrupted, complete))
+    }
+
+    /// Has other processes carry it out by `act`, with this one's plan in the directory, and judges what came of it.
+    ///
+    /// # Errors
+    /// As [`Self::run`], and those of `act`.
+    pub fn supervise<T>(&self, how: &HowToRun<'_>, act: impl FnOnce() -> Result<T>) -> Result<(Report, T)> {
+        self.require_data()?;
+        let post = self.enter(how)?;
+        let done = act()?;
+        let tasks = self.tasks();
+        let mut ends = Ends::default();
+        self.look_over(how, &tasks, &mut ends)?;
+        let interrupted = how.stop.is_raised();
+        let mut carried = Carried { ends, retired: self.retired(), trained: 0, interrupted, post };
+        let scorecard = self.conclude(&mut carried, how)?;
+        Ok((carried.ends.report(carried.interrupted, self.view(&scorecard)?, None), done))
+    }
+
+    /// Its runs as the executor sees them.
+    fn tasks(&self) -> Vec<Task> {
+        self.plan.runs.iter().map(|run| Task::new(self.label(run), run)).collect()
+    }
+
+    /// Trains what is not finished, as far as nobody else does.
+    fn carry(&self, how: &HowToRun<'_>) -> Result<Carried> {
         self.require_data()?;
         // Before anything is written.
         places(how.reuse)?;
         self.selected_runs().try_for_each(|run| check_initial_weights(&run.config))?;
-        let task = |run: &PlannedRun| Task::new(self.label(run), run);
-        let tasks: Vec<_> = self.plan.runs.iter().map(task).collect();
-        let _lock = self.begin(how)?;
+        let tasks = self.tasks();
+        let post = self.enter(how)?;
         let retired = self.retired();
         let mut ends = Ends::default();
-        self.take_over(how, &tasks, &mut ends)?;
-        let mut starts: Vec<Option<Start>> = Vec::new();
-        let mut begun = Vec::new();
-        // Whether runs that the command is not about are still to be trained, and may want to fork from these.
-        let mut others_wait = false;
-        let mut taken = BTreeSet::new();
-        for (index, run) in self.plan.runs.iter().enumerate() {
-            if !self.is_selected(index) {
-                let standing = if run.key.pending { None } else { Some(self.standing(run)?) };
-                let finished = |standing: &Standing| matches!(standing.status, Status::Finished(_));
-                others_wait |= !standing.as_ref().is_some_and(finished);
-                match standing {
-                    Some(standing) => ends.push_pending(&tasks[index].label, standing),
-                    None => ends.push(&tasks[index].label, None),
-                }
-                starts.push(None);
-                begun.push(false);
-                continue;
-            }
-            let standing = self.standing(run)?;
-            if let (Status::Finished(result), Some(attempt)) = (&standing.status, &standing.attempt) {
-                let dir = self.dir.run(&run.key.run);
-                restore_table(&self.files, &dir, attempt, &run.config, result).map_err(as_a_run)?;
-            }
-            begun.push(!how.rerun && matches!(standing.status, Status::Begun { .. }));
-            // Cells with one run key are one run.
-            let first = taken.insert(run.key.run);
-            let start = standing.next(how.rerun).filter(|_| first);
-            if start.is_some() && !standing.has_ended() || how.rerun {
-                // What becomes of it is told once it ends.
-                ends.push_pending(&tasks[index].label, standing);
-            } else {
-                ends.push(&tasks[index].label, Some(standing));
-            }
-            starts.push(start);
-        }
+        self.take_over(how, &post.leases, &tasks, &mut ends)?;
+        let Found { mut parts, begun, failures, others_wait } = self.look_over(how, &tasks, &mut ends)?;
         let sequence = self.sequence(&ends.runs);
         if let Some(sequence) = &sequence {
             ends.note(self.said_other_looks(sequence)?);
+            let _turn = self.turn(&post.leases, how)?;
             self.record_looks(&ends.runs, sequence).map_err(as_a_run)?;
-            for (start, run) in starts.iter_mut().zip(&self.plan.runs) {
-                start.take_if(|_| sequence.is_beyond(run.config.seed));
+            for (part, run) in parts.iter_mut().zip(&self.plan.runs) {
+                if sequence.is_beyond(run.config.seed) {
+                    *part = Part::None;
+                }
             }
         }
         let pace = Pace::new(sequence);
-        let pending: Vec<bool> = starts.iter().map(Option::is_some).collect();
+        let pending: Vec<bool> = parts.iter().map(|part| *part == Part::Take).collect();
         let jobs = if self.shares_a_device() {
             1
         } else {
             how.jobs.unwrap_or_else(|| self.jobs(how.threads, &pending, how.share).count)
         };
-        if starts.iter().any(Option::is_some) {
+        self.require_class(&post, how, how.threads / jobs.max(1), &pending)?;
+        if pending.contains(&true) {
             self.plan.warnings.iter().for_each(|warning| how.display.line(&format!("warning: {warning}")));
         }
         for warning in self.require_room((jobs, how.threads / jobs.max(1)), &pending, &begun)? {
@@ -103,6 +137,9 @@ impl Experiment {
             sample::at_the_end(engine, self.library.open(&config.data)?.tokenizer(), config)
         };
         let gate = |index: usize| self.plan.runs.get(index).map_or(Gate::Open, |run| pace.gate(run));
+        let run = |index: usize| {
+            self.plan.runs.get(index).ok_or_else(|| Error::internal("a task that is no run of the plan"))
+        };
         let executor = Executor {
             files: self.files.clone(),
             dir: self.dir.clone(),
@@ -116,40 +153,59 @@ impl Experiment {
             core: &core,
             samples: &samples,
             gate: &gate,
+            beside: Beside {
+                take: &|index| self.take_run(run(index)?, &post.leases, how, &failures[index]),
+                look: &|index| self.look_at(run(index)?),
+                has_step: &|index, step| run(index).is_ok_and(|run| self.has_step(run, step)),
+                stay: how.stay,
+                cap: post.leases.period().min(LONGEST_PAUSE),
+            },
             display: how.display,
             stop: how.stop,
         };
-        let cadence = TableCadence { told: runs_without(&starts), since: 0 };
+        let cadence =
+            TableCadence { told: parts.iter().filter(|part| **part == Part::None).count(), since: 0 };
         let runs = Mutex::new((std::mem::take(&mut ends.runs), cadence));
-        let outcomes = executor.run(&tasks, &starts, &|index, outcome| {
+        let outcomes = executor.run(&tasks, &parts, &|index, outcome| {
             let (runs, cadence) = &mut *lock(&runs);
             for (other, task) in tasks.iter().enumerate() {
                 if task.run_key == tasks[index].run_key {
                     runs[other].take(outcome);
                 }
             }
-            self.take_looks(runs, &pace).map_err(as_a_run)?;
-            if cadence.is_due() { self.write_tables(runs, &retired).map_err(as_a_run) } else { Ok(()) }
+            self.take_looks(runs, &pace, &post.leases, how).map_err(as_a_run)?;
+            // A worker among many leaves the tables to the last.
+            if !how.stay || !cadence.is_due() {
+                return Ok(());
+            }
+            let _turn = self.turn(&post.leases, how)?;
+            self.write_tables(runs, &retired).map_err(as_a_run)
         })?;
         (ends.runs, _) = runs.into_inner().unwrap_or_else(PoisonError::into_inner);
         // Stopped before some of them were taken, or in the middle of one.
-        let untaken = |(index, (start, outcome)): (usize, (&Option<Start>, &Option<Outcome>))| {
-            start.is_some() && outcome.is_none() && gate(index) != Gate::Never
+        let untaken = |(index, (part, end)): (usize, (&Part, &Option<Ended>))| {
+            *part == Part::Take && end.is_none() && gate(index) != Gate::Never
         };
-        let mut left = starts.iter().zip(&outcomes).enumerate().filter(|one| untaken(*one));
-        let left: Vec<usize> = left.by_ref().map(|(index, _)| index).collect();
+        let left = parts.iter().zip(&outcomes).enumerate().filter(|one| untaken(*one));
+        let left: Vec<usize> = left.map(|(index, _)| index).collect();
         let mut interrupted = how.stop.is_raised() && !left.is_empty();
-        if !interrupted && let Some(waiting) = pace.said_waiting(&left) {
+        if !interrupted
+            && how.stay
+            && let Some(waiting) = pace.said_waiting(&left)
+        {
             ends.note([waiting]);
         }
-        for (index, outcome) in outcomes.into_iter().enumerate() {
+        let mut trained = 0;
+        for (index, end) in outcomes.into_iter().enumerate() {
             let label = &tasks[index].label;
+            let Some(Ended { outcome, here }) = end else { continue };
             match outcome {
-                Some(Outcome::Failed(error)) => ends.fail(label, as_a_run(error)),
-                Some(Outcome::Diverged(attempt, divergence)) => ends.diverged(label, &attempt, &divergence),
-                Some(Outcome::Interrupted { .. }) => interrupted = true,
+                Outcome::Failed(error) => ends.fail(label, as_a_run(error)),
+                Outcome::Diverged(attempt, divergence) => ends.diverged(label, &attempt, &divergence),
+                Outcome::Interrupted { .. } => interrupted = true,
                 // Compared with every other attempt's, whichever process made them.
-                Some(Outcome::Finished(_)) => {
+                Outcome::Finished(_) => {
+                    trained += usize::from(here);
                     let run = &self.plan.runs[index];
                     let dir = self.dir.run(&run.key.run);
                     // A lone attempt has nothing to be compared with.
@@ -157,108 +213,131 @@ impl Experiment {
                         ends.compare(label, &self.standing(run)?);
                     }
                 }
-                None => {}
+            }
+        }
+        Ok(Carried { ends, retired, trained, interrupted, post })
+    }
+
+    /// Where all runs stand before this process does anything about them.
+    fn look_over(&self, how: &HowToRun<'_>, tasks: &[Task], ends: &mut Ends) -> Result<Found> {
+        let mut found = Found::default();
+        let mut taken = BTreeSet::new();
+        for (index, run) in self.plan.runs.iter().enumerate() {
+            let label = &tasks[index].label;
+            found.failures.push(Failures::default());
+            if !self.is_selected(index) {
+                let standing = if run.key.pending { None } else { Some(self.standing(run)?) };
+                let finished = |standing: &Standing| matches!(standing.status, Status::Finished(_));
+                // They are still to be trained, and may want to fork from these.
+                found.others_wait |= !standing.as_ref().is_some_and(finished);
+                match standing {
+                    Some(standing) => ends.push_pending(label, standing),
+                    None => ends.push(label, None),
+                }
+                found.push(Part::None, false);
+                continue;
+            }
+            if how.among.is_some_and(|among| !among.contains(&run.key.run)) {
+                // Another unit's: with thousands of them, only what this one waits for is looked at.
+                let standing = if self.plan.looks.is_some() { Some(self.standing(run)?) } else { None };
+                let part =
+                    if standing.as_ref().is_some_and(Standing::has_ended) { Part::None } else { Part::Watch };
+                found.others_wait = true;
+                match standing {
+                    Some(standing) => ends.push_pending(label, standing),
+                    None => ends.push(label, None),
+                }
+                found.push(part, false);
+                continue;
+            }
+            let standing = self.standing(run)?;
+            if let (Status::Finished(result), Some(attempt)) = (&standing.status, &standing.attempt) {
+                let dir = self.dir.run(&run.key.run);
+                restore_table(&self.files, &dir, attempt, &run.config, result).map_err(as_a_run)?;
+            }
+            let is_begun = matches!(standing.status, Status::Begun { .. });
+            if is_begun && let Some(failures) = found.failures.last_mut() {
+                *failures = self.failures(run)?;
+            }
+            // Cells with one run key are one run.
+            let first = taken.insert(run.key.run);
+            let pending = first && standing.next(how.rerun).is_some();
+            if pending && !standing.has_ended() || how.rerun {
+                // What becomes of it is told once it ends.
+                ends.push_pending(label, standing);
+            } else {
+                ends.push(label, Some(standing));
+            }
+            found.push(if pending { Part::Take } else { Part::None }, is_begun && !how.rerun);
+        }
+        Ok(found)
+    }
+
+    /// Writes tables, scorecard, page and ledger from what is on disk by now, others' runs included.
+    fn conclude(&self, carried: &mut Carried, how: &HowToRun<'_>) -> Result<Scorecard> {
+        let Carried { ends, retired, post, .. } = carried;
+        let _turn = self.turn(&post.leases, how)?;
+        for (run, end) in self.plan.runs.iter().zip(&mut ends.runs) {
+            if matches!(end, RunEnd::Open(..)) && !run.key.pending {
+                let outcome = self.look_at(run)?;
+                if let Some(outcome @ (Outcome::Finished(_) | Outcome::Diverged(..))) = outcome {
+                    end.take(&outcome);
+                }
             }
         }
         let sequence = self.sequence(&ends.runs);
         self.mark_not_needed(&mut ends.runs, sequence.as_ref());
-        self.write_tables(&ends.runs, &retired).map_err(as_a_run)?;
-        let scorecard = self.judge(&ends.runs, &retired)?;
+        self.write_tables(&ends.runs, retired).map_err(as_a_run)?;
+        let scorecard = self.judge(&ends.runs, retired)?;
         tables::write_scorecard(&self.files, &self.dir, &scorecard).map_err(as_a_run)?;
-        self.write_page(&ends.runs, &retired, &scorecard);
+        self.write_page(&ends.runs, retired, &scorecard);
         ledger::update(&self.files, &self.dir);
-        Ok(ends.report(interrupted, self.view(&scorecard)?, how.display.first_step_seconds()))
+        Ok(scorecard)
     }
 
-    /// Makes the directory, locks it, removes what a crash left, and writes the plan.
-    fn begin(&self, how: &HowToRun<'_>) -> Result<DirLock> {
-        self.files.create_dir_all(self.dir.path()).map_err(|error| self.not_writable(error))?;
-        let holder = LockHolder::this_process(&host_name());
-        let mut told = false;
-        let lock = DirLock::acquire_waiting(self.dir.path(), &holder, Duration::from_millis(500), |held| {
-            if !std::mem::replace(&mut told, true) {
-                how.display.line(&format!("waiting: {held}"));
+    /// Whether every run has ended that the experiment needs. Looks at those after this process's own first: where many
+    /// processes end one after another, each finds one that has not within a look or two.
+    fn all_ended(&self, how: &HowToRun<'_>) -> Result<bool> {
+        let sequence = self.sequence_if_looked()?;
+        let runs = &self.plan.runs;
+        let own = |run: &PlannedRun| how.among.is_some_and(|among| among.contains(&run.key.run));
+        let from = runs.iter().rposition(own).map_or(0, |last| last + 1);
+        let (before, after) = runs.split_at(from);
+        for run in after.iter().chain(before) {
+            let is_needed = !sequence.as_ref().is_some_and(|sequence| sequence.is_beyond(run.config.seed));
+            if is_needed && (run.key.pending || !self.standing(run)?.has_ended()) {
+                return Ok(false);
             }
-            !how.stop.is_raised()
-        });
-        let lock = match lock {
-            Err(LockError::Held { .. }) if how.stop.is_raised() => {
-                return Err(Error::new(Class::Interrupted, "stopped while waiting for another nanorun"));
-            }
-            lock => lock?,
-        };
-        PlanRecord::check_layout(&self.files, &self.dir)?;
-        self.require_own_directory()?;
-        lock.recover(&self.files, self.dir.path())?;
-        if let Some(note) = lock.note() {
-            self.files.note(note);
         }
-        // First: a plan without its manifest says less than a manifest without its plan.
-        self.files.write(&self.dir.manifest(), self.manifest.text.as_bytes())?;
-        let mut controls: Vec<usize> = self.plan.arms.iter().filter_map(|arm| arm.control).collect();
-        controls.dedup();
-        // Where every arm has a control of its own, no single one is the experiment's.
-        let control = Some(controls).filter(|controls| controls.len() == 1).and_then(|mut one| one.pop());
-        // Those that the command is not about need no data: of what they are without, nobody knows what they will be.
-        let known = self.plan.runs.iter().filter(|run| !run.key.pending);
-        let runs = known.map(|run| record::PlannedRun {
-            arm: self.arm(run).to_owned(),
-            seed: run.config.seed,
-            key: run.key.run,
-            steps: run.sizes.steps,
-            evaluation: Some(eval_settings(&run.config)),
-            vocab_size: Some(run.config.model.vocab_size() as u64),
-            content: run.config.data.content,
-            data: run.data,
-            cell: run.cell.clone(),
-        });
-        let directory = std::env::current_dir().ok();
-        let record = PlanRecord {
-            layout: LAYOUT,
-            name: self.plan.name.clone(),
-            question: self.plan.question.clone(),
-            hypothesis: self.manifest.head.hypothesis.clone(),
-            manifest: self.manifest.file.display().to_string(),
-            directory: directory.map(|directory| directory.display().to_string()),
-            profile: self.manifest.profile.clone(),
-            sets: self.manifest.sets.clone(),
-            env: self.manifest.env.clone(),
-            only: self.manifest.only.clone(),
-            varied: self.manifest.variation.departures(),
-            no_share: !how.share,
-            nanorun: env!("CARGO_PKG_VERSION").to_owned(),
-            control: control.and_then(|arm| Some(self.plan.arms.get(arm)?.label.clone())),
-            runs: runs.collect(),
-        };
-        record.write(&self.files, &self.dir)?;
-        let display = how.display.clone();
-        self.files.notes_to(move |note| display.line(&format!("note: {note}")));
-        Ok(lock)
+        Ok(true)
     }
 
-    /// The error of a results directory that cannot be made.
-    fn not_writable(&self, cause: FileError) -> Error {
-        // A disk that is full or fails is no matter of the place alone.
-        if !matches!(
-            cause.kind(),
-            ErrorKind::NotFound
-                | ErrorKind::PermissionDenied
-                | ErrorKind::ReadOnlyFilesystem
-                | ErrorKind::NotADirectory
-                | ErrorKind::AlreadyExists
-                | ErrorKind::Other
-        ) {
-            return cause.into();
-        }
-        let why = match cause.kind() {
-            // Of the directory itself: file systems such as /proc take none.
-            ErrorKind::NotFound => "nothing can be made there".to_owned(),
-            _ => cause.to_string(),
-        };
-        Error::input(format!("the results directory cannot be made: {why}"))
-            .file(self.dir.path())
-            .expected("a directory that can be written")
-            .help("choose another place with --results DIR")
+    fn sequence_if_looked(&self) -> Result<Option<Sequence>> {
+        if self.plan.looks.is_some() { self.sequence_on_disk() } else { Ok(None) }
+    }
+
+    fn nobody_else_works(&self) -> Result<bool> {
+        let others = at_work(self.dir.path());
+        Ok(others.map_err(|error| FileError::new("read the workers of", self.dir.path(), error))?.is_empty())
+    }
+}
+
+/// What was found of the runs before anything was done about them, in the plan's order.
+#[derive(Default)]
+struct Found {
+    parts: Vec<Part>,
+    /// Whether they carry on.
+    begun: Vec<bool>,
+    /// How often they had failed.
+    failures: Vec<Failures>,
+    /// Whether runs that are not this process's are still to be trained.
+    others_wait: bool,
+}
+
+impl Found {
+    fn push(&mut self, part: Part, begun: bool) {
+        self.parts.push(part);
+        self.begun.push(begun);
     }
 }
 
@@ -290,11 +369,6 @@ impl TableCadence {
         }
         due
     }
-}
-
-/// Runs that are not to be trained.
-fn runs_without(starts: &[Option<Start>]) -> usize {
-    starts.iter().filter(|start| start.is_none()).count()
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

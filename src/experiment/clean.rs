@@ -10,6 +10,7 @@ use crate::error::Result;
 use crate::files::{DirLock, FileError, Files, LockHolder, is_abandoned, is_temporary};
 use crate::hash::Digest;
 use crate::host::host_name;
+use crate::lease::{Worker, at_work};
 use crate::record::{Attempts, Event, ExperimentDir, Journal, PlanRecord, RunDir};
 use crate::train::checkpoint::CheckpointStore;
 
@@ -207,6 +208,17 @@ pub fn clean(
         Err(_) if !remove => None,
         Err(error) => return Err(error.into()),
     };
+    // Where there are no locks, those who work are known all the same.
+    let workers =
+        at_work(dir.path()).map_err(|error| FileError::new("read the workers of", dir.path(), error))?;
+    if let Some(Worker { holder, .. }) = workers.first() {
+        let LockHolder { pid, host, since, command, .. } = holder;
+        let dir = dir.path().display();
+        cleaned.in_use = Some(format!(
+            "another nanorun works in `{dir}`: process {pid} on {host} since {since} (`{command}`)"
+        ));
+        return Ok(cleaned);
+    }
     cleaned.items = unneeded(files, dir, keys)?;
     if let Some(within) = within {
         let lies_in = |item: &Unneeded| within.iter().any(|key| item.path.starts_with(dir.run(key).path()));

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::Report;
+use super::report::{Report, Worked};
 use crate::error::{Class, Error};
 use crate::record::{AttemptDir, Divergence, RunResult};
 use crate::run::single::Outcome;
@@ -108,6 +108,11 @@ impl Ends {
         {
             self.fail(label, contradiction(&two.0, &two.1));
         }
+    }
+
+    /// What a worker tells.
+    pub(super) fn worked(self, trained: usize, interrupted: bool, complete: bool) -> Worked {
+        Worked { trained, failures: self.failures, notes: self.notes, interrupted, complete }
     }
 
     pub(super) fn report(

@@ -1,7 +1,9 @@
 //! How an experiment is carried out.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 
+use crate::hash::Digest;
 use crate::run::execute::MakeEngine;
 use crate::run::progress::Display;
 use crate::stop::StopFlag;
@@ -18,6 +20,12 @@ pub struct HowToRun<'a> {
     pub rerun: bool,
     /// Results from which finished runs are taken over: of experiments, or directories that hold several.
     pub reuse: &'a [PathBuf],
+    /// The runs that this process may take; none where it may take all that the command is about.
+    pub among: Option<&'a BTreeSet<Digest>>,
+    /// What it calls itself among others: a unit of a submission.
+    pub unit: Option<String>,
+    /// Whether it stays until those have ended too that others train.
+    pub stay: bool,
     /// Makes the engines of the runs.
     pub engine: &'a MakeEngine<'a>,
     /// Shows progress.

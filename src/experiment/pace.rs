@@ -2,11 +2,12 @@
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use super::Experiment;
 use super::ends::RunEnd;
 use super::judge;
 use super::tables;
+use super::{Experiment, HowToRun};
 use crate::error::Result;
+use crate::lease::Leases;
 use crate::plan::PlannedRun;
 use crate::record::{LookRecord, LookVerdict, LookedAt, Looks as LookLog};
 use crate::run::execute::Gate;
@@ -88,7 +89,13 @@ impl Experiment {
     }
 
     /// Takes the looks whose seeds are finished, and records those that are not recorded as they are.
-    pub(super) fn take_looks(&self, ends: &[RunEnd], pace: &Pace) -> Result<()> {
+    pub(super) fn take_looks(
+        &self,
+        ends: &[RunEnd],
+        pace: &Pace,
+        leases: &Leases,
+        how: &HowToRun<'_>,
+    ) -> Result<()> {
         let open = {
             let known = pace.lock();
             match &*known {
@@ -106,6 +113,7 @@ impl Experiment {
         }
         let sequence = self.sequence(ends);
         if let Some(sequence) = &sequence {
+            let _turn = self.turn(leases, how)?;
             self.record_looks(ends, sequence)?;
         }
         *pace.lock() = sequence;

@@ -24,6 +24,29 @@ pub struct Report {
     pub first_step_seconds: Option<f64>,
 }
 
+/// What one process of several did about an experiment.
+pub struct Worked {
+    /// Runs that it trained to their end.
+    pub trained: usize,
+    /// Runs that failed, diverged or are damaged, as far as it saw: label and why.
+    pub failures: Vec<(String, Error)>,
+    /// What else is to be told of runs.
+    pub notes: Vec<String>,
+    /// Whether a signal stopped it.
+    pub interrupted: bool,
+    /// Whether every run has ended, so that tables and scorecard tell of all.
+    pub complete: bool,
+}
+
+impl Worked {
+    /// The gravest thing that happened, which decides the exit code. Verdicts are no matter of one worker's.
+    pub fn class(&self) -> Option<Class> {
+        let failed = self.failures.iter().map(|(_, error)| error.class());
+        let interrupted = self.interrupted.then_some(Class::Interrupted);
+        failed.chain(interrupted).max_by_key(|class| class.severity())
+    }
+}
+
 impl Report {
     /// The gravest thing that happened, which decides the exit code.
     pub fn class(&self) -> Option<Class> {

@@ -3,9 +3,11 @@
 use std::path::PathBuf;
 
 use super::ends::Ends;
+use super::taking::had;
 use super::{Experiment, HowToRun};
 use crate::error::Result;
 use crate::hash::Digest;
+use crate::lease::Leases;
 use crate::plan::PlannedRun;
 use crate::run::reuse::{Elsewhere, Looked, find, places, take_over};
 use crate::run::state::Standing;
@@ -43,9 +45,14 @@ impl Experiment {
         each.collect()
     }
 
-    /// Takes over what other results have finished of the runs that are still to be trained. The directory's lock is
-    /// held.
-    pub(super) fn take_over(&self, how: &HowToRun<'_>, tasks: &[Task], ends: &mut Ends) -> Result<()> {
+    /// Takes over what other results have finished of the runs that are still to be trained and nobody trains.
+    pub(super) fn take_over(
+        &self,
+        how: &HowToRun<'_>,
+        leases: &Leases,
+        tasks: &[Task],
+        ends: &mut Ends,
+    ) -> Result<()> {
         let places = places(how.reuse)?;
         if places.is_empty() || how.rerun {
             return Ok(());
@@ -64,9 +71,14 @@ impl Experiment {
                 find(&self.files, &places, &self.dir, &run.config, &run.key.run, how.threads);
             let told = |note: String| format!("{}: {note}", task.label);
             ends.note(notes.into_iter().map(told));
-            if let Some(found) = found {
+            let Some(found) = found else { continue };
+            let Some(lease) = had(self.lease(run, leases)?) else { continue };
+            // Whoever had it may have ended it meanwhile.
+            let standing = self.standing(run)?;
+            if !standing.has_ended() {
                 self.take(how, &standing, run, task, &found, ends)?;
             }
+            drop(lease);
         }
         Ok(())
     }

@@ -1,12 +1,10 @@
 //! What of an experiment a command is about, where it selects some of its runs.
 
-use std::collections::BTreeSet;
 use std::path::Path;
 
 use super::{Experiment, judge};
 use crate::error::{Error, Result};
 use crate::gate::Comparison;
-use crate::hash::Digest;
 use crate::plan::PlannedRun;
 use crate::scorecard::Scorecard;
 
@@ -19,13 +17,6 @@ impl Experiment {
     /// The runs that the command is about.
     pub fn selected_runs(&self) -> impl Iterator<Item = &PlannedRun> {
         self.plan.runs.iter().enumerate().filter(|(index, _)| self.is_selected(*index)).map(|(_, run)| run)
-    }
-
-    /// Makes it about the runs with these keys alone, of those that it was about.
-    pub fn only_keys(&mut self, keys: &BTreeSet<Digest>) {
-        for (cell, run) in self.manifest.cells.iter_mut().zip(&self.plan.runs) {
-            cell.selected &= keys.contains(&run.key.run);
-        }
     }
 
     /// Makes it about the runs of one arm alone that have one of these seeds, all of which are trained.

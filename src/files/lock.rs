@@ -109,6 +109,13 @@ impl From<LockError> for Error {
     }
 }
 
+/// A directory's lock, shared with others until dropped.
+#[derive(Debug)]
+pub struct SharedLock {
+    /// None where there are no locks.
+    _file: Option<File>,
+}
+
 /// An advisory lock on a directory, held until dropped.
 #[derive(Debug)]
 pub struct DirLock(Kind);
@@ -158,6 +165,48 @@ impl DirLock {
         Ok(Self(Kind::Lock(file)))
     }
 
+    /// Shares `dir` with others that do: whoever takes its lock, such as a nanorun that knows no sharing, waits for all of
+    /// them. Where there are no locks, it makes sure that nobody has it at the moment.
+    ///
+    /// # Errors
+    /// Somebody has the lock, or may have it.
+    pub fn share(dir: &Path) -> Result<SharedLock, LockError> {
+        let path = dir.join(NAME);
+        let error = |error| LockError::File(FileError::new("lock", &path, error));
+        let mut file = open(&path).map_err(error)?;
+        let holder = |file: &mut File| {
+            let mut text = String::new();
+            file.read_to_string(&mut text).ok();
+            serde_json::from_str::<Box<LockHolder>>(&text).ok()
+        };
+        let taken = |file: &File| match file.try_lock_shared() {
+            Ok(()) => Ok(true),
+            Err(TryLockError::WouldBlock) => Ok(false),
+            Err(TryLockError::Error(error)) => Err(error),
+        };
+        let shared = match uninterrupted(|| taken(&file)) {
+            Ok(true) => true,
+            Ok(false) => return Err(LockError::Held { dir: dir.to_owned(), holder: holder(&mut file) }),
+            Err(why) if has_no_locks(&why) => false,
+            Err(e) => return Err(error(e)),
+        };
+        if !shared {
+            // A holder that lets go empties the file.
+            if let Some(locked) = holder(&mut file).filter(|locked| locked.process.is_some()) {
+                let (dir, remove) = (dir.to_owned(), path);
+                match locked.life() {
+                    Life::Alive => return Err(LockError::Held { dir, holder: Some(locked) }),
+                    Life::Dead => {}
+                    Life::Unknown => return Err(LockError::Unknown { dir, holder: Some(locked), remove }),
+                }
+            }
+        }
+        match claims::standing(dir).map_err(|e| LockError::File(FileError::new("lock", dir, e)))? {
+            Standing::Free => Ok(SharedLock { _file: shared.then_some(file) }),
+            taken => Err(held(dir, taken)),
+        }
+    }
+
     /// Without locks; `locked` is what the lock file says of somebody who may have one.
     fn claim(
         dir: &Path,
@@ -189,10 +238,27 @@ impl DirLock {
         dir: &Path,
         holder: &LockHolder,
         pause: Duration,
-        mut waiting: impl FnMut(&LockError) -> bool,
+        waiting: impl FnMut(&LockError) -> bool,
     ) -> Result<Self, LockError> {
+        Self::wait(|| Self::acquire(dir, holder), pause, waiting)
+    }
+
+    /// [`Self::share`], waiting for it as [`Self::acquire_waiting`] does.
+    pub fn share_waiting(
+        dir: &Path,
+        pause: Duration,
+        waiting: impl FnMut(&LockError) -> bool,
+    ) -> Result<SharedLock, LockError> {
+        Self::wait(|| Self::share(dir), pause, waiting)
+    }
+
+    fn wait<T>(
+        mut action: impl FnMut() -> Result<T, LockError>,
+        pause: Duration,
+        mut waiting: impl FnMut(&LockError) -> bool,
+    ) -> Result<T, LockError> {
         loop {
-            match Self::acquire(dir, holder) {
+            match action() {
                 Err(held @ LockError::Held { .. }) => {
                     if !waiting(&held) {
                         return Err(held);

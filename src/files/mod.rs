@@ -43,11 +43,11 @@ pub use error::{FileError, FileResult};
 pub(crate) use faults::Unsynced;
 #[cfg(test)]
 pub use faults::{Fault, FaultAt, Faults, Step};
-pub use lock::{DirLock, LockError, LockHolder};
-pub use names::{is_abandoned, is_temporary};
+pub use lock::{DirLock, LockError, LockHolder, SharedLock};
+pub use names::{Temporary, is_abandoned, is_temporary, temporary_name};
 pub use partial::PartialFile;
 pub use probe::{Answer, FileSystemFacts, file_system_facts};
 pub use seam::Files;
 pub use space::{Space, free_bytes, space};
 pub use staged::{StagedDir, StagedFile};
-pub use trouble::reopened;
+pub use trouble::{reopened, uninterrupted};

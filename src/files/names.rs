@@ -11,7 +11,7 @@ const KEPT: usize = 150;
 
 /// A hidden name beside `path` that no other writer has: `.NAME.PID-NUMBER-BEGAN-PLACE.EXTENSION`, where the process id,
 /// when it began and its place are those of [`ProcessId`].
-pub(super) fn temporary_name(path: &Path, extension: &str) -> PathBuf {
+pub fn temporary_name(path: &Path, extension: &str) -> PathBuf {
     static NUMBER: AtomicU64 = AtomicU64::new(0);
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     // What was moved aside gets its name back by it; of anything else the name only helps people.
@@ -43,18 +43,18 @@ fn signature(process: &ProcessId, number: u64) -> String {
 
 /// A temporary name, read.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Temporary {
+pub struct Temporary {
     /// The name it was made from.
-    pub(super) original: String,
+    pub original: String,
     /// Whether it was moved aside for a successor; else it is on its way to its name.
-    pub(super) aside: bool,
+    pub aside: bool,
     /// Process id, beginning and place of its writer; none in the names of nanorun 0.1.0.
     writer: Option<(u32, u64, String)>,
 }
 
 impl Temporary {
     /// Of a temporary name; none of any other.
-    pub(super) fn of(path: &Path) -> Option<Self> {
+    pub fn of(path: &Path) -> Option<Self> {
         let name = path.file_name()?.to_str()?.strip_prefix('.')?;
         let (rest, extension) = name.rsplit_once('.')?;
         let aside = match extension {
@@ -81,7 +81,7 @@ impl Temporary {
     }
 
     /// What is known of its writer. This process counts as dead: it asks before it writes.
-    pub(super) fn writer(&self) -> Life {
+    pub fn writer(&self) -> Life {
         let own = ProcessId::own();
         match &self.writer {
             Some((pid, began, _)) if (*pid, *began) == (own.pid, own.began) => Life::Dead,
@@ -93,13 +93,13 @@ impl Temporary {
     }
 
     /// Whether it was made from the name of `target`.
-    pub(super) fn is_for(&self, target: &Path) -> bool {
+    pub fn is_for(&self, target: &Path) -> bool {
         let name = target.file_name().unwrap_or_default().to_string_lossy();
         self.original == if self.aside { &*name } else { shortened(&name) }
     }
 
     /// Whether its writer is `process`.
-    pub(super) fn is_of(&self, process: &ProcessId) -> bool {
+    pub fn is_of(&self, process: &ProcessId) -> bool {
         self.writer.as_ref().is_some_and(|(pid, began, place)| {
             (*pid, *began) == (process.pid, process.began) && *place == process.place()
         })

@@ -40,6 +40,14 @@ impl Files {
         self.recover_standing(root, Standing::Alone)
     }
 
+    /// The same where others may write: only what belongs to processes that are provably dead is undone.
+    ///
+    /// # Errors
+    /// Directories that cannot be read, files that cannot be renamed.
+    pub fn recover_beside_others(&self, root: &Path) -> FileResult<Vec<PathBuf>> {
+        self.recover_standing(root, Standing::Beside(&[]))
+    }
+
     pub(super) fn recover_standing(&self, root: &Path, standing: Standing<'_>) -> FileResult<Vec<PathBuf>> {
         let mut found = Vec::new();
         self.recover_into(root, standing, &mut found)?;

@@ -64,7 +64,10 @@ pub(super) fn stays_for_now(error: &io::Error) -> bool {
 }
 
 /// Does it again while a signal interrupts it.
-pub(super) fn uninterrupted<T>(mut action: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+///
+/// # Errors
+/// Those of `action`.
+pub fn uninterrupted<T>(mut action: impl FnMut() -> io::Result<T>) -> io::Result<T> {
     loop {
         match action() {
             Err(error) if error.kind() == ErrorKind::Interrupted => {}

@@ -232,7 +232,7 @@ mod tests {
 
     fn taken(alone: bool, threads: usize) -> Conditions {
         let (environment_class, machine) = ("cpu".to_owned(), "Some CPU".to_owned());
-        Conditions { environment_class, machine, threads, alone }
+        Conditions { environment_class, machine, threads, alone, generation: None }
     }
 
     fn fold(events: Vec<Event>) -> History {

@@ -1,6 +1,7 @@
 //! This machine and this process: facts of machine and build, memory held, age. The only place that asks the system
 //! for them.
 
+mod company;
 mod identity;
 mod limits;
 
@@ -8,6 +9,7 @@ use std::fs;
 
 use serde::{Deserialize, Serialize};
 
+pub use company::another_trains;
 pub use identity::{Life, ProcessId, life_here};
 pub use limits::{LimitFrom, MemoryLimit, available_memory, memory_limit, usable_cpus};
 

@@ -28,8 +28,12 @@ pub struct Conditions {
     pub machine: String,
     /// Threads.
     pub threads: usize,
-    /// Whether nothing else trained in its process.
+    /// Whether nothing else trained: neither in its process nor, as far as it could see, on its host. Older versions
+    /// speak of the process.
     pub alone: bool,
+    /// The generation of its lease: of two lives that overlap, the one with the lower number lost it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub generation: Option<u64>,
 }
 
 /// One line of a journal.
@@ -73,7 +77,8 @@ pub enum Event {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         conditions: Option<Conditions>,
     },
-    /// It carries on from a checkpoint of an earlier attempt at the same run, which is finished: evaluated otherwise.
+    /// It carries on from a checkpoint of an earlier attempt at the same run: one that is finished, to be evaluated
+    /// otherwise, or one of a process of which nothing was heard.
     TakenUp {
         /// That attempt.
         attempt: u32,
@@ -228,6 +233,7 @@ mod tests {
                     machine: "Some CPU".into(),
                     threads: 2,
                     alone: true,
+                    generation: Some(1),
                 }),
             },
             Event::Forked { from: digest, step: 3, host: None, conditions: None },

@@ -47,6 +47,11 @@ impl ExperimentDir {
         self.0.join(name)
     }
 
+    /// The directory whose lock is held while files of the experiment itself are written.
+    pub fn turn(&self) -> PathBuf {
+        self.0.join(".turn")
+    }
+
     /// The directory of a run.
     pub fn run(&self, run_key: &Digest) -> RunDir {
         RunDir(self.0.join("runs").join(run_key.short()))
@@ -64,6 +69,9 @@ pub struct AttemptDir {
 const JOURNAL: &str = "journal.jsonl";
 const RESULT: &str = "result.json";
 const CHECKPOINTS: &str = "checkpoints";
+
+/// Attempts that are asked for by name below the last one that is listed.
+const LOOKED_UP: u32 = 64;
 
 /// Where layout 1 has its result. Versions that know layout 1 alone read the `format`, refuse it by name and so leave
 /// these results as they are.
@@ -125,10 +133,16 @@ impl RunDir {
                 }
             }
         }
+        // Where others write from other machines, a listing may be behind by seconds; a name is less so.
+        let last = numbers.iter().copied().max().unwrap_or(0);
+        let is_there = |number: &u32| dir.join(number.to_string()).is_dir();
+        numbers.extend((1..last.min(LOOKED_UP)).filter(is_there));
+        numbers.extend((last..u32::MAX).map(|number| number + 1).take_while(is_there));
         if self.is_of_layout_1() {
             numbers.push(1);
         }
         numbers.sort_unstable();
+        numbers.dedup();
         Ok(numbers.into_iter().map(|number| self.attempt(number)).collect())
     }
 
@@ -143,6 +157,11 @@ impl RunDir {
             files.write(&guard, GUARD.as_bytes())?;
         }
         Ok(())
+    }
+
+    /// The log of those who worked on it, see [`crate::lease`].
+    pub fn lease(&self) -> PathBuf {
+        self.0.join("lease")
     }
 
     /// Results that `--rerun` of a version with layout 1 put aside, in order.

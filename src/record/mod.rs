@@ -29,6 +29,6 @@ pub use journal::{Conditions, Entry, Event, Journal};
 pub use layout::{AttemptDir, ExperimentDir, LAYOUT, RunDir};
 pub use looks::{LookRecord, LookVerdict, LookedAt, Looks};
 pub use naming::{Named, experiments_in, key_of};
-pub use plan_record::{PlanRecord, PlannedRun};
+pub use plan_record::{NAME as PLAN_NAME, PlanRecord, PlannedRun};
 pub use result::{RecordError, RunResult, Timings};
 pub use tables::{EvalRow, LedgerRow, OwnStepRow, RunRow, ScalingRow, ScorecardRow, StepRow};

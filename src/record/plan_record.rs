@@ -11,7 +11,8 @@ use crate::hash::Digest;
 use crate::plan::DataUse;
 use crate::toml_text;
 
-pub(super) const NAME: &str = "plan.toml";
+/// Its name in the directory.
+pub const NAME: &str = "plan.toml";
 
 /// The plan as it was carried out.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

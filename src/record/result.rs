@@ -83,6 +83,10 @@ pub struct Timings {
     /// The most memory tensors took on the device, bytes, in the process that finished it; none where nobody counts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub peak_device_bytes: Option<u64>,
+    /// The generation of the lease under which it was finished: of two attempts that overlap, the one with the lower
+    /// number had lost it. None where an older version wrote it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub generation: Option<u64>,
     /// When it began and ended, UTC, by the host's clock.
     pub started: String,
     /// See `started`.

@@ -3,10 +3,13 @@
 use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use crate::control_word;
 use crate::error::{Error, Result};
-use crate::files::{Files, now};
+use crate::files::{Files, LockHolder, now};
+use crate::host::{ProcessId, another_trains};
+use crate::lease::{Lease, THREAD};
 use crate::plan::prefix::PrefixForest;
 use crate::plan::run_config::RunConfig;
 use crate::record::{Attempts, ExperimentDir};
@@ -17,6 +20,8 @@ use crate::train::observer::{Event, Observer};
 use crate::train::rows::Rows;
 use crate::train::session::CoreMeter;
 
+use super::board::{Board, Next};
+pub use super::board::{Gate, Part};
 use super::progress::{Display, RunProgress};
 use super::single::{Donor, Outcome, Setting, train};
 use super::state::{self, Start};
@@ -31,22 +36,44 @@ pub type OpenCore<'a> = dyn Fn(&RunConfig) -> Result<Option<Box<dyn CoreMeter>>>
 /// Makes the engine of a run for so many threads: [`super::engine::engine`], save where the runner itself is measured.
 pub type MakeEngine<'a> = dyn Fn(&RunConfig, usize) -> Result<Box<dyn Engine>> + Sync + 'a;
 
-/// Whether a run may be taken now.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Gate {
-    /// It may.
-    Open,
-    /// Others have to end before.
-    Waits,
-    /// Not in this start, nor later: nobody needs it.
-    Never,
+/// What came of asking for a run.
+pub enum Taken {
+    /// It is this process's to train, until the lease goes.
+    Start(Start, Lease),
+    /// It has ended meanwhile, by another process.
+    Ended(Outcome),
+    /// Another process has it; who, where that is known.
+    Theirs(Option<Box<LockHolder>>),
+}
+
+/// How a task ended.
+#[derive(Debug)]
+pub struct Ended {
+    /// How.
+    pub outcome: Outcome,
+    /// Whether this process trained it.
+    pub here: bool,
+}
+
+/// How others of the same experiment are worked beside.
+pub struct Beside<'a> {
+    /// Asks for a run; only those whose [`Part`] is to be taken are asked for.
+    pub take: &'a (dyn Fn(usize) -> Result<Taken> + Sync + 'a),
+    /// How a run has ended that others train; none while it has not.
+    pub look: &'a (dyn Fn(usize) -> Result<Option<Outcome>> + Sync + 'a),
+    /// Whether a run that others train has a checkpoint of this step.
+    pub has_step: &'a (dyn Fn(usize, u64) -> bool + Sync + 'a),
+    /// Whether to wait for what others train.
+    pub stay: bool,
+    /// The longest between two looks at what others have.
+    pub cap: Duration,
 }
 
 /// How an experiment is carried out. Nothing here changes a result.
 pub struct Executor<'a> {
     /// Writes files.
     pub files: Files,
-    /// The experiment's directory, whose lock is held.
+    /// The experiment's directory, in which this process is registered.
     pub dir: ExperimentDir,
     /// Threads in all.
     pub threads: usize,
@@ -68,65 +95,53 @@ pub struct Executor<'a> {
     pub samples: &'a (dyn Fn(&RunConfig, &mut dyn Engine) -> Result<String> + Sync + 'a),
     /// Which runs may be taken; asked again whenever a run has ended.
     pub gate: &'a (dyn Fn(usize) -> Gate + Sync + 'a),
+    /// How others of the same experiment are worked beside.
+    pub beside: Beside<'a>,
     /// Shows progress.
     pub display: &'a Display,
     /// Asks to stop.
     pub stop: &'a StopFlag,
 }
 
-/// What the workers tell each other.
-struct Board {
-    /// Tasks nobody has taken.
-    waiting: Vec<bool>,
-    /// Newest checkpoint of each task that is being trained.
-    reached: Vec<u64>,
-    /// Tasks that ended, however they ended.
-    ended: Vec<bool>,
-    /// Tasks that are being trained, or whose end is being told.
-    running: usize,
-}
-
 impl Executor<'_> {
-    /// Trains the tasks that have an attempt to start. `ended` is told of each as it ends, one at a time.
+    /// Trains the tasks that are to be taken, as far as no other process does. `ended` is told of each as it ends, one
+    /// at a time, of those that others ended too.
     ///
-    /// Returns how each pending task ended, in the order of `tasks`; none for the others and for those that a
-    /// stop kept from starting.
+    /// Returns how each of them ended, in the order of `tasks`; none for those that had ended before, and for those that
+    /// a stop, a closed gate or another process kept from this one.
     pub fn run(
         &self,
         tasks: &[Task],
-        attempts: &[Option<Start>],
+        parts: &[Part],
         ended: &(dyn Fn(usize, &Outcome) -> Result<()> + Sync),
-    ) -> Result<Vec<Option<Outcome>>> {
-        let board = Mutex::new(Board {
-            waiting: attempts.iter().map(Option::is_some).collect(),
-            reached: vec![0; tasks.len()],
-            ended: attempts.iter().map(Option::is_none).collect(),
-            running: 0,
-        });
-        let changed = Condvar::new();
-        let outcomes: Mutex<Vec<Option<Outcome>>> = Mutex::new(tasks.iter().map(|_| None).collect());
-        let failed = Mutex::new(None);
-        let starts = self.donors(tasks);
+    ) -> Result<Vec<Option<Ended>>> {
+        let floor = Shared {
+            board: Mutex::new(Board::new(parts, self.beside.stay, self.beside.cap)),
+            changed: Condvar::new(),
+            ends: Mutex::new(tasks.iter().map(|_| None).collect()),
+            failed: Mutex::new(None),
+            starts: self.donors(tasks),
+            ended,
+        };
         let worker = || {
-            while let Some(index) = self.next(tasks, &starts, &board, &changed) {
-                let reached = |step| {
-                    lock(&board).reached[index] = step;
-                    changed.notify_all();
-                };
-                let outcome = self.one(tasks, &starts, attempts, index, &reached);
-                lock(&board).ended[index] = true;
-                changed.notify_all();
-                {
-                    let mut outcomes = lock(&outcomes);
-                    if let Err(error) = ended(index, &outcome) {
-                        lock(&failed).get_or_insert(error);
-                        self.stop.raise();
+            while let Some(next) = self.next(&floor) {
+                match next {
+                    Next::Take(index) => self.take(tasks, &floor, index),
+                    Next::Look(index) => match (self.beside.look)(index) {
+                        Ok(Some(outcome)) => floor.tell(self.stop, index, Ended { outcome, here: false }),
+                        // What cannot be read just now is looked at again.
+                        Ok(None) | Err(_) => {}
+                    },
+                    Next::AskDonor { task, donor, steps } => {
+                        if (self.beside.has_step)(donor, steps) {
+                            let mut board = lock(&floor.board);
+                            board.reaches(donor, steps);
+                            board.is_due(task);
+                            floor.changed.notify_all();
+                        }
                     }
-                    outcomes[index] = Some(outcome);
+                    Next::Wait(_) | Next::Over => return,
                 }
-                // Whoever was told may have opened the gate to others.
-                lock(&board).running -= 1;
-                changed.notify_all();
             }
         };
         std::thread::scope(|scope| {
@@ -135,18 +150,87 @@ impl Executor<'_> {
             }
             worker();
         });
-        if let Some(error) = failed.into_inner().unwrap_or_else(PoisonError::into_inner) {
+        if let Some(error) = floor.failed.into_inner().unwrap_or_else(PoisonError::into_inner) {
             return Err(error);
         }
-        let outcomes = outcomes.into_inner().unwrap_or_else(PoisonError::into_inner);
-        let done = |index: usize| match &outcomes[index] {
-            Some(outcome) => matches!(outcome, Outcome::Finished(_)),
-            None => attempts[index].is_none() || (self.gate)(index) == Gate::Never,
+        let ends = floor.ends.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let done = |index: usize| match (&ends[index], parts[index]) {
+            (Some(Ended { outcome, .. }), _) => matches!(outcome, Outcome::Finished(_)),
+            (None, Part::None) => true,
+            (None, _) => (self.gate)(index) == Gate::Never,
         };
         if !self.others_wait && (0..tasks.len()).all(done) {
-            self.let_go_of_forks(tasks, &starts)?;
+            self.let_go_of_forks(tasks, &floor.starts)?;
         }
-        Ok(outcomes)
+        Ok(ends)
+    }
+
+    /// Waits until there is something to do. -> what; none once there is nothing left
+    fn next(&self, floor: &Shared<'_>) -> Option<Next> {
+        let mut board = lock(&floor.board);
+        loop {
+            if self.stop.is_raised() {
+                return None;
+            }
+            let next = board.next(&floor.starts, self.gate, now());
+            match next {
+                Next::Over => return None,
+                Next::Wait(None) => {
+                    board = floor.changed.wait(board).unwrap_or_else(PoisonError::into_inner);
+                }
+                Next::Wait(Some(pause)) => {
+                    // Nobody wakes this thread where a signal asks to stop.
+                    let pause = pause.clamp(Duration::from_millis(1), STOP_LOOK);
+                    let waited = floor.changed.wait_timeout(board, pause);
+                    (board, _) = waited.unwrap_or_else(PoisonError::into_inner);
+                }
+                Next::Take(_) => return Some(next),
+                Next::Look(index) | Next::AskDonor { task: index, .. } => {
+                    // Of several threads one looks.
+                    board.later(index, now());
+                    return Some(next);
+                }
+            }
+        }
+    }
+
+    /// Asks for a task and trains it if it is free.
+    fn take(&self, tasks: &[Task], floor: &Shared<'_>, index: usize) {
+        let known = {
+            let mut board = lock(&floor.board);
+            let known = board.known(index);
+            board.take(index);
+            known
+        };
+        let ended = match (self.beside.take)(index) {
+            Ok(Taken::Theirs(holder)) => {
+                let spread = ProcessId::own().pid as usize;
+                let is_news = lock(&floor.board).is_theirs(index, known, now(), spread);
+                if is_news {
+                    let label = &tasks[index].label;
+                    self.display.line(&format!("{label}: {}", trained_by(holder.as_deref())));
+                }
+                floor.changed.notify_all();
+                return;
+            }
+            Ok(Taken::Ended(outcome)) => {
+                self.display.line(&format!("{}: by another process {}", tasks[index].label, said(&outcome)));
+                Ended { outcome, here: false }
+            }
+            Ok(Taken::Start(start, lease)) => {
+                let reached = |step| {
+                    lock(&floor.board).reaches(index, step);
+                    floor.changed.notify_all();
+                };
+                Ended { outcome: self.one(tasks, &floor.starts, &start, &lease, index, &reached), here: true }
+            }
+            Err(error) if is_stop(&error) => Ended { outcome: Outcome::Interrupted { step: 0 }, here: true },
+            Err(error) => Ended { outcome: Outcome::Failed(error), here: true },
+        };
+        floor.tell(self.stop, index, ended);
+        // Whoever was told may have opened the gate to others.
+        lock(&floor.board).is_told();
+        floor.changed.notify_all();
     }
 
     /// Removes the checkpoints that stayed for runs to fork from. Only once every run is finished: whoever has one to
@@ -173,44 +257,12 @@ impl Executor<'_> {
         PrefixForest::of(&configs).donors(|a, b| tasks[a].evaluates_like(&tasks[b]))
     }
 
-    /// Takes the first task that can start: its gate is open, and its donor has come far enough or has ended.
-    fn next(
-        &self,
-        tasks: &[Task],
-        starts: &[Option<(usize, u64)>],
-        board: &Mutex<Board>,
-        changed: &Condvar,
-    ) -> Option<usize> {
-        let mut board = lock(board);
-        loop {
-            if self.stop.is_raised() {
-                return None;
-            }
-            let ready = |&index: &usize| {
-                board.waiting[index]
-                    && (self.gate)(index) == Gate::Open
-                    && starts[index]
-                        .is_none_or(|(donor, steps)| board.ended[donor] || board.reached[donor] >= steps)
-            };
-            if let Some(index) = (0..tasks.len()).find(ready) {
-                board.waiting[index] = false;
-                board.running += 1;
-                return Some(index);
-            }
-            let may_come = |&index: &usize| board.waiting[index] && (self.gate)(index) != Gate::Never;
-            // Of what nobody trains any more, nobody waits for the end.
-            if board.running == 0 || !(0..tasks.len()).any(|index| may_come(&index)) {
-                return None;
-            }
-            board = changed.wait(board).unwrap_or_else(PoisonError::into_inner);
-        }
-    }
-
     fn one(
         &self,
         tasks: &[Task],
         starts: &[Option<(usize, u64)>],
-        attempts: &[Option<Start>],
+        start: &Start,
+        lease: &Lease,
         index: usize,
         reached: &dyn Fn(u64),
     ) -> Outcome {
@@ -218,45 +270,40 @@ impl Executor<'_> {
         let task = &tasks[index];
         let mut watch = Reached { progress: self.display.run(&task.label, task.steps()), reached };
         // A defect in one run must not take the others with it.
-        let run = || self.train(tasks, starts, attempts, index, &mut watch);
+        let run = || self.train(tasks, starts, start, lease, index, &mut watch);
         let outcome = catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|panic| Err(defect(panic.as_ref())));
         let outcome = outcome.unwrap_or_else(|error| {
             // Before the first step of this process or after the last one; what is on disk is what was there.
             if is_stop(&error) {
-                Outcome::Interrupted { step: self.on_disk(attempts[index].as_ref()) }
+                Outcome::Interrupted { step: self.on_disk(start) }
             } else {
                 Outcome::Failed(error)
             }
         });
-        watch.progress.finish(&match &outcome {
-            Outcome::Finished(result) => format!("done, result {}", result.result_hash.short()),
-            Outcome::Interrupted { step } => format!("stopped after step {step}; carries on from there"),
-            Outcome::Diverged(_, divergence) => format!("diverged: {}", divergence.what()),
-            Outcome::Failed(error) => format!("failed: {}", error.what()),
-        });
+        watch.progress.finish(&said(&outcome));
+        if lease.is_lost() {
+            let note = "another process took it over meanwhile, because nothing was heard of this one: both results stay";
+            self.display.line(&format!("{}: {note}", task.label));
+        }
         outcome
     }
 
     /// The step of an attempt's newest checkpoint.
-    fn on_disk(&self, start: Option<&Start>) -> u64 {
-        let steps = start.map(|start| {
-            CheckpointStore::new(self.files.clone(), start.attempt.checkpoints()).steps().unwrap_or_default()
-        });
-        steps.and_then(|mut steps| steps.pop()).unwrap_or(0)
+    fn on_disk(&self, start: &Start) -> u64 {
+        let store = CheckpointStore::new(self.files.clone(), start.attempt.checkpoints());
+        store.steps().unwrap_or_default().pop().unwrap_or(0)
     }
 
     fn train(
         &self,
         tasks: &[Task],
         starts: &[Option<(usize, u64)>],
-        attempts: &[Option<Start>],
+        start: &Start,
+        lease: &Lease,
         index: usize,
         watch: &mut dyn Observer,
     ) -> Result<Outcome> {
         let task = &tasks[index];
-        let Some(start) = &attempts[index] else {
-            return Err(Error::internal("a run was taken that has nothing to start"));
-        };
         let threads = (self.threads / self.jobs.max(1)).max(1);
         let rows = (self.rows)(&task.config)?;
         let core = (self.core)(&task.config)?;
@@ -281,13 +328,43 @@ impl Executor<'_> {
             threads,
             donors: &donors,
             forks: &forks,
-            alone: self.jobs <= 1,
+            generation: lease.generation(),
+            alone: self.jobs <= 1 && !another_trains(THREAD),
             core: core.as_deref(),
             samples: &|engine| (self.samples)(&task.config, engine),
             stop: &|| self.stop.is_raised(),
             clock: &now,
         };
         train(task, &setting, engine.as_mut(), watch)
+    }
+}
+
+/// How often a thread that waits sees whether it is asked to stop.
+const STOP_LOOK: Duration = Duration::from_millis(200);
+
+/// What the threads of a process share while they work.
+struct Shared<'a> {
+    board: Mutex<Board>,
+    changed: Condvar,
+    ends: Mutex<Vec<Option<Ended>>>,
+    /// The first error in telling of an end.
+    failed: Mutex<Option<Error>>,
+    /// For each task the run it takes steps over from, and how many.
+    starts: Vec<Option<(usize, u64)>>,
+    ended: &'a (dyn Fn(usize, &Outcome) -> Result<()> + Sync),
+}
+
+impl Shared<'_> {
+    /// Tells of an end, one at a time.
+    fn tell(&self, stop: &StopFlag, index: usize, end: Ended) {
+        lock(&self.board).ends(index);
+        self.changed.notify_all();
+        let mut ends = lock(&self.ends);
+        if let Err(error) = (self.ended)(index, &end.outcome) {
+            lock(&self.failed).get_or_insert(error);
+            stop.raise();
+        }
+        ends[index] = Some(end);
     }
 }
 
@@ -303,6 +380,25 @@ impl Observer for Reached<'_> {
         if let Event::Saved { step } = event {
             (self.reached)(*step);
         }
+    }
+}
+
+/// How a task ended, in words.
+fn said(outcome: &Outcome) -> String {
+    match outcome {
+        Outcome::Finished(result) => format!("done, result {}", result.result_hash.short()),
+        Outcome::Interrupted { step } => format!("stopped after step {step}; carries on from there"),
+        Outcome::Diverged(_, divergence) => format!("diverged: {}", divergence.what()),
+        Outcome::Failed(error) => format!("failed: {}", error.what()),
+    }
+}
+
+fn trained_by(holder: Option<&LockHolder>) -> String {
+    match holder {
+        Some(holder) => {
+            format!("trained by process {} on {} since {}", holder.pid, holder.host, holder.since)
+        }
+        None => "trained by another process".to_owned(),
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod admission;
 pub mod batch_search;
+mod board;
 pub mod core_metric;
 pub mod engine;
 pub mod evaluate;

@@ -70,7 +70,9 @@ pub struct Setting<'a> {
     pub donors: &'a [Donor],
     /// Steps whose checkpoint other runs start from.
     pub forks: &'a [u64],
-    /// Whether nothing else trains in this process.
+    /// The generation of the lease under which it is trained.
+    pub generation: u64,
+    /// Whether nothing else trains in this process, nor in another one of this host.
     pub alone: bool,
     /// Measures the CORE metric, where the configuration asks for it.
     pub core: Option<&'a dyn CoreMeter>,
@@ -253,6 +255,7 @@ impl Place {
             machine: host.accelerator.as_ref().unwrap_or(&host.cpu_model).clone(),
             threads: host.threads,
             alone: setting.alone,
+            generation: Some(setting.generation),
         });
         let stores = std::iter::once((None, store.clone())).chain(setting.start.from.iter().map(|from| {
             let store = CheckpointStore::new(setting.files.clone(), from.checkpoints());
@@ -378,6 +381,7 @@ fn timings(
         machines: history.machines(),
         peak_rss_bytes: peak_rss_bytes(),
         peak_device_bytes,
+        generation: Some(setting.generation),
         started: history.begun.unwrap_or_else(utc_now),
         finished: utc_now(),
     })

@@ -15,6 +15,7 @@
 //! is stopped, what was finished before still is. An end is one file that appears by a rename, so an attempt has ended
 //! or not at every moment.
 
+use std::collections::BTreeSet;
 use std::fmt;
 
 use crate::error::{Error, Result};
@@ -80,7 +81,8 @@ struct Last {
 pub struct Start {
     /// The attempt.
     pub attempt: AttemptDir,
-    /// A finished attempt whose last checkpoint it takes up, to evaluate it otherwise.
+    /// An attempt whose last checkpoint it takes up while it has none of its own: a finished one, to evaluate it
+    /// otherwise, or one of somebody of whom nothing is heard.
     pub from: Option<AttemptDir>,
 }
 
@@ -161,6 +163,18 @@ impl Standing {
         }
     }
 
+    /// The same, where others may come back and write into the attempts `occupied`: what they have is taken up in
+    /// another one beside.
+    pub fn next_beside(&self, rerun: bool, occupied: &BTreeSet<u32>) -> Option<Start> {
+        let start = self.next(rerun)?;
+        if !occupied.contains(&start.attempt.number()) {
+            return Some(start);
+        }
+        let last = occupied.iter().copied().max().unwrap_or(0).max(self.highest);
+        let from = if rerun { None } else { start.from.or(Some(start.attempt)) };
+        Some(Start { attempt: self.run.attempt(last + 1), from })
+    }
+
     /// Whether it is over, one way or another, unless somebody asks for another attempt.
     pub fn has_ended(&self) -> bool {
         !matches!(self.status, Status::Fresh | Status::Begun { .. })
@@ -176,7 +190,9 @@ impl Standing {
             let attempt = attempt.unwrap_or_else(|| self.anew().attempt);
             return Some(Start { attempt, from: Some(finished.clone()) });
         }
-        last.map(|last| Start { attempt: last.dir.clone(), from: None })
+        // What it began with is still there, should it have nothing of its own yet.
+        let from = |last: &Last| last.taken_up.map(|number| self.run.attempt(number));
+        last.map(|last| Start { attempt: last.dir.clone(), from: from(last) })
     }
 
     /// The run's directory, and the attempt beside those that are there.

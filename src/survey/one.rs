@@ -6,7 +6,7 @@ use std::path::Path;
 use super::rows::{end_of, run_config};
 use crate::error::{Error, Result};
 use crate::experiment::{Curves, Recorded, RunEnd, quoted, run_row};
-use crate::files::{DirLock, Files};
+use crate::files::Files;
 use crate::hash::Digest;
 use crate::model::specs::specs;
 use crate::plan::run_config::RunConfig;
@@ -93,9 +93,8 @@ impl One {
     ) -> Result<Self> {
         let place = dir.run(&key);
         let config = run_config(files, &place)?;
-        let runs_on = DirLock::holder(dir.path()).is_some();
         let evaluation = planned.as_ref().and_then(|run| run.evaluation);
-        let end = end_of(files, &place, &key, evaluation.as_ref(), runs_on);
+        let end = end_of(files, &place, &key, evaluation.as_ref());
         let attempts = Attempts::read(files, &place)?;
         let attempt = match &end {
             RunEnd::Finished(_) => attempts.result(&key, evaluation.as_ref()).map(|(dir, _)| dir.clone()),

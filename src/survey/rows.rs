@@ -7,8 +7,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::error::Error;
 use crate::experiment::{Recorded, RunEnd, run_row};
-use crate::files::{DirLock, Files};
+use crate::files::Files;
 use crate::hash::Digest;
+use crate::lease::worked_by;
 use crate::model::specs::specs;
 use crate::plan::run_config::RunConfig;
 use crate::record::{
@@ -67,7 +68,6 @@ impl Survey {
                 Err(error) => self.damaged.push(error.into()),
             }
         }
-        let runs_on = DirLock::holder(dir.path()).is_some();
         let mut planned = BTreeSet::new();
         for run in &plan.runs {
             let key = run.key.to_string();
@@ -76,7 +76,7 @@ impl Survey {
             let row = match known {
                 // Several cells may be one run, each with its own name.
                 Some(row) => RunRow { arm: run.arm.clone(), ..row.clone() },
-                None => self.read(files, dir, &plan.name, run, rows.get(&key), runs_on),
+                None => self.read(files, dir, &plan.name, run, rows.get(&key)),
             };
             self.runs.push(Listed { experiment, row, cell: run.cell.clone() });
         }
@@ -96,7 +96,6 @@ impl Survey {
         experiment: &str,
         run: &PlannedRun,
         known: Option<&RunRow>,
-        runs_on: bool,
     ) -> RunRow {
         let place = dir.run(&run.key);
         let config = match run_config(files, &place) {
@@ -106,7 +105,7 @@ impl Survey {
                 None
             }
         };
-        let end = end_of(files, &place, &run.key, run.evaluation.as_ref(), runs_on);
+        let end = end_of(files, &place, &run.key, run.evaluation.as_ref());
         let Some(config) = config else {
             let (status, reason, steps_done) = match end {
                 RunEnd::Open(status, reason, done) => (status, reason, done),
@@ -175,13 +174,7 @@ pub(super) fn run_config(files: &Files, run: &RunDir) -> Result<Option<RunConfig
 }
 
 /// Where a run has come to, by its attempts and, while it has not ended, by its journal.
-pub fn end_of(
-    files: &Files,
-    run: &RunDir,
-    key: &Digest,
-    evaluation: Option<&Digest>,
-    runs_on: bool,
-) -> RunEnd {
+pub fn end_of(files: &Files, run: &RunDir, key: &Digest, evaluation: Option<&Digest>) -> RunEnd {
     let attempts = match Attempts::read(files, run) {
         Ok(attempts) => attempts,
         Err(error) => return RunEnd::Open("damaged", Some(error.to_string()), 0),
@@ -225,7 +218,7 @@ pub fn end_of(
             _ => (status, reason),
         };
     }
-    if status == "running" && !runs_on {
+    if status == "running" && worked_by(&run.lease()).is_none() {
         status = "interrupted";
         reason = Some("it was killed: nobody wrote down how it ended".to_owned());
     }

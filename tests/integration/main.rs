@@ -50,5 +50,6 @@ mod targets;
 mod tch;
 mod tokenizer;
 mod vary;
+mod work;
 mod tokenizers;
 mod tries;

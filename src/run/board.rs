@@ -1,0 +1,364 @@
+//! Which task a worker takes next: what this process knows of all of them, those that others train included.
+
+use std::time::{Duration, Instant};
+
+/// Whether a run may be taken now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Gate {
+    /// It may.
+    Open,
+    /// Others have to end before.
+    Waits,
+    /// Not in this start, nor later: nobody needs it.
+    Never,
+}
+
+/// What a task is to this process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Part {
+    /// It has ended, or is no matter of this start's.
+    None,
+    /// To be trained, by this process or another one.
+    Take,
+    /// Another process's, whose end may open a gate or is waited for.
+    Watch,
+}
+
+/// What to do next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Next {
+    /// Try to take a task.
+    Take(usize),
+    /// See whether a task has ended that others train.
+    Look(usize),
+    /// See whether another process's run has come to a step that a task starts from.
+    AskDonor {
+        /// The task.
+        task: usize,
+        /// The run it starts from.
+        donor: usize,
+        /// The step.
+        steps: u64,
+    },
+    /// Nothing, until something changes, or for so long; for ever where only this process can change anything.
+    Wait(Option<Duration>),
+    /// There is nothing left.
+    Over,
+}
+
+/// How soon somebody looks again at what others have, the first time.
+const FIRST_LOOK: Duration = Duration::from_millis(100);
+
+/// What the workers of a process tell each other.
+pub(super) struct Board {
+    tasks: Vec<State>,
+    /// Newest checkpoint of each task that is being trained.
+    reached: Vec<u64>,
+    /// Tasks that are being trained here, or whose end is being told.
+    running: usize,
+    /// Where the search begins: at the first task, until others turn out to work on these too.
+    offset: usize,
+    /// The longest between two looks at what others have.
+    cap: Duration,
+    /// Whether to wait for what others train.
+    stay: bool,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum State {
+    /// Nobody of this process has it; `theirs` once another process had.
+    Waiting {
+        theirs: bool,
+        again: Again,
+    },
+    Running,
+    /// Another process's from the start.
+    Watched {
+        again: Again,
+    },
+    Ended,
+}
+
+/// When to look again.
+#[derive(Debug, Clone, Copy, Default)]
+struct Again {
+    at: Option<Instant>,
+    looks: u32,
+}
+
+impl Again {
+    fn is_due(self, now: Instant) -> bool {
+        self.at.is_none_or(|at| at <= now)
+    }
+
+    /// Later, and later still the more often it was looked at.
+    fn later(self, now: Instant, cap: Duration) -> Self {
+        let pause = FIRST_LOOK.saturating_mul(1 << self.looks.min(16)).min(cap);
+        Self { at: Some(now + pause), looks: self.looks + 1 }
+    }
+}
+
+impl Board {
+    pub(super) fn new(parts: &[Part], stay: bool, cap: Duration) -> Self {
+        let state = |part: &Part| match part {
+            Part::None => State::Ended,
+            Part::Take => State::Waiting { theirs: false, again: Again::default() },
+            Part::Watch => State::Watched { again: Again::default() },
+        };
+        Self {
+            tasks: parts.iter().map(state).collect(),
+            reached: vec![0; parts.len()],
+            running: 0,
+            offset: 0,
+            cap,
+            stay,
+        }
+    }
+
+    /// What to do next. `starts` has for each task the run it takes steps over from and how many.
+    pub(super) fn next(
+        &self,
+        starts: &[Option<(usize, u64)>],
+        gate: impl Fn(usize) -> Gate,
+        now: Instant,
+    ) -> Next {
+        let count = self.tasks.len();
+        let each = || (0..count).map(|index| (index + self.offset) % count);
+        let (mut open, mut blocked, mut theirs) = (false, false, false);
+        let mut wake: Option<Instant> = None;
+        for index in each() {
+            let State::Waiting { theirs: is_theirs, again } = self.tasks[index] else { continue };
+            match gate(index) {
+                Gate::Never => continue,
+                Gate::Waits => {
+                    (open, blocked) = (true, true);
+                    continue;
+                }
+                Gate::Open => open = true,
+            }
+            theirs |= is_theirs;
+            let donor = starts[index].filter(|&(donor, steps)| !self.has_reached(donor, steps));
+            blocked |= donor.is_some();
+            if !again.is_due(now) {
+                wake = earliest(wake, again.at);
+                continue;
+            }
+            match donor {
+                None => return Next::Take(index),
+                Some((donor, steps)) if self.is_elsewhere(donor) => {
+                    return Next::AskDonor { task: index, donor, steps };
+                }
+                Some(_) => {}
+            }
+        }
+        // What others have from the start matters to who stays for it, or waits for it.
+        let watched = |&index: &usize| matches!(self.tasks[index], State::Watched { .. });
+        let watches = (self.stay || blocked) && each().any(|index| watched(&index));
+        if watches {
+            for index in each() {
+                let State::Watched { again } = self.tasks[index] else { continue };
+                if again.is_due(now) {
+                    return Next::Look(index);
+                }
+                wake = earliest(wake, again.at);
+            }
+        }
+        let pause = wake.map(|wake| wake.saturating_duration_since(now));
+        if self.running > 0 && (open || watches) {
+            return Next::Wait(pause);
+        }
+        // Of what nobody trains any more nobody waits for the end; and who need not stay leaves what others have to them.
+        let changes = theirs || watches;
+        if changes && (self.stay || blocked) { Next::Wait(pause) } else { Next::Over }
+    }
+
+    fn has_reached(&self, donor: usize, steps: u64) -> bool {
+        matches!(self.tasks[donor], State::Ended) || self.reached[donor] >= steps
+    }
+
+    fn is_elsewhere(&self, task: usize) -> bool {
+        matches!(self.tasks[task], State::Waiting { theirs: true, .. } | State::Watched { .. })
+    }
+
+    /// This process is about to take it.
+    pub(super) fn take(&mut self, task: usize) {
+        self.tasks[task] = State::Running;
+        self.running += 1;
+    }
+
+    /// Another process turned out to have it. `spread` is where to search from now on, so that many processes that
+    /// start at once do not all ask for the same ones. -> whether that is news
+    pub(super) fn is_theirs(&mut self, task: usize, known: Known, now: Instant, spread: usize) -> bool {
+        self.running -= 1;
+        if !known.0 && self.offset == 0 {
+            self.offset = spread % self.tasks.len().max(1);
+        }
+        let again = Again { at: None, looks: known.1 }.later(now, self.cap);
+        self.tasks[task] = State::Waiting { theirs: true, again };
+        !known.0
+    }
+
+    /// What is known of a task before it is taken, for [`Self::is_theirs`].
+    pub(super) fn known(&self, task: usize) -> Known {
+        match self.tasks[task] {
+            State::Waiting { theirs, again } => Known(theirs, again.looks),
+            _ => Known(false, 0),
+        }
+    }
+
+    /// Whoever looked at it found nothing new.
+    pub(super) fn later(&mut self, task: usize, now: Instant) {
+        match &mut self.tasks[task] {
+            State::Waiting { again, .. } | State::Watched { again } => *again = again.later(now, self.cap),
+            State::Running | State::Ended => {}
+        }
+    }
+
+    /// What it waited for has come.
+    pub(super) fn is_due(&mut self, task: usize) {
+        if let State::Waiting { again, .. } = &mut self.tasks[task] {
+            *again = Again::default();
+        }
+    }
+
+    /// A run has a checkpoint of this step.
+    pub(super) fn reaches(&mut self, task: usize, step: u64) {
+        self.reached[task] = self.reached[task].max(step);
+    }
+
+    /// It has ended, here or elsewhere.
+    pub(super) fn ends(&mut self, task: usize) {
+        self.tasks[task] = State::Ended;
+    }
+
+    /// The end of a task that was taken here has been told.
+    pub(super) fn is_told(&mut self) {
+        self.running -= 1;
+    }
+}
+
+/// Whether a task was known to be another process's, and how often that was found.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Known(bool, u32);
+
+fn earliest(a: Option<Instant>, b: Option<Instant>) -> Option<Instant> {
+    a.into_iter().chain(b).min()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::files::now;
+
+    const CAP: Duration = Duration::from_secs(10);
+
+    fn open(_: usize) -> Gate {
+        Gate::Open
+    }
+
+    /// Takes a task and finds that it is another process's.
+    fn theirs(board: &mut Board, task: usize, at: Instant) {
+        let known = board.known(task);
+        board.take(task);
+        board.is_theirs(task, known, at, 0);
+    }
+
+    #[test]
+    fn tasks_are_taken_in_their_order_and_forks_after_their_trunk() {
+        let mut board = Board::new(&[Part::Take, Part::Take, Part::Take], true, CAP);
+        let starts = [None, Some((0, 5)), None];
+        let at = now();
+        assert_eq!(board.next(&starts, open, at), Next::Take(0));
+        board.take(0);
+        assert_eq!(board.next(&starts, open, at), Next::Take(2));
+        board.take(2);
+        assert_eq!(board.next(&starts, open, at), Next::Wait(None));
+        board.reaches(0, 5);
+        assert_eq!(board.next(&starts, open, at), Next::Take(1));
+        board.take(1);
+        for task in 0..3 {
+            board.ends(task);
+            board.is_told();
+        }
+        assert_eq!(board.next(&starts, open, at), Next::Over);
+    }
+
+    #[test]
+    fn what_others_have_is_left_to_them_or_waited_for() {
+        for stay in [false, true] {
+            let mut board = Board::new(&[Part::Take, Part::Take], stay, CAP);
+            let starts = [None, None];
+            let at = now();
+            theirs(&mut board, 0, at);
+            // Another is free: nobody waits.
+            assert_eq!(board.next(&starts, open, at), Next::Take(1));
+            theirs(&mut board, 1, at);
+            let next = board.next(&starts, open, at);
+            let expected = if stay { Next::Wait(Some(FIRST_LOOK)) } else { Next::Over };
+            assert_eq!(next, expected);
+        }
+    }
+
+    #[test]
+    fn a_fork_waits_for_the_trunk_that_another_process_trains() {
+        let mut board = Board::new(&[Part::Take, Part::Take], false, CAP);
+        let starts = [None, Some((0, 5))];
+        let at = now();
+        theirs(&mut board, 0, at);
+        assert_eq!(board.next(&starts, open, at), Next::AskDonor { task: 1, donor: 0, steps: 5 });
+        board.later(1, at);
+        assert_eq!(board.next(&starts, open, at), Next::Wait(Some(FIRST_LOOK)));
+        board.reaches(0, 5);
+        assert_eq!(board.next(&starts, open, at + CAP), Next::Take(0));
+        theirs(&mut board, 0, at + CAP);
+        assert_eq!(board.next(&starts, open, at + CAP), Next::Take(1));
+    }
+
+    #[test]
+    fn a_fork_of_a_unit_waits_for_a_trunk_of_another_unit() {
+        let mut board = Board::new(&[Part::Watch, Part::Take, Part::Watch], false, CAP);
+        let starts = [None, Some((0, 5)), None];
+        let at = now();
+        assert_eq!(board.next(&starts, open, at), Next::AskDonor { task: 1, donor: 0, steps: 5 });
+        board.later(1, at);
+        // The trunk may also have ended without the step.
+        assert_eq!(board.next(&starts, open, at), Next::Look(0));
+        board.ends(0);
+        assert_eq!(board.next(&starts, open, at + CAP), Next::Take(1));
+        board.take(1);
+        board.ends(1);
+        board.is_told();
+        // What is left is other units' matter.
+        assert_eq!(board.next(&starts, open, at + CAP), Next::Over);
+    }
+
+    #[test]
+    fn what_nobody_trains_is_not_waited_for() {
+        let mut board = Board::new(&[Part::Take, Part::Take], true, CAP);
+        let gate = |index: usize| if index == 1 { Gate::Waits } else { Gate::Open };
+        let at = now();
+        assert_eq!(board.next(&[None, None], gate, at), Next::Take(0));
+        board.take(0);
+        assert_eq!(board.next(&[None, None], gate, at), Next::Wait(None));
+        board.ends(0);
+        board.is_told();
+        assert_eq!(board.next(&[None, None], gate, at), Next::Over);
+        assert_eq!(board.next(&[None, None], |_| Gate::Never, at), Next::Over);
+    }
+
+    #[test]
+    fn looks_at_what_others_have_become_rare() {
+        let mut board = Board::new(&[Part::Take], true, Duration::from_secs(5));
+        let mut at = now();
+        let mut waited = Duration::ZERO;
+        let mut looks = 0;
+        while waited < Duration::from_secs(3600) {
+            theirs(&mut board, 0, at);
+            let Next::Wait(Some(pause)) = board.next(&[None], open, at) else { panic!("it waits") };
+            at += pause;
+            waited += pause;
+            looks += 1;
+        }
+        assert!(looks < 730, "{looks}");
+    }
+}
