@@ -158,6 +158,7 @@ mod report;
 mod ledger;
 mod experiment;
 mod survey;
+mod cluster;
 mod cli;
 
 #[cfg(feature = "internals")]

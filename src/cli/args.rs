@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use clap::{Args, CommandFactory, Parser, Subcommand};
 
+use super::cancel::CancelArgs;
 use super::compare::CompareArgs;
 use super::completions::CompletionsArgs;
 use super::data::DataArgs;
@@ -19,6 +20,8 @@ use super::quickstart::QuickstartArgs;
 use super::runs::RunsArgs;
 use super::sample::SampleArgs;
 use super::show::ShowArgs;
+use super::status::StatusArgs;
+use super::submit::SubmitArgs;
 use super::tokenizer::TokenizerArgs;
 use super::try_out::TryArgs;
 use super::undecided::UndecidedArgs;
@@ -132,6 +135,12 @@ pub(super) enum Command {
     Work(WorkArgs),
     /// Show what would be run, and why, without doing it
     Plan(PlanArgs),
+    /// Give an experiment to a scheduler, a job a tree of runs
+    Submit(SubmitArgs),
+    /// Tell how an experiment stands on a cluster: units, who trains what, what failed
+    Status(StatusArgs),
+    /// End what was submitted
+    Cancel(CancelArgs),
     /// Carry on an interrupted experiment from its results directory
     Resume(ResumeArgs),
     /// Run or read an experiment and compare its hashes with a baseline

@@ -3,6 +3,7 @@
 mod args;
 mod bench;
 mod cache;
+mod cancel;
 mod clean;
 mod compare;
 mod comparison;
@@ -31,7 +32,9 @@ mod runs;
 mod sample;
 mod selection;
 mod show;
+mod status;
 mod subject;
+mod submit;
 mod tokenizer;
 mod threads;
 mod try_out;
@@ -162,6 +165,9 @@ fn dispatch(cli: Cli) -> Result<Option<Class>> {
         Command::Run(args) => run::run(&args),
         Command::Work(args) => work::work(&args),
         Command::Plan(args) => plan::plan(&args),
+        Command::Submit(args) => submit::submit(&args),
+        Command::Status(args) => status::status(&args),
+        Command::Cancel(args) => cancel::cancel(&args),
         Command::Resume(args) => resume::resume(&args),
         Command::Sample(args) => sample::sample(&args),
         Command::Eval(args) => eval::eval(&args),

@@ -5,9 +5,10 @@ use std::fmt::Write as _;
 use serde_json::json;
 
 use crate::bench::products_rate;
+use crate::cluster::{Share, divide};
 use crate::error::{Class, Result};
 use crate::experiment::{Experiment, ResultsOnDisk};
-use crate::plan::render::{RunStatus, View};
+use crate::plan::render::{RunStatus, View, duration};
 use crate::plan::run_config::BackendKind;
 use crate::plan::time::Speed;
 use crate::run::state::{Standing, Status};
@@ -56,6 +57,10 @@ pub(super) fn plan(args: &PlanArgs) -> Result<Option<Class>> {
         .collect();
     let pending: Vec<bool> = statuses.iter().map(RunStatus::is_pending).collect();
     let jobs = experiment.jobs(threads, &pending, true);
+    // On a cluster: numbered over all runs that the command is about, so that a number stays what it is; those that are left
+    // to do are what is submitted.
+    let selected: Vec<bool> = (0..pending.len()).map(|run| experiment.is_selected(run)).collect();
+    let (all_units, units) = (divide(&experiment, &selected), divide(&experiment, &pending));
     let view = View { plan: &experiment.plan, statuses: &statuses, speed: speed.as_ref() };
     let not_taken: Vec<&String> = reusable.iter().flat_map(|reusable| &reusable.notes).collect();
     let not_comparable = experiment.not_comparable()?;
@@ -65,7 +70,6 @@ pub(super) fn plan(args: &PlanArgs) -> Result<Option<Class>> {
     };
     let begun: Vec<bool> = standings.iter().map(begun).collect();
     // Of a plan whose runs are all done people ask what it took.
-    let selected: Vec<bool> = (0..pending.len()).map(|run| experiment.is_selected(run)).collect();
     let shown = if pending.contains(&true) { pending.clone() } else { selected };
     let memory = experiment.memory((jobs.count, jobs.threads), &shown, &begun)?;
     let disk = experiment.disk(jobs.count)?;
@@ -77,6 +81,7 @@ pub(super) fn plan(args: &PlanArgs) -> Result<Option<Class>> {
         json["missing_data"] = json!(paths);
         json["help"] = json!(required.as_ref().err().and_then(|error| error.help_text()));
         json["jobs"] = json!({ "count": jobs.count, "threads": jobs.threads, "reason": jobs.reason });
+        json["cluster"] = on_a_cluster(&experiment, &all_units, &units, speed.as_ref());
         json["no_longer_counts"] = json!(anew);
         json["not_taken_over"] = json!(not_taken);
         json["not_comparable"] = json!(not_comparable);
@@ -113,6 +118,7 @@ pub(super) fn plan(args: &PlanArgs) -> Result<Option<Class>> {
             text.push_str("cores: ");
             text.push_str(&jobs.to_string());
             text.push('\n');
+            let _ = writeln!(text, "cluster: {}", said_of_jobs(&experiment, &units, speed.as_ref()));
         }
         for (index, line) in memory.lines().iter().enumerate() {
             text.push_str(if index == 0 { "memory: " } else { "        " });
@@ -199,4 +205,37 @@ fn speed(experiment: &Experiment, standings: &[Option<Standing>], threads: usize
     };
     let recorded = ResultsOnDisk::speed(experiment, standings);
     Some(recorded.or_else(measured).unwrap_or_else(|| Speed::usual(config, threads)))
+}
+
+/// What `nanorun submit` would make of it.
+fn said_of_jobs(experiment: &Experiment, units: &Share, speed: Option<&Speed>) -> String {
+    let Some(seconds) = speed.map(|speed| units.seconds(experiment, speed)) else { return units.words() };
+    let longest = seconds.iter().copied().fold(0.0, f64::max);
+    let hours = seconds.iter().sum::<f64>() / 3600.0;
+    format!("{}, the longest {}, {hours:.2} node-hours at that speed", units.words(), duration(longest))
+}
+
+fn on_a_cluster(
+    experiment: &Experiment,
+    all: &Share,
+    pending: &Share,
+    speed: Option<&Speed>,
+) -> serde_json::Value {
+    let key = |run: usize| experiment.plan.runs.get(run).map(|run| run.key.run);
+    let seconds = |share: &Share| speed.map(|speed| share.seconds(experiment, speed));
+    let of_all = seconds(all);
+    let unit = |(number, unit): (usize, &crate::cluster::Unit)| {
+        json!({
+            "unit": number,
+            "kind": unit.kind,
+            "after": unit.after,
+            "runs": unit.runs.iter().map(|(run, _)| key(*run)).collect::<Vec<_>>(),
+            "seconds": of_all.as_ref().and_then(|seconds| seconds.get(number)),
+        })
+    };
+    json!({
+        "units": all.units.iter().enumerate().map(unit).collect::<Vec<_>>(),
+        "jobs_to_submit": pending.units.len(),
+        "node_hours": seconds(pending).map(|seconds| seconds.iter().sum::<f64>() / 3600.0),
+    })
 }

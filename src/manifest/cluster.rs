@@ -112,7 +112,7 @@ pub(super) fn check_extra(layer: &Layer) -> Result<()> {
 }
 
 /// Fields that `cluster.file` cannot hold: they are for workers, which do not read it, or name it.
-const NOT_IN_A_FILE: [&str; 3] = ["cluster.beat_seconds", "cluster.class", "cluster.file"];
+const NOT_IN_A_FILE: [&str; 4] = ["cluster.beat_seconds", "cluster.class", "cluster.file", "cluster.split"];
 
 /// What of `base` is `[cluster]`'s.
 pub(super) fn written(base: &Layer) -> Layer {

@@ -32,7 +32,12 @@ impl Task {
     /// Whether two that train alike would be evaluated at the same steps on the same tokens: only then does either go on
     /// as it would have from the other's checkpoint.
     pub fn evaluates_like(&self, other: &Self) -> bool {
-        let (a, b) = (&self.config.eval, &other.config.eval);
-        a.every == b.every && a.tokens == b.tokens && a.core == b.core
+        evaluate_alike(&self.config, &other.config)
     }
+}
+
+/// The same of their configurations.
+pub fn evaluate_alike(a: &RunConfig, b: &RunConfig) -> bool {
+    let (a, b) = (&a.eval, &b.eval);
+    a.every == b.every && a.tokens == b.tokens && a.core == b.core
 }

@@ -14,6 +14,6 @@ pub use compared::Compared;
 pub use filter::{Filter, Order};
 pub use listing::Listing;
 pub use one::One;
-pub use rows::{Listed, Survey};
+pub use rows::{Listed, Survey, end_of};
 pub use sheet::{Cell, Sheet};
 pub use story::Story;

@@ -174,7 +174,7 @@ pub(super) fn run_config(files: &Files, run: &RunDir) -> Result<Option<RunConfig
 }
 
 /// Where a run has come to, by its attempts and, while it has not ended, by its journal.
-pub(super) fn end_of(files: &Files, run: &RunDir, key: &Digest, evaluation: Option<&Digest>) -> RunEnd {
+pub fn end_of(files: &Files, run: &RunDir, key: &Digest, evaluation: Option<&Digest>) -> RunEnd {
     let attempts = match Attempts::read(files, run) {
         Ok(attempts) => attempts,
         Err(error) => return RunEnd::Open("damaged", Some(error.to_string()), 0),

@@ -8,6 +8,7 @@ mod backends;
 mod bad_input;
 mod bf16;
 mod cache_command;
+mod cluster;
 mod commands;
 mod console;
 mod core;
