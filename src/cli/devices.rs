@@ -15,7 +15,8 @@ use crate::experiment::{Experiment, HowToRun, Report};
 use crate::plan::run_config::BackendKind;
 use crate::run::engine::engine;
 use crate::run::progress::Display;
-use crate::stop::{StopFlag, signal_name};
+use crate::stop::StopFlag;
+use crate::system;
 
 use super::args::RunArgs;
 
@@ -182,12 +183,10 @@ fn wait(workers: &mut [Child], stop: &StopFlag) -> Result<Vec<ExitStatus>> {
     let mut asked = false;
     let mut ends: Vec<Option<ExitStatus>> = vec![None; workers.len()];
     while ends.iter().any(Option::is_none) {
+        // Ctrl-C in a terminal reaches them too; a second signal so soon after it changes nothing.
         if stop.is_raised() && !std::mem::replace(&mut asked, true) {
-            workers
-                .iter()
-                .zip(&ends)
-                .filter(|(_, end)| end.is_none())
-                .for_each(|(worker, _)| ask_to_stop(worker));
+            let running = workers.iter().zip(&ends).filter(|(_, end)| end.is_none());
+            running.for_each(|(worker, _)| system::ask_to_stop(worker.id()));
         }
         for (worker, end) in workers.iter_mut().zip(&mut ends) {
             if end.is_none() {
@@ -198,23 +197,6 @@ fn wait(workers: &mut [Child], stop: &StopFlag) -> Result<Vec<ExitStatus>> {
         std::thread::sleep(PAUSE);
     }
     Ok(ends.into_iter().flatten().collect())
-}
-
-#[cfg(unix)]
-fn ask_to_stop(worker: &Child) {
-    // Ctrl-C in a terminal reaches them by itself; a second one would end them at once.
-    if signal_name() == Some("SIGINT") {
-        return;
-    }
-    if let Ok(pid) = libc::pid_t::try_from(worker.id()) {
-        // SAFETY: a signal to a child that has not been waited for, so its id is no other process's.
-        unsafe { libc::kill(pid, libc::SIGTERM) };
-    }
-}
-
-#[cfg(not(unix))]
-fn ask_to_stop(_: &Child) {
-    let _ = signal_name();
 }
 
 /// Says what a worker says, under its device's name.

@@ -191,6 +191,7 @@ fn laws_are_what_upstreams_script_derives() {
             let lr = match config {
                 GroupConfig::Adamw(adamw) => adamw.lr,
                 GroupConfig::Muon(muon) => muon.lr,
+                GroupConfig::Sgd(sgd) => sgd.lr,
             };
             let name = match group {
                 ParamGroup::LmHead => "unembedding",

@@ -124,7 +124,7 @@ table! {
     deviation: Option<f64>, "", exact, "standard deviation of differences between seeds";
     text_deviation: Option<f64>, "", exact, "standard deviation of the difference between validation texts as large as the one it was measured on, these runs given";
     text_reach: Option<f64>, "", exact, "how far another such text would move the difference, to either side, at the confidence of the verdict";
-    text_documents: Option<u64>, "", exact, "documents that this is told by";
+    text_documents: Option<u64>, "", exact, "different documents that this is told by, about so many where some were read more than once";
     text_detail: Option<String>, "", exact, "the same in words, or why it is not measured";
     seeds_needed: Option<u64>, "", exact, "about how many seeds would decide what is undecided";
     limit: Option<f64>, "", exact, "the margin, the smallest ratio or the target";

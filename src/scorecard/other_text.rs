@@ -28,7 +28,7 @@ pub enum OtherText {
         deviation: f64,
         /// How far that reaches to either side, at the confidence of the verdict.
         reach: f64,
-        /// Documents that it is told by, each time that one was read.
+        /// Different documents that it is told by, about so many where some were read more than once.
         documents: u64,
         /// What would be found by an interval with both in it, where that is not what was found.
         otherwise: Option<Finding>,
@@ -299,9 +299,9 @@ impl Sum {
             .groups()
             .map(|(_, sums)| if of_bytes { sums.bytes as f64 } else { sums.targets as f64 })
             .collect();
-        let documents = text.groups().map(|(_, sums)| sums.documents).sum();
+        let documents = text.different_documents();
         let Some(deviation) = resampled_deviation(&values, &weights) else {
-            return none(&format!("{documents} documents are too few to tell"));
+            return none(&format!("{documents} different documents are too few to tell"));
         };
         let confidence = verdict.confidence.unwrap_or(0.95);
         let dof = values.len().saturating_sub(1) as f64;

@@ -51,6 +51,9 @@ impl fmt::Display for Scorecard {
         }
         let other_text = self.other_text();
         if !other_text.is_empty() {
+            if self.verdicts.iter().all(|verdict| verdict.interval.is_none()) {
+                writeln!(f)?;
+            }
             writeln!(f, "{}", other_text.join(" "))?;
         }
         if !self.retired.is_empty() {

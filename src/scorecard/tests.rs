@@ -472,7 +472,7 @@ fn what_another_text_would_do_looks_like_this() {
         _ => kept(440, |_| 70.0),
     };
     let other = |run: &RunSummary| kept(if run.arm == SQRT { 439 } else { 440 }, |_| 70.0);
-    let few = |_: &RunSummary| kept(19, uneven);
+    let few = |_: &RunSummary| kept(9, uneven);
     let better = [-0.003, -0.0031, -0.0029];
     let cards = [
         ("little", told(&better, &scattered(0.02))),

@@ -4,7 +4,7 @@ use super::summary::standard_deviation;
 use crate::generate::SplitMix64;
 
 /// Units below which a bootstrap tells too little.
-const FEWEST: usize = 20;
+const FEWEST: usize = 10;
 
 /// Resamplings: they know a standard deviation to 2.2 %.
 const DRAWS: usize = 1000;
@@ -15,7 +15,7 @@ const SEED: u64 = 20_261_129;
 /// The standard deviation that `sum of values / sum of weights` has between samples of as many units as these are, each with
 /// its value and weight: over resamplings of the units with replacement, in each of which a unit brings both. The values
 /// may be differences between two things measured on the same units, which makes it the paired bootstrap. None of fewer than
-/// 20 units, of lists of two lengths, or without weight.
+/// 10 units, of lists of two lengths, or without weight.
 ///
 /// Resampled sums scatter by `(n - 1) / n` of what samples do; that is made up for. B. Efron and R. J. Tibshirani, "An
 /// introduction to the bootstrap" (1993), chapters 6 and 14.
@@ -78,7 +78,7 @@ mod tests {
 
     #[test]
     fn too_little_tells_nothing() {
-        assert_eq!(resampled_deviation(&[1.0; 19], &[1.0; 19]), None);
+        assert_eq!(resampled_deviation(&[1.0; 9], &[1.0; 9]), None);
         assert_eq!(resampled_deviation(&[1.0; 30], &[1.0; 29]), None);
         assert_eq!(resampled_deviation(&[1.0; 30], &[0.0; 30]), None);
         assert_eq!(resampled_deviation(&[f64::INFINITY; 30], &[1.0; 30]), None);

@@ -139,6 +139,17 @@ pub fn process_exists(pid: u32) -> bool {
     ask!(unix process_exists(pid))
 }
 
+/// Whether another process than this one, of the same program, has a thread of this name; false where that cannot be told.
+pub fn another_has_thread(thread: &str) -> bool {
+    ask!(linux another_has_thread(thread))
+}
+
+/// Asks a process to stop (SIGTERM), where the system has a way to; it must be a child that has not been waited for, so
+/// that its id is no other's.
+pub fn ask_to_stop(child: u32) {
+    ask!(unix ask_to_stop(child));
+}
+
 /// Whether an error has this meaning by the system's own codes; its kind may say so beside.
 pub fn means(error: &io::Error, meaning: Meaning) -> bool {
     ask!(unix means(error, meaning))
@@ -204,6 +215,7 @@ mod tests {
         assert!(portable::process_exists(u32::MAX), "nobody is taken for dead who may live");
         let error = io::Error::from_raw_os_error(5);
         assert!(!portable::means(&error, Meaning::Broken));
+        assert!(!portable::another_has_thread("any"));
         portable::want_large_pages(std::ptr::null_mut(), 1 << 30);
     }
 
@@ -225,5 +237,15 @@ mod tests {
         assert!(linux::kernel_text(Path::new("/proc/meminfo")).unwrap().contains("MemTotal:"));
         assert_eq!(linux::kernel_text(Path::new("/proc/nothing")), None);
         assert!(linux::kernel_link(Path::new("/proc/self/ns/pid")).unwrap().starts_with("pid:["));
+        let stop = std::sync::Arc::new(std::sync::Barrier::new(2));
+        let waits = std::sync::Arc::clone(&stop);
+        let thread = std::thread::Builder::new().name("nanorun-looked-f".to_owned());
+        let thread = thread.spawn(move || waits.wait()).unwrap();
+        let own = Path::new("/proc").join(std::process::id().to_string());
+        // The kernel keeps 15 bytes of a name.
+        assert!(linux::has_thread(&own, "nanorun-looked-"));
+        assert!(!linux::has_thread(&own, "nobody-has-this"));
+        stop.wait();
+        thread.join().unwrap();
     }
 }

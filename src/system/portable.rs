@@ -34,6 +34,13 @@ pub(super) fn process_exists(_pid: u32) -> bool {
     true
 }
 
+pub(super) fn another_has_thread(_thread: &str) -> bool {
+    false
+}
+
+/// Whoever is not asked ends by itself.
+pub(super) fn ask_to_stop(_child: u32) {}
+
 pub(super) fn means(_error: &io::Error, _meaning: Meaning) -> bool {
     false
 }

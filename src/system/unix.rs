@@ -68,3 +68,12 @@ pub(super) fn means(error: &io::Error, meaning: Meaning) -> bool {
     };
     error.raw_os_error().is_some_and(|code| codes.contains(&code))
 }
+
+pub(super) fn ask_to_stop(child: u32) {
+    if let Ok(pid) = libc::pid_t::try_from(child)
+        && pid > 0
+    {
+        // SAFETY: a signal, to a process whose id is still its own.
+        unsafe { libc::kill(pid, libc::SIGTERM) };
+    }
+}

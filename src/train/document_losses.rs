@@ -100,6 +100,19 @@ impl DocumentLosses {
         (bytes > 0).then(|| (nats / (std::f64::consts::LN_2 * bytes as f64), loss / targets as f64))
     }
 
+    /// How many different documents there are: exact where none was read twice; else about as many as leave so many groups
+    /// without any.
+    pub fn different_documents(&self) -> u64 {
+        let read: u64 = self.groups().map(|(_, sums)| sums.documents).sum();
+        let empty = GROUPS - self.groups().count();
+        if empty == 0 {
+            return read;
+        }
+        // Each document leaves a group out with probability 1 - 1 / GROUPS.
+        let left = libm::log(empty as f64 / GROUPS as f64) / libm::log(1.0 - 1.0 / GROUPS as f64);
+        read.min(left.round() as u64)
+    }
+
     /// Whether `other` is of the same documents, as far as their numbers and bytes tell.
     pub fn is_of_the_same_text(&self, other: &Self) -> bool {
         let text = |sums: &GroupLosses| (sums.documents, sums.targets, sums.bytes);
@@ -173,6 +186,21 @@ mod tests {
             assert_eq!(DocumentLosses::of(groups.clone()), None, "{groups:?}");
         }
         assert_eq!(DocumentLosses::default().values(), None);
+    }
+
+    #[test]
+    fn documents_that_are_read_again_are_not_others() {
+        for (different, times) in [(0_u64, 1), (1, 1), (11, 6), (300, 2), (3000, 2)] {
+            let mut found = DocumentLosses::default();
+            for _ in 0..times {
+                let known = |at: u64| crate::generate::SplitMix64::new(at).next_u64();
+                let starts: Vec<(usize, u64)> = (0..different).map(|at| (at as usize, known(at))).collect();
+                let count = different as usize;
+                found.add(&batch(vec![1; count], &starts), &vec![1.0; count], &[1, 1]);
+            }
+            let told = found.different_documents();
+            assert!(told.abs_diff(different) <= different / 10, "{told} of {different}");
+        }
     }
 
     proptest! {

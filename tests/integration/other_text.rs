@@ -62,12 +62,12 @@ fn what_is_kept_is_the_evaluation_and_the_same_however_it_was_made() {
             assert!((ours - theirs).abs() < 1e-12 * theirs, "{metric}: {ours} against {theirs}");
         }
         assert_eq!(sum(|row| row.targets as f64), 4096.0);
-        assert!(rows.len() > 40, "{}", rows.len());
+        assert!(rows.len() >= 10, "{}", rows.len());
     }
     let said = verdict(&whole);
     assert!(said["text_reach"].as_f64().unwrap() > said["text_deviation"].as_f64().unwrap(), "{said}");
     assert!(
-        said["text_deviation"].as_f64().unwrap() > 0.0 && said["text_documents"].as_u64().unwrap() > 40,
+        said["text_deviation"].as_f64().unwrap() > 0.0 && said["text_documents"].as_u64().unwrap() >= 10,
         "{said}"
     );
 
@@ -97,7 +97,8 @@ fn every_backend_keeps_them() {
         let set = format!("run.backend=\"{backend}\"");
         place.run(&["run", "m.toml", "-q", "--set", &set]).expect(0);
         let kept = documents(&place, "results");
-        assert_eq!(kept.len(), 2, "{backend}");
+        // Over two steps both arms are one run.
+        assert_eq!(kept.len(), 1, "{backend}");
     }
 }
 
@@ -168,8 +169,9 @@ fn another_evaluation_has_its_own() {
     std::fs::write(place.path("m.toml"), manifest().replace("tokens = 4096", "tokens = 8192")).unwrap();
     let after = verdict(&place.run(&["run", "m.toml", "--json"]).expect(0));
     assert_eq!(documents(&place, "results").len(), 8);
-    let count = |said: &Value| said["text_documents"].as_u64().unwrap();
-    assert!(count(&after) > count(&before), "{before} {after}");
+    // The split has few documents, which are read more often.
+    assert_eq!(before["text_documents"], after["text_documents"]);
+    assert_ne!(before["text_reach"], after["text_reach"]);
     let tried = place.run(&[
         "try",
         "m.toml",

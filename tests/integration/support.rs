@@ -37,6 +37,8 @@ impl Place {
     pub(crate) fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(cargo_bin("nanorun"));
         command.current_dir(self.0.path()).args(arguments).env("NO_COLOR", "1");
+        // Tests run beside one another, and some are about speed that is measured alone.
+        command.env("NANORUN_TEST_ALONE", "1");
         // One cache for all: its entries are content-addressed.
         command.env("NANORUN_CACHE", std::env::temp_dir().join("nanorun-test-cache"));
         heed_signals(&mut command);

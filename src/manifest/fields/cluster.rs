@@ -52,7 +52,13 @@ pub(super) const FIELDS: &[Field] = &[
         Fallback::Absent("the partition's limit"),
         "Time limit of a job. A run that is not done by then is saved, queued again and carried on.",
     ),
-    field("cluster.gpus", Kind::Int(0, 64), "GPUs", Fallback::Absent("none are asked for"), "GPUs of a job; a run uses one."),
+    field(
+        "cluster.gpus",
+        Kind::Int(0, 64),
+        "GPUs",
+        Fallback::Absent("none are asked for"),
+        "GPUs of a job; a run uses one.",
+    ),
     field(
         "cluster.gpu_type",
         Kind::Plain,
