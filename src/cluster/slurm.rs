@@ -289,8 +289,8 @@ fn refused(program: &str, complaint: &str) -> Error {
     let error = Error::input(format!("{program} refused: {complaint}"));
     // By what Slurm's own messages say; `[cluster]` is where people can change it.
     let key = [
+        ("Invalid account", "cluster.account"),
         ("artition", "cluster.partition"),
-        ("ccount", "cluster.account"),
         ("qos", "cluster.qos"),
         ("QOS", "cluster.qos"),
         ("time limit", "cluster.time"),
@@ -349,6 +349,10 @@ mod tests {
         let said = "sbatch: error: Batch job submission failed: Invalid partition name specified";
         assert_eq!(key(said).as_deref(), Some("cluster.partition"));
         assert_eq!(key("Invalid qos specification").as_deref(), Some("cluster.qos"));
+        assert_eq!(
+            key("Invalid account or account/partition combination").as_deref(),
+            Some("cluster.account")
+        );
         assert_eq!(key("Requested node configuration is not available"), None);
     }
 }
