@@ -63,7 +63,7 @@ mod tests {
         };
         assert!(!over("x", 0) && !over("x", 29) && !over("x", 58));
         // It beat.
-        assert!(!over("y", 80) && !over("y", 109) && !over("y", 139));
+        assert!(!over("y", 80) && !over("y", 110) && !over("y", 140));
         assert!(over("y", 171));
     }
 
