@@ -223,6 +223,78 @@ fn two_plans_in_one_directory_are_refused() {
     place.run(&["plan", "m.toml"]).expect(0);
 }
 
+#[test]
+fn a_worker_a_device_and_one_scorecard() {
+    let place = Place::with(&small());
+    let told = place.run(&["run", "m.toml", "--devices", "cpu,cpu", "--threads=2"]).expect(0);
+    assert!(told.stderr.contains("[cpu 1] ") && told.stderr.contains("[cpu 2] "), "{}", told.stderr);
+    assert!(told.stdout.contains("quality"), "{}", told.stdout);
+    assert_eq!(exact_tables(&place.path("results/tiny")), whole(&place));
+    assert_eq!(registered(&place), 0);
+    for (devices, why) in
+        [("cuda:0", "trains on none"), ("all", "trains on none"), ("banana", "is no device")]
+    {
+        let refused = place.run(&["run", "m.toml", "--devices", devices]).expect(2);
+        assert!(refused.stderr.contains(why), "{}", refused.stderr);
+    }
+    // Programs that watch are told which device speaks.
+    std::fs::remove_dir_all(place.path("results")).unwrap();
+    let told = place.run(&["--progress", "json", "run", "m.toml", "--devices", "cpu,cpu"]).expect(0);
+    let lines: Vec<serde_json::Value> =
+        told.stderr.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert!(
+        lines.iter().any(|line| line["device"] == "cpu 2" && line["event"] == "run_ended"),
+        "{}",
+        told.stderr
+    );
+}
+
+#[test]
+fn a_stop_reaches_the_workers_of_all_devices() {
+    let place = Place::with(&long().replace("[1]", "[1, 2]"));
+    let mut command = place.command(&["run", "m.toml", "--devices", "cpu,cpu", "--threads=2"]);
+    let first = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    until("a checkpoint", || has_checkpoint(&place));
+    send(&first, libc::SIGTERM);
+    let first = ended(&place, first).expect(130);
+    assert!(first.stderr.contains("carries on from there"), "{}", first.stderr);
+    assert_eq!(registered(&place), 0);
+    place.run(&["run", "m.toml", "--devices", "cpu,cpu", "--threads=2"]).expect(0);
+    assert_eq!(exact_tables(&place.path("results/tiny")), whole(&place));
+}
+
+#[test]
+fn one_class_for_all_who_train_where_the_manifest_demands_it() {
+    let place = Place::with(&format!("{}\n[cluster]\nclass = \"same\"\n", small()));
+    place.run(&WORK).expect(0);
+    let known = place.path("results/tiny/classes.toml");
+    assert!(std::fs::read_to_string(&known).unwrap().starts_with("\"cpu in f32\" = "));
+    // What a machine of another kind would have left.
+    std::fs::write(&known, "\"cpu in f32\" = \"another\"\n").unwrap();
+    std::fs::remove_dir_all(place.path("results/tiny/runs")).unwrap();
+    let refused = place.run(&WORK).expect(2);
+    assert!(
+        refused.stderr.contains("cluster.class") && refused.stderr.contains("`another`"),
+        "{}",
+        refused.stderr
+    );
+}
+
+#[test]
+fn a_run_beside_another_nanorun_of_its_host_is_not_alone() {
+    let alone = |place: &Place| {
+        let journal = runs(place, "results").remove(0).join("attempt/1/journal.jsonl");
+        std::fs::read_to_string(journal).unwrap().contains("\"alone\":true")
+    };
+    let (first, second) = (Place::with(&long()), Place::with(&small()));
+    let busy = worker(&first, None).spawn().unwrap();
+    until("a checkpoint", || has_checkpoint(&first));
+    let beside = worker(&second, None).env_remove("NANORUN_TEST_ALONE").spawn().unwrap();
+    ended(&second, beside).expect(0);
+    ended(&first, busy).expect(0);
+    assert!(!alone(&second));
+}
+
 /// What happens to workers in a stress test, by a generator of its own: the same every time.
 struct Fate(u64);
 
