@@ -37,28 +37,39 @@ What runs is saved first, as far as the scheduler gives it time; `nanorun submit
 pub(super) fn cancel(args: &CancelArgs) -> Result<Option<Class>> {
     let dir = results_dir(&args.experiment, &args.common)?;
     let files = Files::from_env()?;
-    let open: Vec<SubmissionDir> =
-        SubmissionDir::all(&dir)?.into_iter().filter(|submission| !submission.is_cancelled()).collect();
+    let mut open: Vec<(SubmissionDir, Scheduler)> = Vec::new();
+    for submission in SubmissionDir::all(&dir)? {
+        let scheduler = Scheduler::at_hand(submission.read(&files)?.engine)?;
+        // One that was cancelled before may have jobs all the same: the scheduler may have been away then.
+        if !submission.is_cancelled() || !scheduler.live(&Jobs::of(&submission).ids())?.is_empty() {
+            open.push((submission, scheduler));
+        }
+    }
     if open.is_empty() {
         return Err(Error::input("nothing of this experiment is submitted that could be cancelled")
             .file(dir.path())
             .expected("an experiment that `nanorun submit` submitted"));
     }
     let mut ended: Vec<String> = Vec::new();
-    for submission in &open {
-        let scheduler = Scheduler::at_hand(submission.read(&files)?.engine)?;
+    let mut failed = None;
+    for (submission, scheduler) in &open {
         // First: a job that is about to queue itself again looks for it.
         files.write(&submission.file("cancelled"), format!("{}\n", utc_now()).as_bytes())?;
         // A job may have tried elsewhere just before that.
         let ids = Jobs::of(submission).ids();
-        if !ids.is_empty() {
-            scheduler.cancel(&ids)?;
+        let cancelled = if ids.is_empty() { Ok(()) } else { scheduler.cancel(&ids) };
+        match cancelled {
+            Ok(()) => ended.extend(ids),
+            // The others are cancelled all the same.
+            Err(error) => failed = failed.or(Some(error)),
         }
-        ended.extend(ids);
+    }
+    if let Some(error) = failed {
+        return Err(error);
     }
     let output = Output::new(args.common.quiet);
     if args.common.json {
-        let submissions: Vec<String> = open.iter().map(SubmissionDir::name).collect();
+        let submissions: Vec<String> = open.iter().map(|(submission, _)| submission.name()).collect();
         output.result(&json!({ "format": 1, "submissions": submissions, "jobs": ended }).to_string());
     } else {
         output.result(&format!("cancelled {}", ended.join(", ")));

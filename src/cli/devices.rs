@@ -165,6 +165,9 @@ fn start(device: &Device, args: &RunArgs, threads: usize) -> Result<Child> {
     for (name, values) in pairs {
         options.extend(values.iter().flat_map(|value| [OsString::from(name), value.into()]));
     }
+    for place in &args.reuse {
+        options.extend(["--reuse".into(), place.clone().into()]);
+    }
     if device.on_tch {
         options.extend(["--set".into(), format!("run.device=\"{}\"", device.name).into()]);
     }

@@ -1,7 +1,10 @@
 //! `nanorun run`: carry out an experiment.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
 
+use crate::cluster::Allocation;
 use crate::console;
 use crate::error::{Class, Result};
 use crate::experiment::{Experiment, HowToRun, Report, mfu, tokens_per_second};
@@ -48,6 +51,9 @@ pub(super) fn carry_out(experiment: &mut Experiment, args: &RunArgs) -> Result<R
     let display = display(output);
     experiment.search_batch(threads(&args.common, experiment), &display)?;
     let stop = StopFlag::default();
+    // In a job of a scheduler's, the end of its time is known.
+    let margin = experiment.manifest.head.cluster.signal_seconds.max(30);
+    Allocation::read().stops(&stop, Duration::from_secs(margin.into()));
     experiment.run(&HowToRun {
         threads: threads(&args.common, experiment),
         jobs: args.jobs.map(usize::from),

@@ -12,8 +12,9 @@ use crate::cluster::{
 };
 use crate::error::{Class, Error, Result};
 use crate::experiment::{Experiment, quoted};
-use crate::files::Files;
+use crate::files::{DirLock, Files, LockHolder};
 use crate::hash::Digest;
+use crate::host::host_name;
 use crate::manifest::Manifest;
 use crate::record::ExperimentDir;
 use crate::run::state::Standing;
@@ -85,6 +86,10 @@ pub(super) fn submit(args: &SubmitArgs) -> Result<Option<Class>> {
     }
     let files = Files::from_env()?;
     let scheduler = Scheduler::at_hand(args.engine)?;
+    // Two at once would both find that nothing is submitted.
+    let place = experiment.dir.file("submit");
+    files.create_dir_all(&place)?;
+    let _lock = DirLock::acquire(&place, &LockHolder::this_process(&host_name()))?;
     let most = scheduler.check(&draft)?;
     refuse_twice(&files, &experiment, scheduler, &draft)?;
     draft.write(&files)?;
@@ -127,7 +132,7 @@ impl Scheduler {
         }
     }
 
-    fn live(self, ids: &[String]) -> Result<Vec<Live>> {
+    pub(super) fn live(self, ids: &[String]) -> Result<Vec<Live>> {
         match self {
             Self::Slurm(slurm) => slurm.live(ids),
             Self::HyperQueue(hq) => hq.live(ids),

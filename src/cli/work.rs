@@ -13,7 +13,6 @@ use crate::experiment::{Experiment, HowToRun, Worked};
 use crate::files::Files;
 use crate::hash::Digest;
 use crate::run::engine::engine;
-use crate::run::state::Standing;
 use crate::stop::{self, StopFlag};
 
 use super::args::Common;
@@ -100,7 +99,7 @@ pub(super) fn work(args: &WorkArgs) -> Result<Option<Class>> {
     })?;
     if let (Some(work), Some(keys)) = (&frozen, &keys)
         && !worked.interrupted
-        && have_ended(&experiment, keys)?
+        && experiment.have_ended(keys)?
     {
         if worked.failures.is_empty() {
             work.is_done(&files);
@@ -140,14 +139,6 @@ fn keys_of(experiment: &Experiment, unit: usize) -> Result<BTreeSet<Digest>> {
     };
     let key = |&(run, _): &(usize, u64)| experiment.plan.runs.get(run).map(|run| run.key.run);
     Ok(found.runs.iter().filter_map(key).collect())
-}
-
-/// Whether all of these runs have an end.
-fn have_ended(experiment: &Experiment, keys: &BTreeSet<Digest>) -> Result<bool> {
-    let standings = experiment.standings()?;
-    let mut of_these =
-        experiment.plan.runs.iter().zip(&standings).filter(|(run, _)| keys.contains(&run.key.run));
-    Ok(of_these.all(|(_, standing)| standing.as_ref().is_some_and(Standing::has_ended)))
 }
 
 /// Prints what came of it.

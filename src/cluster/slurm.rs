@@ -176,6 +176,7 @@ pub fn job_script(submission: &Submission, dir: &SubmissionDir, threads_are_writ
 pub fn report_script(submission: &Submission, dir: &SubmissionDir) -> String {
     let mut script = head(submission, "-report", None, None);
     script.push_str(&frozen(submission, dir));
+    script.push_str(&super::freeze::setup(&submission.cluster));
     script.push_str(REPORT);
     script
 }

@@ -7,9 +7,10 @@ use serde::Serialize;
 use super::submission::{Submission, SubmissionDir};
 use crate::error::Result;
 use crate::experiment::{RunEnd, quoted};
-use crate::files::Files;
+use crate::files::{FileError, Files};
 use crate::hash::Digest;
-use crate::lease::worked_by;
+use crate::host::Life;
+use crate::lease::{Worker, at_work, worked_by};
 use crate::record::{ExperimentDir, PlanRecord, RunDir};
 use crate::survey::end_of;
 
@@ -124,6 +125,8 @@ impl Overview {
     /// # Errors
     /// Submissions or a plan that cannot be read.
     pub fn read(files: &Files, dir: &ExperimentDir) -> Result<Self> {
+        let reading = |error| FileError::new("read the workers of", dir.path(), error);
+        let workers = at_work(dir.path()).map_err(reading)?;
         let mut units: Vec<UnitView> = Vec::new();
         let mut taken: BTreeMap<Digest, ()> = BTreeMap::new();
         let mut newest: Option<Submission> = None;
@@ -137,7 +140,9 @@ impl Overview {
                 }
                 let runs: Vec<RunView> = runs
                     .into_iter()
-                    .map(|run| view(files, dir, &run.key, &run.label, run.steps, Some(&run.evaluation)))
+                    .map(|run| {
+                        view(files, dir, &workers, &run.key, &run.label, run.steps, Some(&run.evaluation))
+                    })
                     .collect();
                 let events = place.events(number);
                 let last = Last::of(&events);
@@ -165,7 +170,7 @@ impl Overview {
             .filter(|run| !taken.contains_key(&run.key))
             .map(|run| {
                 let label = format!("{} seed={}", run.arm, run.seed);
-                view(files, dir, &run.key, &label, run.steps, run.evaluation.as_ref())
+                view(files, dir, &workers, &run.key, &label, run.steps, run.evaluation.as_ref())
             })
             .collect();
         let help = help(dir, newest.as_ref(), &units, &runs);
@@ -192,13 +197,14 @@ impl Overview {
 fn view(
     files: &Files,
     dir: &ExperimentDir,
+    workers: &[Worker],
     key: &Digest,
     label: &str,
     steps: u64,
     evaluation: Option<&Digest>,
 ) -> RunView {
     let place = dir.run(key);
-    let owner = owner(&place);
+    let owner = owner(&place, workers);
     let (status, reason, step) = match end_of(files, &place, key, evaluation) {
         RunEnd::Finished(_) => ("finished", None, steps),
         RunEnd::Diverged(divergence) => ("diverged", Some(divergence.what()), divergence.step),
@@ -207,9 +213,13 @@ fn view(
     RunView { key: *key, label: label.to_owned(), status: status.to_owned(), reason, step, steps, owner }
 }
 
-/// Who has the lease of a run and is not known to be dead.
-fn owner(run: &RunDir) -> Option<Owner> {
+/// Who has the lease of a run and lives, as far as can be told: of elsewhere, by its beats.
+fn owner(run: &RunDir, workers: &[Worker]) -> Option<Owner> {
     let holder = worked_by(&run.lease())?;
+    let is_at_work = || workers.iter().any(|worker| worker.holder.process == holder.process);
+    if holder.life() != Life::Alive && !is_at_work() {
+        return None;
+    }
     Some(Owner { host: holder.host, pid: holder.pid, since: holder.since })
 }
 

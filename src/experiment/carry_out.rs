@@ -13,7 +13,7 @@ use super::taking::Failures;
 use super::{Experiment, HowToRun, Report, tables};
 use crate::error::{Class, Error, Result};
 use crate::files::FileError;
-use crate::lease::at_work;
+use crate::lease::{MISSED, at_work};
 use crate::ledger;
 use crate::plan::PlannedRun;
 use crate::plan::run_config::RunConfig;
@@ -157,7 +157,9 @@ impl Experiment {
                 take: &|index| self.take_run(run(index)?, &post.leases, how, &failures[index]),
                 look: &|index| self.look_at(run(index)?),
                 has_step: &|index, step| run(index).is_ok_and(|run| self.has_step(run, step)),
+                is_nobodys: &|index| run(index).is_ok_and(|run| self.is_nobodys(run, &post.leases)),
                 stay: how.stay,
+                patience: post.leases.period() * MISSED,
                 cap: post.leases.period().min(LONGEST_PAUSE),
             },
             display: how.display,

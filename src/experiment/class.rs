@@ -6,7 +6,9 @@ use super::post::Post;
 use super::{Experiment, HowToRun};
 use crate::error::{Error, Result};
 use crate::manifest::settings::ClusterClass;
+use crate::plan::PlannedRun;
 use crate::run::engine::environment_class;
+use crate::run::state::Status;
 use crate::toml_text;
 
 /// The classes in which an experiment computes, by backend.
@@ -35,9 +37,13 @@ impl Experiment {
             Error::run(what).file(&path).because(error).help("remove it: the next worker writes it anew")
         })?;
         let before = known.len();
+        for run in self.plan.runs.iter().filter(|run| !run.key.pending) {
+            if let Status::Finished(result) = self.standing(run)?.status {
+                known.entry(backend_of(run)).or_insert(result.environment_class);
+            }
+        }
         for (run, _) in self.plan.runs.iter().zip(pending).filter(|(_, pending)| **pending) {
-            let choice = &run.config.backend;
-            let backend = format!("{:?} in {:?}", choice.kind, choice.precision).to_lowercase();
+            let backend = backend_of(run);
             let class = environment_class(&run.config.backend, threads)?;
             let first = known.entry(backend).or_insert_with(|| class.clone());
             if *first != class {
@@ -57,4 +63,10 @@ impl Experiment {
         }
         Ok(())
     }
+}
+
+/// What of a run's backend classes are told apart by here.
+fn backend_of(run: &PlannedRun) -> String {
+    let choice = &run.config.backend;
+    format!("{:?} in {:?}", choice.kind, choice.precision).to_lowercase()
 }

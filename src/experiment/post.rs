@@ -16,6 +16,9 @@ use crate::train::evaluation::eval_settings;
 /// How often somebody looks whether a lock has been let go.
 const PAUSE: Duration = Duration::from_millis(200);
 
+/// The longest between two looks whether a turn has come.
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+
 /// After how long it is said that another one's turn is waited for.
 const LONG_TURN: Duration = Duration::from_secs(5);
 
@@ -48,11 +51,14 @@ impl Experiment {
             }
             !how.stop.is_raised()
         };
+        PlanRecord::check_layout(&self.files, &self.dir)?;
+        self.require_own_directory()?;
+        self.recover(how)?;
         let shared = unless_stopped(DirLock::share_waiting(self.dir.path(), PAUSE, waiting), how.stop)?;
         let worker = self.worker(how);
         let leases = Leases::new(worker.holder.clone(), self.beat());
         let _turn = self.turn(&leases, how)?;
-        PlanRecord::check_layout(&self.files, &self.dir)?;
+        // Again: somebody may have come between.
         self.require_own_directory()?;
         let registering = |error| self.not_writable(FileError::new("register in", self.dir.path(), error));
         let registered = register(&leases, self.dir.path(), &worker).map_err(registering)?;
@@ -60,9 +66,6 @@ impl Experiment {
         others.iter().try_for_each(|other| self.require_same_work(&worker, other))?;
         let recorded = self.files.read_if_there(&self.dir.file(record::PLAN_NAME))?.is_some();
         if others.is_empty() || !recorded {
-            if others.is_empty() {
-                self.files.recover(self.dir.path())?;
-            }
             // First: a plan without its manifest says less than a manifest without its plan.
             self.files.write(&self.dir.manifest(), self.manifest.text.as_bytes())?;
             self.plan_record(how).write(&self.files, &self.dir)?;
@@ -70,6 +73,19 @@ impl Experiment {
         let display = how.display.clone();
         self.files.notes_to(move |note| display.line(&format!("note: {note}")));
         Ok(Post { leases, _registered: registered, _shared: shared })
+    }
+
+    /// Undoes what crashes left, where nobody else can be at work: the directory is had alone for a moment. Where it cannot
+    /// be, what a dead process left of a run is undone by whoever takes the run, and `clean` finds the rest.
+    fn recover(&self, how: &HowToRun<'_>) -> Result<()> {
+        let others = at_work(self.dir.path());
+        if !others.is_ok_and(|others| others.is_empty()) || how.stop.is_raised() {
+            return Ok(());
+        }
+        if let Ok(lock) = DirLock::acquire(self.dir.path(), &LockHolder::this_process(&host_name())) {
+            lock.recover(&self.files, self.dir.path())?;
+        }
+        Ok(())
     }
 
     /// The right to write what is the experiment's own, tables and logs: one process at a time, as far as can be told. Two
@@ -82,13 +98,14 @@ impl Experiment {
         let failed = |error| FileError::new("take turns in", &root, error);
         let mut told = false;
         let since = now();
+        let mut pause = PAUSE / 10;
         loop {
             let holder = match leases.claim(&root).map_err(failed)? {
                 Claimed::Mine(turn) => {
                     turn.forget_before(TURNS_KEPT);
                     return Ok(turn);
                 }
-                Claimed::Theirs(holder) => holder,
+                Claimed::Theirs { holder, .. } => holder,
             };
             if how.stop.is_raised() {
                 return Err(Error::new(Class::Interrupted, "stopped while waiting for another nanorun"));
@@ -98,7 +115,9 @@ impl Experiment {
                 how.display
                     .line(&format!("waiting for another nanorun to write tables{}", who.unwrap_or_default()));
             }
-            std::thread::sleep(PAUSE / 4);
+            // Not all at the same moments, where hundreds begin at once.
+            std::thread::sleep(pause + pause * (std::process::id() % 8) / 8);
+            pause = (pause * 2).min(LONGEST_PAUSE);
         }
     }
 

@@ -1,7 +1,10 @@
 //! Where the runs of an experiment stand.
 
+use std::collections::BTreeSet;
+
 use super::Experiment;
 use crate::error::Result;
+use crate::hash::Digest;
 use crate::plan::PlannedRun;
 use crate::record::{Event, Journal, PlanRecord};
 use crate::run::state::Standing;
@@ -20,6 +23,19 @@ impl Experiment {
             self.standing(run).map(Some)
         };
         self.plan.runs.iter().map(standing).collect()
+    }
+
+    /// Whether all of these runs have an end; only they are looked at.
+    ///
+    /// # Errors
+    /// Directories that cannot be read.
+    pub fn have_ended(&self, keys: &BTreeSet<Digest>) -> Result<bool> {
+        for run in self.plan.runs.iter().filter(|run| keys.contains(&run.key.run)) {
+            if !self.standing(run)?.has_ended() {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     pub(super) fn standing(&self, run: &PlannedRun) -> Result<Standing> {

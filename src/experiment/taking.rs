@@ -1,5 +1,7 @@
 //! How a run is had by one process of several: who takes it, who finds it ended, who leaves it to another.
 
+use std::time::Duration;
+
 use super::{Experiment, HowToRun};
 use crate::error::{Error, Result};
 use crate::files::FileError;
@@ -15,6 +17,10 @@ use crate::train::checkpoint::CheckpointStore;
 
 /// How often a run may fail while others of the same start still try it: once more, and on another machine.
 const FAILURES: usize = 2;
+
+/// How often a lease is asked for again after an error, and how long after the first.
+const CLAIMS: u32 = 3;
+const CLAIM_PAUSE: Duration = Duration::from_millis(200);
 
 /// How often a run failed in its processes, and on which host the last time.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -39,7 +45,7 @@ impl Experiment {
         }
         let lease = match self.lease(run, leases)? {
             Claimed::Mine(lease) => lease,
-            Claimed::Theirs(holder) => return Ok(Taken::Theirs(holder)),
+            Claimed::Theirs { holder, heard } => return Ok(Taken::Theirs { holder, heard }),
         };
         // Whoever had it before may have ended it between the look and the lease.
         let standing = self.standing(run)?;
@@ -70,7 +76,23 @@ impl Experiment {
     /// Claims a run.
     pub(super) fn lease(&self, run: &PlannedRun, leases: &Leases) -> Result<Claimed> {
         let root = self.dir.run(&run.key.run).lease();
-        leases.claim(&root).map_err(|error| FileError::new("take the lease in", &root, error).into())
+        // A file server that is away for a moment costs no run.
+        let mut tries = 0;
+        loop {
+            match leases.claim(&root) {
+                Ok(claimed) => return Ok(claimed),
+                Err(_) if tries < CLAIMS => {
+                    tries += 1;
+                    std::thread::sleep(CLAIM_PAUSE * tries);
+                }
+                Err(error) => return Err(FileError::new("take the lease in", &root, error).into()),
+            }
+        }
+    }
+
+    /// Whether nobody works on a run, as far as can be told by now.
+    pub(super) fn is_nobodys(&self, run: &PlannedRun, leases: &Leases) -> bool {
+        leases.is_free(&self.dir.run(&run.key.run).lease()).unwrap_or(false)
     }
 
     /// How a run ended that another process trains; none while it has not.
@@ -116,6 +138,6 @@ fn ended(standing: Standing) -> Option<Outcome> {
 pub(super) fn had(claimed: Claimed) -> Option<Lease> {
     match claimed {
         Claimed::Mine(lease) => Some(lease),
-        Claimed::Theirs(_) => None,
+        Claimed::Theirs { .. } => None,
     }
 }

@@ -84,6 +84,11 @@ pub(super) fn last(root: &Path) -> io::Result<u64> {
     Ok(numbers(root)?.pop().unwrap_or(0))
 }
 
+/// The lowest number that is listed; 1 where there is none.
+pub(super) fn first(root: &Path) -> io::Result<u64> {
+    Ok(numbers(root)?.first().copied().unwrap_or(1))
+}
+
 fn numbers(root: &Path) -> io::Result<Vec<u64>> {
     let number = |text: &str| text.parse().ok().filter(|number| name(*number) == text);
     let mut numbers: Vec<u64> = names(root)?.iter().filter_map(|text| number(text)).collect();

@@ -31,7 +31,7 @@ use crate::host::Life;
 
 use beats::{Beating, Heart};
 use generations::Generation;
-use patience::Patience;
+use patience::{Heard, Patience};
 
 pub use beats::THREAD;
 pub use generations::worked_by;
@@ -41,7 +41,7 @@ pub use workers::{Registered, Worker, at_work, register, somebody_works};
 const TRIES: usize = 100;
 
 /// Beats that a holder of elsewhere may miss.
-const MISSED: u32 = 3;
+pub const MISSED: u32 = 3;
 
 /// The leases of this process: its beats, and what it has seen of those of others.
 pub struct Leases {
@@ -66,8 +66,14 @@ pub struct Lease {
 pub enum Claimed {
     /// It is this process's.
     Mine(Lease),
-    /// Somebody has it, as far as can be told; who, where that can be read.
-    Theirs(Option<Box<LockHolder>>),
+    /// Somebody has it, as far as can be told.
+    Theirs {
+        /// Who, where that can be read.
+        holder: Option<Box<LockHolder>>,
+        /// Whether its beat has moved since this process first looked. Before that nobody can tell a holder of elsewhere
+        /// that works from one whose machine is gone.
+        heard: bool,
+    },
 }
 
 impl Leases {
@@ -99,7 +105,9 @@ impl Leases {
                 match self.standing(root, &found) {
                     Standing::Free => {}
                     Standing::Stale => taken_from = found.holder,
-                    Standing::Held => return Ok(Claimed::Theirs(found.holder)),
+                    Standing::Held { heard } => {
+                        return Ok(Claimed::Theirs { holder: found.holder, heard });
+                    }
                 }
             }
             if let Some(mut lease) = self.take(root, last + 1)? {
@@ -108,7 +116,20 @@ impl Leases {
             }
             last += 1;
         }
-        Ok(Claimed::Theirs(None))
+        Ok(Claimed::Theirs { holder: None, heard: true })
+    }
+
+    /// Whether nobody has it: nobody ever had, the last one let go or is dead, or nothing was heard of it for too long.
+    ///
+    /// # Errors
+    /// A directory that cannot be read.
+    pub fn is_free(&self, root: &Path) -> io::Result<bool> {
+        let mut last = generations::last(root)?;
+        while generations::is_there(root, last + 1) {
+            last += 1;
+        }
+        let held = |last| matches!(self.standing(root, &Generation::read(root, last)), Standing::Held { .. });
+        Ok(last == 0 || !held(last))
     }
 
     /// How the holder of a generation stands.
@@ -118,7 +139,10 @@ impl Leases {
             // Of a process of this machine too: it may be frozen, and its work waits for nobody.
             Life::Alive | Life::Unknown => {
                 let moment = (found.number, found.beat.clone());
-                if self.patience.is_over(root, &moment, now()) { Standing::Stale } else { Standing::Held }
+                match self.patience.judge(root, &moment, now()) {
+                    Heard::Silent => Standing::Stale,
+                    heard => Standing::Held { heard: heard == Heard::Moving },
+                }
             }
         }
     }
@@ -137,8 +161,9 @@ impl Leases {
         uninterrupted(|| std::fs::rename(&intent, dir.join(generations::OWNER)))?;
         let successor = root.join(generations::name(number + 1));
         let beating = self.heart.beat(dir.join(generations::BEAT), Some(successor))?;
-        // One by one: a listing may be behind.
-        let earlier = (1..number).map(|number| Generation::read(root, number));
+        // One by one: a listing may be behind, but not by those that were there first.
+        let first = generations::first(root)?.min(number);
+        let earlier = (first..number).map(|number| Generation::read(root, number));
         let occupied = earlier.filter(|one| one.life() != Life::Dead).filter_map(|one| one.attempt).collect();
         Ok(Some(Lease { dir, generation: number, occupied, taken_from: None, beating }))
     }
@@ -150,8 +175,8 @@ enum Standing {
     Free,
     /// Nothing was heard of its holder for too long; it may come back.
     Stale,
-    /// Its holder has it.
-    Held,
+    /// Its holder has it, and whether it was heard of.
+    Held { heard: bool },
 }
 
 impl Lease {

@@ -15,8 +15,21 @@ pub(super) struct Patience {
     seen: Mutex<BTreeMap<PathBuf, Seen>>,
 }
 
+/// What is known of a holder by its nonce.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Heard {
+    /// It has moved since this process first looked: somebody beats.
+    Moving,
+    /// It has not, and that may yet come.
+    Nothing,
+    /// It has stood still for too long.
+    Silent,
+}
+
 struct Seen {
     moment: Moment,
+    /// Whether it was another one before.
+    moved: bool,
     looked: Instant,
     /// Time for which the nonce stood still while somebody looked.
     still: Duration,
@@ -27,25 +40,28 @@ impl Patience {
         Self { period, missed, seen: Mutex::default() }
     }
 
-    /// Whether a lease that stands at `moment` has stood there for too long.
+    /// What is known of the holder of a lease that stands at `moment`.
     ///
     /// Between two looks no more than a period counts. If this process was frozen itself, along with the holder, the
     /// time that it slept through says nothing of the holder.
-    pub(super) fn is_over(&self, root: &Path, moment: &Moment, now: Instant) -> bool {
+    pub(super) fn judge(&self, root: &Path, moment: &Moment, now: Instant) -> Heard {
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        let fresh = || Seen { moment: moment.clone(), looked: now, still: Duration::ZERO };
-        let known = seen.entry(root.to_owned()).or_insert_with(fresh);
+        let fresh = |moved| Seen { moment: moment.clone(), moved, looked: now, still: Duration::ZERO };
+        let known = seen.entry(root.to_owned()).or_insert_with(|| fresh(false));
         if known.moment != *moment {
-            *known = fresh();
+            *known = fresh(true);
         }
         known.still += now.saturating_duration_since(known.looked).min(self.period);
         known.looked = now;
-        let over = known.still >= self.period * self.missed;
-        if over {
+        if known.still >= self.period * self.missed {
             // Whoever takes it over makes another generation.
             seen.remove(root);
+            Heard::Silent
+        } else if known.moved {
+            Heard::Moving
+        } else {
+            Heard::Nothing
         }
-        over
     }
 }
 
@@ -59,7 +75,8 @@ mod tests {
         let patience = Patience::new(Duration::from_secs(30), 3);
         let start = now();
         let over = |beat: &str, seconds: u64| {
-            patience.is_over(Path::new("a"), &(1, beat.to_owned()), start + Duration::from_secs(seconds))
+            let at = start + Duration::from_secs(seconds);
+            patience.judge(Path::new("a"), &(1, beat.to_owned()), at) == Heard::Silent
         };
         assert!(!over("x", 0) && !over("x", 29) && !over("x", 58));
         // It beat.
@@ -72,10 +89,25 @@ mod tests {
         let patience = Patience::new(Duration::from_secs(30), 3);
         let start = now();
         let over = |seconds: u64| {
-            patience.is_over(Path::new("a"), &(1, "x".to_owned()), start + Duration::from_secs(seconds))
+            let at = start + Duration::from_secs(seconds);
+            patience.judge(Path::new("a"), &(1, "x".to_owned()), at) == Heard::Silent
         };
         assert!(!over(0) && !over(100_000) && !over(100_001));
         assert!(!over(100_030) && over(100_060));
+    }
+
+    #[test]
+    fn who_has_not_been_heard_of_is_told_from_who_has() {
+        let patience = Patience::new(Duration::from_secs(30), 3);
+        let start = now();
+        let heard = |beat: &str, seconds: u64| {
+            patience.judge(Path::new("a"), &(1, beat.to_owned()), start + Duration::from_secs(seconds))
+        };
+        // At the first look nobody can tell whether it ever moves.
+        assert_eq!(heard("x", 0), Heard::Nothing);
+        assert_eq!(heard("x", 20), Heard::Nothing);
+        assert_eq!(heard("y", 31), Heard::Moving);
+        assert_eq!(heard("y", 55), Heard::Moving);
     }
 
     #[test]
@@ -84,7 +116,7 @@ mod tests {
         let start = now();
         let over = |generation: u64, seconds: u64| {
             let moment = (generation, String::new());
-            patience.is_over(Path::new("a"), &moment, start + Duration::from_secs(seconds))
+            patience.judge(Path::new("a"), &moment, start + Duration::from_secs(seconds)) == Heard::Silent
         };
         assert!(!over(1, 0) && !over(1, 30) && !over(1, 60));
         assert!(!over(2, 90) && !over(2, 120));

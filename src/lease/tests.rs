@@ -16,7 +16,7 @@ fn leases(period: Duration) -> Leases {
 fn mine(claimed: io::Result<Claimed>) -> Lease {
     match claimed.unwrap() {
         Claimed::Mine(lease) => lease,
-        Claimed::Theirs(holder) => panic!("it is {holder:?}'s"),
+        Claimed::Theirs { holder, .. } => panic!("it is {holder:?}'s"),
     }
 }
 
@@ -47,7 +47,7 @@ fn waited_for(leases: &Leases, root: &Path) -> (Lease, usize) {
     for tries in 0..10_000 {
         match leases.claim(root).unwrap() {
             Claimed::Mine(lease) => return (lease, tries),
-            Claimed::Theirs(_) => std::thread::sleep(SHORT / 4),
+            Claimed::Theirs { .. } => std::thread::sleep(SHORT / 4),
         }
     }
     panic!("it was never had");
@@ -62,7 +62,7 @@ fn a_lease_is_had_by_one_and_let_go() {
     assert_eq!(lease.generation(), 1);
     // Its holder beats: however long it is waited for, nobody else has it.
     for _ in 0..40 {
-        assert!(matches!(other.claim(&root).unwrap(), Claimed::Theirs(Some(_))));
+        assert!(matches!(other.claim(&root).unwrap(), Claimed::Theirs { holder: Some(_), .. }));
         std::thread::sleep(SHORT / 4);
     }
     assert!(!lease.is_lost());
@@ -145,7 +145,7 @@ fn a_generation_that_is_not_listed_is_found_by_name() {
         left(place.path(), number, &elsewhere(), 1);
     }
     // From nothing listed at all.
-    assert!(matches!(leases.claim(place.path()).unwrap(), Claimed::Theirs(Some(_))));
+    assert!(matches!(leases.claim(place.path()).unwrap(), Claimed::Theirs { holder: Some(_), .. }));
     assert!(leases.take(place.path(), 2).unwrap().is_none());
 }
 

@@ -66,17 +66,29 @@ pub(super) struct Board {
 
 #[derive(Debug, Clone, Copy)]
 enum State {
-    /// Nobody of this process has it; `theirs` once another process had.
+    /// Nobody of this process has it.
     Waiting {
-        theirs: bool,
+        theirs: Theirs,
         again: Again,
     },
     Running,
-    /// Another process's from the start.
+    /// Another process's from the start; since when nobody works on it, where somebody here asked.
     Watched {
         again: Again,
+        nobodys: Option<Instant>,
     },
     Ended,
+}
+
+/// Whether another process has a task.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Theirs {
+    /// Not that anybody knows.
+    No,
+    /// One had its lease, of which nothing has been heard yet: its machine may be gone.
+    Unheard,
+    /// One works on it.
+    Yes,
 }
 
 /// When to look again.
@@ -102,8 +114,8 @@ impl Board {
     pub(super) fn new(parts: &[Part], stay: bool, cap: Duration) -> Self {
         let state = |part: &Part| match part {
             Part::None => State::Ended,
-            Part::Take => State::Waiting { theirs: false, again: Again::default() },
-            Part::Watch => State::Watched { again: Again::default() },
+            Part::Take => State::Waiting { theirs: Theirs::No, again: Again::default() },
+            Part::Watch => State::Watched { again: Again::default(), nobodys: None },
         };
         Self {
             tasks: parts.iter().map(state).collect(),
@@ -124,7 +136,7 @@ impl Board {
     ) -> Next {
         let count = self.tasks.len();
         let each = || (0..count).map(|index| (index + self.offset) % count);
-        let (mut open, mut blocked, mut theirs) = (false, false, false);
+        let (mut open, mut blocked, mut theirs, mut unheard) = (false, false, false, false);
         let mut wake: Option<Instant> = None;
         for index in each() {
             let State::Waiting { theirs: is_theirs, again } = self.tasks[index] else { continue };
@@ -136,7 +148,8 @@ impl Board {
                 }
                 Gate::Open => open = true,
             }
-            theirs |= is_theirs;
+            theirs |= is_theirs != Theirs::No;
+            unheard |= is_theirs == Theirs::Unheard;
             let donor = starts[index].filter(|&(donor, steps)| !self.has_reached(donor, steps));
             blocked |= donor.is_some();
             if !again.is_due(now) {
@@ -156,7 +169,7 @@ impl Board {
         let watches = (self.stay || blocked) && each().any(|index| watched(&index));
         if watches {
             for index in each() {
-                let State::Watched { again } = self.tasks[index] else { continue };
+                let State::Watched { again, .. } = self.tasks[index] else { continue };
                 if again.is_due(now) {
                     return Next::Look(index);
                 }
@@ -167,9 +180,10 @@ impl Board {
         if self.running > 0 && (open || watches) {
             return Next::Wait(pause);
         }
-        // Of what nobody trains any more nobody waits for the end; and who need not stay leaves what others have to them.
+        // Of what nobody trains any more nobody waits for the end. Who need not stay leaves what others have to them, once it
+        // is known that they live: else nobody may be left to take over what the dead of another machine had.
         let changes = theirs || watches;
-        if changes && (self.stay || blocked) { Next::Wait(pause) } else { Next::Over }
+        if changes && (self.stay || blocked || unheard) { Next::Wait(pause) } else { Next::Over }
     }
 
     fn has_reached(&self, donor: usize, steps: u64) -> bool {
@@ -177,7 +191,11 @@ impl Board {
     }
 
     fn is_elsewhere(&self, task: usize) -> bool {
-        matches!(self.tasks[task], State::Waiting { theirs: true, .. } | State::Watched { .. })
+        match self.tasks[task] {
+            State::Waiting { theirs, .. } => theirs != Theirs::No,
+            State::Watched { .. } => true,
+            State::Running | State::Ended => false,
+        }
     }
 
     /// This process is about to take it.
@@ -188,20 +206,28 @@ impl Board {
 
     /// Another process turned out to have it. `spread` is where to search from now on, so that many processes that
     /// start at once do not all ask for the same ones. -> whether that is news
-    pub(super) fn is_theirs(&mut self, task: usize, known: Known, now: Instant, spread: usize) -> bool {
+    pub(super) fn is_theirs(
+        &mut self,
+        task: usize,
+        known: Known,
+        heard: bool,
+        now: Instant,
+        spread: usize,
+    ) -> bool {
         self.running -= 1;
         if !known.0 && self.offset == 0 {
             self.offset = spread % self.tasks.len().max(1);
         }
         let again = Again { at: None, looks: known.1 }.later(now, self.cap);
-        self.tasks[task] = State::Waiting { theirs: true, again };
+        let theirs = if heard { Theirs::Yes } else { Theirs::Unheard };
+        self.tasks[task] = State::Waiting { theirs, again };
         !known.0
     }
 
     /// What is known of a task before it is taken, for [`Self::is_theirs`].
     pub(super) fn known(&self, task: usize) -> Known {
         match self.tasks[task] {
-            State::Waiting { theirs, again } => Known(theirs, again.looks),
+            State::Waiting { theirs, again } => Known(theirs != Theirs::No, again.looks),
             _ => Known(false, 0),
         }
     }
@@ -209,7 +235,9 @@ impl Board {
     /// Whoever looked at it found nothing new.
     pub(super) fn later(&mut self, task: usize, now: Instant) {
         match &mut self.tasks[task] {
-            State::Waiting { again, .. } | State::Watched { again } => *again = again.later(now, self.cap),
+            State::Waiting { again, .. } | State::Watched { again, .. } => {
+                *again = again.later(now, self.cap)
+            }
             State::Running | State::Ended => {}
         }
     }
@@ -218,6 +246,23 @@ impl Board {
     pub(super) fn is_due(&mut self, task: usize) {
         if let State::Waiting { again, .. } = &mut self.tasks[task] {
             *again = Again::default();
+        }
+    }
+
+    /// Nobody works on a task of others, though something here waits for it. Once that has been so for `patience`, it is
+    /// this process's as well: whoever it was left to may never come.
+    pub(super) fn is_nobodys(&mut self, task: usize, now: Instant, patience: Duration) {
+        let State::Watched { nobodys, .. } = &mut self.tasks[task] else { return };
+        let since = *nobodys.get_or_insert(now);
+        if now.saturating_duration_since(since) >= patience {
+            self.tasks[task] = State::Waiting { theirs: Theirs::No, again: Again::default() };
+        }
+    }
+
+    /// Somebody works on a task of others.
+    pub(super) fn is_somebodys(&mut self, task: usize) {
+        if let State::Watched { nobodys, .. } = &mut self.tasks[task] {
+            *nobodys = None;
         }
     }
 
@@ -260,7 +305,7 @@ mod tests {
     fn theirs(board: &mut Board, task: usize, at: Instant) {
         let known = board.known(task);
         board.take(task);
-        board.is_theirs(task, known, at, 0);
+        board.is_theirs(task, known, true, at, 0);
     }
 
     #[test]
@@ -344,6 +389,37 @@ mod tests {
         board.is_told();
         assert_eq!(board.next(&[None, None], gate, at), Next::Over);
         assert_eq!(board.next(&[None, None], |_| Gate::Never, at), Next::Over);
+    }
+
+    #[test]
+    fn nobody_leaves_before_it_is_known_that_others_live() {
+        let mut board = Board::new(&[Part::Take], false, CAP);
+        let at = now();
+        let known = board.known(0);
+        board.take(0);
+        board.is_theirs(0, known, false, at, 0);
+        assert_eq!(board.next(&[None], open, at), Next::Wait(Some(FIRST_LOOK)));
+        let later = at + CAP;
+        assert_eq!(board.next(&[None], open, later), Next::Take(0));
+        theirs(&mut board, 0, later);
+        assert_eq!(board.next(&[None], open, later), Next::Over);
+    }
+
+    #[test]
+    fn a_trunk_of_another_unit_that_nobody_trains_is_taken_by_who_waits_for_it() {
+        let mut board = Board::new(&[Part::Watch, Part::Take], false, CAP);
+        let starts = [None, Some((0, 5))];
+        let at = now();
+        let patience = Duration::from_secs(90);
+        board.is_nobodys(0, at, patience);
+        board.is_nobodys(0, at + Duration::from_secs(60), patience);
+        assert_eq!(board.next(&starts, open, at), Next::AskDonor { task: 1, donor: 0, steps: 5 });
+        // Somebody came, and went again.
+        board.is_somebodys(0);
+        board.is_nobodys(0, at + Duration::from_secs(100), patience);
+        assert_eq!(board.next(&starts, open, at), Next::AskDonor { task: 1, donor: 0, steps: 5 });
+        board.is_nobodys(0, at + Duration::from_secs(200), patience);
+        assert_eq!(board.next(&starts, open, at), Next::Take(0));
     }
 
     #[test]

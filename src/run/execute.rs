@@ -8,6 +8,7 @@ use std::time::Duration;
 use crate::control_word;
 use crate::error::{Error, Result};
 use crate::files::{Files, LockHolder, now};
+use crate::hash::Digest;
 use crate::host::{ProcessId, another_trains};
 use crate::lease::{Lease, THREAD};
 use crate::plan::prefix::PrefixForest;
@@ -42,8 +43,13 @@ pub enum Taken {
     Start(Start, Lease),
     /// It has ended meanwhile, by another process.
     Ended(Outcome),
-    /// Another process has it; who, where that is known.
-    Theirs(Option<Box<LockHolder>>),
+    /// Another process has it.
+    Theirs {
+        /// Who, where that is known.
+        holder: Option<Box<LockHolder>>,
+        /// Whether it was heard of since this process looks.
+        heard: bool,
+    },
 }
 
 /// How a task ended.
@@ -63,8 +69,12 @@ pub struct Beside<'a> {
     pub look: &'a (dyn Fn(usize) -> Result<Option<Outcome>> + Sync + 'a),
     /// Whether a run that others train has a checkpoint of this step.
     pub has_step: &'a (dyn Fn(usize, u64) -> bool + Sync + 'a),
+    /// Whether nobody works on a run, as far as can be told.
+    pub is_nobodys: &'a (dyn Fn(usize) -> bool + Sync + 'a),
     /// Whether to wait for what others train.
     pub stay: bool,
+    /// How long a run that nobody works on is left to those whose part it is, before whoever waits for it takes it.
+    pub patience: Duration,
     /// The longest between two looks at what others have.
     pub cap: Duration,
 }
@@ -138,6 +148,10 @@ impl Executor<'_> {
                             board.reaches(donor, steps);
                             board.is_due(task);
                             floor.changed.notify_all();
+                        } else if (self.beside.is_nobodys)(donor) {
+                            lock(&floor.board).is_nobodys(donor, now(), self.beside.patience);
+                        } else {
+                            lock(&floor.board).is_somebodys(donor);
                         }
                     }
                     Next::Wait(_) | Next::Over => return,
@@ -203,9 +217,8 @@ impl Executor<'_> {
             known
         };
         let ended = match (self.beside.take)(index) {
-            Ok(Taken::Theirs(holder)) => {
-                let spread = ProcessId::own().pid as usize;
-                let is_news = lock(&floor.board).is_theirs(index, known, now(), spread);
+            Ok(Taken::Theirs { holder, heard }) => {
+                let is_news = lock(&floor.board).is_theirs(index, known, heard, now(), spread());
                 if is_news {
                     let label = &tasks[index].label;
                     self.display.line(&format!("{label}: {}", trained_by(holder.as_deref())));
@@ -381,6 +394,14 @@ impl Observer for Reached<'_> {
             (self.reached)(*step);
         }
     }
+}
+
+/// Where this process begins to look for runs once it meets others: each somewhere else, in pods too, where every process
+/// has the same small id.
+fn spread() -> usize {
+    let own = ProcessId::own();
+    let digest = Digest::of(format!("{} {} {} {}", own.host, own.boot, own.pid, own.began).as_bytes());
+    digest.as_bytes().iter().take(4).fold(0, |sum, byte| sum * 256 + usize::from(*byte))
 }
 
 /// How a task ended, in words.

@@ -223,6 +223,54 @@ fn two_plans_in_one_directory_are_refused() {
     place.run(&["plan", "m.toml"]).expect(0);
 }
 
+/// Leaves every run as a worker does whose machine is gone: held by a process of elsewhere, of which nothing is heard.
+fn leave_to_the_gone(place: &Place) {
+    let elsewhere = serde_json::json!({
+        "pid": 1, "host": "gone", "since": "2026-01-01T00:00:00Z", "command": "nanorun work m.toml",
+        "process": { "host": "gone", "machine": "", "boot": "another", "namespace": "pid:[1]", "pid": 1, "began": 1 },
+    });
+    let plan = place.run(&["plan", "m.toml", "--json"]).expect(0).json();
+    for run in plan["runs"].as_array().unwrap() {
+        let key = &run["key"]["run"].as_str().unwrap()[..12];
+        let lease = place.path("results/tiny/runs").join(key).join("lease/00000001");
+        std::fs::create_dir_all(&lease).unwrap();
+        std::fs::write(lease.join("owner.json"), elsewhere.to_string()).unwrap();
+        std::fs::write(lease.join("attempt"), "1").unwrap();
+        std::fs::write(lease.join("beat"), "1").unwrap();
+    }
+}
+
+#[test]
+fn what_a_machine_had_that_is_gone_is_trained_by_workers_that_leave_early_too() {
+    for unit in [None, Some("--unit=0")] {
+        let place = Place::with(&hasty(&long().replace("steps = 3000", "steps = 8")));
+        leave_to_the_gone(&place);
+        // It cannot know at first whether that one lives: it does not leave before it does.
+        let mut command = worker(&place, None);
+        let told = ended(&place, command.arg("--json").args(unit).spawn().unwrap()).expect(0).json();
+        assert_eq!((told["trained"].as_u64(), told["complete"].as_bool()), (Some(1), Some(true)), "{told}");
+        assert_eq!(numbers(&runs(&place, "results").remove(0).join("attempt")), [2]);
+        assert_eq!(exact_tables(&place.path("results/tiny")), whole(&place));
+    }
+}
+
+#[test]
+fn a_fork_trains_its_trunk_where_nobody_else_does() {
+    let forks = hasty(&small().replace("[1, 2, 3, 4]", "[1]")) + "split = 2\n";
+    let place = Place::with(&forks);
+    let units = place.run(&["plan", "m.toml", "--json"]).expect(0).json()["cluster"]["units"]
+        .as_array()
+        .unwrap()
+        .len();
+    assert_eq!(units, 2);
+    // The trunk's unit never starts.
+    ended(&place, worker(&place, None).arg("--unit=1").spawn().unwrap()).expect(0);
+    assert!(place.hashes().iter().all(|(_, hash)| hash.is_some()), "{:?}", place.hashes());
+    ended(&place, worker(&place, None).arg("--unit=0").spawn().unwrap()).expect(0);
+    place.run(&["report", "m.toml"]).expect(0);
+    assert_eq!(exact_tables(&place.path("results/tiny")), whole(&place));
+}
+
 #[test]
 fn a_worker_a_device_and_one_scorecard() {
     let place = Place::with(&small());

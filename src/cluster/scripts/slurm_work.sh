@@ -44,7 +44,10 @@ case $code in
         else
             note "requeue job $job because of the time limit"
             say "saved; job $job is queued again, $((${before:-0} + 1)) of $requeue_limit times"
-            timeout 60 scontrol requeue "$job" || say "the scheduler did not queue it again: submit what is left"
+            timeout 60 scontrol requeue "$job" || {
+                note "stopped job $job: not queued again"
+                say "the scheduler did not queue it again: submit what is left"
+            }
         fi
     fi
     ;;
@@ -61,7 +64,7 @@ case $code in
             say "failed on $node: job ${new%%;*} tries once more elsewhere"
         else
             say "failed on $node: job $job tries once more"
-            timeout 60 scontrol requeue "$job"
+            timeout 60 scontrol requeue "$job" || note "failed job $job on $node"
         fi
     fi
     ;;

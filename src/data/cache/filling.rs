@@ -19,8 +19,11 @@ const DIRECTORY: &str = ".filling";
 /// Between two beats of who makes an entry. Whoever waits takes over after three of them missed.
 const PERIOD: Duration = Duration::from_secs(5);
 
-/// Between two looks whether the entry is there.
-const PAUSE: Duration = Duration::from_millis(100);
+/// Between the first two looks whether the entry is there.
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// Between two looks later on.
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
 /// That this process makes an entry; over when dropped.
 pub struct Filling {
@@ -56,13 +59,19 @@ impl Cache {
 
 fn filling(dir: &Path, there: impl Fn() -> bool) -> Option<Filling> {
     let leases = Leases::new(LockHolder::this_process(&host_name()), PERIOD);
+    let mut pause = PAUSE;
     loop {
         match leases.claim(dir).ok()? {
             Claimed::Mine(lease) => {
                 return Some(Filling { dir: dir.to_owned(), lease: Some(lease), _leases: leases });
             }
-            Claimed::Theirs(_) if there() || signalled() => return None,
-            Claimed::Theirs(_) => std::thread::sleep(PAUSE),
+            Claimed::Theirs { .. } => {}
+        }
+        // Hundreds may wait: each looks more rarely the longer it does.
+        std::thread::sleep(pause);
+        pause = (pause * 2).min(LONGEST_PAUSE);
+        if there() || signalled() {
+            return None;
         }
     }
 }
