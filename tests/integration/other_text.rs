@@ -169,8 +169,8 @@ fn another_evaluation_has_its_own() {
     std::fs::write(place.path("m.toml"), manifest().replace("tokens = 4096", "tokens = 8192")).unwrap();
     let after = verdict(&place.run(&["run", "m.toml", "--json"]).expect(0));
     assert_eq!(documents(&place, "results").len(), 8);
-    // The split has few documents, which are read more often.
-    assert_eq!(before["text_documents"], after["text_documents"]);
+    // More of the text is more documents.
+    assert!(before["text_documents"].as_u64() < after["text_documents"].as_u64(), "{before} {after}");
     assert_ne!(before["text_reach"], after["text_reach"]);
     let tried = place.run(&[
         "try",
