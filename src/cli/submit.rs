@@ -86,20 +86,12 @@ pub(super) fn submit(args: &SubmitArgs) -> Result<Option<Class>> {
     }
     let files = Files::from_env()?;
     let scheduler = Scheduler::at_hand(args.engine)?;
-    // Two at once would both find that nothing is submitted.
     let most = scheduler.check(&draft)?;
+    // Two at once would both find that nothing is submitted.
     let place = experiment.dir.turn();
-    let begun = experiment.dir.path().exists();
     files.create_dir_all(&place)?;
-    let lock = DirLock::acquire(&place, &LockHolder::this_process(&host_name()))?;
-    if let Err(error) = refuse_twice(&files, &experiment, scheduler, &draft) {
-        drop(lock);
-        if !begun {
-            // Nothing was there, and nothing stays.
-            files.remove_dir(experiment.dir.path())?;
-        }
-        return Err(error);
-    }
+    let _lock = DirLock::acquire(&place, &LockHolder::this_process(&host_name()))?;
+    refuse_twice(&files, &experiment, scheduler, &draft)?;
     draft.write(&files)?;
     let submitted = submit_all(&files, scheduler, &draft, most);
     let jobs = match submitted {
