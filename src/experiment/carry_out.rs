@@ -258,7 +258,9 @@ impl Experiment {
                 restore_table(&self.files, &dir, attempt, &run.config, result).map_err(as_a_run)?;
             }
             let is_begun = matches!(standing.status, Status::Begun { .. });
-            if is_begun && let Some(failures) = found.failures.last_mut() {
+            // Also where it failed before its first checkpoint: what failed before this start is tried again.
+            let was_tried = !standing.has_ended() && standing.attempt.is_some();
+            if was_tried && let Some(failures) = found.failures.last_mut() {
                 *failures = self.failures(run)?;
             }
             // Cells with one run key are one run.
