@@ -432,7 +432,7 @@ fn the_same_without_locks_and_with_late_listings() {
 
 /// By hand: 200 runs, eight workers.
 #[test]
-#[ignore = "takes minutes; results/benchmarks has a record"]
+#[ignore = "takes minutes"]
 fn long_stress() {
     stress(&Place::with(&hasty(&many(100))), 8, 600, None, 3);
     stress(
