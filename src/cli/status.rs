@@ -1,5 +1,6 @@
 //! `nanorun status`: how an experiment stands on a cluster, by what is on disk of it alone.
 
+use std::fmt::Write as _;
 use std::path::PathBuf;
 
 use clap::Args;
@@ -63,7 +64,7 @@ fn text(overview: &Overview) -> String {
             table.push(row(unit));
         }
         text.push_str(&table.to_string());
-        text.push_str(&format!("{} units: {}\n\n", overview.units.len(), overview.counts()));
+        let _ = write!(text, "{} units: {}\n\n", overview.units.len(), overview.counts());
     }
     let mut table = Table::new(["run", "", "status", ">step", ">of", "by", "since"]);
     let mut shown = 0;
@@ -76,9 +77,9 @@ fn text(overview: &Overview) -> String {
         text.push_str(&table.to_string());
     }
     let finished = overview.all_runs().filter(|run| run.status == "finished").count();
-    text.push_str(&format!("{finished} of {} runs are finished\n", overview.all_runs().count()));
+    let _ = writeln!(text, "{finished} of {} runs are finished", overview.all_runs().count());
     for help in &overview.help {
-        text.push_str(&format!("help: {help}\n"));
+        let _ = writeln!(text, "help: {help}");
     }
     text
 }

@@ -63,18 +63,15 @@ pub(super) fn work(args: &WorkArgs) -> Result<Option<Class>> {
     stop::watch()?;
     let files = Files::from_env()?;
     let frozen = frozen(&files, args)?;
-    let (mut experiment, keys) = match &frozen {
-        Some(work) => {
-            super::waiting::show_waiting(args.common.quiet);
-            threads::start(args.common.threads.map(usize::from))?;
-            let here: Vec<_> = environment().collect();
-            (work.experiment(&here)?, Some(work.keys()))
-        }
-        None => {
-            let experiment = experiment(&args.manifest, &args.common)?;
-            let keys = args.unit.map(|unit| keys_of(&experiment, unit)).transpose()?;
-            (experiment, keys)
-        }
+    let (mut experiment, keys) = if let Some(work) = &frozen {
+        super::waiting::show_waiting(args.common.quiet);
+        threads::start(args.common.threads.map(usize::from))?;
+        let here: Vec<_> = environment().collect();
+        (work.experiment(&here)?, Some(work.keys()))
+    } else {
+        let experiment = experiment(&args.manifest, &args.common)?;
+        let keys = args.unit.map(|unit| keys_of(&experiment, unit)).transpose()?;
+        (experiment, keys)
     };
     let stop = StopFlag::default();
     let cluster = frozen.as_ref().map_or(&experiment.manifest.head.cluster, |work| &work.submission.cluster);

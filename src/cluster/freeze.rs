@@ -13,6 +13,7 @@ use crate::experiment::Experiment;
 use crate::files::{Files, reopened, utc_now};
 use crate::hash::Digest;
 use crate::manifest::ClusterSettings;
+use crate::manifest::settings::OneOrMany;
 use crate::run::state::{Standing, Status};
 use crate::train::evaluation::eval_settings;
 
@@ -44,7 +45,7 @@ pub fn freeze(
     let cluster = experiment.manifest.cluster()?;
     let results = absolute(experiment.dir.path().to_owned())?;
     let created = utc_now();
-    let digits: String = created.chars().filter(|letter| letter.is_ascii_alphanumeric()).collect();
+    let digits: String = created.chars().filter(char::is_ascii_alphanumeric).collect();
     let dir = free(results.join("submit").join(digits.trim_end_matches('Z')));
     let binary = std::env::current_exe()
         .map_err(|error| Error::input("nanorun cannot tell where its own program is").because(error))?;
@@ -158,7 +159,7 @@ pub(super) fn plan_digest(experiment: &Experiment) -> Digest {
 /// What the shell of a job does before the worker starts.
 pub(super) fn setup(cluster: &ClusterSettings) -> String {
     let mut text = String::new();
-    let lines = cluster.setup.iter().flat_map(|setup| setup.as_slice());
+    let lines = cluster.setup.iter().flat_map(OneOrMany::as_slice);
     for (at, line) in lines.enumerate() {
         if at == 0 {
             text.push_str("\n# cluster.setup\n");

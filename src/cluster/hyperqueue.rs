@@ -17,6 +17,8 @@ const WORK: &str = include_str!("scripts/hyperqueue_work.sh");
 #[derive(Debug, Clone, Copy)]
 pub struct HyperQueue(());
 
+// A value of it says that its programs are there.
+#[allow(clippy::unused_self, reason = "only who has made sure of the programs may call them")]
 impl HyperQueue {
     /// Makes sure of both.
     ///

@@ -10,6 +10,7 @@ use super::units::Batch;
 use crate::error::{Error, Result};
 use crate::experiment::quoted;
 use crate::manifest::ClusterSettings;
+use crate::manifest::settings::OneOrMany;
 
 const START: &str = include_str!("scripts/slurm_start.sh");
 const WORK: &str = include_str!("scripts/slurm_work.sh");
@@ -22,6 +23,8 @@ pub const USUAL_ARRAY: usize = 1001;
 #[derive(Debug, Clone, Copy)]
 pub struct Slurm(());
 
+// A value of it says that its programs are there.
+#[allow(clippy::unused_self, reason = "only who has made sure of the programs may call them")]
 impl Slurm {
     /// Makes sure of its programs.
     ///
@@ -154,7 +157,7 @@ pub fn job_script(submission: &Submission, dir: &SubmissionDir, threads_are_writ
     if let Some(memory) = &cluster.memory {
         line(format!("--mem={memory}"));
     }
-    for extra in cluster.extra.iter().flat_map(|extra| extra.as_slice()) {
+    for extra in cluster.extra.iter().flat_map(OneOrMany::as_slice) {
         line(extra.clone());
     }
     script.push_str(&frozen(submission, dir));

@@ -1,6 +1,6 @@
 //! How an experiment stands, by what is on disk of it alone: no scheduler is asked, which would have to answer everybody.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 
@@ -128,13 +128,13 @@ impl Overview {
         let reading = |error| FileError::new("read the workers of", dir.path(), error);
         let workers = at_work(dir.path()).map_err(reading)?;
         let mut units: Vec<UnitView> = Vec::new();
-        let mut taken: BTreeMap<Digest, ()> = BTreeMap::new();
+        let mut taken: BTreeSet<Digest> = BTreeSet::new();
         let mut newest: Option<Submission> = None;
         for place in SubmissionDir::all(dir)?.into_iter().rev() {
             let submission = place.read(files)?;
             let mut of_this: Vec<UnitView> = Vec::new();
             for (number, unit) in submission.units.iter().enumerate() {
-                let runs: Vec<_> = unit.runs.iter().filter(|run| !taken.contains_key(&run.key)).collect();
+                let runs: Vec<_> = unit.runs.iter().filter(|run| !taken.contains(&run.key)).collect();
                 if runs.is_empty() {
                     continue;
                 }
@@ -159,7 +159,7 @@ impl Overview {
                     runs,
                 });
             }
-            taken.extend(of_this.iter().flat_map(|unit| &unit.runs).map(|run| (run.key, ())));
+            taken.extend(of_this.iter().flat_map(|unit| &unit.runs).map(|run| run.key));
             // The newest first, its units in their order.
             units.extend(of_this);
             newest.get_or_insert(submission);
@@ -167,7 +167,7 @@ impl Overview {
         let plan = if dir.file("plan.toml").is_file() { Some(PlanRecord::read(files, dir)?) } else { None };
         let planned = plan.into_iter().flat_map(|plan| plan.runs);
         let runs: Vec<RunView> = planned
-            .filter(|run| !taken.contains_key(&run.key))
+            .filter(|run| !taken.contains(&run.key))
             .map(|run| {
                 let label = format!("{} seed={}", run.arm, run.seed);
                 view(files, dir, &workers, &run.key, &label, run.steps, run.evaluation.as_ref())
@@ -241,7 +241,7 @@ impl Last {
             let after = |word: &str| {
                 words.windows(2).find(|pair| pair.first() == Some(&word)).and_then(|pair| pair.get(1))
             };
-            last.event = event.to_owned();
+            event.clone_into(&mut last.event);
             last.at = Some(at.to_owned());
             if let Some(job) = after("job") {
                 last.job = Some((*job).to_owned());

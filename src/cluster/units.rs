@@ -89,13 +89,12 @@ pub fn units(
             continue;
         }
         for run in runs {
-            match donor(run).filter(|(donor, _)| is_wanted(*donor)) {
-                Some((donor, _)) => waiting.entry(donor).or_default().push(run),
-                None => {
-                    of_run.push((units.len(), run));
-                    let kind = if donor(run).is_some() { UnitKind::Fork } else { UnitKind::Tree };
-                    units.push(Unit { kind, runs: vec![own(run)], after: None });
-                }
+            if let Some((donor, _)) = donor(run).filter(|(donor, _)| is_wanted(*donor)) {
+                waiting.entry(donor).or_default().push(run);
+            } else {
+                of_run.push((units.len(), run));
+                let kind = if donor(run).is_some() { UnitKind::Fork } else { UnitKind::Tree };
+                units.push(Unit { kind, runs: vec![own(run)], after: None });
             }
         }
     }

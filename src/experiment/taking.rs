@@ -116,10 +116,10 @@ impl Experiment {
         };
         let entries = Journal::new(self.files.clone(), attempt.journal()).read()?.entries;
         let lives = History::fold(&entries).lives;
-        let failed = lives.iter().filter(|life| life.ended == Ended::Failed);
+        let mut failed = lives.iter().filter(|life| life.ended == Ended::Failed);
         Ok(Failures {
             count: failed.clone().count(),
-            last_host: failed.last().and_then(|life| life.host.clone()),
+            last_host: failed.next_back().and_then(|life| life.host.clone()),
         })
     }
 }

@@ -81,9 +81,8 @@ impl KeptDocuments {
         let mut found = Self::Absent;
         for attempt in run.attempts()? {
             match Self::read(files, &attempt) {
-                Self::Absent => {}
                 Self::Kept(losses) if are_of(&losses, result) => return Ok(Self::Kept(losses)),
-                Self::Kept(_) => {}
+                Self::Absent | Self::Kept(_) => {}
                 damaged @ Self::Damaged(_) => {
                     if found == Self::Absent {
                         found = damaged;

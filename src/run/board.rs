@@ -238,7 +238,7 @@ impl Board {
     pub(super) fn later(&mut self, task: usize, now: Instant) {
         match &mut self.tasks[task] {
             State::Waiting { again, .. } | State::Watched { again, .. } => {
-                *again = again.later(now, self.cap)
+                *again = again.later(now, self.cap);
             }
             State::Running | State::Ended => {}
         }

@@ -137,11 +137,12 @@ impl Executor<'_> {
             while let Some(next) = self.next(&floor) {
                 match next {
                     Next::Take(index) => self.take(tasks, &floor, index),
-                    Next::Look(index) => match (self.beside.look)(index) {
-                        Ok(Some(outcome)) => floor.tell(self.stop, index, Ended { outcome, here: false }),
+                    Next::Look(index) => {
                         // What cannot be read just now is looked at again.
-                        Ok(None) | Err(_) => {}
-                    },
+                        if let Ok(Some(outcome)) = (self.beside.look)(index) {
+                            floor.tell(self.stop, index, Ended { outcome, here: false });
+                        }
+                    }
                     Next::AskDonor { task, donor, steps } => {
                         if (self.beside.has_step)(donor, steps) {
                             let mut board = lock(&floor.board);

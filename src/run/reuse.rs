@@ -175,7 +175,7 @@ pub fn take_over(
         KeptDocuments::Kept(documents) => write_documents(files, &attempt, &documents)?,
         KeptDocuments::Absent => {}
         KeptDocuments::Damaged(why) => {
-            notes.push(format!("its losses by document are not taken over: {why}"))
+            notes.push(format!("its losses by document are not taken over: {why}"));
         }
     }
     if let Ok(Some(samples)) = files.read_if_there(&from.samples()) {

@@ -27,7 +27,7 @@ pub fn resampled_deviation(values: &[f64], weights: &[f64]) -> Option<f64> {
     let units: Vec<(f64, f64)> = values.iter().copied().zip(weights.iter().copied()).collect();
     let mut rng = SplitMix64::new(SEED);
     // Two places of 32 bits from each number; with so few units none is favoured by more than one in a million.
-    let place = |bits: u64| ((bits & 0xffff_ffff) * count as u64 >> 32) as usize;
+    let place = |bits: u64| (((bits & 0xffff_ffff) * count as u64) >> 32) as usize;
     let mut ratios = Vec::with_capacity(DRAWS);
     for _ in 0..DRAWS {
         let (mut value, mut weight) = (0.0, 0.0);
