@@ -76,6 +76,7 @@ fn the_manifest_reference_is_up_to_date() {
     );
 }
 
+#[allow(clippy::redundant_closure_for_method_calls, reason = "the method's type is not public")]
 #[test]
 fn every_known_commit_is_in_the_manual() {
     let page = read("docs/manifest.md");

@@ -92,7 +92,7 @@ fn numbers(dir: &Path) -> Vec<u64> {
 
 /// Those that are registered.
 fn registered(place: &Place) -> usize {
-    std::fs::read_dir(place.path("results/tiny/workers")).map_or(0, |found| found.count())
+    std::fs::read_dir(place.path("results/tiny/workers")).map_or(0, Iterator::count)
 }
 
 fn has_checkpoint(place: &Place) -> bool {

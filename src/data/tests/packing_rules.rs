@@ -141,7 +141,7 @@ proptest! {
         let mut known: std::collections::BTreeMap<i32, u64> = std::collections::BTreeMap::new();
         for batch in batches(&mut packer(&lengths, packing, rows, len, RankCursor::start()), 400 / (rows * len) + 2) {
             let at: Vec<usize> = batch.documents.iter().map(|start| start.at).collect();
-            let begins = |at: &usize| if documents { at % len == 0 } else { batch.inputs[*at] == BOS as i32 };
+            let begins = |at: &usize| if documents { at.is_multiple_of(len) } else { batch.inputs[*at] == BOS as i32 };
             prop_assert_eq!(&at, &(0..batch.inputs.len()).filter(begins).collect::<Vec<_>>());
             for start in &batch.documents {
                 // Its second token says which it is; a row may cut it before that.
