@@ -79,9 +79,11 @@ pub use encode_pool::EncodePool;
 pub use file_digest::file_digest;
 pub use loader::{BatchShape, Loader, RankTurns};
 pub use loader_bytes::LoaderBytes;
+#[cfg(any(test, feature = "internals"))]
+pub use packing::DocumentStart;
 #[cfg(test)]
 pub use packing::IGNORED;
-pub use packing::{Batch, DocumentStart, Packer};
+pub use packing::{Batch, Packer};
 pub(crate) use parquet::check_shard;
 pub(crate) use parquet_guard::read_frame;
 pub use row_order::RowOrder;

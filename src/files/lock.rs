@@ -124,8 +124,8 @@ pub struct DirLock(Kind);
 enum Kind {
     /// The system lets go of it when the process ends, however it ends: the file that stays behind locks nobody out.
     Lock(File),
-    /// Where there are no locks; and what the system said.
-    Claim { claim: Claim, dir: PathBuf, why: String },
+    /// Where there are no locks.
+    Claim(Claim),
 }
 
 impl DirLock {
@@ -144,7 +144,7 @@ impl DirLock {
             Ok(true) => {}
             Ok(false) => return Err(LockError::Held { dir: dir.to_owned(), holder: text(&mut file) }),
             Err(why) if has_no_locks(&why) => {
-                return Self::claim(dir, holder, text(&mut file), why.to_string());
+                return Self::claim(dir, holder, text(&mut file));
             }
             Err(e) => return Err(error(e)),
         }
@@ -152,7 +152,7 @@ impl DirLock {
         let second = open(&path).map_err(error)?;
         if matches!(lock(&second), Ok(true)) {
             drop(second);
-            return Self::claim(dir, holder, text(&mut file), "two have one lock".to_owned());
+            return Self::claim(dir, holder, text(&mut file));
         }
         match claims::standing(dir).map_err(|e| LockError::File(FileError::new("lock", dir, e)))? {
             Standing::Free => {}
@@ -208,12 +208,7 @@ impl DirLock {
     }
 
     /// Without locks; `locked` is what the lock file says of somebody who may have one.
-    fn claim(
-        dir: &Path,
-        holder: &LockHolder,
-        locked: Option<Box<LockHolder>>,
-        why: String,
-    ) -> Result<Self, LockError> {
+    fn claim(dir: &Path, holder: &LockHolder, locked: Option<Box<LockHolder>>) -> Result<Self, LockError> {
         // A holder that lets go empties the file. A nanorun that did not yet do so does not say which process it is.
         if let Some(locked) = locked.filter(|locked| locked.process.is_some()) {
             let (dir, remove) = (dir.to_owned(), dir.join(NAME));
@@ -224,7 +219,7 @@ impl DirLock {
             }
         }
         match claims::claim(dir, holder) {
-            Ok(claim) => Ok(Self(Kind::Claim { claim, dir: dir.to_owned(), why })),
+            Ok(claim) => Ok(Self(Kind::Claim(claim))),
             Err(Refused::Standing(taken)) => Err(held(dir, taken)),
             Err(Refused::Failed(e)) => {
                 Err(LockError::File(FileError::new("lock", &dir.join(claims::NAME), e)))
@@ -282,23 +277,11 @@ impl DirLock {
         locked.filter(|holder| holder.process.is_some() && holder.life() != Life::Dead).or_else(claimed)
     }
 
-    /// What a person should know of it; none of a lock that the system keeps.
-    pub fn note(&self) -> Option<String> {
-        let Kind::Claim { dir, why, .. } = &self.0 else { return None };
-        Some(format!(
-            "files cannot be locked in `{}` ({why}): a second nanorun there is kept out by a file with the owner's process \
-             id, and after a crash on another machine a person has to remove that",
-            dir.display()
-        ))
-    }
-
     /// [`Files::recover`] for what this lock guards: with a claim alone only what belongs to the provably dead goes.
     pub fn recover(&self, files: &Files, root: &Path) -> FileResult<Vec<PathBuf>> {
         match &self.0 {
             Kind::Lock(_) => files.recover(root),
-            Kind::Claim { claim, .. } => {
-                files.recover_standing(root, recovery::Standing::Beside(&claim.dead))
-            }
+            Kind::Claim(claim) => files.recover_standing(root, recovery::Standing::Beside(&claim.dead)),
         }
     }
 }

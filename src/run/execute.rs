@@ -232,6 +232,11 @@ impl Executor<'_> {
                 Ended { outcome, here: false }
             }
             Ok(Taken::Start(start, lease)) => {
+                if let Some(from) = lease.taken_from() {
+                    let label = &tasks[index].label;
+                    let gone = format!("process {} on {}, of which nothing was heard", from.pid, from.host);
+                    self.display.line(&format!("{label}: taken over from {gone}"));
+                }
                 let reached = |step| {
                     lock(&floor.board).reaches(index, step);
                     floor.changed.notify_all();
