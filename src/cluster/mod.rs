@@ -2,7 +2,7 @@
 //! how all of it stands.
 //!
 //! Nothing here schedules: a scheduler does, and calls workers. What a job is to do is frozen as a submission
-//! ([`Submission`]), so that neither an edited manifest nor a new binary changes what the third job of an array is.
+//! (`submission`), so that neither an edited manifest nor a new binary changes what the third job of an array is.
 
 mod allocation;
 mod call;

@@ -159,7 +159,7 @@ impl RunDir {
         Ok(())
     }
 
-    /// The log of those who worked on it, see [`crate::lease`].
+    /// The log of those who worked on it, as `crate::lease` keeps it.
     pub fn lease(&self) -> PathBuf {
         self.0.join("lease")
     }
