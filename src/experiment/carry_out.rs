@@ -24,7 +24,7 @@ use crate::run::sample;
 use crate::run::single::Outcome;
 use crate::run::state::{Standing, Status, restore_table};
 use crate::run::task::Task;
-use crate::scorecard::{Scorecard, Sequence};
+use crate::scorecard::Scorecard;
 use crate::train::engine::Engine;
 
 /// The longest between two looks at what others train.
@@ -302,7 +302,7 @@ impl Experiment {
     /// Whether every run has ended that the experiment needs. Looks at those after this process's own first: where many
     /// processes end one after another, each finds one that has not within a look or two.
     fn all_ended(&self, how: &HowToRun<'_>) -> Result<bool> {
-        let sequence = self.sequence_if_looked()?;
+        let sequence = self.sequence_on_disk()?;
         let runs = &self.plan.runs;
         let own = |run: &PlannedRun| how.among.is_some_and(|among| among.contains(&run.key.run));
         let from = runs.iter().rposition(own).map_or(0, |last| last + 1);
@@ -314,10 +314,6 @@ impl Experiment {
             }
         }
         Ok(true)
-    }
-
-    fn sequence_if_looked(&self) -> Result<Option<Sequence>> {
-        if self.plan.looks.is_some() { self.sequence_on_disk() } else { Ok(None) }
     }
 
     fn nobody_else_works(&self) -> Result<bool> {

@@ -134,17 +134,11 @@ impl DirLock {
         let path = dir.join(NAME);
         let error = |error| LockError::File(FileError::new("lock", &path, error));
         let mut file = open(&path).map_err(error)?;
-        let text = |file: &mut File| {
-            let mut text = String::new();
-            // What it says helps a person; it may be half written just now.
-            file.read_to_string(&mut text).ok();
-            serde_json::from_str::<Box<LockHolder>>(&text).ok()
-        };
         match lock(&file) {
             Ok(true) => {}
-            Ok(false) => return Err(LockError::Held { dir: dir.to_owned(), holder: text(&mut file) }),
+            Ok(false) => return Err(LockError::Held { dir: dir.to_owned(), holder: said(&mut file) }),
             Err(why) if has_no_locks(&why) => {
-                return Self::claim(dir, holder, text(&mut file));
+                return Self::claim(dir, holder, said(&mut file));
             }
             Err(e) => return Err(error(e)),
         }
@@ -152,7 +146,7 @@ impl DirLock {
         let second = open(&path).map_err(error)?;
         if matches!(lock(&second), Ok(true)) {
             drop(second);
-            return Self::claim(dir, holder, text(&mut file));
+            return Self::claim(dir, holder, said(&mut file));
         }
         match claims::standing(dir).map_err(|e| LockError::File(FileError::new("lock", dir, e)))? {
             Standing::Free => {}
@@ -174,11 +168,6 @@ impl DirLock {
         let path = dir.join(NAME);
         let error = |error| LockError::File(FileError::new("lock", &path, error));
         let mut file = open(&path).map_err(error)?;
-        let holder = |file: &mut File| {
-            let mut text = String::new();
-            file.read_to_string(&mut text).ok();
-            serde_json::from_str::<Box<LockHolder>>(&text).ok()
-        };
         let taken = |file: &File| match file.try_lock_shared() {
             Ok(()) => Ok(true),
             Err(TryLockError::WouldBlock) => Ok(false),
@@ -186,20 +175,12 @@ impl DirLock {
         };
         let shared = match uninterrupted(|| taken(&file)) {
             Ok(true) => true,
-            Ok(false) => return Err(LockError::Held { dir: dir.to_owned(), holder: holder(&mut file) }),
+            Ok(false) => return Err(LockError::Held { dir: dir.to_owned(), holder: said(&mut file) }),
             Err(why) if has_no_locks(&why) => false,
             Err(e) => return Err(error(e)),
         };
         if !shared {
-            // A holder that lets go empties the file.
-            if let Some(locked) = holder(&mut file).filter(|locked| locked.process.is_some()) {
-                let (dir, remove) = (dir.to_owned(), path);
-                match locked.life() {
-                    Life::Alive => return Err(LockError::Held { dir, holder: Some(locked) }),
-                    Life::Dead => {}
-                    Life::Unknown => return Err(LockError::Unknown { dir, holder: Some(locked), remove }),
-                }
-            }
+            refuse_beside(dir, said(&mut file))?;
         }
         match claims::standing(dir).map_err(|e| LockError::File(FileError::new("lock", dir, e)))? {
             Standing::Free => Ok(SharedLock { _file: shared.then_some(file) }),
@@ -209,15 +190,7 @@ impl DirLock {
 
     /// Without locks; `locked` is what the lock file says of somebody who may have one.
     fn claim(dir: &Path, holder: &LockHolder, locked: Option<Box<LockHolder>>) -> Result<Self, LockError> {
-        // A holder that lets go empties the file. A nanorun that did not yet do so does not say which process it is.
-        if let Some(locked) = locked.filter(|locked| locked.process.is_some()) {
-            let (dir, remove) = (dir.to_owned(), dir.join(NAME));
-            match locked.life() {
-                Life::Alive => return Err(LockError::Held { dir, holder: Some(locked) }),
-                Life::Dead => {}
-                Life::Unknown => return Err(LockError::Unknown { dir, holder: Some(locked), remove }),
-            }
-        }
+        refuse_beside(dir, locked)?;
         match claims::claim(dir, holder) {
             Ok(claim) => Ok(Self(Kind::Claim(claim))),
             Err(Refused::Standing(taken)) => Err(held(dir, taken)),
@@ -292,6 +265,25 @@ impl Drop for DirLock {
             // Whoever has no locks learns from it that nobody works there; whoever has them does not need to.
             let _ = file.set_len(0);
         }
+    }
+}
+
+/// What the lock file says of who has it. That helps a person; it may be half written just now.
+fn said(file: &mut File) -> Option<Box<LockHolder>> {
+    let mut text = String::new();
+    file.read_to_string(&mut text).ok();
+    serde_json::from_str(&text).ok()
+}
+
+/// Refuses where there are no locks and the lock file names somebody who lives, or may live.
+fn refuse_beside(dir: &Path, locked: Option<Box<LockHolder>>) -> Result<(), LockError> {
+    // A holder that lets go empties the file. A nanorun that did not yet do so does not say which process it is.
+    let Some(locked) = locked.filter(|locked| locked.process.is_some()) else { return Ok(()) };
+    let (dir, remove) = (dir.to_owned(), dir.join(NAME));
+    match locked.life() {
+        Life::Alive => Err(LockError::Held { dir, holder: Some(locked) }),
+        Life::Dead => Ok(()),
+        Life::Unknown => Err(LockError::Unknown { dir, holder: Some(locked), remove }),
     }
 }
 
