@@ -237,15 +237,21 @@ mod tests {
         assert!(linux::kernel_text(Path::new("/proc/meminfo")).unwrap().contains("MemTotal:"));
         assert_eq!(linux::kernel_text(Path::new("/proc/nothing")), None);
         assert!(linux::kernel_link(Path::new("/proc/self/ns/pid")).unwrap().starts_with("pid:["));
-        let stop = std::sync::Arc::new(std::sync::Barrier::new(2));
-        let waits = std::sync::Arc::clone(&stop);
+        let meeting = std::sync::Arc::new(std::sync::Barrier::new(2));
+        let theirs = std::sync::Arc::clone(&meeting);
         let thread = std::thread::Builder::new().name("nanorun-looked-f".to_owned());
-        let thread = thread.spawn(move || waits.wait()).unwrap();
+        let thread = thread.spawn(move || {
+            theirs.wait();
+            theirs.wait();
+        });
+        let thread = thread.unwrap();
+        // A thread gives itself its name after it has begun: without this meeting it is looked for before it has one.
+        meeting.wait();
         let own = Path::new("/proc").join(std::process::id().to_string());
         // The kernel keeps 15 bytes of a name.
         assert!(linux::has_thread(&own, "nanorun-looked-"));
         assert!(!linux::has_thread(&own, "nobody-has-this"));
-        stop.wait();
+        meeting.wait();
         thread.join().unwrap();
     }
 }
