@@ -48,6 +48,12 @@ pub(crate) fn pair_instruction() -> bool {
     })
 }
 
+/// Whether `NANORUN_CPU_KERNELS` asks for that instruction, however fast it is.
+#[cfg(target_arch = "x86_64")]
+pub(crate) fn pairs_are_asked_for() -> bool {
+    named().is_some_and(|name| name == PAIRS)
+}
+
 /// What `NANORUN_CPU_KERNELS` says, if anything.
 fn named() -> Option<String> {
     let value = std::env::var_os(VARIABLE)?;

@@ -73,14 +73,17 @@ pub(super) fn arms(page: &mut Markup, view: &View<'_>) {
 
 /// Every verdict with what it rests on.
 fn judged(page: &mut Markup, view: &View<'_>) {
+    // Sentences, which have no room beside so many numbers.
+    let mut reasons: Vec<(String, String)> = Vec::new();
     let mut rows = Vec::new();
     for (place, subject) in view.subjects.iter().enumerate() {
         for verdict in &subject.scorecard.verdicts {
             let arm = if verdict.arm.is_empty() { "all" } else { shown(&verdict.arm) };
-            let name = match view.arm(place, &verdict.arm) {
-                Some(arm) => Cell::Arm(arm.name.clone(), arm.look),
-                None if view.is_comparison() => Cell::Text(format!("{}: {arm}", subject.name)),
-                None => Cell::Text(arm.to_owned()),
+            let known = view.arm(place, &verdict.arm);
+            let whose = match known {
+                Some(arm) => arm.name.clone(),
+                None if view.is_comparison() => format!("{}: {arm}", subject.name),
+                None => arm.to_owned(),
             };
             let quality = matches!(verdict.kind, VerdictKind::Quality | VerdictKind::Target);
             let size = verdict.interval.map_or(0.0, |(lower, upper)| upper - lower);
@@ -93,13 +96,17 @@ fn judged(page: &mut Markup, view: &View<'_>) {
             let measured =
                 |value: Option<f64>| value.map_or(Cell::Nothing, |value| Cell::Number(shown(value), value));
             let alone = verdict.raw_interval.filter(|_| verdict.arms_together > 1);
+            let judged = match verdict.kind {
+                VerdictKind::Quality => verdict.metric.clone(),
+                VerdictKind::Target => format!("target, {}", verdict.metric),
+                kind => kind.to_string(),
+            };
+            if verdict.detail != verdicts::outcome(verdict) {
+                reasons.push((whose.clone(), format!(", {judged}: {}", verdict.detail)));
+            }
             rows.push(vec![
-                name,
-                Cell::Text(match verdict.kind {
-                    VerdictKind::Quality => verdict.metric.clone(),
-                    VerdictKind::Target => format!("target, {}", verdict.metric),
-                    kind => kind.to_string(),
-                }),
+                known.map_or_else(|| Cell::Text(whose.clone()), |arm| Cell::Arm(whose.clone(), arm.look)),
+                Cell::Text(judged),
                 Cell::Word(verdicts::outcome(verdict), verdicts::tone(verdict).word()),
                 verdict.difference.map_or(Cell::Nothing, |value| Cell::Number(shown(value), value)),
                 range(verdict.interval),
@@ -116,7 +123,6 @@ fn judged(page: &mut Markup, view: &View<'_>) {
                 verdict
                     .worth
                     .map_or(Cell::Nothing, |worth| Cell::Number(signed(worth.steps, 1), worth.steps)),
-                Cell::Text(verdict.detail.clone()),
             ]);
         }
     }
@@ -137,7 +143,6 @@ fn judged(page: &mut Markup, view: &View<'_>) {
         numbers("at equal tokens"),
         numbers("at equal time"),
         numbers("worth, steps"),
-        words("why"),
     ];
     // A column in which nothing is known says nothing.
     for column in (0..headings.len()).rev() {
@@ -149,6 +154,13 @@ fn judged(page: &mut Markup, view: &View<'_>) {
         }
     }
     table(page, "verdicts-table", "Verdicts, with the interval that decides each", &headings, &rows);
+    if !reasons.is_empty() {
+        page.open("ul", &[("id", "verdicts-why")]);
+        for (whose, why) in &reasons {
+            page.open("li", &[]).name(whose).text(why).close("li");
+        }
+        page.close("ul");
+    }
     page.with_text(
         "p",
         &[("class", "quiet")],

@@ -7,7 +7,7 @@
 
 use std::sync::OnceLock;
 
-use crate::simd::{Level, level, pair_instruction};
+use crate::simd::{Level, level, pair_instruction, pairs_are_asked_for};
 
 pub(super) use super::super::gemm::{HALF, MR, NR};
 
@@ -30,14 +30,19 @@ pub(super) enum Kernel {
     Instruction,
 }
 
-/// The best kernel here whose results are those of the definition.
+/// The fastest kernel here whose results are those of the definition.
 pub(super) fn kernel() -> Kernel {
     static KERNEL: OnceLock<Kernel> = OnceLock::new();
     *KERNEL.get_or_init(|| {
         #[cfg(target_arch = "x86_64")]
         return match level() {
             Level::Avx512 if pair_instruction() && agree(Kernel::Instruction, Kernel::Avx512) => {
-                Kernel::Instruction
+                // Some processors do half as many pairs at a time as multiply-adds, which gains nothing.
+                if pairs_are_asked_for() || seconds(Kernel::Instruction) <= 1.1 * seconds(Kernel::Avx512) {
+                    Kernel::Instruction
+                } else {
+                    Kernel::Avx512
+                }
             }
             Level::Avx512 => Kernel::Avx512,
             Level::Avx2 => Kernel::Avx2,
@@ -51,7 +56,7 @@ pub(super) fn kernel() -> Kernel {
 /// Whether the machine has the instruction, and it departs from the definition: another kernel is taken then.
 pub(super) fn instruction_departs() -> bool {
     #[cfg(target_arch = "x86_64")]
-    return pair_instruction() && kernel() != Kernel::Instruction;
+    return pair_instruction() && !agree(Kernel::Instruction, Kernel::Avx512);
     #[cfg(not(target_arch = "x86_64"))]
     false
 }
@@ -90,6 +95,34 @@ pub(super) fn agree(one: Kernel, other: Kernel) -> bool {
         }
         c[0].iter().zip(&c[1]).all(|(x, y)| x.to_bits() == y.to_bits() || x.is_nan() && y.is_nan())
     })
+}
+
+/// What a kernel takes for a tile, in the best of some trials of microseconds: others may have the processor in between.
+#[cfg(target_arch = "x86_64")]
+fn seconds(kernel: Kernel) -> f64 {
+    const TRIALS: usize = 20;
+    let one = 0x3f80_3f80_u32;
+    let (a, b, mut c) = ([one; MR * CHAIN], vec![one; NR * CHAIN], [0.0_f32; NR * MR]);
+    let tile = Tile {
+        nr: NR,
+        pairs: CHAIN,
+        a: a.as_ptr(),
+        rs: CHAIN,
+        ks: 1,
+        b: b.as_ptr(),
+        c: c.as_mut_ptr(),
+        ldc: NR,
+        store: Store::Set,
+    };
+    let trial = |_| {
+        let began = std::time::Instant::now();
+        for _ in 0..4 {
+            // SAFETY: all in bounds; the caller has seen that the machine has the kernel.
+            unsafe { run::<ANY>(kernel, MR, std::hint::black_box(&tile)) };
+        }
+        began.elapsed().as_secs_f64()
+    };
+    (0..TRIALS).map(trial).fold(f64::INFINITY, f64::min)
 }
 
 /// As a kernel's `RS`: the distance is [`Tile::rs`], no constant.
@@ -213,169 +246,9 @@ fn fused(x: f32, y: f32, c: f32) -> f32 {
 }
 
 #[cfg(target_arch = "x86_64")]
-mod x86 {
-    #[allow(clippy::wildcard_imports)]
-    use std::arch::x86_64::*;
-
-    use super::{HALF, NR, Store, Sums, Tile};
-
-    /// Calls the kernel made for `mr` rows; `$rest` has its other parameters.
-    macro_rules! by_rows {
-        ($mr:expr, [$($m:literal)*] $most:literal, $kernel:ident $rest:tt $arguments:tt) => {
-            match $mr {
-                $($m => by_rows!(@ $kernel, $m, $rest $arguments),)*
-                _ => by_rows!(@ $kernel, $most, $rest $arguments),
-            }
-        };
-        (@ $kernel:ident, $m:literal, [$($rest:tt)*] $arguments:tt) => { $kernel::<$m, $($rest)*> $arguments };
-    }
-
-    #[target_feature(enable = "avx512f,avx512bf16")]
-    pub(super) unsafe fn instruction_rows<const RS: usize>(mr: usize, t: &Tile) {
-        // SAFETY: the promises of `micro`.
-        unsafe {
-            if t.nr > HALF {
-                by_rows!(mr, [1 2 3 4 5 6 7 8 9 10 11] 12, instruction[2, RS](t));
-            } else {
-                by_rows!(mr, [1 2 3 4 5 6 7 8 9 10 11] 12, instruction[1, RS](t));
-            }
-        }
-    }
-
-    /// `W` vectors of 16 columns.
-    #[target_feature(enable = "avx512f,avx512bf16")]
-    unsafe fn instruction<const M: usize, const W: usize, const RS: usize>(t: &Tile) {
-        let mut sums = [[_mm512_setzero_ps(); W]; M];
-        // SAFETY: the promises of `micro`; the masks keep stores inside `nr` columns.
-        unsafe {
-            let rs = t.row_distance::<RS>();
-            // Four rows are in reach of one pointer: base, index, twice the index, and three times.
-            let (mut a, mut b) = ([t.a, t.a.wrapping_add(4 * rs), t.a.wrapping_add(8 * rs)], t.b);
-            for _ in 0..t.pairs {
-                let columns: [__m512bh; W] =
-                    std::array::from_fn(|w| std::mem::transmute(_mm512_loadu_si512(b.add(16 * w).cast())));
-                for i in 0..M {
-                    let x = _mm512_set1_epi32(a[i / 4].add(i % 4 * rs).read_unaligned().cast_signed());
-                    for w in 0..W {
-                        sums[i][w] = _mm512_dpbf16_ps(
-                            sums[i][w],
-                            std::mem::transmute::<__m512i, __m512bh>(x),
-                            columns[w],
-                        );
-                    }
-                }
-                a = a.map(|a| a.wrapping_add(t.ks));
-                b = b.wrapping_add(NR); // past the end after the last half panel
-            }
-            let mask = if t.nr == NR { u32::MAX } else { (1 << t.nr) - 1 };
-            for (i, row) in sums.into_iter().enumerate() {
-                for (w, mut sum) in row.into_iter().enumerate() {
-                    let (c, mask) = (t.c.wrapping_add(i * t.ldc + 16 * w), (mask >> (16 * w)) as u16);
-                    if t.store == Store::Add {
-                        sum = _mm512_add_ps(_mm512_maskz_loadu_ps(mask, c), sum);
-                    }
-                    _mm512_mask_storeu_ps(c, mask, sum);
-                }
-            }
-        }
-    }
-
-    /// Not inlined, as it computes by the control word.
-    #[inline(never)]
-    #[target_feature(enable = "avx512f")]
-    pub(super) unsafe fn avx512_rows<const RS: usize>(mr: usize, t: &Tile, sums: &mut Sums) {
-        // SAFETY: the promises of `micro`.
-        unsafe {
-            if t.nr > HALF {
-                by_rows!(mr, [1 2 3 4 5 6 7 8 9 10 11] 12, avx512[2, RS](t, sums));
-            } else {
-                by_rows!(mr, [1 2 3 4 5 6 7 8 9 10 11] 12, avx512[1, RS](t, sums));
-            }
-        }
-    }
-
-    #[target_feature(enable = "avx512f")]
-    unsafe fn avx512<const M: usize, const W: usize, const RS: usize>(t: &Tile, out: &mut Sums) {
-        let mut sums = [[_mm512_setzero_ps(); W]; M];
-        // SAFETY: the promises of `micro`.
-        unsafe {
-            let rs = t.row_distance::<RS>();
-            let (mut a, mut b) = ([t.a, t.a.wrapping_add(4 * rs), t.a.wrapping_add(8 * rs)], t.b);
-            let odd = |x| {
-                _mm512_castsi512_ps(_mm512_and_si512(x, _mm512_set1_epi32(0xffff_0000_u32.cast_signed())))
-            };
-            let even = |x| _mm512_castsi512_ps(_mm512_slli_epi32::<16>(x));
-            for _ in 0..t.pairs {
-                let columns: [__m512i; W] = std::array::from_fn(|w| _mm512_loadu_si512(b.add(16 * w).cast()));
-                let (high, low) = (columns.map(odd), columns.map(even));
-                for i in 0..M {
-                    let x = _mm512_set1_epi32(a[i / 4].add(i % 4 * rs).read_unaligned().cast_signed());
-                    let (x1, x0) = (odd(x), even(x));
-                    for w in 0..W {
-                        sums[i][w] = _mm512_fmadd_ps(x0, low[w], _mm512_fmadd_ps(x1, high[w], sums[i][w]));
-                    }
-                }
-                a = a.map(|a| a.wrapping_add(t.ks));
-                b = b.wrapping_add(NR); // past the end after the last half panel
-            }
-            for (row, out) in sums.into_iter().zip(out) {
-                for (w, sum) in row.into_iter().enumerate() {
-                    _mm512_storeu_ps(out.as_mut_ptr().add(16 * w), sum);
-                }
-            }
-        }
-    }
-
-    /// Not inlined, as it computes by the control word.
-    #[inline(never)]
-    #[target_feature(enable = "avx2,fma")]
-    pub(super) unsafe fn avx2_rows<const RS: usize>(mr: usize, t: &Tile, sums: &mut Sums) {
-        // Sixteen registers hold 4 x 16 sums and what they are made of.
-        for row in (0..mr).step_by(4) {
-            for col in (0..t.nr).step_by(HALF) {
-                let rows = 4.min(mr - row);
-                // SAFETY: the promises of `micro`; the part is inside the tile.
-                unsafe {
-                    let part = Tile { a: t.a.add(row * t.row_distance::<RS>()), b: t.b.add(col), ..*t };
-                    let out = &mut sums[row..];
-                    by_rows!(rows, [1 2 3] 4, avx2[RS](&part, out, col));
-                }
-            }
-        }
-    }
-
-    #[target_feature(enable = "avx2,fma")]
-    unsafe fn avx2<const M: usize, const RS: usize>(t: &Tile, out: &mut [[f32; NR]], col: usize) {
-        let mut sums = [[_mm256_setzero_ps(); 2]; M];
-        // SAFETY: the promises of `micro`.
-        unsafe {
-            let rs = t.row_distance::<RS>();
-            let (mut a, mut b) = (t.a, t.b);
-            let odd = |x| {
-                _mm256_castsi256_ps(_mm256_and_si256(x, _mm256_set1_epi32(0xffff_0000_u32.cast_signed())))
-            };
-            let even = |x| _mm256_castsi256_ps(_mm256_slli_epi32::<16>(x));
-            for _ in 0..t.pairs {
-                let columns: [__m256i; 2] = std::array::from_fn(|w| _mm256_loadu_si256(b.add(8 * w).cast()));
-                let (high, low) = (columns.map(odd), columns.map(even));
-                for (i, sums) in sums.iter_mut().enumerate() {
-                    let x = _mm256_set1_epi32(a.add(i * rs).read_unaligned().cast_signed());
-                    let (x1, x0) = (odd(x), even(x));
-                    for (sum, (low, high)) in sums.iter_mut().zip(low.into_iter().zip(high)) {
-                        *sum = _mm256_fmadd_ps(x0, low, _mm256_fmadd_ps(x1, high, *sum));
-                    }
-                }
-                a = a.wrapping_add(t.ks);
-                b = b.wrapping_add(NR); // past the end after the last half panel
-            }
-            for (row, out) in sums.into_iter().zip(out) {
-                for (w, sum) in row.into_iter().enumerate() {
-                    _mm256_storeu_ps(out.as_mut_ptr().add(col + 8 * w), sum);
-                }
-            }
-        }
-    }
-}
+mod wide;
+#[cfg(target_arch = "x86_64")]
+mod x86;
 
 #[cfg(test)]
 pub(super) mod tests;

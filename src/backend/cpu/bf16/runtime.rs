@@ -38,8 +38,8 @@ impl Backend for Bf16Backend {
 
     fn hardware(&self) -> Hardware {
         let departs = dot::instruction_departs().then(|| {
-            "bf16 products are made of fused multiply-adds, at half the speed: the instruction for them gives other bits \
-             on this CPU"
+            "bf16 products are made of fused multiply-adds, at the speed of float32: the instruction for them gives \
+             other bits on this CPU"
                 .to_owned()
         });
         Hardware { fallbacks: departs.into_iter().collect(), ..Hardware::default() }

@@ -203,6 +203,38 @@ fn tiles_of_every_size_store_what_they_should() {
     }
 }
 
+/// Longer ones than are widened at once, along rows, along columns, and neither.
+#[test]
+fn chains_of_any_length_are_one() {
+    const PAIRS: usize = 2 * CHAIN + 3;
+    let mut random = Random(91);
+    let mut pair = || (random.next() & 0x007f_007f | 0x3f80_3f80) ^ random.next() & 0x8000_8000;
+    let a: Vec<u32> = (0..MR * PAIRS).map(|_| pair()).collect();
+    let b: Vec<u32> = (0..NR * PAIRS).map(|_| pair()).collect();
+    let laid = |rs: usize, ks: usize| {
+        let mut laid = vec![0; 2 * MR * PAIRS];
+        (0..MR * PAIRS).for_each(|at| laid[at / PAIRS * rs + at % PAIRS * ks] = a[at]);
+        laid
+    };
+    for kernel in kernels() {
+        let by = |rs: usize, ks: usize| {
+            let (a, mut c) = (laid(rs, ks), vec![0.0; MR * NR]);
+            let (a, b, to) = (a.as_ptr(), b.as_ptr(), c.as_mut_ptr());
+            let tile = Tile { nr: NR, pairs: PAIRS, a, rs, ks, b, c: to, ldc: NR, store: Store::Set };
+            // SAFETY: all in bounds.
+            unsafe { if rs == 1 { run::<1>(kernel, MR, &tile) } else { run::<ANY>(kernel, MR, &tile) } };
+            c
+        };
+        let (rows, columns, apart) = (by(PAIRS, 1), by(1, MR), by(2, 2 * MR));
+        for (i, j) in (0..MR).flat_map(|i| (0..NR).map(move |j| (i, j))) {
+            let wanted = (0..PAIRS).fold(0.0, |c, p| step(c, a[i * PAIRS + p], b[p * NR + j]));
+            for found in [&rows, &columns, &apart] {
+                assert!(same(found[i * NR + j], wanted), "{kernel:?} {i} {j}");
+            }
+        }
+    }
+}
+
 /// The trial at start passes where kernels agree, and takes no kernel that departs.
 #[test]
 fn the_trial_tells_kernels_apart() {
