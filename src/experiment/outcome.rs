@@ -49,7 +49,7 @@ impl Experiment {
             Some(end) => self.documents(index, end),
             None => Ok(KeptDocuments::Absent),
         })?;
-        scorecard.scaling = self.scaling(ends);
+        scorecard.scaling = self.scaling(ends, scorecard.sequence.as_ref());
         let summary = |run: &Retired| tables::summary(&run.recorded(&self.plan.name), &metrics);
         scorecard.retired = retired.iter().map(summary).collect();
         Ok(scorecard)

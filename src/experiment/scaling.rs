@@ -8,7 +8,7 @@ use crate::manifest::settings::{Budget, ScalingAxis, ScalingGroups};
 use crate::model::config::ModelConfig;
 use crate::plan::PlannedRun;
 use crate::plan::evaluation::higher_is_better;
-use crate::scorecard::{Axis, Scaling, ScalingAsked, ScalingRun, scaling};
+use crate::scorecard::{Axis, Scaling, ScalingAsked, ScalingRun, Sequence, scaling};
 
 impl Experiment {
     /// What the manifest asks for; none where it asks for none.
@@ -29,8 +29,8 @@ impl Experiment {
         })
     }
 
-    /// The fit over what has ended.
-    pub(super) fn scaling(&self, ends: &[RunEnd]) -> Option<Scaling> {
+    /// The fit over what has ended. Runs that a look made needless are not waited for.
+    pub(super) fn scaling(&self, ends: &[RunEnd], sequence: Option<&Sequence>) -> Option<Scaling> {
         let asked = self.asked_scaling()?;
         let metrics = [asked.metric.clone()];
         let values = self
@@ -38,7 +38,10 @@ impl Experiment {
             .iter()
             .map(|run| tables::summary(run, &metrics).metrics.get(&asked.metric).copied())
             .collect::<Vec<_>>();
-        Some(scaling(&asked, &self.scaling_runs(&values)))
+        let mut runs = self.scaling_runs(&values);
+        let beyond = |run: &ScalingRun| sequence.is_some_and(|sequence| sequence.is_beyond(run.seed));
+        runs.retain(|run| run.value.is_some() || !beyond(run));
+        Some(scaling(&asked, &runs))
     }
 
     fn scaling_runs(&self, values: &[Option<f64>]) -> Vec<ScalingRun> {

@@ -301,7 +301,8 @@ impl Sum {
             .collect();
         let documents = text.different_documents();
         let Some(deviation) = resampled_deviation(&values, &weights) else {
-            return none(&format!("{documents} different documents are too few to tell"));
+            let are = if documents == 1 { "document is" } else { "documents are" };
+            return none(&format!("{documents} different {are} too few to tell"));
         };
         let confidence = verdict.confidence.unwrap_or(0.95);
         let dof = values.len().saturating_sub(1) as f64;

@@ -65,10 +65,12 @@ pub(super) fn judge(target: &Target, arm: Arm<'_>, sequence: Option<&Sequence>) 
             } else {
                 (Outcome::Undecided, "the runs do not tell".to_owned())
             };
+            // What the manifest says stands as it is written; what looks make of it has no last digit.
+            let shown = |level: f64| if look.is_some() { digits(level) } else { level.to_string() };
             let side = match outcome {
-                Outcome::Pass => format!("p {} < {level}", brief(p)),
-                Outcome::Fail => format!("p {} > {}", brief(p), 1.0 - level),
-                _ => format!("p {}, to be below {level}", brief(p)),
+                Outcome::Pass => format!("p {} < {}", brief(p), shown(level)),
+                Outcome::Fail => format!("p {} > {}", brief(p), shown(1.0 - level)),
+                _ => format!("p {}, to be below {}", brief(p), shown(level)),
             };
             let mut found = verdict(outcome, format!("{said}: {word}; {side}, {test}{rule}"));
             let half = t_quantile(1.0 - level, dof) * error;
@@ -94,6 +96,12 @@ fn level(target: &Target, look: Option<(&Sequence, LookOf)>) -> f64 {
     let Some((sequence, of)) = look else { return target.p };
     let levels = look_levels(2.0 * target.p, &sequence.looks.information());
     levels.get(of.look - 1).map_or(target.p, |level| 0.5 * level)
+}
+
+/// A level in three digits.
+fn digits(level: f64) -> String {
+    let places = (2.0 - level.log10().floor()).clamp(0.0, 12.0) as usize;
+    format!("{level:.places$}").trim_end_matches('0').to_owned()
 }
 
 /// A p in two digits.

@@ -177,7 +177,7 @@ await open("plain.html", {}, async (page) => {
   await answers(page);
   await shot(page, "desktop-light");
 });
-for (const [name, file] of [["markup", "markup.html"], ["both", "both.html"], ["plain", "plain.html"]]) {
+for (const [name, file] of [["markup", "markup.html"], ["both", "both.html"], ["plain", "plain.html"], ["asked", "asked.html"]]) {
   for (const colorScheme of ["light", "dark"]) {
     for (const [size, viewport] of [["desktop", DESKTOP], ["phone", PHONE]]) {
       await open(file, { colorScheme, viewport, reducedMotion: "reduce" }, async (page) => {
@@ -201,9 +201,19 @@ await open("markup.html", {}, async (page) => {
   const text = await page.evaluate(() => document.body.innerText);
   assert.ok(!/[\u202a-\u202e\u2066-\u2069\u0000-\u0008]/.test(text), "characters that turn the direction of writing");
 });
+await open("asked.html", {}, async (page) => {
+  const { scaling } = JSON.parse(readFileSync("asked.json", "utf8"));
+  const shown = await page.locator("section:has(#scaling)").textContent();
+  assert.ok(shown.includes("params"), shown);
+  assert.deepEqual(scaling.notes.filter((note) => note.includes("interim")), [], "seeds that a look made needless are not waited for");
+  assert.equal(await page.locator("#looks-table tbody tr").count(), 2);
+  assert.ok((await page.locator("#verdicts-why").textContent()).includes("to spare"));
+  const [wide, room] = await page.locator(".scroll:has(#verdicts-table)").evaluate((box) => [box.scrollWidth, box.clientWidth]);
+  assert.ok(wide <= room, `the verdicts take ${wide} of ${room}`);
+});
 // Figures are whole XML, and nothing in them acts. In a page of its own: the policy of a report forbids their style.
 const blank = await browser.newPage();
-for (const file of ["markup.svgs", "plain.svgs"].flatMap((dir) => readdirSync(dir).map((file) => join(dir, file)))) {
+for (const file of ["markup.svgs", "plain.svgs", "asked.svgs"].flatMap((dir) => readdirSync(dir).map((file) => join(dir, file)))) {
   const found = await blank.evaluate((svg) => {
     const parsed = new DOMParser().parseFromString(svg, "image/svg+xml");
     return [parsed.querySelector("parsererror")?.textContent ?? null, parsed.documentElement.nodeName,
