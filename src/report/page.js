@@ -40,6 +40,11 @@
     if (size >= 1e4) return short(value);
     return (size >= 1000 ? value.toFixed(0) : size >= 1e-3 ? value.toPrecision(5) : value.toPrecision(3)).replace("-", "−");
   };
+  // Distances of ticks: 1, 2 or 5 times a power of ten, which `tick` writes in as many digits as they have. Steps and
+  // tokens are whole.
+  const round = [];
+  for (let power = -12; power <= 24; power++) for (const factor of [1, 2, 5]) round.push(+`${factor}e${power}`);
+  const whole = round.filter((distance) => distance >= 1);
   const tick = (values, step) => {
     const digits = Math.max(0, Math.min(12, -Math.floor(Math.log10(step * 1.000001))));
     return values.map((value) => (Math.abs(value) >= 1e4 ? short(value) : value.toFixed(digits).replace("-", "−").replace(/^−?0(\.0+)?$/, "0")));
@@ -127,9 +132,9 @@
       scales: { x: { time: false } },
       axes: [
         { stroke: quiet, font, grid: { show: false }, ticks: { stroke: quiet, width: 1, size: 4 }, space: width < 560 ? 70 : 90,
-          size: 30, label: UNITS[state.x], labelFont: font, labelSize: 20, labelGap: 0,
+          size: 30, label: UNITS[state.x], incrs: state.x === "steps" || state.x === "tokens" ? whole : round, labelFont: font, labelSize: 20, labelGap: 0,
           values: (_, ticks, axis, space, step) => (state.x === "time" ? ticks.map(time) : tick(ticks, step)) },
-        { stroke: quiet, font, grid, ticks: { show: false }, size: 56, gap: 6,
+        { stroke: quiet, font, grid, ticks: { show: false }, size: 56, gap: 6, incrs: round,
           values: (_, ticks, axis, space, step) => tick(ticks, step) },
       ],
       cursor: {
