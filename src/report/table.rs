@@ -40,6 +40,18 @@ pub(super) fn numbers(heading: &str) -> Heading {
     Heading(heading.to_owned(), true)
 }
 
+/// Takes out the columns in which nothing is known: they say nothing.
+pub(super) fn leave_out_unknown(headings: &mut Vec<Heading>, rows: &mut [Vec<Cell>]) {
+    for column in (0..headings.len()).rev() {
+        if rows.iter().all(|row| matches!(row.get(column), Some(Cell::Nothing))) {
+            headings.remove(column);
+            for row in &mut *rows {
+                row.remove(column);
+            }
+        }
+    }
+}
+
 /// Adds a table that scrolls by itself where it is wider than the page. The first cell of a row is its heading.
 pub(super) fn table(
     page: &mut Markup,

@@ -29,7 +29,9 @@ impl Worth {
 impl Worth {
     /// `+41 steps`: what it has to spare, with a minus what it lacks.
     pub(super) fn signed(&self) -> String {
-        if self.steps.abs() < 10.0 {
+        if self.steps.abs() < 0.05 {
+            "0 steps".to_owned()
+        } else if self.steps.abs() < 10.0 {
             format!("{:+.1} steps", self.steps)
         } else {
             format!("{:+.0} steps", self.steps)

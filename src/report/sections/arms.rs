@@ -3,7 +3,7 @@
 use super::super::markup::Markup;
 use super::super::page::Figures;
 use super::super::scale::{decimals, fixed, grouped, signed};
-use super::super::table::{Cell, numbers, table, words};
+use super::super::table::{Cell, leave_out_unknown, numbers, table, words};
 use super::super::verdicts;
 use super::super::view::{View, shown};
 use super::{drawings, heading};
@@ -144,15 +144,7 @@ fn judged(page: &mut Markup, view: &View<'_>) {
         numbers("at equal time"),
         numbers("worth, steps"),
     ];
-    // A column in which nothing is known says nothing.
-    for column in (0..headings.len()).rev() {
-        if rows.iter().all(|row| matches!(row.get(column), Some(Cell::Nothing))) {
-            headings.remove(column);
-            for row in &mut rows {
-                row.remove(column);
-            }
-        }
-    }
+    leave_out_unknown(&mut headings, &mut rows);
     table(page, "verdicts-table", "Verdicts, with the interval that decides each", &headings, &rows);
     if !reasons.is_empty() {
         page.open("ul", &[("id", "verdicts-why")]);

@@ -3,7 +3,7 @@
 use super::super::markup::Markup;
 use super::super::page::Figures;
 use super::super::scale::{fixed, short};
-use super::super::table::{Cell, numbers, table, words};
+use super::super::table::{Cell, leave_out_unknown, numbers, table, words};
 use super::{drawings, heading};
 
 pub(super) fn scaling(page: &mut Markup, figures: &Figures) {
@@ -23,7 +23,7 @@ pub(super) fn scaling(page: &mut Markup, figures: &Figures) {
         };
         page.with_text("figcaption", &[], caption).raw("\n</figure>\n");
         if scaling.by_budget {
-            let rows: Vec<Vec<Cell>> = scaling
+            let mut rows: Vec<Vec<Cell>> = scaling
                 .groups
                 .iter()
                 .map(|group| {
@@ -43,11 +43,11 @@ pub(super) fn scaling(page: &mut Markup, figures: &Figures) {
                         of(|optimum| optimum.value).map_or(Cell::Nothing, |value| {
                             Cell::Number(fixed(value, figure.digits()), value)
                         }),
-                        Cell::Text(group.why_none.clone().unwrap_or_default()),
+                        group.why_none.clone().map_or(Cell::Nothing, Cell::Text),
                     ]
                 })
                 .collect();
-            let headings = [
+            let mut headings = vec![
                 words("budget"),
                 numbers("arms"),
                 numbers("best params"),
@@ -56,6 +56,7 @@ pub(super) fn scaling(page: &mut Markup, figures: &Figures) {
                 numbers(&scaling.metric),
                 words("why none"),
             ];
+            leave_out_unknown(&mut headings, &mut rows);
             table(page, "scaling-table", "The best size of each budget", &headings, &rows);
         }
         page.raw("<ul>\n");
