@@ -74,7 +74,8 @@ fn the_version_says_what_has_one() {
         {
             assert!(json["formats"][format].is_u64(), "{format} in {json}");
         }
-        assert_eq!(json["upstream"].as_array().unwrap().len(), 9);
+        let commits: Vec<_> = json["upstream"].as_array().unwrap().iter().map(|one| &one["commit"]).collect();
+        assert!(commits.len() >= 10 && commits.iter().any(|commit| commit.as_str().unwrap().starts_with("92d63d4")));
     }
     assert!(place.run(&["--version"]).expect(0).stdout.starts_with("nanorun "));
 }
