@@ -78,8 +78,27 @@ fn text(overview: &Overview) -> String {
     }
     let finished = overview.all_runs().filter(|run| run.status == "finished").count();
     let _ = writeln!(text, "{finished} of {} runs are finished", overview.all_runs().count());
+    text.push_str(&classes(overview));
     for help in &overview.help {
         let _ = writeln!(text, "help: {help}");
+    }
+    text
+}
+
+/// In which environment classes it was computed, and what the submission expects: hashes agree within one alone.
+fn classes(overview: &Overview) -> String {
+    let mut text = String::new();
+    if let [(class, _)] = overview.classes.iter().collect::<Vec<_>>().as_slice() {
+        let _ = writeln!(text, "environment class: {class}");
+    } else if !overview.classes.is_empty() {
+        let each = overview.classes.iter().map(|(class, runs)| format!("{class} of {runs}"));
+        let each = each.collect::<Vec<_>>().join(", ");
+        let _ = writeln!(text, "environment classes: {each}; hashes can be compared within one of them");
+    }
+    for (backend, class) in &overview.expected_classes {
+        if !overview.classes.keys().eq([class]) {
+            let _ = writeln!(text, "environment class when it was submitted, of {backend}: {class}");
+        }
     }
     text
 }

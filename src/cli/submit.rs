@@ -213,8 +213,9 @@ fn submit_all(files: &Files, scheduler: Scheduler, draft: &Draft, most: usize) -
         let after: Vec<_> = submission.units.iter().map(|unit| unit.after).collect();
         for batch in batches(&after, most) {
             stop::check()?;
-            let waits_for = batch.after.and_then(|after| job_of(&jobs, after));
-            let job = slurm.submit(submission, dir, batch, waits_for.as_deref())?;
+            let waits_for: Vec<String> =
+                batch.after.iter().filter_map(|after| job_of(&jobs, *after)).collect();
+            let job = slurm.submit(submission, dir, &batch, &waits_for)?;
             note(files, dir, &mut jobs, job, batch.count)?;
         }
         let arrays: Vec<Job> = jobs.iter().map(|(job, _)| job.clone()).collect();
@@ -255,9 +256,9 @@ fn note(
     job: Job,
     units: usize,
 ) -> Result<()> {
-    let line = job.line();
+    let noted = job.note(files, dir);
     jobs.push((job, units));
-    Ok(files.append_line(&dir.file("jobs"), &line)?)
+    Ok(noted?)
 }
 
 /// The job that has a unit, as others wait for it.
@@ -293,10 +294,9 @@ fn show(draft: &Draft, share: &Share, args: &SubmitArgs, output: Output) {
         return;
     }
     output.result(&draft.script);
-    if let Some(report) = &draft.report {
-        output.result(&format!("# {}\n{report}", "-".repeat(20)));
-    }
-    let lines: Vec<String> = commands.iter().map(|command| format!("# {command}")).collect();
+    output.result(&format!("# {}\n{}", "-".repeat(20), draft.report));
+    let lines: Vec<String> =
+        commands.iter().map(|command| format!("# {}", command.replace('\n', "\n# "))).collect();
     output.result(&format!("# {}\n{}", "-".repeat(20), lines.join("\n")));
     output.note(&format!("{}; nothing was submitted and nothing was written", share.words()));
 }

@@ -99,10 +99,10 @@ pub(super) fn work(args: &WorkArgs) -> Result<Option<Class>> {
         && experiment.have_ended(keys)?
     {
         if worked.failures.is_empty() {
-            work.is_done(&files);
+            work.is_done();
         } else {
             // A divergence is recorded: whoever trained it again would come to the same.
-            work.is_final(&files, "its runs have ended, and not all of them well");
+            work.is_final("its runs have ended, and not all of them well");
         }
     }
     tell(&worked, args.common.json, output);

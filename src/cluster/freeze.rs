@@ -14,7 +14,7 @@ use crate::files::{Files, reopened, utc_now};
 use crate::hash::Digest;
 use crate::manifest::ClusterSettings;
 use crate::manifest::settings::OneOrMany;
-use crate::run::state::{Standing, Status};
+use crate::run::state::Standing;
 use crate::train::evaluation::eval_settings;
 
 /// A submission that is not written yet.
@@ -26,16 +26,17 @@ pub struct Draft {
     pub dir: SubmissionDir,
     /// `job.sh`.
     pub script: String,
-    /// `report.sh`; none where the scheduler has no job that reports.
-    pub report: Option<String>,
+    /// `report.sh`.
+    pub report: String,
     manifest: String,
 }
 
-/// Freezes an experiment and its units. `standings` are those of its runs, by which the environment class is known where
+/// Freezes an experiment and its units. `standings` are those of its runs, by which environment classes are known where
 /// something is finished.
 ///
 /// # Errors
-/// A program or directories that cannot be told; a path that a scheduler would read something into; `cluster.file`.
+/// A program or directories that cannot be told; a path that a scheduler would read something into; `cluster.file`; shards
+/// that are gone meanwhile.
 pub fn freeze(
     experiment: &Experiment,
     standings: &[Option<Standing>],
@@ -80,20 +81,24 @@ pub fn freeze(
         plan: plan_digest(experiment),
         script: Digest::of(b""),
         report: Digest::of(b""),
-        class: class(standings),
+        classes: experiment.known_classes(standings)?,
         cluster,
+        shards: experiment.frozen_shards()?,
         units: units(experiment, share),
     };
     let threads_are_written = manifest.selected_cells().any(|cell| cell.settings.run.threads.is_some());
-    let (script, report) = match engine {
-        Engine::Slurm => (
-            slurm::job_script(&submission, &dir, threads_are_written),
-            Some(slurm::report_script(&submission, &dir)),
-        ),
-        Engine::Hyperqueue => (hyperqueue::job_script(&submission, &dir, threads_are_written), None),
+    let report = match engine {
+        Engine::Slurm => slurm::report_script(&submission, &dir),
+        Engine::Hyperqueue => hyperqueue::report_script(&submission, &dir),
+    };
+    submission.report = Digest::of(report.as_bytes());
+    let script = match engine {
+        Engine::Slurm => slurm::job_script(&submission, &dir, threads_are_written),
+        Engine::Hyperqueue => {
+            hyperqueue::job_script(&submission, &dir, threads_are_written, &submission.report)
+        }
     };
     submission.script = Digest::of(script.as_bytes());
-    submission.report = Digest::of(report.as_deref().unwrap_or_default().as_bytes());
     Ok(Draft { submission, dir, script, report, manifest: manifest.text.clone() })
 }
 
@@ -109,11 +114,10 @@ impl Draft {
         // Before anything is submitted: Slurm before 23.02 says nothing where the directory of a log is missing.
         staged.create_dir("logs")?;
         staged.create_dir("events")?;
+        staged.create_dir(super::jobs::PLACE)?;
         staged.write("manifest.toml", self.manifest.as_bytes())?;
         staged.write("job.sh", self.script.as_bytes())?;
-        if let Some(report) = &self.report {
-            staged.write("report.sh", report.as_bytes())?;
-        }
+        staged.write("report.sh", self.report.as_bytes())?;
         staged.write("submission.toml", self.submission.text()?.as_bytes())?;
         Ok(staged.commit()?)
     }
@@ -197,22 +201,6 @@ fn with_variables(path: &str) -> String {
     }
     text.push('"');
     text
-}
-
-/// The environment class of what is finished, where all of it has one.
-fn class(standings: &[Option<Standing>]) -> Option<String> {
-    let mut classes: Vec<&String> = standings
-        .iter()
-        .filter_map(|standing| match &standing.as_ref()?.status {
-            Status::Finished(result) => Some(&result.environment_class),
-            _ => None,
-        })
-        .collect();
-    classes.dedup();
-    match classes.as_slice() {
-        [class] => Some((*class).clone()),
-        _ => None,
-    }
 }
 
 fn units(experiment: &Experiment, share: &Share) -> Vec<FrozenUnit> {

@@ -9,9 +9,13 @@ use super::jobs::{Job, Live};
 use super::submission::{Submission, SubmissionDir};
 use crate::error::{Error, Result};
 use crate::experiment::quoted;
+use crate::hash::Digest;
 
 const START: &str = include_str!("scripts/hyperqueue_start.sh");
 const WORK: &str = include_str!("scripts/hyperqueue_work.sh");
+const REPORT: &str = include_str!("scripts/hyperqueue_report.sh");
+/// Calls a script whose SHA-256 it is told.
+const LOAD: &str = include_str!("scripts/hyperqueue_load.sh");
 
 /// HyperQueue, as far as its program and its server are at hand.
 #[derive(Debug, Clone, Copy)]
@@ -81,26 +85,55 @@ impl HyperQueue {
     }
 }
 
-/// The script of a task.
-pub fn job_script(submission: &Submission, dir: &SubmissionDir, threads_are_written: bool) -> String {
-    let mut script = "#!/bin/bash\n".to_owned();
-    let path = |path: &std::path::Path| quoted(&path.display().to_string());
-    let _ = write!(
-        script,
-        "# Frozen by nanorun {} at {}. Do not edit it: workers refuse what is not what was submitted.\nsubmission={}\n\
-         nanorun={}\n",
-        submission.nanorun,
-        submission.created,
-        path(dir.path()),
-        path(&submission.binary.path)
-    );
+/// The script of a task. `report` is the SHA-256 of the other one.
+pub fn job_script(
+    submission: &Submission,
+    dir: &SubmissionDir,
+    threads_are_written: bool,
+    report: &Digest,
+) -> String {
+    let mut script = head(submission, dir);
     // A task has one CPU where nobody asks for more.
     let threads = format!("--threads {}", submission.cluster.cpus.unwrap_or(1));
     let _ = writeln!(script, "options=({})", if threads_are_written { "" } else { &threads });
+    let asks: Vec<String> = asks(submission, dir).iter().map(|word| quoted(word)).collect();
+    let _ = writeln!(script, "asks=({})", asks.join(" "));
+    let _ = writeln!(script, "units={}", submission.units.len());
+    let _ = writeln!(script, "report={report}");
+    script.push_str(super::NOTE_JOB);
     script.push_str(START);
     script.push_str(&super::freeze::setup(&submission.cluster));
     script.push_str(WORK);
     script
+}
+
+/// The script of the job that reports.
+pub fn report_script(submission: &Submission, dir: &SubmissionDir) -> String {
+    let mut script = head(submission, dir);
+    script.push_str(&super::freeze::setup(&submission.cluster));
+    script.push_str(REPORT);
+    script
+}
+
+/// What both scripts know.
+fn head(submission: &Submission, dir: &SubmissionDir) -> String {
+    let path = |path: &std::path::Path| quoted(&path.display().to_string());
+    format!(
+        "#!/bin/bash\n# Frozen by nanorun {} at {}. Do not edit it: nobody runs what is not what was submitted.\nsubmission={}\n\
+         results={}\nnanorun={}\nname={}\nlogs={}\n",
+        submission.nanorun,
+        submission.created,
+        path(dir.path()),
+        path(&submission.results),
+        path(&submission.binary.path),
+        quoted(&name(submission)),
+        path(&dir.file("logs")),
+    )
+}
+
+fn name(submission: &Submission) -> String {
+    let name = submission.results.file_name().map(|name| name.to_string_lossy()).unwrap_or_default();
+    format!("nanorun-{name}")
 }
 
 /// How it is submitted, in words of a shell.
@@ -110,23 +143,32 @@ pub fn command(submission: &Submission, dir: &SubmissionDir) -> String {
 }
 
 fn arguments(submission: &Submission, dir: &SubmissionDir) -> Vec<String> {
-    let cluster = &submission.cluster;
-    let name = submission.results.file_name().map(|name| name.to_string_lossy()).unwrap_or_default();
-    let log = dir.file("logs").join("%{JOB_ID}_%{TASK_ID}.%{INSTANCE_ID}.log").display().to_string();
     let mut arguments = vec![
         "--output-mode=quiet".to_owned(),
         "submit".to_owned(),
         format!("--array=0-{}", submission.units.len().saturating_sub(1)),
-        format!("--name=nanorun-{name}"),
         format!("--cwd={}", submission.directory.display()),
+    ];
+    arguments.extend(asks(submission, dir));
+    // HyperQueue keeps the words of a command, not what is in a file. So what it keeps is how the file is made sure of.
+    arguments.extend(["--", "bash", "-c", LOAD, "nanorun"].map(str::to_owned));
+    arguments.push(dir.file("job.sh").display().to_string());
+    arguments.push(submission.script.to_string());
+    arguments
+}
+
+/// What a task asks for, the first time and every other.
+fn asks(submission: &Submission, dir: &SubmissionDir) -> Vec<String> {
+    let cluster = &submission.cluster;
+    let log = dir.file("logs").join("%{JOB_ID}_%{TASK_ID}.%{INSTANCE_ID}.log").display().to_string();
+    let mut asks = vec![
+        format!("--name={}", name(submission)),
         format!("--stdout={log}"),
         format!("--stderr={log}.err"),
     ];
-    arguments.extend(cluster.cpus.map(|cpus| format!("--cpus={cpus}")));
-    arguments
-        .extend(cluster.gpus.filter(|gpus| *gpus > 0).map(|gpus| format!("--resource=gpus/nvidia={gpus}")));
-    arguments.extend(["--".to_owned(), "bash".to_owned(), dir.file("job.sh").display().to_string()]);
-    arguments
+    asks.extend(cluster.cpus.map(|cpus| format!("--cpus={cpus}")));
+    asks.extend(cluster.gpus.filter(|gpus| *gpus > 0).map(|gpus| format!("--resource=gpus/nvidia={gpus}")));
+    asks
 }
 
 /// The tasks in what `hq --output-mode=json job info` prints that have not ended.

@@ -1,6 +1,10 @@
 //! The scheduler's jobs of a submission, and which of them still wait or run.
 
 use super::submission::SubmissionDir;
+use crate::files::{FileResult, Files};
+
+/// Where a submission's jobs are noted, a file each, named by the scheduler's number. The scripts write there too.
+pub(super) const PLACE: &str = "jobs";
 
 /// Jobs that were submitted together: an array, or one.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -16,10 +20,22 @@ pub struct Job {
 pub struct Jobs(pub Vec<Job>);
 
 impl Jobs {
-    /// Those that were noted, by whoever submitted them. A line that is torn is nobody's.
+    /// Those that were noted, by whoever submitted them, in the order of their numbers. What is torn is nobody's.
     pub fn of(dir: &SubmissionDir) -> Self {
-        let text = std::fs::read_to_string(dir.file("jobs")).unwrap_or_default();
-        Self(text.lines().filter_map(Job::parse).collect())
+        let place = dir.file(PLACE);
+        let Ok(entries) = std::fs::read_dir(&place) else {
+            // Once there was one file for all of them, a line each.
+            let text = std::fs::read_to_string(place).unwrap_or_default();
+            return Self(text.lines().filter_map(Job::parse).collect());
+        };
+        let noted = |entry: std::fs::DirEntry| {
+            let job = Job::parse(std::fs::read_to_string(entry.path()).ok()?.trim_end())?;
+            // A temporary name is none yet.
+            (entry.file_name().to_str() == Some(&job.id)).then_some(job)
+        };
+        let mut jobs: Vec<Job> = entries.flatten().filter_map(noted).collect();
+        jobs.sort_by_key(|job| (job.id.len(), job.id.clone()));
+        Self(jobs)
     }
 
     /// Their numbers.
@@ -29,8 +45,16 @@ impl Jobs {
 }
 
 impl Job {
-    /// As it stands in the file: `1234 0 units`, `1240 - report`, `1250 3 retry`.
-    pub fn line(&self) -> String {
+    /// Notes it in a file of its own: however many note theirs at the same time, on whichever machines, none is lost.
+    ///
+    /// # Errors
+    /// What cannot be written.
+    pub fn note(&self, files: &Files, dir: &SubmissionDir) -> FileResult<()> {
+        files.write(&dir.file(PLACE).join(&self.id), format!("{}\n", self.line()).as_bytes())
+    }
+
+    /// As it stands in its file: `1234 0 units`, `1240 - report`, `1250 3 retry`.
+    fn line(&self) -> String {
         match self.first {
             Some(first) => format!("{} {first} units", self.id),
             None => format!("{} - report", self.id),
@@ -82,25 +106,47 @@ pub fn still_there(jobs: &Jobs, live: &[Live]) -> Vec<(usize, String)> {
 mod tests {
     use super::*;
 
+    fn job(id: &str, first: Option<usize>) -> Job {
+        Job { id: id.to_owned(), first }
+    }
+
     #[test]
     fn jobs_are_noted_and_read() {
         let place = tempfile::tempdir().unwrap();
         let dir = SubmissionDir::at(place.path());
         assert_eq!(Jobs::of(&dir), Jobs::default());
-        let jobs = [("12", Some(0)), ("13", Some(1000)), ("14", None)];
-        let jobs: Vec<Job> =
-            jobs.iter().map(|(id, first)| Job { id: (*id).to_owned(), first: *first }).collect();
-        let mut text: String = jobs.iter().map(|job| job.line() + "\n").collect();
-        text.push_str("15 3 retry\n; scancel 1 units\n$(x) 0 units\n16 0");
-        std::fs::write(dir.file("jobs"), text).unwrap();
+        std::fs::create_dir(dir.file(PLACE)).unwrap();
+        assert_eq!(Jobs::of(&dir), Jobs::default());
+        let jobs = [job("9", Some(0)), job("13", Some(1000)), job("14", None)];
+        // Whatever is noted at the same moment is there.
+        let at = &dir;
+        std::thread::scope(|scope| {
+            for job in jobs.iter().rev() {
+                scope.spawn(move || job.note(&Files::new(), at).unwrap());
+            }
+        });
+        let by_script =
+            [("15", "15 3 retry\n"), (".16", "16 4 retry\n"), ("17", "1"), ("18", "; scancel 1 units\n")];
+        for (name, text) in by_script {
+            std::fs::write(dir.file(PLACE).join(name), text).unwrap();
+        }
         let found = Jobs::of(&dir);
         assert_eq!(found.0[..3], jobs);
-        assert_eq!(found.ids(), ["12", "13", "14", "15"]);
+        assert_eq!(found.ids(), ["9", "13", "14", "15"]);
         let live = |id: &str, index| Live { id: id.to_owned(), index, state: "PENDING".to_owned() };
         let there = still_there(
             &found,
-            &[live("13", Some(2)), live("12", Some(1)), live("14", None), live("99", Some(0))],
+            &[live("13", Some(2)), live("9", Some(1)), live("14", None), live("99", Some(0))],
         );
-        assert_eq!(there, [(1, "12_1 (pending)".to_owned()), (1002, "13_2 (pending)".to_owned())]);
+        assert_eq!(there, [(1, "9_1 (pending)".to_owned()), (1002, "13_2 (pending)".to_owned())]);
+    }
+
+    #[test]
+    fn the_one_file_of_earlier_versions_is_read() {
+        let place = tempfile::tempdir().unwrap();
+        let dir = SubmissionDir::at(place.path());
+        let text = "12 0 units\n14 - report\n15 3 retry\n; scancel 1 units\n$(x) 0 units\n16 0";
+        std::fs::write(dir.file(PLACE), text).unwrap();
+        assert_eq!(Jobs::of(&dir).0, [job("12", Some(0)), job("14", None), job("15", Some(3))]);
     }
 }

@@ -27,6 +27,9 @@ pub use submission::{Engine, FrozenUnit, SubmissionDir};
 pub use units::{Batch, Unit, batches};
 pub use verify::Work;
 
+/// How a job's script notes a job that it submits.
+const NOTE_JOB: &str = include_str!("scripts/note_job.sh");
+
 /// How a draft would be submitted, in words of a shell: the arrays, then the report. What is not known before is said in
 /// place of it.
 pub fn commands(draft: &Draft, batches: &[Batch]) -> Vec<String> {
@@ -38,11 +41,12 @@ pub fn commands(draft: &Draft, batches: &[Batch]) -> Vec<String> {
             let mut words: Vec<String> = batches
                 .iter()
                 .map(|batch| {
-                    let after = batch.after.and_then(|after| {
-                        let at = batches.iter().position(|one| one.has(after))?;
+                    let job = |after: &usize| {
+                        let at = batches.iter().position(|one| one.has(*after))?;
                         Some(format!("{}_{}", name(at), after - batches.get(at)?.first))
-                    });
-                    slurm::array_command(submission, dir, *batch, after.as_deref())
+                    };
+                    let after: Vec<String> = batch.after.iter().filter_map(job).collect();
+                    slurm::array_command(submission, dir, batch, &after)
                 })
                 .collect();
             let ids: Vec<String> = (0..batches.len()).map(name).collect();

@@ -78,7 +78,7 @@ impl Slurm {
         }
     }
 
-    /// Submits a batch of units. `after` is the job that it waits for.
+    /// Submits a batch of units. `after` are the jobs that it waits for.
     ///
     /// # Errors
     /// What Slurm says against it.
@@ -86,8 +86,8 @@ impl Slurm {
         self,
         submission: &Submission,
         dir: &SubmissionDir,
-        batch: Batch,
-        after: Option<&str>,
+        batch: &Batch,
+        after: &[String],
     ) -> Result<Job> {
         let id = parsed(&asked("sbatch", &array_arguments(submission, dir, batch, after))?)?;
         Ok(Job { id, first: Some(batch.first) })
@@ -169,6 +169,7 @@ pub fn job_script(submission: &Submission, dir: &SubmissionDir, threads_are_writ
     } else {
         script.push_str("options=(--threads \"${SLURM_CPUS_PER_TASK:-${SLURM_CPUS_ON_NODE:-1}}\")\n");
     }
+    script.push_str(super::NOTE_JOB);
     script.push_str(START);
     script.push_str(&super::freeze::setup(cluster));
     script.push_str(WORK);
@@ -179,6 +180,8 @@ pub fn job_script(submission: &Submission, dir: &SubmissionDir, threads_are_writ
 pub fn report_script(submission: &Submission, dir: &SubmissionDir) -> String {
     let mut script = head(submission, "-report", None, None);
     script.push_str(&frozen(submission, dir));
+    let _ = writeln!(script, "log={}", quoted(&report_log(dir)));
+    script.push_str(super::NOTE_JOB);
     script.push_str(&super::freeze::setup(&submission.cluster));
     script.push_str(REPORT);
     script
@@ -188,8 +191,8 @@ pub fn report_script(submission: &Submission, dir: &SubmissionDir) -> String {
 pub fn array_command(
     submission: &Submission,
     dir: &SubmissionDir,
-    batch: Batch,
-    after: Option<&str>,
+    batch: &Batch,
+    after: &[String],
 ) -> String {
     in_a_shell("sbatch", &array_arguments(submission, dir, batch, after))
 }
@@ -247,13 +250,15 @@ fn frozen(submission: &Submission, dir: &SubmissionDir) -> String {
 fn array_arguments(
     submission: &Submission,
     dir: &SubmissionDir,
-    batch: Batch,
-    after: Option<&str>,
+    batch: &Batch,
+    after: &[String],
 ) -> Vec<String> {
     let limit = submission.cluster.array_limit.map_or_else(String::new, |limit| format!("%{limit}"));
     let last = batch.count.saturating_sub(1);
     let mut arguments = vec!["--parsable".to_owned(), format!("--array=0-{last}{limit}")];
-    arguments.extend(after.map(|after| format!("--dependency=afterany:{after}")));
+    if !after.is_empty() {
+        arguments.push(format!("--dependency=afterany:{}", after.join(":")));
+    }
     arguments.push(format!("--output={}", pattern(&dir.file("logs").join("%A_%a.log"))));
     arguments.push(format!("--chdir={}", submission.directory.display()));
     arguments.push(dir.file("job.sh").display().to_string());
@@ -265,10 +270,15 @@ fn report_arguments(submission: &Submission, dir: &SubmissionDir, ids: &[&str]) 
     vec![
         "--parsable".to_owned(),
         format!("--dependency=afterany:{}", ids.join(":")),
-        format!("--output={}", pattern(&dir.file("logs").join("report_%j.log"))),
+        format!("--output={}", report_log(dir)),
         format!("--chdir={}", submission.directory.display()),
         dir.file("report.sh").display().to_string(),
     ]
+}
+
+/// Where the job that reports prints to.
+fn report_log(dir: &SubmissionDir) -> String {
+    pattern(&dir.file("logs").join("report_%j.log"))
 }
 
 /// A path whose last part is a pattern of Slurm's, which reads `%` as the beginning of one wherever it stands.

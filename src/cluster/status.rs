@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::submission::{Submission, SubmissionDir};
 use crate::error::Result;
-use crate::experiment::{RunEnd, quoted};
+use crate::experiment::{Classes, RunEnd, quoted};
 use crate::files::{FileError, Files};
 use crate::hash::Digest;
 use crate::host::Life;
@@ -75,6 +75,9 @@ pub struct RunView {
     pub step: u64,
     /// Steps in all.
     pub steps: u64,
+    /// The environment class it was finished in.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub class: Option<String>,
     /// Who trains it.
     pub owner: Option<Owner>,
 }
@@ -115,6 +118,10 @@ pub struct Overview {
     pub units: Vec<UnitView>,
     /// Runs that no submission has.
     pub runs: Vec<RunView>,
+    /// The environment classes of what is finished, and how many runs are of each.
+    pub classes: BTreeMap<String, usize>,
+    /// The class that the newest submission expects of its workers, by backend.
+    pub expected_classes: Classes,
     /// What to do about what does not go on by itself.
     pub help: Vec<String>,
 }
@@ -174,7 +181,15 @@ impl Overview {
             })
             .collect();
         let help = help(dir, newest.as_ref(), &units, &runs);
-        Ok(Self { format: 1, directory: dir.path().display().to_string(), units, runs, help })
+        let mut classes: BTreeMap<String, usize> = BTreeMap::new();
+        for class in
+            units.iter().flat_map(|unit| &unit.runs).chain(&runs).filter_map(|run| run.class.as_ref())
+        {
+            *classes.entry(class.clone()).or_default() += 1;
+        }
+        let expected_classes = newest.map(|newest| newest.classes).unwrap_or_default();
+        let directory = dir.path().display().to_string();
+        Ok(Self { format: 1, directory, units, runs, classes, expected_classes, help })
     }
 
     /// How many units stand how, in words.
@@ -205,12 +220,21 @@ fn view(
 ) -> RunView {
     let place = dir.run(key);
     let owner = owner(&place, workers);
-    let (status, reason, step) = match end_of(files, &place, key, evaluation) {
-        RunEnd::Finished(_) => ("finished", None, steps),
-        RunEnd::Diverged(divergence) => ("diverged", Some(divergence.what()), divergence.step),
-        RunEnd::Open(status, reason, step) => (status, reason, step),
+    let (status, reason, step, class) = match end_of(files, &place, key, evaluation) {
+        RunEnd::Finished(result) => ("finished", None, steps, Some(result.environment_class.clone())),
+        RunEnd::Diverged(divergence) => ("diverged", Some(divergence.what()), divergence.step, None),
+        RunEnd::Open(status, reason, step) => (status, reason, step, None),
     };
-    RunView { key: *key, label: label.to_owned(), status: status.to_owned(), reason, step, steps, owner }
+    RunView {
+        key: *key,
+        label: label.to_owned(),
+        status: status.to_owned(),
+        reason,
+        step,
+        steps,
+        class,
+        owner,
+    }
 }
 
 /// Who has the lease of a run and lives, as far as can be told: of elsewhere, by its beats.
@@ -334,6 +358,7 @@ mod tests {
             reason: None,
             step: 3,
             steps: 10,
+            class: None,
             owner: owned.then(|| Owner { host: "n1".to_owned(), pid: 7, since: String::new() }),
         }
     }

@@ -4,7 +4,7 @@
 //! submit/20260131T235959/submission.toml    this: units, settings, and the SHA-256 of all that must not change
 //!                        manifest.toml      the manifest, as it was
 //!                        job.sh report.sh   what the scheduler runs
-//!                        jobs               the scheduler's numbers, a line each: number, first unit, what
+//!                        jobs/<number>      the scheduler's jobs, a file each: number, first unit, what
 //!                        events/<unit>      what became of a unit, a line each
 //!                        logs/              what jobs print
 //!                        cancelled          whether somebody cancelled it
@@ -16,7 +16,9 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::units::UnitKind;
+use crate::data::FrozenShard;
 use crate::error::{Error, Result};
+use crate::experiment::Classes;
 use crate::files::Files;
 use crate::hash::Digest;
 use crate::manifest::ClusterSettings;
@@ -83,11 +85,14 @@ pub struct Submission {
     pub script: Digest,
     /// Of `report.sh`.
     pub report: Digest,
-    /// Environment class of what is finished already, where it is one.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub class: Option<String>,
+    /// Environment classes that were known, by backend: what was finished is of them.
+    #[serde(default, skip_serializing_if = "Classes::is_empty")]
+    pub classes: Classes,
     /// What the scheduler was asked for.
     pub cluster: ClusterSettings,
+    /// The files of text as they were.
+    #[serde(default, rename = "shard", skip_serializing_if = "Vec::is_empty")]
+    pub shards: Vec<FrozenShard>,
     /// The units, numbered by their place.
     #[serde(default, rename = "unit")]
     pub units: Vec<FrozenUnit>,

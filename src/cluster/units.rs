@@ -1,6 +1,6 @@
 //! What one job of a scheduler does: the runs of a plan, divided so that whoever forks has its trunk.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
@@ -40,18 +40,32 @@ pub struct Unit {
     pub after: Option<usize>,
 }
 
-/// Units that wait for the same one, or for none, by number: jobs that are submitted together.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// Units that wait for the same ones, or for none, by number: jobs that are submitted together.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Batch {
     /// The first.
     pub first: usize,
     /// How many.
     pub count: usize,
-    /// What they wait for.
-    pub after: Option<usize>,
+    /// What they wait for, all of it.
+    pub after: Vec<usize>,
 }
 
+/// Batches that the forks of many trees make, about: of more trunks than that, several have their forks in one batch, which
+/// waits for all of those trunks. A call of the scheduler a trunk would take minutes of hundreds.
+const FORK_BATCHES: usize = 32;
+
 impl Batch {
+    /// Whether the next unit, which waits for `after`, may be one of it. `trunks` may be waited for by one batch.
+    fn takes(&self, after: Option<usize>, trunks: usize) -> bool {
+        match after {
+            None => self.after.is_empty(),
+            Some(trunk) if self.after.last() == Some(&trunk) => true,
+            // Nothing waits for a unit of its own batch.
+            Some(trunk) => !self.after.is_empty() && self.after.len() < trunks && trunk < self.first,
+        }
+    }
+
     /// Whether a unit is one of it.
     pub fn has(&self, unit: usize) -> bool {
         (self.first..self.first + self.count).contains(&unit)
@@ -114,13 +128,19 @@ pub fn units(
     units
 }
 
-/// What is submitted together: at most `most` units, all of which wait for the same.
+/// What is submitted together: at most `most` units, all of which wait for the same. A fork waits for its own trunk, or of
+/// many trees for those of some others too.
 pub fn batches(after: &[Option<usize>], most: usize) -> Vec<Batch> {
+    let waited_for: BTreeSet<usize> = after.iter().copied().flatten().collect();
+    let trunks = waited_for.len().div_ceil(FORK_BATCHES).max(1);
     let mut batches: Vec<Batch> = Vec::new();
     for (number, &after) in after.iter().enumerate() {
-        match batches.last_mut().filter(|last| last.after == after && last.count < most.max(1)) {
-            Some(last) => last.count += 1,
-            None => batches.push(Batch { first: number, count: 1, after }),
+        match batches.last_mut().filter(|last| last.count < most.max(1) && last.takes(after, trunks)) {
+            Some(last) => {
+                last.count += 1;
+                last.after.extend(after.filter(|after| !last.after.contains(after)));
+            }
+            None => batches.push(Batch { first: number, count: 1, after: after.into_iter().collect() }),
         }
     }
     batches
@@ -192,8 +212,8 @@ mod tests {
             "a fork may be another's trunk"
         );
         let after: Vec<_> = all.iter().map(|unit| unit.after).collect();
-        let batch = |first, count, after| Batch { first, count, after };
-        assert_eq!(batches(&after, 1000), [batch(0, 2, None), batch(2, 1, Some(0)), batch(3, 1, Some(2))]);
+        let batch = |first, count, after: &[usize]| Batch { first, count, after: after.to_vec() };
+        assert_eq!(batches(&after, 1000), [batch(0, 2, &[]), batch(2, 1, &[0]), batch(3, 1, &[2])]);
         // A unit never waits for one that comes later.
         assert!(all.iter().enumerate().all(|(number, unit)| unit.after.is_none_or(|after| after < number)));
         // Runs that are evaluated otherwise do not start from each other's checkpoints.
@@ -210,6 +230,27 @@ mod tests {
         assert_eq!(counts(&[None; 5], 0), [(0, 1), (1, 1), (2, 1), (3, 1), (4, 1)]);
         assert_eq!(counts(&[], 2), []);
         assert_eq!(counts(&[None, None, Some(0), Some(0), Some(1)], 1001), [(0, 2), (2, 2), (4, 1)]);
+    }
+
+    #[test]
+    fn forks_of_hundreds_of_trees_take_few_batches() {
+        // 300 trunks, four forks of each, and a fork of every first one.
+        let mut after: Vec<Option<usize>> = vec![None; 300];
+        after.extend((0..300).flat_map(|trunk| [Some(trunk); 4]));
+        after.extend((0..300).map(|trunk| Some(300 + 4 * trunk)));
+        let batches = batches(&after, 1001);
+        assert!(batches.len() <= 2 * FORK_BATCHES, "{}", batches.len());
+        let mut units = 0;
+        for batch in &batches {
+            assert_eq!(batch.first, units);
+            units += batch.count;
+            for (number, after) in after.iter().enumerate().skip(batch.first).take(batch.count) {
+                // Everybody waits for what they need, and for nothing that is submitted with them or later.
+                assert!(after.is_none_or(|after| batch.after.contains(&after)), "{number}");
+            }
+            assert!(batch.after.iter().all(|after| *after < batch.first));
+        }
+        assert_eq!(units, after.len());
     }
 
     /// Every wanted run is in exactly one unit, whatever is wanted.

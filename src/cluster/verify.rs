@@ -2,10 +2,12 @@
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
+use std::io::Write as _;
 use std::path::Path;
 
 use super::freeze::{own_digest, plan_digest};
 use super::submission::{FrozenUnit, Submission, SubmissionDir};
+use crate::data::{FrozenShard, FrozenShards};
 use crate::error::{Class, Error, Result};
 use crate::experiment::{Experiment, quoted};
 use crate::files::Files;
@@ -99,8 +101,11 @@ impl Work {
         };
         let manifest = Manifest::parse(&self.submission.manifest.path, &self.text, &options)?;
         let place = results.parent().unwrap_or(Path::new("results"));
-        let experiment = Experiment::of(manifest, place)?;
+        let shards = FrozenShards::new(&self.submission.shards);
+        let mut experiment = Experiment::of_frozen(manifest, place, shards)?;
         experiment.require_data_here()?;
+        experiment.expect_classes(self.submission.classes.clone());
+        self.require_same_files(&experiment)?;
         if plan_digest(&experiment) != self.submission.plan {
             return Err(self
                 .submission
@@ -111,21 +116,42 @@ impl Work {
         Ok(experiment)
     }
 
+    /// Refuses shards that were not there when this was submitted, and the want of those that were. That each is what it was,
+    /// its digest says.
+    fn require_same_files(&self, experiment: &Experiment) -> Result<()> {
+        let paths =
+            |shards: Vec<FrozenShard>| shards.into_iter().map(|shard| shard.path).collect::<BTreeSet<_>>();
+        // Of earlier versions nothing is known.
+        if self.submission.shards.is_empty() {
+            return Ok(());
+        }
+        let (before, now) = (paths(self.submission.shards.clone()), paths(experiment.frozen_shards()?));
+        let (what, path) = match (now.difference(&before).next(), before.difference(&now).next()) {
+            (Some(more), _) => ("other data: this shard was not there", more),
+            (None, Some(less)) => ("other data: this shard is no longer there", less),
+            (None, None) => return Ok(()),
+        };
+        Err(self.submission.changed(what).file(path))
+    }
+
     /// Writes down that nothing is left of this unit: what starts the worker may come to another opinion, as `srun` does
     /// whose node is gone.
-    pub fn is_done(&self, files: &Files) {
-        self.note(files, &format!("done on {}", host_name()));
+    pub fn is_done(&self) {
+        self.note(&format!("done on {}", host_name()));
     }
 
     /// Writes down that another try of this unit would come to the same.
-    pub fn is_final(&self, files: &Files, why: &str) {
-        self.note(files, &format!("final {why}"));
+    pub fn is_final(&self, why: &str) {
+        self.note(&format!("final {why}"));
     }
 
-    fn note(&self, files: &Files, what: &str) {
-        let line = format!("{} {what}", crate::files::utc_now());
-        // It is for people, and saves a needless try: work is not lost where it cannot be written.
-        let _ = files.append_line(&self.dir.events_file(self.number), &line);
+    fn note(&self, what: &str) {
+        let line = format!("{} {what}\n", crate::files::utc_now());
+        let path = self.dir.events_file(self.number);
+        // Added at the end in one go, as the job's script does it: no line of the other is written over. It is for people,
+        // and saves a needless try: work is not lost where it cannot be written.
+        let file = std::fs::OpenOptions::new().append(true).create(true).open(path);
+        let _ = file.and_then(|mut file| file.write_all(line.as_bytes()));
     }
 }
 

@@ -1,6 +1,6 @@
 //! Digests of files, remembered while a file is what it was.
 
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::io::{self, Read as _};
 use std::path::Path;
 
@@ -40,6 +40,17 @@ pub(super) fn file_digest_told(path: &Path, cache: &Cache, told: &dyn Fn(u64)) -
 }
 
 fn digest_at(path: &Path, cache: &Cache, now: u64, told: &dyn Fn(u64)) -> Result<Digest> {
+    let Some(frozen) = cache.frozen(path) else { return remembered(path, cache, now, told) };
+    let unreadable = |error| Error::input("cannot read a file").file(path).because(error);
+    if frozen.is(&std::fs::metadata(path).map_err(unreadable)?)? {
+        return Ok(frozen.sha256);
+    }
+    let digest = remembered(path, cache, now, told)?;
+    frozen.require(&digest)?;
+    Ok(digest)
+}
+
+fn remembered(path: &Path, cache: &Cache, now: u64, told: &dyn Fn(u64)) -> Result<Digest> {
     let unreadable = |error| Error::input("cannot read a file").file(path).because(error);
     let known = |key: &Option<Digest>| text(cache, key.as_ref()?)?.parse().ok();
     let (digest, remember) = reopened(|| {
@@ -51,7 +62,7 @@ fn digest_at(path: &Path, cache: &Cache, now: u64, told: &dyn Fn(u64)) -> Result
         let Some(digest) = digest_of(&mut file, told)? else { return Ok(None) };
         // Written to while it was read: the digest is nobody's.
         let remember = before.filter(|before| fingerprint(path, &file).as_ref() == Some(before));
-        Ok(Some((digest, remember.map(|key| (key, is_settled(&file))))))
+        Ok(Some((digest, remember.map(|key| (key, file.metadata().is_ok_and(|found| is_settled(&found)))))))
     })
     .map_err(unreadable)?
     .ok_or_else(stopped)?;
@@ -107,9 +118,8 @@ fn digest_of(file: &mut File, told: &dyn Fn(u64)) -> io::Result<Option<Digest>> 
 }
 
 /// Whether the last change is old enough for another one to show in the file's times.
-fn is_settled(file: &File) -> bool {
-    let modified = file.metadata().and_then(|metadata| metadata.modified()).ok();
-    modified.and_then(|at| at.elapsed().ok()).is_some_and(|age| age.as_secs() >= TICK)
+pub(super) fn is_settled(found: &Metadata) -> bool {
+    found.modified().ok().and_then(|at| at.elapsed().ok()).is_some_and(|age| age.as_secs() >= TICK)
 }
 
 /// What changes whenever the file does; none where that cannot be told.

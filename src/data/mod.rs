@@ -28,6 +28,7 @@ mod embedded;
 mod encode_pool;
 mod fast_hash;
 mod file_digest;
+mod frozen_shards;
 mod held_out;
 mod json_lines;
 mod loader;
@@ -77,6 +78,7 @@ pub use documents::{Document, documents_from_bytes, documents_to_bytes};
 pub use embedded::EMBEDDED;
 pub use encode_pool::EncodePool;
 pub use file_digest::file_digest;
+pub use frozen_shards::{FrozenShard, FrozenShards};
 pub use loader::{BatchShape, Loader, RankTurns};
 pub use loader_bytes::LoaderBytes;
 #[cfg(any(test, feature = "internals"))]

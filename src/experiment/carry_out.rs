@@ -9,7 +9,6 @@ use super::pace::Pace;
 use super::post::Post;
 use super::report::Worked;
 use super::retired::Retired;
-use super::taking::Failures;
 use super::{Experiment, HowToRun, Report, tables};
 use crate::error::{Class, Error, Result};
 use crate::files::FileError;
@@ -22,7 +21,7 @@ use crate::run::execute::{Beside, Ended, Executor, Gate, Part};
 use crate::run::reuse::places;
 use crate::run::sample;
 use crate::run::single::Outcome;
-use crate::run::state::{Standing, Status, restore_table};
+use crate::run::state::{Standing, Status};
 use crate::run::task::Task;
 use crate::scorecard::Scorecard;
 use crate::train::engine::Engine;
@@ -63,7 +62,7 @@ impl Experiment {
     /// As [`Self::run`].
     pub fn work(&self, how: &HowToRun<'_>) -> Result<Worked> {
         let mut carried = self.carry(how)?;
-        let complete = self.all_ended(how)?;
+        let complete = self.all_ended(how, &carried.ends.runs)?;
         // One of several units that are left: whoever is the last, or `report`, writes the tables.
         let is_last = complete || how.among.is_none() && self.nobody_else_works()?;
         if is_last {
@@ -105,7 +104,7 @@ impl Experiment {
         let retired = self.retired();
         let mut ends = Ends::default();
         self.take_over(how, &post.leases, &tasks, &mut ends)?;
-        let Found { mut parts, begun, failures, others_wait } = self.look_over(how, &tasks, &mut ends)?;
+        let Found { mut parts, begun, others_wait } = self.look_over(how, &tasks, &mut ends)?;
         let sequence = self.sequence(&ends.runs);
         if let Some(sequence) = &sequence {
             ends.note(self.said_other_looks(sequence)?);
@@ -154,11 +153,12 @@ impl Experiment {
             samples: &samples,
             gate: &gate,
             beside: Beside {
-                take: &|index| self.take_run(run(index)?, &post.leases, how, &failures[index]),
+                take: &|index| self.take_run(run(index)?, &post, how),
                 look: &|index| self.look_at(run(index)?),
                 has_step: &|index, step| run(index).is_ok_and(|run| self.has_step(run, step)),
                 is_nobodys: &|index| run(index).is_ok_and(|run| self.is_nobodys(run, &post.leases)),
                 stay: how.stay,
+                in_company: post.in_company && self.looks_as_it_goes(how),
                 patience: post.leases.period() * MISSED,
                 cap: post.leases.period().min(LONGEST_PAUSE),
             },
@@ -220,13 +220,29 @@ impl Experiment {
         Ok(Carried { ends, retired, trained, interrupted, post })
     }
 
-    /// Where all runs stand before this process does anything about them.
+    /// Whether runs are looked at as they are come to, and not all of them first. Of thousands of runs hundreds of workers
+    /// that start together would read millions of directories before anybody trains.
+    fn looks_as_it_goes(&self, how: &HowToRun<'_>) -> bool {
+        // Whoever stays tells of all of them in the end; looks are taken by how all of them stand.
+        !how.stay && !how.rerun && how.among.is_none() && self.plan.looks.is_none()
+    }
+
+    /// Where runs stand before this process does anything about them, as far as it has to know that.
     fn look_over(&self, how: &HowToRun<'_>, tasks: &[Task], ends: &mut Ends) -> Result<Found> {
         let mut found = Found::default();
         let mut taken = BTreeSet::new();
+        let as_it_goes = self.looks_as_it_goes(how);
         for (index, run) in self.plan.runs.iter().enumerate() {
             let label = &tasks[index].label;
-            found.failures.push(Failures::default());
+            if as_it_goes {
+                let is_selected = self.is_selected(index);
+                // They may want to fork from these.
+                found.others_wait |= !is_selected;
+                ends.push(label, None);
+                let is_first = is_selected && taken.insert(run.key.run);
+                found.push(if is_first { Part::Take } else { Part::None }, false);
+                continue;
+            }
             if !self.is_selected(index) {
                 let standing = if run.key.pending { None } else { Some(self.standing(run)?) };
                 let finished = |standing: &Standing| matches!(standing.status, Status::Finished(_));
@@ -253,16 +269,8 @@ impl Experiment {
                 continue;
             }
             let standing = self.standing(run)?;
-            if let (Status::Finished(result), Some(attempt)) = (&standing.status, &standing.attempt) {
-                let dir = self.dir.run(&run.key.run);
-                restore_table(&self.files, &dir, attempt, &run.config, result).map_err(as_a_run)?;
-            }
+            self.restore(run, &standing)?;
             let is_begun = matches!(standing.status, Status::Begun { .. });
-            // Also where it failed before its first checkpoint: what failed before this start is tried again.
-            let was_tried = !standing.has_ended() && standing.attempt.is_some();
-            if was_tried && let Some(failures) = found.failures.last_mut() {
-                *failures = self.failures(run)?;
-            }
             // Cells with one run key are one run.
             let first = taken.insert(run.key.run);
             let pending = first && standing.next(how.rerun).is_some();
@@ -299,15 +307,17 @@ impl Experiment {
         Ok(scorecard)
     }
 
-    /// Whether every run has ended that the experiment needs. Looks at those after this process's own first: where many
-    /// processes end one after another, each finds one that has not within a look or two.
-    fn all_ended(&self, how: &HowToRun<'_>) -> Result<bool> {
+    /// Whether every run has ended that the experiment needs; `ends` is what this process saw of them. Looks at those after
+    /// its own first: where many processes end one after another, each finds one that has not within a look or two.
+    fn all_ended(&self, how: &HowToRun<'_>, ends: &[RunEnd]) -> Result<bool> {
         let sequence = self.sequence_on_disk()?;
-        let runs = &self.plan.runs;
+        let runs: Vec<(&PlannedRun, &RunEnd)> = self.plan.runs.iter().zip(ends).collect();
         let own = |run: &PlannedRun| how.among.is_some_and(|among| among.contains(&run.key.run));
-        let from = runs.iter().rposition(own).map_or(0, |last| last + 1);
+        let from = runs.iter().rposition(|(run, _)| own(run)).map_or(0, |last| last + 1);
         let (before, after) = runs.split_at(from);
-        for run in after.iter().chain(before) {
+        // What was seen to have ended stays so, unless it was to be trained again.
+        let open = |(_, end): &&(&PlannedRun, &RunEnd)| how.rerun || matches!(end, RunEnd::Open(..));
+        for (run, _) in after.iter().chain(before).filter(open) {
             let is_needed = !sequence.as_ref().is_some_and(|sequence| sequence.is_beyond(run.config.seed));
             if is_needed && (run.key.pending || !self.standing(run)?.has_ended()) {
                 return Ok(false);
@@ -328,8 +338,6 @@ struct Found {
     parts: Vec<Part>,
     /// Whether they carry on.
     begun: Vec<bool>,
-    /// How often they had failed.
-    failures: Vec<Failures>,
     /// Whether runs that are not this process's are still to be trained.
     others_wait: bool,
 }
@@ -342,7 +350,7 @@ impl Found {
 }
 
 /// Bad data found while training stops a run, not the experiment; and a directory that goes meanwhile is no bad input.
-fn as_a_run(error: Error) -> Error {
+pub(super) fn as_a_run(error: Error) -> Error {
     match error.class() {
         Class::Input => error.of_class(Class::Run),
         _ => error,

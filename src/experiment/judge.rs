@@ -95,10 +95,12 @@ fn forks(plan: &Plan) -> BTreeMap<String, u64> {
     for (index, arm) in plan.arms.iter().enumerate() {
         let Some(control) = arm.control else { continue };
         let of = |arm: usize| plan.runs.iter().enumerate().filter(move |(_, run)| run.arm == arm);
-        let together = of(index).filter_map(|(ours, run)| {
-            let (theirs, _) = of(control).find(|(_, other)| other.config.seed == run.config.seed)?;
-            Some(plan.prefixes.together(ours, theirs))
-        });
+        let mut by_seed: BTreeMap<u64, usize> = BTreeMap::new();
+        for (theirs, run) in of(control) {
+            by_seed.entry(run.config.seed).or_insert(theirs);
+        }
+        let together = of(index)
+            .filter_map(|(ours, run)| Some(plan.prefixes.together(ours, *by_seed.get(&run.config.seed)?)));
         forks.extend(together.min().map(|steps| (arm.label.clone(), steps)));
     }
     forks
@@ -132,17 +134,25 @@ impl Experiment {
     pub fn not_comparable(&self) -> Result<Vec<String>> {
         let metric = metric(self);
         let across = self.manifest.head.scorecard.across.as_slice();
+        // Of thousands of seeds most are evaluated alike: each way once.
         let of = |arm: usize| {
-            let runs = self.plan.runs.iter().filter(move |run| run.arm == arm);
-            runs.map(|run| Evaluation::of(&run.config))
+            let mut known: Vec<Evaluation> = Vec::new();
+            for run in self.plan.runs.iter().filter(move |run| run.arm == arm) {
+                let evaluation = Evaluation::of(&run.config);
+                if !known.contains(&evaluation) {
+                    known.push(evaluation);
+                }
+            }
+            known
         };
         let mut told = Vec::new();
         for (index, arm) in self.plan.arms.iter().enumerate() {
             let Some(control) = arm.control else { continue };
             let mut departures: Vec<Departure> = Vec::new();
+            let controls = of(control);
             for ours in of(index) {
-                for theirs in of(control) {
-                    for departure in ours.departures(&theirs, &metric) {
+                for theirs in &controls {
+                    for departure in ours.departures(theirs, &metric) {
                         let known = departures.iter().any(|known| known.field == departure.field);
                         if !known && !across.iter().any(|field| field == departure.field) {
                             departures.push(departure);

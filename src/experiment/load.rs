@@ -1,11 +1,12 @@
 //! An experiment from its manifest: planned against the data that are here, its batch size searched for.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use super::Experiment;
 use super::missing;
 use super::recorded::{RecordedFacts, RecordedFirst};
-use crate::data::Cache;
+use crate::data::{Cache, FrozenShards};
 use crate::error::Result;
 use crate::files::Files;
 use crate::manifest::{Manifest, Options};
@@ -29,11 +30,19 @@ impl Experiment {
     /// # Errors
     /// As [`Self::load`].
     pub fn of(manifest: Manifest, results: &Path) -> Result<Self> {
+        Self::of_frozen(manifest, results, FrozenShards::default())
+    }
+
+    /// The same, of which these shards were frozen: what is what it was is not read to be hashed.
+    ///
+    /// # Errors
+    /// As [`Self::load`]; shards that are others.
+    pub fn of_frozen(manifest: Manifest, results: &Path, shards: FrozenShards) -> Result<Self> {
         let dir = ExperimentDir::at(results.join(manifest.results_name()));
         // Cells that the command is not about need not have their data here.
         let environment: Vec<_> = manifest.env.clone().into_iter().collect();
         let facts = if manifest.is_view() { Self::recorded_facts(&dir, &environment, true) } else { None };
-        Self::plan_in(dir, manifest, facts)
+        Self::plan_with(Cache::from_env()?.with_frozen(shards), dir, manifest, facts)
     }
 
     pub(super) fn plan_in(
@@ -41,11 +50,29 @@ impl Experiment {
         manifest: Manifest,
         facts: Option<RecordedFacts>,
     ) -> Result<Self> {
-        let library = Library::new(Cache::from_env()?);
+        Self::plan_with(Cache::from_env()?, dir, manifest, facts)
+    }
+
+    fn plan_with(
+        cache: Cache,
+        dir: ExperimentDir,
+        manifest: Manifest,
+        facts: Option<RecordedFacts>,
+    ) -> Result<Self> {
+        let library = Library::new(cache);
         let plan = planned(&manifest, &library, facts.as_ref())?;
         let files = Files::from_env()?;
-        let mut experiment =
-            Self { manifest, plan, dir, library, files, facts, past_looks: false, search: None };
+        let mut experiment = Self {
+            manifest,
+            plan,
+            dir,
+            library,
+            files,
+            facts,
+            past_looks: false,
+            expected_classes: BTreeMap::new(),
+            search: None,
+        };
         if experiment.manifest.asks_for_batch_search() {
             let question = batch_search::question(&experiment.plan);
             match batch_search::recorded(&experiment.files, &experiment.dir, &question)? {

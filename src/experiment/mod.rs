@@ -7,6 +7,7 @@ mod clean;
 mod curves;
 mod disk;
 mod ends;
+mod frozen;
 mod how;
 mod jobs;
 mod judge;
@@ -48,6 +49,7 @@ use crate::run::library::Library;
 
 use recorded::RecordedFacts;
 
+pub use class::Classes;
 pub use clean::{Cleaned, clean};
 pub use curves::Curves;
 pub use disk::DiskPlan;
@@ -80,6 +82,8 @@ pub struct Experiment {
     /// Whether runs are trained that a look has made needless, or that wait for one: looks are for the experiment's own
     /// question, and somebody asks another over all of its seeds.
     past_looks: bool,
+    /// The environment classes that were known when it was submitted.
+    expected_classes: Classes,
     /// The search that `train.device_batch_size = "auto"` still asks for.
     search: Option<Digest>,
 }

@@ -1,7 +1,7 @@
 //! A process's place in an experiment that others may work on at the same time: it registers, and leaves.
 
 use std::io;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use super::{Experiment, HowToRun};
 use crate::error::{Class, Error, Result};
@@ -30,10 +30,19 @@ const TURNS_KEPT: u64 = 64;
 pub(super) struct Post {
     /// Its leases of runs.
     pub(super) leases: Leases,
+    /// Whether others were at work when it came.
+    pub(super) in_company: bool,
     // Gone before the leases' thread, which beats for it.
-    _registered: Registered,
+    registered: Registered,
     /// Keeps those out that know no leases, and `clean`.
     _shared: SharedLock,
+}
+
+impl Post {
+    /// Since when, by the clock of the file server.
+    pub(super) fn since(&self) -> Option<SystemTime> {
+        self.registered.since()
+    }
 }
 
 impl Experiment {
@@ -72,7 +81,7 @@ impl Experiment {
         }
         let display = how.display.clone();
         self.files.notes_to(move |note| display.line(&format!("note: {note}")));
-        Ok(Post { leases, _registered: registered, _shared: shared })
+        Ok(Post { leases, in_company: !others.is_empty(), registered, _shared: shared })
     }
 
     /// Undoes what crashes left, where nobody else can be at work: the directory is had alone for a moment. Where it cannot

@@ -1,18 +1,19 @@
 //! How a run is had by one process of several: who takes it, who finds it ended, who leaves it to another.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
+use super::carry_out::as_a_run;
+use super::post::Post;
 use super::{Experiment, HowToRun};
 use crate::error::{Error, Result};
 use crate::files::FileError;
-use crate::history::{Ended, History};
 use crate::host::host_name;
-use crate::lease::{Claimed, Lease, Leases};
+use crate::lease::{Claimed, Lease, Leases, left_at};
 use crate::plan::PlannedRun;
-use crate::record::Journal;
+use crate::record::{Event, Journal};
 use crate::run::execute::Taken;
 use crate::run::single::Outcome;
-use crate::run::state::{Standing, Status};
+use crate::run::state::{Standing, Status, restore_table};
 use crate::train::checkpoint::CheckpointStore;
 
 /// How often a run may fail while others of the same start still try it: once more, and on another machine.
@@ -22,28 +23,24 @@ const FAILURES: usize = 2;
 const CLAIMS: u32 = 3;
 const CLAIM_PAUSE: Duration = Duration::from_millis(200);
 
-/// How often a run failed in its processes, and on which host the last time.
+/// How often a run failed, and on which host the last time.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct Failures {
+struct Failures {
     count: usize,
     last_host: Option<String>,
 }
 
 impl Experiment {
-    /// Asks for a run. `before` is how often it had failed when this process began.
-    pub(super) fn take_run(
-        &self,
-        run: &PlannedRun,
-        leases: &Leases,
-        how: &HowToRun<'_>,
-        before: &Failures,
-    ) -> Result<Taken> {
-        if !how.rerun
-            && let Some(outcome) = ended(self.standing(run)?)
-        {
-            return Ok(Taken::Ended(outcome));
+    /// Asks for a run.
+    pub(super) fn take_run(&self, run: &PlannedRun, post: &Post, how: &HowToRun<'_>) -> Result<Taken> {
+        if !how.rerun {
+            let standing = self.standing(run)?;
+            self.restore(run, &standing)?;
+            if let Some(outcome) = ended(standing) {
+                return Ok(Taken::Ended(outcome));
+            }
         }
-        let lease = match self.lease(run, leases)? {
+        let lease = match self.lease(run, &post.leases)? {
             Claimed::Mine(lease) => lease,
             Claimed::Theirs { holder, heard } => return Ok(Taken::Theirs { holder, heard }),
         };
@@ -56,10 +53,10 @@ impl Experiment {
                 None => Err(Error::internal("a run has neither an end nor a start")),
             };
         };
-        let failures = self.failures(run)?;
-        let since = failures.count.saturating_sub(before.count);
+        // What failed before this process began is tried again.
+        let failures = self.failures_since(run, post.since())?;
         let elsewhere = failures.last_host.filter(|host| *host != host_name());
-        if since >= FAILURES || since > 0 && elsewhere.is_none() {
+        if failures.count >= FAILURES || failures.count > 0 && elsewhere.is_none() {
             let (step, reason) = self.last_failure(run).unwrap_or_default();
             let error = Error::run(format!("it failed after step {step} in another process: {reason}")).help(
                 "mend that and start again; a worker that is there already tries no run twice on one machine",
@@ -109,18 +106,44 @@ impl Experiment {
         })
     }
 
-    /// How often the last attempt at a run failed.
-    pub(super) fn failures(&self, run: &PlannedRun) -> Result<Failures> {
-        let Some(attempt) = self.dir.run(&run.key.run).attempts()?.pop() else {
-            return Ok(Failures::default());
+    /// How often the last attempt at a run failed since then. When a process failed its lease tells: it let go of it then,
+    /// by the clock of the file server, as `since` is. Where it does not, that is long ago.
+    fn failures_since(&self, run: &PlannedRun, since: Option<SystemTime>) -> Result<Failures> {
+        let dir = self.dir.run(&run.key.run);
+        let Some(attempt) = dir.attempts()?.pop() else { return Ok(Failures::default()) };
+        let is_since = |generation: Option<u64>| {
+            let left = generation.and_then(|generation| left_at(&dir.lease(), generation));
+            left.zip(since).is_some_and(|(left, since)| left >= since)
         };
-        let entries = Journal::new(self.files.clone(), attempt.journal()).read()?.entries;
-        let lives = History::fold(&entries).lives;
-        let mut failed = lives.iter().filter(|life| life.ended == Ended::Failed);
-        Ok(Failures {
-            count: failed.clone().count(),
-            last_host: failed.next_back().and_then(|life| life.host.clone()),
-        })
+        let mut failures = Failures::default();
+        let (mut host, mut generation) = (None, None);
+        for entry in Journal::new(self.files.clone(), attempt.journal()).read()?.entries {
+            let (by, conditions) = match entry.event {
+                Event::Started { host, conditions, .. }
+                | Event::TakenUp { host, conditions, .. }
+                | Event::Resumed { host, conditions, .. } => (Some(host), conditions),
+                Event::Forked { host, conditions, .. } => (host, conditions),
+                Event::Failed { .. } => {
+                    if is_since(generation) {
+                        failures = Failures { count: failures.count + 1, last_host: host.clone() };
+                    }
+                    continue;
+                }
+                _ => continue,
+            };
+            host = by;
+            generation = conditions.and_then(|conditions| conditions.generation);
+        }
+        Ok(failures)
+    }
+
+    /// Writes the table of a finished run anew where it is gone.
+    pub(super) fn restore(&self, run: &PlannedRun, standing: &Standing) -> Result<()> {
+        let (Status::Finished(result), Some(attempt)) = (&standing.status, &standing.attempt) else {
+            return Ok(());
+        };
+        restore_table(&self.files, &self.dir.run(&run.key.run), attempt, &run.config, result)
+            .map_err(as_a_run)
     }
 }
 

@@ -3,6 +3,7 @@
 use std::fs;
 use std::io::{self, ErrorKind, Write as _};
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use crate::files::{LockHolder, Temporary, reopened, temporary_name, uninterrupted};
 use crate::host::{Life, ProcessId};
@@ -61,6 +62,13 @@ impl Generation {
             None => Life::Unknown,
         }
     }
+}
+
+/// When a generation let go, or was heard of last, by the clock of the file server; none where nothing is known of it.
+pub fn left_at(root: &Path, number: u64) -> Option<SystemTime> {
+    let dir = root.join(name(number));
+    let written = |name: &str| fs::metadata(dir.join(name)).and_then(|meta| meta.modified()).ok();
+    written(RELEASED).or_else(|| written(BEAT))
 }
 
 /// Who works on something just now, or may do so on another machine, as far as can be told by reading alone; nobody where

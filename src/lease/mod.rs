@@ -34,7 +34,7 @@ use generations::Generation;
 use patience::{Heard, Patience};
 
 pub use beats::THREAD;
-pub use generations::worked_by;
+pub use generations::{left_at, worked_by};
 pub use workers::{Registered, Worker, at_work, register, somebody_works};
 
 /// How often one process looks again when others claim at the same moment.

@@ -47,7 +47,15 @@ pub struct Worker {
 #[derive(Debug)]
 pub struct Registered {
     dir: PathBuf,
+    since: Option<SystemTime>,
     beating: Beating,
+}
+
+impl Registered {
+    /// Since when, by the clock of the file server.
+    pub fn since(&self) -> Option<SystemTime> {
+        self.since
+    }
 }
 
 impl Drop for Registered {
@@ -75,7 +83,10 @@ pub fn register(leases: &Leases, experiment: &Path, worker: &Worker) -> io::Resu
     let beating = leases.heart.beat(dir.join(BEAT), None)?;
     let mut file = uninterrupted(|| fs::File::create(dir.join(WORKER)))?;
     file.write_all(serde_json::to_string_pretty(worker).unwrap_or_default().as_bytes())?;
-    Ok(Registered { dir, beating })
+    // Closed, so that the file server has it.
+    drop(file);
+    let since = fs::metadata(dir.join(WORKER)).and_then(|meta| meta.modified()).ok();
+    Ok(Registered { dir, since, beating })
 }
 
 /// Whether a registration is of a process that is provably gone. By its name, for it may have died before it wrote more.

@@ -56,7 +56,7 @@ pub(super) struct Board {
     reached: Vec<u64>,
     /// Tasks that are being trained here, or whose end is being told.
     running: usize,
-    /// Where the search begins: at the first task, until others turn out to work on these too.
+    /// Where the search begins: at the first task, or at a place of this process's own where others work on these too.
     offset: usize,
     /// The longest between two looks at what others have.
     cap: Duration,
@@ -111,7 +111,8 @@ impl Again {
 }
 
 impl Board {
-    pub(super) fn new(parts: &[Part], stay: bool, cap: Duration) -> Self {
+    /// `begin` is where the search begins.
+    pub(super) fn new(parts: &[Part], stay: bool, cap: Duration, begin: usize) -> Self {
         let state = |part: &Part| match part {
             Part::None => State::Ended,
             Part::Take => State::Waiting { theirs: Theirs::No, again: Again::default() },
@@ -121,7 +122,7 @@ impl Board {
             tasks: parts.iter().map(state).collect(),
             reached: vec![0; parts.len()],
             running: 0,
-            offset: 0,
+            offset: begin % parts.len().max(1),
             cap,
             stay,
         }
@@ -288,6 +289,13 @@ impl Board {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Known(bool, u32);
 
+impl Known {
+    /// Whether it was known to be another process's.
+    pub(super) fn is_theirs(self) -> bool {
+        self.0
+    }
+}
+
 fn earliest(a: Option<Instant>, b: Option<Instant>) -> Option<Instant> {
     a.into_iter().chain(b).min()
 }
@@ -312,7 +320,7 @@ mod tests {
 
     #[test]
     fn tasks_are_taken_in_their_order_and_forks_after_their_trunk() {
-        let mut board = Board::new(&[Part::Take, Part::Take, Part::Take], true, CAP);
+        let mut board = Board::new(&[Part::Take, Part::Take, Part::Take], true, CAP, 0);
         let starts = [None, Some((0, 5)), None];
         let at = now();
         assert_eq!(board.next(&starts, open, at), Next::Take(0));
@@ -333,7 +341,7 @@ mod tests {
     #[test]
     fn what_others_have_is_left_to_them_or_waited_for() {
         for stay in [false, true] {
-            let mut board = Board::new(&[Part::Take, Part::Take], stay, CAP);
+            let mut board = Board::new(&[Part::Take, Part::Take], stay, CAP, 0);
             let starts = [None, None];
             let at = now();
             theirs(&mut board, 0, at);
@@ -348,7 +356,7 @@ mod tests {
 
     #[test]
     fn a_fork_waits_for_the_trunk_that_another_process_trains() {
-        let mut board = Board::new(&[Part::Take, Part::Take], false, CAP);
+        let mut board = Board::new(&[Part::Take, Part::Take], false, CAP, 0);
         let starts = [None, Some((0, 5))];
         let at = now();
         theirs(&mut board, 0, at);
@@ -363,7 +371,7 @@ mod tests {
 
     #[test]
     fn a_fork_of_a_unit_waits_for_a_trunk_of_another_unit() {
-        let mut board = Board::new(&[Part::Watch, Part::Take, Part::Watch], false, CAP);
+        let mut board = Board::new(&[Part::Watch, Part::Take, Part::Watch], false, CAP, 0);
         let starts = [None, Some((0, 5)), None];
         let at = now();
         assert_eq!(board.next(&starts, open, at), Next::AskDonor { task: 1, donor: 0, steps: 5 });
@@ -381,7 +389,7 @@ mod tests {
 
     #[test]
     fn what_nobody_trains_is_not_waited_for() {
-        let mut board = Board::new(&[Part::Take, Part::Take], true, CAP);
+        let mut board = Board::new(&[Part::Take, Part::Take], true, CAP, 0);
         let gate = |index: usize| if index == 1 { Gate::Waits } else { Gate::Open };
         let at = now();
         assert_eq!(board.next(&[None, None], gate, at), Next::Take(0));
@@ -394,8 +402,25 @@ mod tests {
     }
 
     #[test]
+    fn who_begins_in_the_middle_comes_to_everything_and_to_trunks_before_their_forks() {
+        // Two trees of a trunk and a fork each, and a run that nothing shares with.
+        let starts = [None, Some((0, 5)), None, Some((2, 5)), None];
+        let mut board = Board::new(&[Part::Take; 5], false, CAP, 8);
+        let at = now();
+        let mut taken = Vec::new();
+        while let Next::Take(task) = board.next(&starts, open, at) {
+            taken.push(task);
+            board.take(task);
+            board.ends(task);
+            board.is_told();
+        }
+        assert_eq!(taken, [4, 0, 1, 2, 3]);
+        assert_eq!(board.next(&starts, open, at), Next::Over);
+    }
+
+    #[test]
     fn nobody_leaves_before_it_is_known_that_others_live() {
-        let mut board = Board::new(&[Part::Take], false, CAP);
+        let mut board = Board::new(&[Part::Take], false, CAP, 0);
         let at = now();
         let known = board.known(0);
         board.take(0);
@@ -409,7 +434,7 @@ mod tests {
 
     #[test]
     fn a_trunk_of_another_unit_that_nobody_trains_is_taken_by_who_waits_for_it() {
-        let mut board = Board::new(&[Part::Watch, Part::Take], false, CAP);
+        let mut board = Board::new(&[Part::Watch, Part::Take], false, CAP, 0);
         let starts = [None, Some((0, 5))];
         let at = now();
         let patience = Duration::from_secs(90);
@@ -426,7 +451,7 @@ mod tests {
 
     #[test]
     fn looks_at_what_others_have_become_rare() {
-        let mut board = Board::new(&[Part::Take], true, Duration::from_secs(5));
+        let mut board = Board::new(&[Part::Take], true, Duration::from_secs(5), 0);
         let mut at = now();
         let mut waited = Duration::ZERO;
         let mut looks = 0;

@@ -73,6 +73,9 @@ pub struct Beside<'a> {
     pub is_nobodys: &'a (dyn Fn(usize) -> bool + Sync + 'a),
     /// Whether to wait for what others train.
     pub stay: bool,
+    /// Whether others are at work already: then this process begins at a place of its own, or hundreds that start together
+    /// would all ask for the same runs.
+    pub in_company: bool,
     /// How long a run that nobody works on is left to those whose part it is, before whoever waits for it takes it.
     pub patience: Duration,
     /// The longest between two looks at what others have.
@@ -125,8 +128,9 @@ impl Executor<'_> {
         parts: &[Part],
         ended: &(dyn Fn(usize, &Outcome) -> Result<()> + Sync),
     ) -> Result<Vec<Option<Ended>>> {
+        let begin = if self.beside.in_company { spread() } else { 0 };
         let floor = Shared {
-            board: Mutex::new(Board::new(parts, self.beside.stay, self.beside.cap)),
+            board: Mutex::new(Board::new(parts, self.beside.stay, self.beside.cap, begin)),
             changed: Condvar::new(),
             ends: Mutex::new(tasks.iter().map(|_| None).collect()),
             failed: Mutex::new(None),
@@ -228,7 +232,11 @@ impl Executor<'_> {
                 return;
             }
             Ok(Taken::Ended(outcome)) => {
-                self.display.line(&format!("{}: by another process {}", tasks[index].label, said(&outcome)));
+                // Of what had ended before anybody looked there is nothing to tell.
+                if self.beside.stay || known.is_theirs() {
+                    let label = &tasks[index].label;
+                    self.display.line(&format!("{label}: by another process {}", said(&outcome)));
+                }
                 Ended { outcome, here: false }
             }
             Ok(Taken::Start(start, lease)) => {

@@ -36,10 +36,10 @@ const SQUEUE: &str = "#!/bin/bash\ncat \"$(dirname \"$0\")/queue\" 2>/dev/null\n
 const SCANCEL: &str = "#!/bin/bash\necho \"scancel $*\" >> \"$(dirname \"$0\")/told\"\n";
 
 /// A place with such a Slurm.
-struct Cluster(Place);
+pub(crate) struct Cluster(pub(crate) Place);
 
 impl Cluster {
-    fn with(manifest: &str) -> Self {
+    pub(crate) fn with(manifest: &str) -> Self {
         let cluster = Self(Place::with(manifest));
         fs::create_dir(cluster.0.path("bin")).unwrap();
         for (name, text) in
@@ -50,18 +50,18 @@ impl Cluster {
         cluster
     }
 
-    fn program(&self, name: &str, text: &str) -> PathBuf {
+    pub(crate) fn program(&self, name: &str, text: &str) -> PathBuf {
         let path = self.0.path("bin").join(name);
         fs::write(&path, text).unwrap();
         fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
         path
     }
 
-    fn path(&self) -> String {
+    pub(crate) fn path(&self) -> String {
         format!("{}:{}", self.0.path("bin").display(), std::env::var("PATH").unwrap())
     }
 
-    fn run(&self, arguments: &[&str]) -> Ended {
+    pub(crate) fn run(&self, arguments: &[&str]) -> Ended {
         let mut command = self.0.command(arguments);
         command.env("PATH", self.path());
         for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("SLURM_")) {
@@ -74,25 +74,25 @@ impl Cluster {
     }
 
     /// Says what Slurm answers.
-    fn answer(&self, file: &str, text: &str) {
+    pub(crate) fn answer(&self, file: &str, text: &str) {
         fs::write(self.0.path("bin").join(file), text).unwrap();
     }
 
     /// What it was told.
-    fn told(&self) -> Vec<String> {
+    pub(crate) fn told(&self) -> Vec<String> {
         let text = fs::read_to_string(self.0.path("bin/told")).unwrap_or_default();
         let place = self.0.path(".");
         let place = place.to_str().unwrap().trim_end_matches("/.");
         text.lines().map(|line| line.replace(place, "[place]")).collect()
     }
 
-    fn submit(&self, more: &[&str]) -> serde_json::Value {
+    pub(crate) fn submit(&self, more: &[&str]) -> serde_json::Value {
         let arguments: Vec<&str> = ["submit", "m.toml", "--json"].iter().chain(more).copied().collect();
         self.run(&arguments).expect(0).json()
     }
 
     /// The directory of a submission, as `submit --json` names it.
-    fn submission(&self, submitted: &serde_json::Value) -> PathBuf {
+    pub(crate) fn submission(&self, submitted: &serde_json::Value) -> PathBuf {
         PathBuf::from(
             submitted["submission"]
                 .as_str()
@@ -101,12 +101,12 @@ impl Cluster {
         )
     }
 
-    fn submissions(&self) -> usize {
+    pub(crate) fn submissions(&self) -> usize {
         fs::read_dir(self.0.path("results/tiny/submit")).map_or(0, Iterator::count)
     }
 
     /// Runs a job's script as Slurm would, with a worker that ends with this code.
-    fn job(&self, submission: &Path, worker: &Path, first: &str, index: &str) -> Output {
+    pub(crate) fn job(&self, submission: &Path, worker: &Path, first: &str, index: &str) -> Output {
         let script = fs::read_to_string(submission.join("job.sh")).unwrap();
         let line = script.lines().find(|line| line.starts_with("nanorun=")).unwrap();
         let script = script.replace(line, &format!("nanorun='{}'", worker.display()));
@@ -124,7 +124,7 @@ impl Cluster {
     }
 }
 
-fn with_cluster(lines: &str) -> String {
+pub(crate) fn with_cluster(lines: &str) -> String {
     format!("{TINY}\n[cluster]\n{lines}\n")
 }
 
@@ -438,7 +438,9 @@ fn exit_codes_of_workers_decide_what_becomes_of_a_job() {
     assert_eq!(ends("exit 3", "0").0, Some(3));
     let told = new();
     assert!(told[2].starts_with("sbatch --parsable --array=0 --exclude=n1 "), "{told:?}");
-    assert!(fs::read_to_string(place.join("jobs")).unwrap().ends_with(" 0 retry\n"));
+    // In a file of its own, so that it is cancelled with the others.
+    let noted = fs::read_to_string(place.join("jobs/13")).unwrap();
+    assert_eq!(noted, "13 0 retry\n");
     assert_eq!(ends("exit 3", "0").0, Some(3));
     assert_eq!(new().len(), 3);
     // One that would come to the same again.

@@ -12,18 +12,18 @@ use crate::reproduce::exact_tables;
 use crate::support::{Ended, Place, TINY, fail_shim};
 
 /// Eight runs, a few steps each.
-fn small() -> String {
+pub(crate) fn small() -> String {
     many(4)
 }
 
 /// The same manifest, whose workers are waited for less than a second. On a busy machine they may miss that by themselves:
 /// only for tests that stay true then.
-fn hasty(manifest: &str) -> String {
+pub(crate) fn hasty(manifest: &str) -> String {
     format!("{manifest}\n[cluster]\nbeat_seconds = 0.2\n")
 }
 
 /// Two arms of so many seeds, of a model whose runs take a fraction of a second.
-fn many(seeds: usize) -> String {
+pub(crate) fn many(seeds: usize) -> String {
     let names = Path::new(env!("CARGO_MANIFEST_DIR")).join("experiments/data/names.txt");
     let data =
         format!("shards = {:?}\ndocument = \"line\"\ntokenizer = \"char\"", names.display().to_string());
@@ -34,7 +34,7 @@ fn many(seeds: usize) -> String {
 }
 
 /// One run that takes some seconds, with checkpoints along the way.
-fn long() -> String {
+pub(crate) fn long() -> String {
     small()
         .replace("[1, 2, 3, 4]", "[1]")
         .replace("[\"linear\", \"sqrt\"]", "[\"linear\"]")
@@ -43,7 +43,7 @@ fn long() -> String {
         .replace("[scorecard]", "[checkpoint]\nevery = 100\n\n[scorecard]")
 }
 
-const WORK: [&str; 4] = ["work", "m.toml", "--jobs=1", "--threads=1"];
+pub(crate) const WORK: [&str; 4] = ["work", "m.toml", "--jobs=1", "--threads=1"];
 
 fn worker(place: &Place, rules: Option<&str>) -> Command {
     let mut command = place.command(&WORK);
@@ -54,16 +54,16 @@ fn worker(place: &Place, rules: Option<&str>) -> Command {
     command
 }
 
-fn ended(place: &Place, child: Child) -> Ended {
+pub(crate) fn ended(place: &Place, child: Child) -> Ended {
     Ended::of(&child.wait_with_output().unwrap(), &place.path(""))
 }
 
-fn send(child: &Child, signal: i32) {
+pub(crate) fn send(child: &Child, signal: i32) {
     // SAFETY: a signal to a child that has not been waited for.
     assert_eq!(unsafe { libc::kill(i32::try_from(child.id()).unwrap(), signal) }, 0);
 }
 
-fn until(what: &str, mut there: impl FnMut() -> bool) {
+pub(crate) fn until(what: &str, mut there: impl FnMut() -> bool) {
     let since = now();
     while !there() {
         assert!(since.elapsed() < Duration::from_secs(60), "{what} does not come");
@@ -71,7 +71,7 @@ fn until(what: &str, mut there: impl FnMut() -> bool) {
     }
 }
 
-fn runs(place: &Place, results: &str) -> Vec<PathBuf> {
+pub(crate) fn runs(place: &Place, results: &str) -> Vec<PathBuf> {
     let mut runs: Vec<PathBuf> = std::fs::read_dir(place.path(results).join("tiny/runs"))
         .unwrap()
         .map(|run| run.unwrap().path())
@@ -80,7 +80,7 @@ fn runs(place: &Place, results: &str) -> Vec<PathBuf> {
     runs
 }
 
-fn numbers(dir: &Path) -> Vec<u64> {
+pub(crate) fn numbers(dir: &Path) -> Vec<u64> {
     let mut numbers: Vec<u64> = std::fs::read_dir(dir)
         .map(|entries| {
             entries.filter_map(|entry| entry.unwrap().file_name().to_str()?.parse().ok()).collect()
@@ -91,11 +91,11 @@ fn numbers(dir: &Path) -> Vec<u64> {
 }
 
 /// Those that are registered.
-fn registered(place: &Place) -> usize {
+pub(crate) fn registered(place: &Place) -> usize {
     std::fs::read_dir(place.path("results/tiny/workers")).map_or(0, Iterator::count)
 }
 
-fn has_checkpoint(place: &Place) -> bool {
+pub(crate) fn has_checkpoint(place: &Place) -> bool {
     let runs = place.path("results/tiny/runs");
     std::fs::read_dir(runs).is_ok_and(|mut runs| {
         runs.any(|run| {
@@ -108,7 +108,7 @@ fn has_checkpoint(place: &Place) -> bool {
 }
 
 /// The tables that one undisturbed process makes of the same manifest.
-fn whole(place: &Place) -> String {
+pub(crate) fn whole(place: &Place) -> String {
     place.run(&["run", "m.toml", "--results", "whole", "--jobs=1", "--threads=1"]).expect(0);
     exact_tables(&place.path("whole/tiny"))
 }

@@ -60,7 +60,7 @@ case $code in
         unset SLURM_RESTART_COUNT
         if new=$(timeout 60 sbatch --parsable --array="$SLURM_ARRAY_TASK_ID" --exclude="$node" --chdir="$PWD" \
             --output="$log" "$0" "${1:-0}"); then
-            printf '%s %s retry\n' "${new%%;*}" "${1:-0}" >>"$submission/jobs"
+            note_job "${new%%;*}" "${1:-0}" retry
             say "failed on $node: job ${new%%;*} tries once more elsewhere"
         else
             say "failed on $node: job $job tries once more"

@@ -17,6 +17,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use super::frozen_shards::{FrozenShard, FrozenShards};
 use crate::error::Result;
 use crate::hash::Digest;
 
@@ -35,6 +36,8 @@ const FRAME: usize = 8 + 32 + 32;
 #[derive(Debug, Clone)]
 pub struct Cache {
     place: Option<Place>,
+    /// Digests that are known beforehand.
+    frozen: Arc<FrozenShards>,
 }
 
 #[derive(Debug, Clone)]
@@ -54,7 +57,7 @@ impl Cache {
         let root = set("NANORUN_CACHE")
             .map(PathBuf::from)
             .or_else(|| set("HOME").map(|home| Path::new(&home).join(".cache").join("nanorun")));
-        Ok(Self { place: root.map(|root| Place { room: Arc::new(Room::new(root.clone(), limit)), root }) })
+        Ok(root.map_or_else(Self::disabled, |root| Self::with_limit(root, limit)))
     }
 
     /// A cache in this directory, which is created when first written to.
@@ -64,12 +67,24 @@ impl Cache {
 
     fn with_limit(root: impl Into<PathBuf>, limit: Limit) -> Self {
         let root = root.into();
-        Self { place: Some(Place { room: Arc::new(Room::new(root.clone(), limit)), root }) }
+        let place = Place { room: Arc::new(Room::new(root.clone(), limit)), root };
+        Self { place: Some(place), frozen: Arc::default() }
     }
 
     /// No cache: everything is computed.
     pub fn disabled() -> Self {
-        Self { place: None }
+        Self { place: None, frozen: Arc::default() }
+    }
+
+    /// The same, with digests that were taken when an experiment was frozen.
+    #[must_use]
+    pub fn with_frozen(self, shards: FrozenShards) -> Self {
+        Self { frozen: Arc::new(shards), ..self }
+    }
+
+    /// What was frozen of the file at this path.
+    pub(super) fn frozen(&self, path: &Path) -> Option<&FrozenShard> {
+        self.frozen.get(path)
     }
 
     /// Its directory, there or not; none where nothing is cached.

@@ -1,0 +1,6 @@
+
+if [ -e "$submission/cancelled" ]; then
+    exit 0
+fi
+"$nanorun" status "$results"
+"$nanorun" report "$results"
