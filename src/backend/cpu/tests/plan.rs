@@ -139,7 +139,7 @@ fn balance(ops: &[&Op], threads: usize) -> (f64, f64, usize) {
 
 /// Bounds of a step and of its worst operation, by threads.
 const BOUNDS: [(usize, f64, f64); 5] =
-    [(2, 1.05, 1.1), (8, 1.1, 1.2), (16, 1.15, 1.4), (32, 1.3, 1.7), (64, 1.5, 2.2)];
+    [(2, 1.05, 1.1), (8, 1.15, 1.3), (16, 1.2, 1.5), (32, 1.4, 1.8), (64, 1.6, 2.5)];
 
 fn holds(precision: Precision) {
     let mut wrong = Vec::new();
