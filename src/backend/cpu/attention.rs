@@ -116,20 +116,19 @@ pub(super) fn forward(
             values: &values[kv_head * value_len..(kv_head + 1) * value_len],
             positions: t,
         };
-        for start in queries.clone().step_by(MR) {
-            let rows = MR.min(queries.end - start);
-            let at = (b * t + start) * q.cols + h * d;
-            // SAFETY: every task has its own queries and head.
-            let lse = unsafe { saved.slice_mut(head * t + start..head * t + start + rows) };
-            let group = Group { rows, position: start, stride: q.cols, head_dim: d, window: s.window };
-            // SAFETY: as above.
-            unsafe { group.attend(&q.data[at..], &packed, out, at, lse, scratch) };
-        }
+        let at = (b * t + queries.start) * q.cols + h * d;
+        // SAFETY: every task has its own queries and head.
+        let lse = unsafe { saved.slice_mut(head * t + queries.start..head * t + queries.end) };
+        let (rows, position) = (queries.len(), queries.start);
+        let group = Group { rows, position, stride: q.cols, head_dim: d, window: s.window };
+        // SAFETY: as above.
+        unsafe { group.attend(&q.data[at..], &packed, out, at, lse, scratch) };
     });
     Ok((o, AttentionSaved(lse)))
 }
 
-/// At most twelve consecutive queries of one head.
+/// Consecutive queries of one head: as many as a task has, or the twelve at most that go through the kernel together.
+#[derive(Debug, Clone, Copy)]
 pub(super) struct Group {
     pub(super) rows: usize,
     /// Position of the first.
@@ -140,9 +139,44 @@ pub(super) struct Group {
     pub(super) window: usize,
 }
 
+/// Groups of twelve of a task.
+pub(super) const GROUPS: usize = TASK_QUERIES / MR;
+
 impl Group {
-    /// Writes the attention of the group to `out` from element `at` on, a row every `stride`, and its log-sum-exps to
-    /// `lse`.
+    /// How many go through the kernel one after another.
+    pub(super) fn count(&self) -> usize {
+        self.rows.div_ceil(MR)
+    }
+
+    /// They, twelve by twelve; fewer or none at the end.
+    pub(super) fn twelves(&self) -> [Self; GROUPS] {
+        std::array::from_fn(|index| {
+            let rows = MR.min(self.rows.saturating_sub(index * MR));
+            Self { rows, position: self.position + index * MR, ..*self }
+        })
+    }
+
+    /// The keys from `first_key` on that some of them see.
+    fn keys(&self, first_key: usize) -> Range<usize> {
+        let end = self.position + self.rows;
+        let first = self.position.saturating_sub(self.window).max(first_key);
+        if self.rows == 0 { end..end } else { first..end }
+    }
+
+    /// Where the chunks begin that hold some of those.
+    pub(super) fn chunks(&self, first_key: usize) -> impl Iterator<Item = usize> {
+        let keys = self.keys(first_key);
+        (keys.start / CHUNK * CHUNK..keys.end).step_by(CHUNK)
+    }
+
+    /// Those of one chunk.
+    pub(super) fn seen(&self, first_key: usize, chunk: usize) -> Range<usize> {
+        let keys = self.keys(first_key);
+        keys.start.max(chunk)..keys.end.min(chunk + CHUNK)
+    }
+
+    /// Writes the attention of at most [`TASK_QUERIES`] queries to `out` from element `at` on, a row every `stride`, and their
+    /// log-sum-exps to `lse`. Groups of twelve take turns at each panel of keys and of values, which is near then.
     ///
     /// # Safety
     /// Nobody else touches those rows of `out`.
@@ -161,61 +195,83 @@ impl Group {
         let d = self.head_dim;
         let width = d.next_multiple_of(NR);
         let scale = 1.0 / (d as f32).sqrt();
-        let (queries, rest) = scratch.split_at_mut(MR * ROW_STRIDE);
-        let (scores, rest) = rest.split_at_mut(MR * ROW_STRIDE);
-        let sums = &mut rest[..MR * width];
-        // SAFETY: as `lines` asserts.
-        let q = unsafe { rows_near(queries, lines(q, self.stride, self.rows, d), self.stride, self.rows, d) };
-        sums.fill(0.0);
-        let mut softmax = Softmax::new();
-        let first = self.position.saturating_sub(self.window);
-        let end = self.position + self.rows;
-        for chunk in (first / CHUNK * CHUNK..end).step_by(CHUNK) {
-            let (low, high) = (first.max(chunk), end.min(chunk + CHUNK));
-            for half_panels in panels(low, high) {
-                let (panel, lane) = (half_panels.start / NR, half_panels.start % NR);
-                let keys = &packed.keys[panel * NR * d + lane..(panel + 1) * NR * d];
-                let to = &mut scores[half_panels.start - chunk..];
-                // SAFETY: q has the rows; the tile is inside `scores`: at most 12 rows, and columns below 256.
-                unsafe {
-                    micro::<ANY, 1>(
-                        self.rows,
-                        half_panels.len(),
-                        d,
-                        q,
-                        keys.as_ptr(),
-                        to.as_mut_ptr(),
-                        ROW_STRIDE,
-                        Store::Set,
-                    );
+        let (queries, rest) = scratch.split_at_mut(TASK_QUERIES * ROW_STRIDE);
+        let (scores, rest) = rest.split_at_mut(TASK_QUERIES * ROW_STRIDE);
+        let sums = &mut rest[..TASK_QUERIES * width];
+        let mut near = [Rows::at(queries.as_ptr()); GROUPS];
+        for (g, (near, group)) in near.iter_mut().zip(self.twelves()).enumerate().take(self.count()) {
+            let q = lines(&q[g * MR * self.stride..], self.stride, group.rows, d);
+            // SAFETY: as `lines` asserts.
+            *near = unsafe { rows_near(&mut queries[g * MR * ROW_STRIDE..], q, self.stride, group.rows, d) };
+        }
+        sums[..self.rows * width].fill(0.0);
+        let mut softmax = [Softmax::new(); GROUPS];
+        for chunk in self.chunks(0) {
+            let all = self.seen(0, chunk);
+            let groups = self.twelves().map(|group| (group, group.seen(0, chunk)));
+            let groups = || groups.iter().enumerate().filter(|(_, (_, keys))| !keys.is_empty());
+            for panel in panels(all.start, all.end) {
+                for (g, (group, keys)) in groups() {
+                    let Some(part) = part_of(&panel, keys) else { continue };
+                    let (first, lane) = (part.start / NR, part.start % NR);
+                    let keys = &packed.keys[first * NR * d + lane..(first + 1) * NR * d];
+                    let to = &mut scores[g * MR * ROW_STRIDE + part.start - chunk..];
+                    // SAFETY: q has the rows; the tile is inside `scores`: at most 12 rows, and columns below 256.
+                    unsafe {
+                        micro::<ANY, 1>(
+                            group.rows,
+                            part.len(),
+                            d,
+                            near[g],
+                            keys.as_ptr(),
+                            to.as_mut_ptr(),
+                            ROW_STRIDE,
+                            Store::Set,
+                        );
+                    }
                 }
             }
-            softmax_chunk(self, chunk, low, high, scale, scores, sums, &mut softmax);
+            for (g, (group, keys)) in groups() {
+                let scores = &mut scores[g * MR * ROW_STRIDE..];
+                let sums = &mut sums[g * MR * width..];
+                softmax_chunk(group, chunk, keys.start, keys.end, scale, scores, sums, &mut softmax[g]);
+            }
             for j in (0..d).step_by(NR) {
-                let values =
-                    &packed.values[j * packed.positions + low * NR..j * packed.positions + high * NR];
-                // SAFETY: scores and sums have the rows, `values` the panel.
-                unsafe {
-                    micro::<ROW_STRIDE, 1>(
-                        self.rows,
-                        NR,
-                        high - low,
-                        Rows::at(scores.as_ptr().add(low - chunk)),
-                        values.as_ptr(),
-                        sums.as_mut_ptr().add(j),
-                        width,
-                        Store::Add,
-                    );
+                for (g, (group, keys)) in groups() {
+                    let column = j * packed.positions;
+                    let values = &packed.values[column + keys.start * NR..column + keys.end * NR];
+                    let weights = &scores[g * MR * ROW_STRIDE + keys.start - chunk..];
+                    // SAFETY: scores and sums have the rows, `values` the panel.
+                    unsafe {
+                        micro::<ROW_STRIDE, 1>(
+                            group.rows,
+                            NR,
+                            keys.len(),
+                            Rows::at(weights.as_ptr()),
+                            values.as_ptr(),
+                            sums[g * MR * width + j..].as_mut_ptr(),
+                            width,
+                            Store::Add,
+                        );
+                    }
                 }
             }
         }
-        for (i, total) in softmax.total.iter().enumerate().take(self.rows) {
+        for (i, sums) in sums.chunks_exact(width).enumerate().take(self.rows) {
             // SAFETY: the caller's promise.
             let out = unsafe { out.slice_mut(at + i * self.stride..at + i * self.stride + d) };
-            divide_row(out, &sums[i * width..i * width + d], *total);
+            divide_row(out, &sums[..d], softmax[i / MR].total[i % MR]);
         }
-        lse[..self.rows].copy_from_slice(&log_sum_exps(&softmax, scale)[..self.rows]);
+        for (lse, softmax) in lse[..self.rows].chunks_mut(MR).zip(&softmax) {
+            lse.copy_from_slice(&log_sum_exps(softmax, scale)[..lse.len()]);
+        }
     }
+}
+
+/// Of a panel of 32 keys, the halves that hold some of `keys`.
+pub(super) fn part_of(panel: &Range<usize>, keys: &Range<usize>) -> Option<Range<usize>> {
+    let part = panel.start.max(keys.start / HALF * HALF)..panel.end.min(keys.end.next_multiple_of(HALF));
+    (!keys.is_empty() && !part.is_empty()).then_some(part)
 }
 
 /// Keys `low .. high` by panels of 32; at the ends by halves, where nothing is wanted of the other half.
@@ -225,6 +281,7 @@ pub(super) fn panels(low: usize, high: usize) -> impl Iterator<Item = Range<usiz
 }
 
 /// Of every query of a group, over the keys so far; room for a whole vector of them.
+#[derive(Clone, Copy)]
 pub(super) struct Softmax {
     /// The largest score.
     max: [f32; LANES],

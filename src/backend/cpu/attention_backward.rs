@@ -1,20 +1,20 @@
 //! Backward of attention (FlashAttention-2, arXiv 2307.08691), without atomics.
 //!
-//! A task owns one sequence and key head. It walks over chunks of keys and, within them, over tiles of queries, so the
-//! gradients of its keys, values and queries are summed in one fixed order. Scores are recomputed from q and k.
+//! A task has some keys and queries of one sequence and key head ([`super::attention_split`]). It walks over chunks of keys
+//! and, within them, over tiles of queries, so the gradients of its keys, values and queries are summed in one fixed order.
+//! Scores are recomputed from q and k.
 
-use super::attention::{AttentionSaved, MAX_HEAD_DIM, check_attention, panels};
+use super::attention::{AttentionSaved, MAX_HEAD_DIM, check_attention, panels, part_of};
+use super::attention_split::{KEYS, Split, Task};
 use super::backend::CpuBackend;
 use super::gemm::pack::{self, lines};
-use super::gemm::{ANY, KC, MR, NR, ROW_STRIDE, Rows, Store, micro, rows_near};
+use super::gemm::{ANY, MR, NR, ROW_STRIDE, Rows, Store, micro, rows_near};
 use super::simd::{dot, simd_fn};
 use super::tensor::{Tensor, check_shape};
 use super::workers::Shared;
 use crate::math::exp;
 use crate::ops::{AttentionShape, OpResult};
 
-/// Keys of a chunk: a numerics constant.
-const KEYS: usize = KC;
 /// Queries of a tile: a numerics constant.
 const QUERIES: usize = 8 * MR;
 
@@ -31,6 +31,21 @@ pub(super) fn backward(
     s: &AttentionShape,
     d_o: &Tensor,
 ) -> OpResult<(Tensor, Tensor, Tensor)> {
+    backward_by(cpu, q, k, v, o, saved, s, d_o, &Split::new(s, cpu.workers.count()))
+}
+
+/// The backward, shared out in a given way.
+pub(super) fn backward_by(
+    cpu: &CpuBackend,
+    q: &Tensor,
+    k: &Tensor,
+    v: &Tensor,
+    o: &Tensor,
+    saved: &AttentionSaved,
+    s: &AttentionShape,
+    d_o: &Tensor,
+    split: &Split,
+) -> OpResult<(Tensor, Tensor, Tensor)> {
     let op = "attention_backward";
     check_attention(op, q, k, v, s)?;
     check_shape(op, "o", o, q.rows, q.cols)?;
@@ -40,13 +55,39 @@ pub(super) fn backward(
     let mut dv = cpu.tensor_uninit(op, v.rows, v.cols)?;
     let mut delta = cpu.pool.take(op, s.sequence.batch * s.n_head * s.sequence.len)?;
     row_deltas(cpu, o, d_o, s, &mut delta);
+    let mut apart = cpu.pool.take(op, split.apart_rows() * q.cols)?;
     let inputs = Inputs { q, k, v, d_o, lse: &saved.0, delta: &delta, shape: *s };
-    let outputs = [Shared::new(&mut dq.data), Shared::new(&mut dk.data), Shared::new(&mut dv.data)];
-    cpu.workers.run_with_scratch(s.sequence.batch * s.n_kv_head, |task, scratch| {
-        // SAFETY: every task has its own sequence and heads.
-        unsafe { head_backward(&inputs, outputs, task / s.n_kv_head, task % s.n_kv_head, scratch) };
+    let outputs = Outputs {
+        dq: Shared::new(&mut dq.data),
+        apart: Shared::new(&mut apart),
+        dk: Shared::new(&mut dk.data),
+        dv: Shared::new(&mut dv.data),
+    };
+    cpu.workers.run_in_order(split.count(), |task, scratch| {
+        // SAFETY: every task has its own keys and queries of a sequence and its heads.
+        unsafe { part_backward(&inputs, &outputs, &split.task(task), scratch) };
     });
+    if split.is_apart() {
+        cpu.for_row_chunks(q.rows, |rows| {
+            for n in rows {
+                // SAFETY: every row is of one task.
+                let row = unsafe { outputs.dq.slice_mut(n * q.cols..(n + 1) * q.cols) };
+                row.fill(0.0);
+                for part in split.rows_of(n / s.sequence.len, n % s.sequence.len) {
+                    add_row(row, &apart[part * q.cols..(part + 1) * q.cols]);
+                }
+            }
+        });
+    }
     Ok((dq, dk, dv))
+}
+
+simd_fn! {
+    pub(super) fn add_row(to: &mut [f32], x: &[f32]) {
+        for (to, x) in to.iter_mut().zip(x) {
+            *to += x;
+        }
+    }
 }
 
 /// `sum_d o d_o` of every query, (B, H, T).
@@ -80,35 +121,65 @@ struct Inputs<'a> {
     shape: AttentionShape,
 }
 
-/// All of one key head of one sequence.
-unsafe fn head_backward(
-    x: &Inputs<'_>,
-    outputs: [Shared<f32>; 3],
-    b: usize,
-    kv_head: usize,
-    scratch: &mut [f32],
-) {
+#[derive(Clone, Copy)]
+struct Outputs {
+    dq: Shared<f32>,
+    /// What chunks of keys add to gradients of queries, where that is kept apart.
+    apart: Shared<f32>,
+    dk: Shared<f32>,
+    dv: Shared<f32>,
+}
+
+/// Where a tile's gradients of queries go.
+#[derive(Clone, Copy)]
+struct QuerySums {
+    to: Shared<f32>,
+    /// The row of this query.
+    row: usize,
+    query: usize,
+    store: Store,
+}
+
+/// One task.
+unsafe fn part_backward(x: &Inputs<'_>, outputs: &Outputs, task: &Task, scratch: &mut [f32]) {
     let s = &x.shape;
     let (t, d) = (s.sequence.len, s.head_dim);
     let (q_cols, kv_cols) = (x.q.cols, x.k.cols);
     let width = d.next_multiple_of(NR);
     let group = s.n_head / s.n_kv_head;
-    let [dq, dk, dv] = outputs;
-    for n in b * t..(b + 1) * t {
-        let (at, q_at) = (n * kv_cols + kv_head * d, n * q_cols + kv_head * group * d);
-        // SAFETY: this task's heads.
-        unsafe {
-            dk.slice_mut(at..at + d).fill(0.0);
-            dv.slice_mut(at..at + d).fill(0.0);
-            dq.slice_mut(q_at..q_at + group * d).fill(0.0);
+    let (b, kv_head) = (task.b, task.kv_head);
+    let Outputs { dq, apart, dk, dv } = *outputs;
+    let query_sums = match task.apart {
+        Some(row) => QuerySums { to: apart, row, query: task.queries.start, store: Store::Set },
+        None => QuerySums { to: dq, row: b * t, query: 0, store: Store::Add },
+    };
+    if task.wanted.keys() {
+        for n in task.keys.clone() {
+            let at = (b * t + n) * kv_cols + kv_head * d;
+            // SAFETY: this task's keys.
+            unsafe {
+                dk.slice_mut(at..at + d).fill(0.0);
+                dv.slice_mut(at..at + d).fill(0.0);
+            }
+        }
+    }
+    if task.wanted.queries() && task.apart.is_none() {
+        for n in task.queries.clone() {
+            let at = (b * t + n) * q_cols + kv_head * group * d;
+            // SAFETY: this task's queries.
+            unsafe { dq.slice_mut(at..at + group * d) }.fill(0.0);
         }
     }
     let (keys_t, rest) = scratch.split_at_mut(KEYS * d);
     let (values_t, rest) = rest.split_at_mut(KEYS * d);
     let (keys, rest) = rest.split_at_mut(KEYS * width);
     let (tile, _) = rest.split_at_mut(Tile::len(width));
-    for low in (0..t).step_by(KEYS) {
-        let high = t.min(low + KEYS);
+    for chunk in (task.keys.start / KEYS * KEYS..task.keys.end).step_by(KEYS) {
+        let (low, high) = (chunk.max(task.keys.start), task.keys.end.min(chunk + KEYS));
+        let (from, to) = (low.max(task.queries.start), task.queries.end.min(high.saturating_add(s.window)));
+        if from >= to {
+            continue;
+        }
         let at = (b * t + low) * kv_cols + kv_head * d;
         let rows = high - low;
         let (k, v) = (lines(&x.k.data[at..], kv_cols, rows, d), lines(&x.v.data[at..], kv_cols, rows, d));
@@ -116,19 +187,24 @@ unsafe fn head_backward(
         unsafe {
             pack::panels_transposed(keys_t, k, kv_cols, rows, d);
             pack::panels_transposed(values_t, v, kv_cols, rows, d);
-            pack::panels(keys, k, kv_cols, d, rows);
+            if task.wanted.queries() {
+                pack::panels(keys, k, kv_cols, d, rows);
+            }
         }
-        let last = t.min((high - 1).saturating_add(s.window).saturating_add(1));
         for h in kv_head * group..(kv_head + 1) * group {
-            for tile_start in (low / QUERIES * QUERIES..last).step_by(QUERIES) {
-                let (start, end) = (tile_start.max(low), last.min(tile_start + QUERIES));
+            for tile_start in (from / QUERIES * QUERIES..to).step_by(QUERIES) {
+                let (start, end) = (tile_start.max(from), to.min(tile_start + QUERIES));
                 let mut tile = Tile::new(tile, width, b, h, low, high, start, end);
-                // SAFETY: this task's heads.
+                // SAFETY: this task's heads, keys and queries.
                 unsafe {
-                    tile.load(x);
                     tile.scores(x, keys_t, values_t);
-                    tile.query_gradients(x, keys, dq);
-                    tile.key_gradients(x, kv_head, dk, dv);
+                    if task.wanted.queries() {
+                        tile.query_gradients(x, keys, query_sums);
+                    }
+                    if task.wanted.keys() {
+                        tile.load(x);
+                        tile.key_gradients(x, kv_head, dk, dv);
+                    }
                 }
             }
         }
@@ -157,7 +233,7 @@ struct Tile<'a> {
 impl<'a> Tile<'a> {
     /// Scratch for one.
     const fn len(width: usize) -> usize {
-        2 * (MR + QUERIES) * ROW_STRIDE + 2 * QUERIES * width
+        4 * QUERIES * ROW_STRIDE + 2 * QUERIES * width
     }
 
     fn new(
@@ -170,8 +246,8 @@ impl<'a> Tile<'a> {
         start: usize,
         end: usize,
     ) -> Self {
-        let (q_rows, rest) = scratch.split_at_mut(MR * ROW_STRIDE);
-        let (do_rows, rest) = rest.split_at_mut(MR * ROW_STRIDE);
+        let (q_rows, rest) = scratch.split_at_mut(QUERIES * ROW_STRIDE);
+        let (do_rows, rest) = rest.split_at_mut(QUERIES * ROW_STRIDE);
         let (weights, rest) = rest.split_at_mut(QUERIES * ROW_STRIDE);
         let (dscores, rest) = rest.split_at_mut(QUERIES * ROW_STRIDE);
         let (q_panels, do_panels) = rest.split_at_mut(QUERIES * width);
@@ -196,7 +272,7 @@ impl<'a> Tile<'a> {
 
     /// Keys that some of `rows` queries from `query` see, within the chunk; never none, by the choice of tiles.
     fn seen(&self, query: usize, rows: usize, window: usize) -> (usize, usize) {
-        (query.saturating_sub(window).max(self.low), (query + rows).min(self.high))
+        seen(self.low, self.high, query, rows, window)
     }
 
     /// Weights and gradients of scores; zero where masked, where half a panel was not computed, and for a panel on
@@ -204,43 +280,45 @@ impl<'a> Tile<'a> {
     unsafe fn scores(&mut self, x: &Inputs<'_>, keys_t: &[f32], values_t: &[f32]) {
         let (t, d, window, cols) = (x.shape.sequence.len, x.shape.head_dim, x.shape.window, x.q.cols);
         let scale = 1.0 / (d as f32).sqrt();
+        let from = (self.b * t + self.start) * cols + self.h * d;
+        let all = self.seen(self.start, self.rows(), window);
+        for (source, near, right, to) in [
+            (&x.q.data, &mut *self.q_rows, keys_t, &mut *self.weights),
+            (&x.d_o.data, &mut *self.do_rows, values_t, &mut *self.dscores),
+        ] {
+            let mut left = [Rows::at(near.as_ptr()); QUERIES / MR];
+            for (left, i) in left.iter_mut().zip((0..self.end - self.start).step_by(MR)) {
+                let rows = MR.min(self.end - self.start - i);
+                let source = lines(&source[from + i * cols..], cols, rows, d);
+                // SAFETY: `rows` rows of this head, asserted to be inside q or d_o.
+                *left = unsafe { rows_near(&mut near[i * ROW_STRIDE..], source, cols, rows, d) };
+            }
+            // Groups of twelve queries take turns at each panel of keys, which is near then.
+            for panel in panels(all.0 - self.low, all.1 - self.low) {
+                for (left, i) in left.iter().zip((0..self.end - self.start).step_by(MR)) {
+                    let rows = MR.min(self.end - self.start - i);
+                    let (first, end) = seen(self.low, self.high, self.start + i, rows, window);
+                    let Some(keys) = part_of(&panel, &(first - self.low..end - self.low)) else { continue };
+                    // SAFETY: tiles inside the scratch, whole or half panels inside the packed chunk.
+                    unsafe {
+                        micro::<ANY, 1>(
+                            rows,
+                            keys.len(),
+                            d,
+                            *left,
+                            right[keys.start / NR * NR * d + keys.start % NR..].as_ptr(),
+                            to[i * ROW_STRIDE + keys.start..].as_mut_ptr(),
+                            ROW_STRIDE,
+                            Store::Set,
+                        );
+                    }
+                }
+            }
+        }
         for i in (0..self.rows()).step_by(MR) {
             let rows = MR.min(self.rows() - i);
             let (first, end) = self.seen(self.start + i, rows, window);
             let (left, right) = ((first - self.low) / NR * NR, (end - self.low).next_multiple_of(NR));
-            let at = (self.b * t + self.start + i) * cols + self.h * d;
-            let (q, d_o) = (lines(&x.q.data[at..], cols, rows, d), lines(&x.d_o.data[at..], cols, rows, d));
-            // SAFETY: `rows` rows of this head, asserted to be inside q and d_o.
-            let (q, d_o) = unsafe {
-                (rows_near(self.q_rows, q, cols, rows, d), rows_near(self.do_rows, d_o, cols, rows, d))
-            };
-            for keys in panels(first - self.low, end - self.low) {
-                let tile = i * ROW_STRIDE + keys.start;
-                let panel = keys.start / NR * NR * d + keys.start % NR;
-                // SAFETY: tiles inside the scratch, whole or half panels inside the packed chunk.
-                unsafe {
-                    micro::<ANY, 1>(
-                        rows,
-                        keys.len(),
-                        d,
-                        q,
-                        keys_t[panel..].as_ptr(),
-                        self.weights.as_mut_ptr().add(tile),
-                        ROW_STRIDE,
-                        Store::Set,
-                    );
-                    micro::<ANY, 1>(
-                        rows,
-                        keys.len(),
-                        d,
-                        d_o,
-                        values_t[panel..].as_ptr(),
-                        self.dscores.as_mut_ptr().add(tile),
-                        ROW_STRIDE,
-                        Store::Set,
-                    );
-                }
-            }
             let (zero_left, zero_right) = (left.saturating_sub(NR), (right + NR).min(KEYS));
             for row in i..i + rows {
                 let query = self.start + row;
@@ -259,16 +337,17 @@ impl<'a> Tile<'a> {
     }
 
     /// `dq += dscores k`
-    unsafe fn query_gradients(&self, x: &Inputs<'_>, keys: &[f32], dq: Shared<f32>) {
-        let (t, d, cols) = (x.shape.sequence.len, x.shape.head_dim, x.q.cols);
+    unsafe fn query_gradients(&self, x: &Inputs<'_>, keys: &[f32], sums: QuerySums) {
+        let (d, cols) = (x.shape.head_dim, x.q.cols);
         let chunk = self.high - self.low;
-        for i in (0..self.rows()).step_by(MR) {
-            let rows = MR.min(self.rows() - i);
-            let (first, end) = self.seen(self.start + i, rows, x.shape.window);
-            for j in (0..d).step_by(NR) {
-                let at = (self.b * t + self.start + i) * cols + self.h * d + j;
-                let nr = NR.min(d - j);
-                // SAFETY: dscores and keys hold what is seen; the rows of dq are this task's.
+        for j in (0..d).step_by(NR) {
+            let nr = NR.min(d - j);
+            for i in (0..self.rows()).step_by(MR) {
+                let rows = MR.min(self.rows() - i);
+                let (first, end) = self.seen(self.start + i, rows, x.shape.window);
+                let row = sums.row + self.start + i - sums.query;
+                let at = row * cols + self.h * d + j;
+                // SAFETY: dscores and keys hold what is seen; the rows of sums are this task's.
                 unsafe {
                     micro::<ROW_STRIDE, 1>(
                         rows,
@@ -276,9 +355,9 @@ impl<'a> Tile<'a> {
                         end - first,
                         Rows::at(self.dscores.as_ptr().add(i * ROW_STRIDE + first - self.low)),
                         keys[j * chunk + (first - self.low) * NR..].as_ptr(),
-                        dq.reach(at, (rows - 1) * cols + nr),
+                        sums.to.reach(at, (rows - 1) * cols + nr),
                         cols,
-                        Store::Add,
+                        sums.store,
                     );
                 }
             }
@@ -326,6 +405,11 @@ impl<'a> Tile<'a> {
             }
         }
     }
+}
+
+/// Of the keys `low .. high`, those that some of `rows` queries from `query` see.
+fn seen(low: usize, high: usize, query: usize, rows: usize, window: usize) -> (usize, usize) {
+    (query.saturating_sub(window).max(low), (query + rows).min(high))
 }
 
 simd_fn! {

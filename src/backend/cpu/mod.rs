@@ -14,7 +14,9 @@
 mod adamw;
 mod attention;
 mod attention_backward;
+mod attention_split;
 mod backend;
+mod balance;
 mod bf16;
 mod cross_entropy;
 mod elementwise;
@@ -67,6 +69,8 @@ pub fn class_precision(class: &str) -> Option<Precision> {
         .find_map(|(precision, prefix)| is(prefix).then_some(precision))
 }
 
+#[cfg(test)]
+mod simulated;
 #[cfg(test)]
 mod testing;
 #[cfg(test)]

@@ -7,6 +7,7 @@ use std::borrow::Cow;
 use std::sync::{Mutex, PoisonError};
 
 use super::attention::packed_len;
+use super::attention_split::Split;
 use super::backend::ROW_CHUNK;
 use super::bf16;
 use super::cross_entropy::CHUNK_ROWS;
@@ -162,11 +163,11 @@ impl Tally {
     /// A weight that is never changed.
     pub(super) fn fixed(&self, spec: &ParamSpec) -> OpResult<CountedParam> {
         match spec.shape[..] {
-            [rows, cols] if spec.is_factor() && !self.half => Ok(CountedParam {
-                shape: spec.shape.clone(),
-                packed: true,
-                _room: gemm::packed_room(&self.pool, rows, cols)?,
-            }),
+            [rows, cols] if spec.is_factor() => {
+                let packed = if self.half { bf16::gemm::packed_room } else { gemm::packed_room };
+                let room = packed(&self.pool, rows, cols)?;
+                Ok(CountedParam { shape: spec.shape.clone(), packed: true, _room: room })
+            }
             _ => self.stored(spec),
         }
     }
@@ -587,8 +588,10 @@ impl TrainOps for Tally {
         let [dq, dk, dv] = [q, k, v].map(|x| self.matrix(x.rows, x.cols));
         let [dq, dk, dv] = [dq?, dk?, dv?];
         let _delta = self.pool.take("attention_backward", s.sequence.rows() * s.n_head)?;
-        let sums = self.half.then(|| self.pool.take("attention_backward", q.rows * q.cols));
-        sums.transpose()?;
+        let split = Split::new(s, self.threads);
+        let in_place = if self.half && !split.is_apart() { q.rows } else { 0 };
+        let _sums = self.pool.take("attention_backward", in_place * q.cols)?;
+        let _apart = self.pool.take("attention_backward", split.apart_rows() * q.cols)?;
         Ok((dq, dk, dv))
     }
 

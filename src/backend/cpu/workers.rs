@@ -2,7 +2,7 @@
 
 use std::cell::RefCell;
 use std::ops::Range;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use rayon::prelude::*;
 
@@ -26,6 +26,9 @@ pub(super) struct Workers {
     pub(super) stop: StopFlag,
     /// Whether tasks may then be left out: what they would have written is dropped.
     pub(super) may_skip: AtomicBool,
+    /// Threads that there would be instead.
+    #[cfg(test)]
+    pub(super) simulated: Option<super::simulated::Simulated>,
 }
 
 impl Workers {
@@ -50,11 +53,21 @@ impl Workers {
             Ok(())
         });
         memory.into_iter().collect::<OpResult<Vec<()>>>()?;
-        Ok(Self { threads, stop: StopFlag::default(), may_skip: AtomicBool::new(false) })
+        Ok(Self {
+            threads,
+            stop: StopFlag::default(),
+            may_skip: AtomicBool::new(false),
+            #[cfg(test)]
+            simulated: None,
+        })
     }
 
     /// How many there are.
     pub(super) fn count(&self) -> usize {
+        #[cfg(test)]
+        if let Some(simulated) = &self.simulated {
+            return simulated.threads;
+        }
         self.threads.current_num_threads()
     }
 
@@ -89,10 +102,34 @@ impl Workers {
                 f(task);
             }
         };
+        #[cfg(test)]
+        if let Some(simulated) = &self.simulated {
+            return self.install(|| simulated.run(tasks, f));
+        }
         self.install(|| match tasks {
             0 => {}
             1 => f(0),
             _ => (0..tasks).into_par_iter().with_max_len(1).for_each(f),
+        });
+    }
+
+    /// [`Self::run_with_scratch`], of tasks that are begun in their order: each thread that is free takes the next one. So
+    /// the longest can come first.
+    pub(super) fn run_in_order(&self, tasks: usize, f: impl Fn(usize, &mut [f32]) + Send + Sync) {
+        #[cfg(test)]
+        if self.simulated.is_some() {
+            return self.run_with_scratch(tasks, f);
+        }
+        let next = AtomicUsize::new(0);
+        // No more than a number is handed over by it.
+        let take = || Some(next.fetch_add(1, Ordering::Relaxed)).filter(|task| *task < tasks);
+        self.run_with_scratch(tasks.min(self.count()), |_, scratch| {
+            while let Some(task) = take() {
+                if self.skips() {
+                    break;
+                }
+                f(task, scratch);
+            }
         });
     }
 

@@ -7,8 +7,8 @@
 
 use super::super::attention::Group as Queries;
 use super::super::attention::{
-    AttentionSaved, CHUNK, MAX_HEAD_DIM, Softmax, TASK_QUERIES, divide_row, log_sum_exps, panels,
-    softmax_chunk,
+    AttentionSaved, CHUNK, GROUPS, MAX_HEAD_DIM, Softmax, TASK_QUERIES, divide_row, log_sum_exps, panels,
+    part_of, softmax_chunk,
 };
 use super::super::backend::CpuBackend;
 use super::super::tensor::check;
@@ -113,21 +113,19 @@ pub(super) fn forward(
             values: &values[kv_head * value_len..(kv_head + 1) * value_len],
             positions: t,
         };
-        for start in queries.clone().step_by(MR) {
-            let rows = MR.min(queries.end - start);
-            let at = (b * t + start) * q_cols + h * d;
-            // SAFETY: every task has its own queries and head.
-            let lse = unsafe { saved.slice_mut(head * t + start..head * t + start + rows) };
-            let group = Queries { rows, position: start, stride: q_cols, head_dim: d, window: s.window };
-            // SAFETY: as above.
-            unsafe { attend(&group, 0, &q_values[at..], &packed, out, at, lse, scratch) };
-        }
+        let at = (b * t + queries.start) * q_cols + h * d;
+        // SAFETY: every task has its own queries and head.
+        let lse = unsafe { saved.slice_mut(head * t + queries.start..head * t + queries.end) };
+        let (rows, position) = (queries.len(), queries.start);
+        let group = Queries { rows, position, stride: q_cols, head_dim: d, window: s.window };
+        // SAFETY: as above.
+        unsafe { attend(&group, 0, &q_values[at..], &packed, out, at, lse, scratch) };
     });
     Ok((o, AttentionSaved(lse)))
 }
 
-/// Writes the attention of a group of queries to `out` from element `at` on, a row every `stride`, and its log-sum-exps to
-/// `lse`. Keys begin at position `first_key`.
+/// Writes the attention of at most [`TASK_QUERIES`] queries to `out` from element `at` on, a row every `stride`, and their
+/// log-sum-exps to `lse`. Keys begin at position `first_key`. Groups of twelve take turns as in f32.
 ///
 /// # Safety
 /// Nobody else touches those rows of `out`.
@@ -135,7 +133,7 @@ pub(super) fn forward(
 /// # Panics
 /// Rows that are not in bounds: the kernels read and write by pointers from here on.
 pub(super) unsafe fn attend(
-    group: &Queries,
+    queries: &Queries,
     first_key: usize,
     q: &[u16],
     packed: &PackedHead<'_>,
@@ -144,78 +142,88 @@ pub(super) unsafe fn attend(
     lse: &mut [f32],
     scratch: &mut [f32],
 ) {
-    let (d, rows) = (group.head_dim, group.rows);
+    let (d, rows) = (queries.head_dim, queries.rows);
     let depth = d.div_ceil(2);
     let width = d.next_multiple_of(NR);
     let scale = 1.0 / (d as f32).sqrt();
-    let (queries, rest) = scratch.split_at_mut(MR * ROW_STRIDE);
+    let (near, rest) = scratch.split_at_mut(TASK_QUERIES * ROW_STRIDE);
     let (weights, rest) = rest.split_at_mut(MR * ROW_STRIDE);
-    let (scores, rest) = rest.split_at_mut(MR * SCORE_STRIDE);
-    let sums = &mut rest[..MR * width];
-    let (queries, weights) = (pairs_mut(queries), pairs_mut(weights));
+    let (scores, rest) = rest.split_at_mut(TASK_QUERIES * SCORE_STRIDE);
+    let sums = &mut rest[..TASK_QUERIES * width];
+    let (near, weights) = (pairs_mut(near), pairs_mut(weights));
     // SAFETY: as `lines` asserts.
-    unsafe { pack::rows(queries, lines(q, group.stride, rows, d), group.stride, rows, d, None) };
-    sums.fill(0.0);
-    let mut softmax = Softmax::new();
-    let first = group.position.saturating_sub(group.window).max(first_key);
-    let end = group.position + rows;
-    for chunk in (first / CHUNK * CHUNK..end).step_by(CHUNK) {
-        let (low, high) = (first.max(chunk), end.min(chunk + CHUNK));
-        for half_panels in panels(low, high) {
-            let (panel, lane) = (half_panels.start / NR, half_panels.start % NR);
-            let keys = &packed.keys[panel * NR * depth + lane..(panel + 1) * NR * depth];
-            let tile = Tile {
-                nr: half_panels.len(),
-                pairs: depth,
-                a: queries.as_ptr(),
-                rs: ROW_STRIDE,
-                ks: 1,
-                b: keys.as_ptr(),
-                c: scores[half_panels.start - chunk..].as_mut_ptr(),
-                ldc: SCORE_STRIDE,
-                store: Store::Set,
-            };
-            // SAFETY: the tile is inside `scores`: at most 12 rows, and columns below 256.
-            unsafe { micro::<ANY>(rows, &tile) };
+    unsafe { pack::rows(near, lines(q, queries.stride, rows, d), queries.stride, rows, d, None) };
+    sums[..rows * width].fill(0.0);
+    let mut softmax = [Softmax::new(); GROUPS];
+    for chunk in queries.chunks(first_key) {
+        let all = queries.seen(first_key, chunk);
+        let groups = queries.twelves().map(|group| (group, group.seen(first_key, chunk)));
+        let groups = || groups.iter().enumerate().filter(|(_, (_, keys))| !keys.is_empty());
+        for panel in panels(all.start, all.end) {
+            for (g, (group, keys)) in groups() {
+                let Some(part) = part_of(&panel, keys) else { continue };
+                let (first, lane) = (part.start / NR, part.start % NR);
+                let keys = &packed.keys[first * NR * depth + lane..(first + 1) * NR * depth];
+                let tile = Tile {
+                    nr: part.len(),
+                    pairs: depth,
+                    a: near[g * MR * ROW_STRIDE..].as_ptr(),
+                    rs: ROW_STRIDE,
+                    ks: 1,
+                    b: keys.as_ptr(),
+                    c: scores[g * MR * SCORE_STRIDE + part.start - chunk..].as_mut_ptr(),
+                    ldc: SCORE_STRIDE,
+                    store: Store::Set,
+                };
+                // SAFETY: the tile is inside `scores`: at most 12 rows, and columns below 256.
+                unsafe { micro::<ANY>(group.rows, &tile) };
+            }
         }
-        softmax_chunk(group, chunk, low, high, scale, scores, sums, &mut softmax);
-        // Whole pairs of positions, with zeros for those that are no keys.
-        let (from, to) = (low / 2, high.div_ceil(2));
-        for i in 0..rows {
-            let row = &mut pack::halves(&mut weights[i * ROW_STRIDE..])[..2 * (to - from)];
-            row[0] = 0;
-            row[2 * (to - from) - 1] = 0;
-            narrow(
-                &scores[i * SCORE_STRIDE + low - chunk..i * SCORE_STRIDE + high - chunk],
-                &mut row[low - 2 * from..],
-            );
-        }
-        for j in (0..d).step_by(NR) {
-            let half = packed.positions.div_ceil(2);
-            let values = &packed.values[j * half + from * NR..j * half + to * NR];
-            let tile = Tile {
-                nr: NR,
-                pairs: to - from,
-                a: weights.as_ptr(),
-                rs: ROW_STRIDE,
-                ks: 1,
-                b: values.as_ptr(),
-                c: sums[j..].as_mut_ptr(),
-                ldc: width,
-                store: Store::Add,
-            };
-            // SAFETY: weights and sums have the rows, `values` the panel.
-            unsafe { micro::<ANY>(rows, &tile) };
+        for (g, (group, keys)) in groups() {
+            let (low, high) = (keys.start, keys.end);
+            let scores = &mut scores[g * MR * SCORE_STRIDE..];
+            let sums = &mut sums[g * MR * width..];
+            softmax_chunk(group, chunk, low, high, scale, scores, sums, &mut softmax[g]);
+            // Whole pairs of positions, with zeros for those that are no keys.
+            let (from, to) = (low / 2, high.div_ceil(2));
+            for i in 0..group.rows {
+                let row = &mut pack::halves(&mut weights[i * ROW_STRIDE..])[..2 * (to - from)];
+                row[0] = 0;
+                row[2 * (to - from) - 1] = 0;
+                narrow(
+                    &scores[i * SCORE_STRIDE + low - chunk..i * SCORE_STRIDE + high - chunk],
+                    &mut row[low - 2 * from..],
+                );
+            }
+            for j in (0..d).step_by(NR) {
+                let half = packed.positions.div_ceil(2);
+                let values = &packed.values[j * half + from * NR..j * half + to * NR];
+                let tile = Tile {
+                    nr: NR,
+                    pairs: to - from,
+                    a: weights.as_ptr(),
+                    rs: ROW_STRIDE,
+                    ks: 1,
+                    b: values.as_ptr(),
+                    c: sums[j..].as_mut_ptr(),
+                    ldc: width,
+                    store: Store::Add,
+                };
+                // SAFETY: weights and sums have the rows, `values` the panel.
+                unsafe { micro::<ANY>(group.rows, &tile) };
+            }
         }
     }
-    for (i, total) in softmax.total.iter().enumerate().take(rows) {
+    for (i, sums) in sums.chunks_exact(width).enumerate().take(rows) {
         // The scores are done with.
         let row = &mut scores[..d];
-        divide_row(row, &sums[i * width..i * width + d], *total);
+        divide_row(row, &sums[..d], softmax[i / MR].total[i % MR]);
         // SAFETY: the caller's promise.
-        narrow(row, unsafe { out.slice_mut(at + i * group.stride..at + i * group.stride + d) });
+        narrow(row, unsafe { out.slice_mut(at + i * queries.stride..at + i * queries.stride + d) });
     }
-    lse[..rows].copy_from_slice(&log_sum_exps(&softmax, scale)[..rows]);
+    for (lse, softmax) in lse[..rows].chunks_mut(MR).zip(&softmax) {
+        lse.copy_from_slice(&log_sum_exps(softmax, scale)[..lse.len()]);
+    }
 }
 
 /// Fails unless a cache's queries and keys fit.

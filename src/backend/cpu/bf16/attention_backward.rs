@@ -1,11 +1,13 @@
 //! Backward of attention on bfloat16, without atomics.
 //!
-//! A task owns one sequence and key head. It walks over chunks of 256 keys and, within them, over tiles of 256 queries;
-//! scores are recomputed. Weights and the gradients of scores are rounded to bfloat16 before they are multiplied, and the
-//! gradients of queries, keys and values once, when all of their f32 sums are there.
+//! A task has some keys and queries of one sequence and key head ([`super::super::attention_split`]). It walks over chunks of
+//! 256 keys and, within them, over tiles of 256 queries; scores are recomputed. Weights and the gradients of scores are
+//! rounded to bfloat16 before they are multiplied, and the gradients of queries, keys and values once, when all of their
+//! f32 sums are there.
 
-use super::super::attention::{AttentionSaved, MAX_HEAD_DIM, panels};
-use super::super::attention_backward::{row_dot, score_row};
+use super::super::attention::{AttentionSaved, MAX_HEAD_DIM, panels, part_of};
+use super::super::attention_backward::{add_row, row_dot, score_row};
+use super::super::attention_split::{KEYS, Split, Task, Wanted};
 use super::super::backend::{CpuBackend, ROW_CHUNK};
 use super::super::workers::{Shared, piece};
 use super::attention::{SCORE_STRIDE, check_attention, lines};
@@ -19,13 +21,18 @@ use crate::ops::{AttentionShape, OpResult};
 /// Keys of a chunk, and queries of a tile: chains of the gradients begin at multiples.
 const SIDE: usize = 2 * CHAIN;
 
+const _: () = assert!(SIDE == KEYS);
+
+/// Queries whose scores are there at a time.
+const BLOCK: usize = 4 * MR;
+
 /// Scratch of a thread for heads of the largest size.
 pub(in super::super) const SCRATCH: usize = scratch_len(MAX_HEAD_DIM);
 
 /// In this order: keys and values transposed, keys, queries, gradients of outputs, gradients of scores by rows, weights
 /// and gradients of scores by columns, sums for keys and values, scores, gradients of weights, rows of q and d_o.
 const fn scratch_len(width: usize) -> usize {
-    5 * CHAIN * width + 3 * CHAIN * SCORE_STRIDE + 2 * SIDE * width + 2 * MR * (SCORE_STRIDE + ROW_STRIDE)
+    5 * CHAIN * width + 3 * CHAIN * SCORE_STRIDE + 2 * SIDE * width + 2 * BLOCK * (SCORE_STRIDE + ROW_STRIDE)
 }
 
 pub(super) fn backward(
@@ -38,6 +45,21 @@ pub(super) fn backward(
     s: &AttentionShape,
     d_o: &Tensor,
 ) -> OpResult<(Tensor, Tensor, Tensor)> {
+    backward_by(cpu, q, k, v, o, saved, s, d_o, &Split::new(s, cpu.workers.count()))
+}
+
+/// The backward, shared out in a given way.
+pub(super) fn backward_by(
+    cpu: &CpuBackend,
+    q: &Tensor,
+    k: &Tensor,
+    v: &Tensor,
+    o: &Tensor,
+    saved: &AttentionSaved,
+    s: &AttentionShape,
+    d_o: &Tensor,
+    split: &Split,
+) -> OpResult<(Tensor, Tensor, Tensor)> {
     let op = "attention_backward";
     check_attention(op, q, k, v, s)?;
     check_shape(op, "o", o, q.rows, q.cols)?;
@@ -47,8 +69,9 @@ pub(super) fn backward(
     let mut dv = uninit(cpu, op, v.rows, v.cols)?;
     let mut delta = cpu.pool.take(op, s.sequence.batch * s.n_head * s.sequence.len)?;
     row_deltas(cpu, (o.rows, o.cols), o.values(op)?, d_o.values(op)?, s, &mut delta);
-    // Sums over all chunks of keys.
-    let mut query_sums = cpu.pool.take(op, q.rows * q.cols)?;
+    // Sums over all chunks of keys, or those of each.
+    let mut query_sums = cpu.pool.take(op, if split.is_apart() { 0 } else { q.rows * q.cols })?;
+    let mut apart = cpu.pool.take(op, split.apart_rows() * q.cols)?;
     let inputs = Inputs {
         q: q.values(op)?,
         k: k.values(op)?,
@@ -60,23 +83,55 @@ pub(super) fn backward(
         kv_cols: k.cols,
         shape: *s,
     };
-    let sums = Shared::new(&mut query_sums);
-    let (out_k, out_v) = (Shared::new(dk.values_mut(op)?), Shared::new(dv.values_mut(op)?));
-    let out_q = Shared::new(dq.values_mut(op)?);
-    cpu.workers.run_with_scratch(s.sequence.batch * s.n_kv_head, |task, scratch| {
-        // SAFETY: every task has its own sequence and heads.
-        unsafe {
-            head_backward(
-                &inputs,
-                sums,
-                [out_q, out_k, out_v],
-                task / s.n_kv_head,
-                task % s.n_kv_head,
-                scratch,
-            );
-        }
+    let outputs = Outputs {
+        query_sums: Shared::new(&mut query_sums),
+        apart: Shared::new(&mut apart),
+        dq: Shared::new(dq.values_mut(op)?),
+        dk: Shared::new(dk.values_mut(op)?),
+        dv: Shared::new(dv.values_mut(op)?),
+    };
+    cpu.workers.run_in_order(split.count(), |task, scratch| {
+        // SAFETY: every task has its own keys and queries of a sequence and its heads.
+        unsafe { part_backward(&inputs, &outputs, &split.task(task), scratch) };
     });
+    if split.is_apart() {
+        cpu.workers.run_with_scratch(q.rows.div_ceil(ROW_CHUNK), |task, scratch| {
+            for n in piece(q.rows, ROW_CHUNK, task) {
+                for h in 0..s.n_head {
+                    let row = &mut scratch[..s.head_dim];
+                    row.fill(0.0);
+                    for part in split.rows_of(n / s.sequence.len, n % s.sequence.len) {
+                        let at = part * q.cols + h * s.head_dim;
+                        add_row(row, &apart[at..at + s.head_dim]);
+                    }
+                    let at = n * q.cols + h * s.head_dim;
+                    // SAFETY: every row is of one task.
+                    narrow(row, unsafe { outputs.dq.slice_mut(at..at + s.head_dim) });
+                }
+            }
+        });
+    }
     Ok((dq, dk, dv))
+}
+
+#[derive(Clone, Copy)]
+struct Outputs {
+    query_sums: Shared<f32>,
+    /// What chunks of keys add to gradients of queries, where that is kept apart.
+    apart: Shared<f32>,
+    dq: Shared<u16>,
+    dk: Shared<u16>,
+    dv: Shared<u16>,
+}
+
+/// Where a tile's gradients of queries go.
+#[derive(Clone, Copy)]
+struct QuerySums {
+    to: Shared<f32>,
+    /// The row of this query.
+    row: usize,
+    query: usize,
+    store: Store,
 }
 
 /// `sum_d o d_o` of every query, (B, H, T).
@@ -134,7 +189,7 @@ struct Room<'a> {
     /// Sums of the chunk's key and value gradients.
     key_sums: &'a mut [f32],
     value_sums: &'a mut [f32],
-    /// Of twelve queries.
+    /// Of a block of queries.
     scores: &'a mut [f32],
     dweights: &'a mut [f32],
     q_rows: &'a mut [u32],
@@ -164,37 +219,43 @@ impl<'a> Room<'a> {
             dscores_t: pairs_mut(take(CHAIN * SCORE_STRIDE)),
             key_sums: take(SIDE * width),
             value_sums: take(SIDE * width),
-            scores: take(MR * SCORE_STRIDE),
-            dweights: take(MR * SCORE_STRIDE),
-            q_rows: pairs_mut(take(MR * ROW_STRIDE)),
-            do_rows: pairs_mut(take(MR * ROW_STRIDE)),
+            scores: take(BLOCK * SCORE_STRIDE),
+            dweights: take(BLOCK * SCORE_STRIDE),
+            q_rows: pairs_mut(take(BLOCK * ROW_STRIDE)),
+            do_rows: pairs_mut(take(BLOCK * ROW_STRIDE)),
         }
     }
 }
 
-/// All of one key head of one sequence.
-unsafe fn head_backward(
-    x: &Inputs<'_>,
-    query_sums: Shared<f32>,
-    [dq, dk, dv]: [Shared<u16>; 3],
-    b: usize,
-    kv_head: usize,
-    scratch: &mut [f32],
-) {
+/// One task.
+unsafe fn part_backward(x: &Inputs<'_>, outputs: &Outputs, task: &Task, scratch: &mut [f32]) {
     let s = &x.shape;
     let (t, d) = (s.sequence.len, s.head_dim);
     let width = d.next_multiple_of(NR);
     let group = s.n_head / s.n_kv_head;
+    let (b, kv_head) = (task.b, task.kv_head);
+    let Outputs { query_sums, apart, dq, dk, dv } = *outputs;
     let own = |n: usize| {
         (b * t + n) * x.q_cols + kv_head * group * d..(b * t + n) * x.q_cols + (kv_head + 1) * group * d
     };
-    for n in 0..t {
-        // SAFETY: this task's heads.
-        unsafe { query_sums.slice_mut(own(n)) }.fill(0.0);
+    let in_place = task.wanted.queries() && task.apart.is_none();
+    if in_place {
+        for n in task.queries.clone() {
+            // SAFETY: this task's queries.
+            unsafe { query_sums.slice_mut(own(n)) }.fill(0.0);
+        }
     }
+    let sums = match task.apart {
+        Some(row) => QuerySums { to: apart, row, query: task.queries.start, store: Store::Set },
+        None => QuerySums { to: query_sums, row: b * t, query: 0, store: Store::Add },
+    };
     let mut room = Room::new(scratch, width);
-    for low in (0..t).step_by(SIDE) {
-        let high = t.min(low + SIDE);
+    for chunk in (task.keys.start / SIDE * SIDE..task.keys.end).step_by(SIDE) {
+        let (low, high) = (chunk.max(task.keys.start), task.keys.end.min(chunk + SIDE));
+        let (from, to) = (low.max(task.queries.start), task.queries.end.min(high.saturating_add(s.window)));
+        if from >= to {
+            continue;
+        }
         let rows = high - low;
         let at = (b * t + low) * x.kv_cols + kv_head * d;
         let (k, v) = (lines(&x.k[at..], x.kv_cols, rows, d), lines(&x.v[at..], x.kv_cols, rows, d));
@@ -202,40 +263,50 @@ unsafe fn head_backward(
         unsafe {
             pack::panels_transposed(room.keys_t, k, x.kv_cols, rows, d);
             pack::panels_transposed(room.values_t, v, x.kv_cols, rows, d);
-            pack::panels(room.keys, k, x.kv_cols, d, rows);
+            if task.wanted.queries() {
+                pack::panels(room.keys, k, x.kv_cols, d, rows);
+            }
         }
         room.key_sums[..rows * width].fill(0.0);
         room.value_sums[..rows * width].fill(0.0);
-        let last = t.min((high - 1).saturating_add(s.window).saturating_add(1));
         for h in kv_head * group..(kv_head + 1) * group {
-            for tile_start in (low / SIDE * SIDE..last).step_by(SIDE) {
-                let tile =
-                    Tile { b, h, low, high, start: tile_start, end: last.min(tile_start + SIDE), width };
-                // SAFETY: this task's heads.
+            for tile_start in (from / SIDE * SIDE..to).step_by(SIDE) {
+                let (start, end) = (tile_start.max(from), to.min(tile_start + SIDE));
+                let tile = Tile { b, h, low, high, start, end, width };
+                // SAFETY: this task's heads, keys and queries.
                 unsafe {
-                    tile.load(x, &mut room);
-                    tile.scores(x, &mut room);
-                    tile.query_gradients(x, &room, query_sums);
-                    tile.key_gradients(x, &mut room);
+                    tile.scores(x, &mut room, task.wanted);
+                    if task.wanted.queries() {
+                        tile.query_gradients(x, &room, sums);
+                    }
+                    if task.wanted.keys() {
+                        tile.load(x, &mut room);
+                        tile.key_gradients(x, &mut room);
+                    }
                 }
             }
         }
-        for row in 0..rows {
-            let at = at + row * x.kv_cols;
-            // SAFETY: this task's heads.
-            unsafe {
-                narrow(&room.key_sums[row * width..][..d], dk.slice_mut(at..at + d));
-                narrow(&room.value_sums[row * width..][..d], dv.slice_mut(at..at + d));
+        if task.wanted.keys() {
+            for row in 0..rows {
+                let at = at + row * x.kv_cols;
+                // SAFETY: this task's keys.
+                unsafe {
+                    narrow(&room.key_sums[row * width..][..d], dk.slice_mut(at..at + d));
+                    narrow(&room.value_sums[row * width..][..d], dv.slice_mut(at..at + d));
+                }
             }
         }
     }
-    for n in 0..t {
-        // SAFETY: this task's heads.
-        unsafe { narrow(query_sums.slice_mut(own(n)), dq.slice_mut(own(n))) };
+    if in_place {
+        for n in task.queries.clone() {
+            // SAFETY: this task's queries.
+            unsafe { narrow(query_sums.slice_mut(own(n)), dq.slice_mut(own(n))) };
+        }
     }
 }
 
-/// Queries `start .. end` of head h against keys `low .. high`; both begin at multiples of a side.
+/// Queries `start .. end` of head h against keys `low .. high`, the first of which is no later than the first query; both
+/// begin at even positions, as pairs do.
 struct Tile {
     b: usize,
     h: usize,
@@ -272,14 +343,14 @@ impl Tile {
         (first, (query + rows).min(self.high).max(first))
     }
 
-    /// Weights and gradients of scores; zero where masked.
-    unsafe fn scores(&self, x: &Inputs<'_>, room: &mut Room<'_>) {
+    /// Weights and gradients of scores as the wanted products read them; zero where masked.
+    unsafe fn scores(&self, x: &Inputs<'_>, room: &mut Room<'_>, wanted: Wanted) {
         let (t, d, window, cols) = (x.shape.sequence.len, x.shape.head_dim, x.shape.window, x.q_cols);
         let depth = d.div_ceil(2);
         let scale = 1.0 / (d as f32).sqrt();
         let chunk = self.high - self.low;
-        for i in (0..self.rows()).step_by(MR) {
-            let rows = MR.min(self.rows() - i);
+        for i in (0..self.rows()).step_by(BLOCK) {
+            let rows = BLOCK.min(self.rows() - i);
             let (first, end) = self.seen(self.start + i, rows, window);
             let at = self.at(x, self.start + i);
             // SAFETY: `rows` rows of this head, asserted to be inside q and d_o.
@@ -287,59 +358,66 @@ impl Tile {
                 pack::rows(room.q_rows, lines(&x.q[at..], cols, rows, d), cols, rows, d, None);
                 pack::rows(room.do_rows, lines(&x.d_o[at..], cols, rows, d), cols, rows, d, None);
             }
-            if first < end {
-                for keys in panels(first - self.low, end - self.low) {
-                    let panel = keys.start / NR * NR * depth + keys.start % NR;
-                    let product = Product {
-                        nr: keys.len(),
-                        pairs: depth,
-                        a: room.q_rows.as_ptr(),
-                        rs: ROW_STRIDE,
-                        ks: 1,
-                        b: room.keys_t[panel..].as_ptr(),
-                        c: room.scores[keys.start..].as_mut_ptr(),
-                        ldc: SCORE_STRIDE,
-                        store: Store::Set,
-                    };
-                    let other = Product {
-                        a: room.do_rows.as_ptr(),
-                        b: room.values_t[panel..].as_ptr(),
-                        c: room.dweights[keys.start..].as_mut_ptr(),
-                        ..product
-                    };
-                    // SAFETY: tiles inside the scratch, whole or half panels inside the packed chunk.
-                    unsafe {
-                        micro::<ANY>(rows, &product);
-                        micro::<ANY>(rows, &other);
+            for (left, right, to) in [
+                (&*room.q_rows, &*room.keys_t, &mut *room.scores),
+                (&*room.do_rows, &*room.values_t, &mut *room.dweights),
+            ] {
+                // Groups of twelve queries take turns at each panel of keys, which is near then.
+                for panel in panels(first - self.low, end - self.low) {
+                    for r in (0..rows).step_by(MR) {
+                        let rows = MR.min(rows - r);
+                        let (first, end) = self.seen(self.start + i + r, rows, window);
+                        let seen = first - self.low..end - self.low;
+                        let Some(keys) = part_of(&panel, &seen) else { continue };
+                        let product = Product {
+                            nr: keys.len(),
+                            pairs: depth,
+                            a: left[r * ROW_STRIDE..].as_ptr(),
+                            rs: ROW_STRIDE,
+                            ks: 1,
+                            b: right[keys.start / NR * NR * depth + keys.start % NR..].as_ptr(),
+                            c: to[r * SCORE_STRIDE + keys.start..].as_mut_ptr(),
+                            ldc: SCORE_STRIDE,
+                            store: Store::Set,
+                        };
+                        // SAFETY: tiles inside the scratch, whole or half panels inside the packed chunk.
+                        unsafe { micro::<ANY>(rows, &product) };
                     }
                 }
             }
+            // Whole pairs of keys. The products of keys go over twelve at once, so some that the block sees nothing of are
+            // read with others.
+            let left = (first - self.low).saturating_sub(MR) / 2 * 2;
+            let right = (end - self.low + MR).next_multiple_of(2).min(chunk);
             for row in 0..rows {
                 let query = self.start + i + row;
                 let at = (self.b * x.shape.n_head + self.h) * t + query;
                 let (first, end) = self.seen(query, 1, window);
                 let (start, end) = (first - self.low, end - self.low);
-                let scores = &mut room.scores[row * SCORE_STRIDE..][..chunk];
-                let dweights = &mut room.dweights[row * SCORE_STRIDE..][..chunk];
+                let scores = &mut room.scores[row * SCORE_STRIDE..][..right];
+                let dweights = &mut room.dweights[row * SCORE_STRIDE..][..right];
                 for values in [&mut *scores, &mut *dweights] {
-                    values[..start].fill(0.0);
+                    values[left..start].fill(0.0);
                     values[end..].fill(0.0);
                 }
                 score_row(&mut scores[start..end], &mut dweights[start..end], scale, x.lse[at], x.delta[at]);
+                if !wanted.queries() {
+                    continue;
+                }
                 // By rows, whole pairs.
                 let to = pack::halves(&mut room.dscores[(i + row) * DSCORE_STRIDE..][..DSCORE_STRIDE]);
-                narrow(dweights, &mut to[..chunk]);
-                to[chunk..chunk.next_multiple_of(2)].fill(0);
+                narrow(&dweights[left..], &mut to[left..right]);
+                to[right..right.next_multiple_of(2)].fill(0);
             }
-            // By columns: a group begins at an even query, and begins a pair.
-            for p in 0..rows.div_ceil(2) {
+            // By columns: a block begins at an even query, and begins a pair.
+            for p in 0..if wanted.keys() { rows.div_ceil(2) } else { 0 } {
                 let at = (i / 2 + p) * SCORE_STRIDE;
                 let both = 2 * p + 1 < rows;
                 for (from, to) in
                     [(&*room.scores, &mut *room.weights_t), (&*room.dweights, &mut *room.dscores_t)]
                 {
-                    let row = |r: usize| &from[r * SCORE_STRIDE..][..chunk];
-                    let to = &mut to[at..at + chunk];
+                    let row = |r: usize| &from[r * SCORE_STRIDE + left..r * SCORE_STRIDE + right];
+                    let to = &mut to[at + left..at + right];
                     if both {
                         pack::combine_rounded(row(2 * p), row(2 * p + 1), to);
                     } else {
@@ -351,18 +429,19 @@ impl Tile {
     }
 
     /// `dq += dscores k`
-    unsafe fn query_gradients(&self, x: &Inputs<'_>, room: &Room<'_>, dq: Shared<f32>) {
+    unsafe fn query_gradients(&self, x: &Inputs<'_>, room: &Room<'_>, sums: QuerySums) {
         let (d, window) = (x.shape.head_dim, x.shape.window);
         let half = (self.high - self.low).div_ceil(2);
-        for i in (0..self.rows()).step_by(MR) {
-            let rows = MR.min(self.rows() - i);
-            let (first, end) = self.seen(self.start + i, rows, window);
-            if first == end {
-                continue;
-            }
-            let (from, to) = ((first - self.low) / 2, (end - self.low).div_ceil(2));
-            for j in (0..d).step_by(NR) {
-                let nr = NR.min(d - j);
+        for j in (0..d).step_by(NR) {
+            let nr = NR.min(d - j);
+            for i in (0..self.rows()).step_by(MR) {
+                let rows = MR.min(self.rows() - i);
+                let (first, end) = self.seen(self.start + i, rows, window);
+                if first == end {
+                    continue;
+                }
+                let (from, to) = ((first - self.low) / 2, (end - self.low).div_ceil(2));
+                let row = sums.row + self.start + i - sums.query;
                 let product = Product {
                     nr,
                     pairs: to - from,
@@ -370,11 +449,11 @@ impl Tile {
                     rs: DSCORE_STRIDE,
                     ks: 1,
                     b: room.keys[j * half + from * NR..].as_ptr(),
-                    c: dq.reach(self.at(x, self.start + i) + j, (rows - 1) * x.q_cols + nr),
+                    c: sums.to.reach(row * x.q_cols + self.h * d + j, (rows - 1) * x.q_cols + nr),
                     ldc: x.q_cols,
-                    store: Store::Add,
+                    store: sums.store,
                 };
-                // SAFETY: dscores and keys hold what is seen; the rows of dq are this task's.
+                // SAFETY: dscores and keys hold what is seen; the rows of sums are this task's.
                 unsafe { micro::<ANY>(rows, &product) };
             }
         }

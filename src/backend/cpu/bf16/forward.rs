@@ -8,9 +8,9 @@ use super::super::rotary::{self, Rotary, RotarySaved};
 use super::super::smear::SmearSaved;
 use super::super::tensor::{Tokens, check};
 use super::super::value_embedding::ValueSaved;
-use super::gemm::{Factor, Job, added, gemm, rounded};
+use super::gemm::{Factor, Job, PackedB, added, gemm, rounded};
 use super::kv_cache::{self, KvCache};
-use super::loss::{self, source};
+use super::loss::{self, transposed};
 use super::rows::{self, uninit};
 use super::storage::{Data, Half, Stored, Table, Tensor, check_shape, narrowed};
 use super::{Bf16Backend, attention, convert, tables};
@@ -31,7 +31,7 @@ impl Bf16Backend {
         })?;
         let mut data = Half::take(&self.0.pool, op, len)?;
         narrowed(values, &mut data);
-        Ok(Stored::Table(Table { shape: shape.to_vec(), data }))
+        Ok(Stored::Table(Table { shape: shape.to_vec(), data, packed: None }))
     }
 
     /// Whether a product has these factors: -> (rows, outputs, inputs).
@@ -54,7 +54,7 @@ impl Bf16Backend {
         check_shape(op, "residual", &residual, n, out)?;
         let a = Factor::along(x.values(op)?, n, inputs);
         let a = map.map_or(a, |map| a.mapped(map));
-        let b = Factor::along(source(w), out, inputs);
+        let b = transposed(w, out, inputs);
         gemm(&self.0.workers, &self.0.pool, Job::setting(a, b, residual.values_mut(op)?, &added))?;
         Ok(residual)
     }
@@ -103,6 +103,18 @@ impl ForwardOps for Bf16Backend {
 
     fn table(&self, shape: &[usize], values: &[f32]) -> OpResult<Stored> {
         self.rounded_table("table", shape, values)
+    }
+
+    /// Rounded, turned and packed once, so that products read it as it comes: two bytes a value, and nothing else to do
+    /// for a token that is decoded alone. What it was rounded from is not kept.
+    fn factor(&self, shape: &[usize], values: &[f32]) -> OpResult<Stored> {
+        let &[rows, cols] = shape else { return self.weight(shape, values) };
+        check("factor", rows * cols == values.len(), || {
+            format!("{} values for shape {shape:?}", values.len())
+        })?;
+        let packed = PackedB::new(&self.0.workers, &self.0.pool, Factor::along(values, rows, cols))?;
+        let data = Half::take(&self.0.pool, "factor", 0)?;
+        Ok(Stored::Table(Table { shape: shape.to_vec(), data, packed: Some(packed) }))
     }
 
     fn weight_values<'a>(&self, weight: &'a Stored) -> OpResult<Cow<'a, [f32]>> {
@@ -170,7 +182,7 @@ impl ForwardOps for Bf16Backend {
         let op = "linear";
         let (n, out, inputs) = Self::check_linear(op, x, w)?;
         let mut y = uninit(&self.0, op, n, out)?;
-        let (a, b) = (Factor::along(x.values(op)?, n, inputs), Factor::along(source(w), out, inputs));
+        let (a, b) = (Factor::along(x.values(op)?, n, inputs), transposed(w, out, inputs));
         gemm(&self.0.workers, &self.0.pool, Job::setting(a, b, y.values_mut(op)?, &rounded))?;
         Ok(y)
     }

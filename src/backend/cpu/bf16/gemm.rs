@@ -4,6 +4,10 @@
 //! tiles, threads and instruction sets decide only who computes it. It is added to f32 (gradients of weights), or rounded
 //! once, after whatever is done with it in f32.
 
+mod packed;
+
+pub(super) use packed::PackedB;
+
 use std::marker::PhantomData;
 use std::ops::Range;
 
@@ -105,6 +109,31 @@ impl<'a> Factor<'a> {
     }
 }
 
+/// The right factor of a product.
+#[derive(Clone, Copy)]
+pub(super) enum Right<'a> {
+    /// As it lies.
+    Loose(Factor<'a>),
+    /// The first `n` columns of what was packed before.
+    Packed { of: &'a PackedB, n: usize },
+}
+
+impl Right<'_> {
+    /// (k, n)
+    fn dim(&self) -> (usize, usize) {
+        match self {
+            Self::Loose(factor) => (factor.k, factor.outer),
+            Self::Packed { of, n } => (of.k, *n),
+        }
+    }
+}
+
+impl<'a> std::convert::From<Factor<'a>> for Right<'a> {
+    fn from(factor: Factor<'a>) -> Self {
+        Self::Loose(factor)
+    }
+}
+
 /// What becomes of a part of a row of sums, given the index of its first element and where it goes. It must not spawn.
 pub(super) type Finish<'a> = &'a (dyn Fn(usize, &[f32], &mut [u16]) + Sync);
 
@@ -119,7 +148,7 @@ enum Target<'a> {
 /// One product of a (m, k) and b (k, n).
 pub(super) struct Job<'a> {
     a: Factor<'a>,
-    b: Factor<'a>,
+    b: Right<'a>,
     target: Target<'a>,
     /// Of the target: nobody else has it as long as this is there.
     borrowed: PhantomData<&'a mut [f32]>,
@@ -129,26 +158,40 @@ impl<'a> Job<'a> {
     /// `c += a b`, c (m, n) row-major.
     pub(super) fn adding(a: Factor<'a>, b: Factor<'a>, c: &'a mut [f32]) -> Self {
         let room = c.len();
-        Self { a, b, target: Target::Sums(Shared::new(c)), borrowed: PhantomData }.checked(room)
+        Self { a, b: b.into(), target: Target::Sums(Shared::new(c)), borrowed: PhantomData }.checked(room)
     }
 
     /// `finish(a b)`, c (m, n) row-major.
-    pub(super) fn setting(a: Factor<'a>, b: Factor<'a>, c: &'a mut [u16], finish: Finish<'a>) -> Self {
+    pub(super) fn setting(
+        a: Factor<'a>,
+        b: impl Into<Right<'a>>,
+        c: &'a mut [u16],
+        finish: Finish<'a>,
+    ) -> Self {
         let room = c.len();
-        Self { a, b, target: Target::Values(Shared::new(c), finish), borrowed: PhantomData }.checked(room)
+        Self { a, b: b.into(), target: Target::Values(Shared::new(c), finish), borrowed: PhantomData }
+            .checked(room)
     }
 
     /// # Panics
     /// Sizes that do not fit.
     fn checked(self, room: usize) -> Self {
         let (m, n, k) = self.sizes();
-        assert!(k == self.b.k && m.checked_mul(n).is_some_and(|len| len <= room), "sizes do not fit");
+        assert!(k == self.b.dim().0 && m.checked_mul(n).is_some_and(|len| len <= room), "sizes do not fit");
         self
     }
 
     /// (m, n, k)
     fn sizes(&self) -> (usize, usize, usize) {
-        (self.a.outer, self.b.outer, self.a.k)
+        (self.a.outer, self.b.dim().1, self.a.k)
+    }
+
+    /// The right factor, if it is not packed.
+    fn loose(&self) -> Option<Factor<'a>> {
+        match self.b {
+            Right::Loose(factor) => Some(factor),
+            Right::Packed { .. } => None,
+        }
     }
 }
 
@@ -173,14 +216,17 @@ const SUM_STRIDE: usize = TASK_COLS + 16;
 
 const _: () = assert!(A_SCRATCH + B_SCRATCH + TALL_ROWS * SUM_STRIDE <= super::super::workers::SCRATCH_LEN);
 
-/// A right side packed once for several products.
-pub(super) struct PackedB(Buffer);
-
 /// Packs `b`, unless it is too large to be held twice.
 pub(super) fn prepack(workers: &Workers, pool: &Pool, b: Factor<'_>) -> OpResult<Option<PackedB>> {
-    let Some(mut packed) = prepack_room(pool, b.outer, b.k)? else { return Ok(None) };
-    pack_b(workers, &mut packed, &[b]);
-    Ok(Some(PackedB(packed)))
+    if b.outer * b.k > PREPACK_LIMIT {
+        return Ok(None);
+    }
+    PackedB::new(workers, pool, b).map(Some)
+}
+
+/// What [`PackedB::new`] takes of a pool for a right side (k, n).
+pub(in super::super) fn packed_room<M: Room>(pool: &Pool<M>, n: usize, k: usize) -> OpResult<Buffer<M>> {
+    pool.take("gemm", packed_len(n, k))
 }
 
 /// What [`prepack`] takes of a pool for a right side (k, n).
@@ -192,28 +238,12 @@ pub(in super::super) fn prepack_room<M: Room>(
     if n * k > PREPACK_LIMIT {
         return Ok(None);
     }
-    pool.take("gemm", packed_len(n, k)).map(Some)
+    packed_room(pool, n, k).map(Some)
 }
 
 /// One product.
 pub(super) fn gemm(workers: &Workers, pool: &Pool, job: Job<'_>) -> OpResult<()> {
     gemm_batch(workers, pool, &[job], Part::All)
-}
-
-/// One product, whose right side `packed` holds if it is there.
-pub(super) fn gemm_prepacked(
-    workers: &Workers,
-    pool: &Pool,
-    job: Job<'_>,
-    packed: Option<&PackedB>,
-) -> OpResult<()> {
-    let Some(packed) = packed else { return gemm(workers, pool, job) };
-    let (m, n, k) = job.sizes();
-    assert_eq!(packed.0.len(), packed_len(n, k));
-    if m > 0 && n > 0 {
-        run(workers, &[job], &Plan::new(m, n, k, 1, workers.count()), Some(&packed.0), Part::All);
-    }
-    Ok(())
 }
 
 /// Several products of one shape.
@@ -225,10 +255,15 @@ pub(super) fn gemm_batch(workers: &Workers, pool: &Pool, jobs: &[Job<'_>], part:
     }
     assert!(jobs.iter().all(|job| job.sizes() == (m, n, k)));
     let plan = Plan::new(m, n, k, jobs.len(), workers.count());
+    // Those that are packed already stay as they are.
+    let loose: Vec<Factor<'_>> = jobs.iter().filter_map(Job::loose).collect();
+    if loose.len() < jobs.len() {
+        run(workers, jobs, &plan, None, part);
+        return Ok(());
+    }
     let mut packed = packing_room(pool, (n, k), jobs.len(), &plan)?;
     if let Some(packed) = &mut packed {
-        let sides: Vec<Factor<'_>> = jobs.iter().map(|job| job.b).collect();
-        pack_b(workers, packed, &sides);
+        pack_b(workers, packed, &loose);
     }
     run(workers, jobs, &plan, packed.as_deref(), part);
     Ok(())
@@ -311,16 +346,31 @@ fn run(workers: &Workers, jobs: &[Job<'_>], plan: &Plan, packed: Option<&[f32]>,
         if part == Part::Upper && cols.end <= rows.start {
             return;
         }
-        let packed = packed.map(|p| &pairs(p)[job * packed_len(n, k)..][..packed_len(n, k)]);
+        let packed = match jobs[job].b {
+            Right::Packed { of, .. } => {
+                Some(Panels { pairs: pairs(&of.values), width: of.n.next_multiple_of(NR) })
+            }
+            Right::Loose(_) => packed.map(|all| Panels {
+                pairs: &pairs(all)[job * packed_len(n, k)..][..packed_len(n, k)],
+                width: n.next_multiple_of(NR),
+            }),
+        };
         // SAFETY: tasks are disjoint in C, and `Job::checked` checked the sizes.
         unsafe { tile(&jobs[job], packed, &rows, &cols, part, scratch) };
     });
 }
 
+/// B as [`pack_b`] leaves it: block after block of k, each of panels that are `width` columns together.
+#[derive(Clone, Copy)]
+struct Panels<'a> {
+    pairs: &'a [u32],
+    width: usize,
+}
+
 /// One task's tile of C.
 unsafe fn tile(
     job: &Job<'_>,
-    packed: Option<&[u32]>,
+    packed: Option<Panels<'_>>,
     rows: &Range<usize>,
     cols: &Range<usize>,
     part: Part,
@@ -331,7 +381,7 @@ unsafe fn tile(
     let (a_block, rest) = scratch.split_at_mut(A_SCRATCH);
     let (b_block, sums) = rest.split_at_mut(B_SCRATCH);
     let (a_block, b_block) = (pairs_mut(a_block), pairs_mut(b_block));
-    let in_place = a.in_place();
+    let (in_place, loose) = (a.in_place(), job.loose());
     // Every panel of B is read by one call alone: it need not outlive it, and stays in the first-level cache.
     let once = packed.is_none() && rows.len() <= MR;
     let (c, ldc, mut store) = match &job.target {
@@ -352,17 +402,18 @@ unsafe fn tile(
                 pack::rows(a_block, a.at(rows.start, p), a.stride(), rows.len(), kc, a.map);
             }
             let panels = if let Some(packed) = packed {
-                packed.as_ptr().add(p / 2 * n.next_multiple_of(NR) + cols.start * block)
+                let start = p / 2 * packed.width + cols.start * block;
+                packed.pairs[start..][..cols.len().next_multiple_of(NR) * block].as_ptr()
             } else {
-                if !once {
-                    pack_b_block(b_block, &job.b, p, cols.start, kc, cols.len());
+                if let (false, Some(b)) = (once, &loose) {
+                    pack_b_block(b_block, b, p, cols.start, kc, cols.len());
                 }
                 b_block.as_ptr()
             };
             for j in (0..cols.len()).step_by(NR) {
                 let nr = NR.min(cols.len() - j);
-                let panel = if once {
-                    pack_b_block(b_block, &job.b, p, cols.start + j, kc, nr);
+                let panel = if let (true, Some(b)) = (once, &loose) {
+                    pack_b_block(b_block, b, p, cols.start + j, kc, nr);
                     panels
                 } else {
                     panels.add(j * block)

@@ -9,9 +9,9 @@ use super::super::elementwise::for_chunks;
 use super::super::tensor::{Tokens, check};
 use super::super::workers::{SCRATCH_LEN, Shared, piece};
 use super::convert::{narrow, widen};
-use super::gemm::{Factor, Job, PackedB, Source, gemm, gemm_prepacked, prepack, rounded};
+use super::gemm::{Factor, Job, Right, Source, gemm, prepack, rounded};
 use super::rows::uninit;
-use super::storage::{Data, Half, Stored, Tensor};
+use super::storage::{Data, Half, Stored, Table, Tensor};
 use crate::ops::{HeadShape, OpResult};
 
 /// Rows of a task: each is long.
@@ -24,7 +24,20 @@ fn check_head(op: &'static str, x: &Tensor, lm_head: &Stored, head: &HeadShape) 
     })
 }
 
-/// The values of a weight as products read them.
+/// The first `n` rows of a weight with `k` columns as a product with their transposed matrix reads them.
+pub(super) fn transposed(weight: &Stored, n: usize, k: usize) -> Right<'_> {
+    match weight {
+        Stored::Table(Table { packed: Some(packed), .. }) => packed.first(n),
+        _ => Factor::along(source(weight), n, k).into(),
+    }
+}
+
+/// Whether a weight is packed for such products.
+fn is_packed(weight: &Stored) -> bool {
+    matches!(weight, Stored::Table(Table { packed: Some(_), .. }))
+}
+
+/// The values of a weight, which is not packed, as products read them.
 pub(super) fn source(weight: &Stored) -> Source<'_> {
     match weight {
         Stored::Single(param) => Source::Single(&param.data),
@@ -37,7 +50,7 @@ pub(super) fn logits(cpu: &CpuBackend, x: &Tensor, lm_head: &Stored, head: &Head
     check_head(op, x, lm_head, head)?;
     let (rows, v, c) = (x.rows, head.vocab_size, x.cols);
     let mut product = Half::take(&cpu.pool, op, rows * v)?;
-    let (a, b) = (Factor::along(x.values(op)?, rows, c), Factor::along(source(lm_head), v, c));
+    let (a, b) = (Factor::along(x.values(op)?, rows, c), transposed(lm_head, v, c));
     gemm(&cpu.workers, &cpu.pool, Job::setting(a, b, &mut product, &rounded))?;
     let mut y = cpu.pool.take(op, rows * v)?;
     for_chunks(cpu, &mut y, |at, y| {
@@ -96,29 +109,31 @@ fn pass(
     check_targets(op, x.rows, targets, head.vocab_size)?;
     let (v, c) = (head.vocab_size, x.cols);
     let mut losses = vec![0.0_f32; x.rows];
-    let weights = Factor::along(source(lm_head), v, c);
-    let weights_across = Factor::across(source(lm_head), c, v);
-    let several = x.rows > CHUNK_ROWS;
-    let packed = |factor, wanted: bool| -> OpResult<Option<PackedB>> {
-        if wanted { prepack(&cpu.workers, &cpu.pool, factor) } else { Ok(None) }
-    };
-    let packed_t = packed(weights, several)?;
-    let packed = packed(weights_across, several && gradient.is_some())?;
+    let across = || Factor::across(source(lm_head), c, v);
+    let (mut packed_t, mut packed) = (None, None);
+    if x.rows > CHUNK_ROWS && !is_packed(lm_head) {
+        packed_t = prepack(&cpu.workers, &cpu.pool, Factor::along(source(lm_head), v, c))?;
+        if gradient.is_some() {
+            packed = prepack(&cpu.workers, &cpu.pool, across())?;
+        }
+    }
     let mut chunk = Half::take(&cpu.pool, op, CHUNK_ROWS.min(x.rows) * v)?;
     let rows_all = x.rows;
     let values = x.values(op)?;
     for start in (0..rows_all).step_by(CHUNK_ROWS) {
         let rows = CHUNK_ROWS.min(rows_all - start);
         let x = &values[start * c..(start + rows) * c];
+        let weights = packed_t.as_ref().map_or_else(|| transposed(lm_head, v, c), |packed| packed.first(v));
         let job = Job::setting(Factor::along(x, rows, c), weights, &mut chunk, &rounded);
-        gemm_prepacked(&cpu.workers, &cpu.pool, job, packed_t.as_ref())?;
+        gemm(&cpu.workers, &cpu.pool, job)?;
         let scale = gradient.as_ref().map(|g| g.scale);
         let ids = &targets.ids()[start..start + rows];
         chunk_losses(cpu, op, &mut chunk, v, ids, &mut losses[start..], head, scale)?;
         if let Some(g) = &mut gradient {
             let dx = &mut g.dx.values_mut(op)?[start * c..(start + rows) * c];
-            let job = Job::setting(Factor::along(&chunk[..], rows, v), weights_across, dx, &rounded);
-            gemm_prepacked(&cpu.workers, &cpu.pool, job, packed.as_ref())?;
+            let weights = packed.as_ref().map_or_else(|| across().into(), |packed| packed.first(c));
+            let job = Job::setting(Factor::along(&chunk[..], rows, v), weights, dx, &rounded);
+            gemm(&cpu.workers, &cpu.pool, job)?;
             let (a, b) = (Factor::across(&chunk[..], v, rows), Factor::across(x, c, rows));
             accumulate(cpu, a, b, g.dlm_head)?;
         }

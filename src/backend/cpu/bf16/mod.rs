@@ -49,6 +49,14 @@ impl Bf16Backend {
         Ok(Self(CpuBackend { workers: Workers::with_scratch(threads, &pool, SCRATCH)?, pool }))
     }
 
+    /// One that notes what it would hand to other threads.
+    #[cfg(test)]
+    pub(super) fn simulated(simulated: super::simulated::Simulated) -> Self {
+        let mut ops = Self::new(1).unwrap();
+        ops.0.workers.simulated = Some(simulated);
+        ops
+    }
+
     /// How often tensor memory has been asked of the system; constant from the second step on.
     #[cfg(test)]
     pub fn allocations(&self) -> u64 {

@@ -6,6 +6,7 @@ use std::ops::{Deref, DerefMut};
 use super::super::pool::{Buffer, Pool, Room};
 use super::super::tensor::{Param, check};
 use super::convert::{narrow, widen};
+use super::gemm::PackedB;
 use crate::ops::{OpError, OpResult};
 
 /// Floats of memory that `len` values of two bytes take.
@@ -141,15 +142,17 @@ fn logits(op: &'static str) -> OpError {
 pub enum Stored {
     /// In float32.
     Single(Param),
-    /// Of an embedding table: in bfloat16.
+    /// Of an embedding table, or of a weight that never changes: in bfloat16.
     Table(Table),
 }
 
-/// An embedding table, its gradient, or a moment of it.
+/// An embedding table, its gradient, or a moment of it; or a weight that only takes part in products.
 #[derive(Debug)]
 pub struct Table {
     pub(super) shape: Vec<usize>,
     pub(super) data: Half,
+    /// Instead of the values of a weight that only takes part in products: the transposed matrix, packed for them.
+    pub(super) packed: Option<PackedB>,
 }
 
 impl Stored {
@@ -161,10 +164,11 @@ impl Stored {
         }
     }
 
-    /// Its values, exactly.
+    /// Its values, exactly as they are stored.
     pub(super) fn values(&self) -> Cow<'_, [f32]> {
         match self {
             Self::Single(param) => Cow::Borrowed(param.values()),
+            Self::Table(Table { packed: Some(packed), .. }) => Cow::Owned(packed.columns()),
             Self::Table(table) => Cow::Owned(table.data.wide()),
         }
     }

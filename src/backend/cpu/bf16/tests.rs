@@ -2,8 +2,10 @@
 
 use sha2::{Digest, Sha256};
 
-use super::Bf16Backend;
+use super::super::attention_split::{Split, Way};
+use super::super::tests::ways::{SHAPES, WAYS};
 use super::storage::{Stored, Tensor};
+use super::{Bf16Backend, attention_backward};
 use crate::backend::cpu::testing::values;
 use crate::ops::{
     AdamWStep, AttentionShape, ForwardOps, HeadShape, MuonParam, MuonStep, SequenceShape, TrainOps,
@@ -235,6 +237,62 @@ fn masters_and_their_state_are_f32_and_tables_and_theirs_bf16() {
     assert_eq!(*ops.weight_values(&ops.table(&[1, 2], &fine).unwrap()).unwrap(), rounded);
     assert_eq!(*ops.state_values(&ops.state(&[1, 2], &fine).unwrap()).unwrap(), fine);
     assert_eq!(*ops.state_values(&ops.table_state(&[1, 2], &fine).unwrap()).unwrap(), rounded);
+}
+
+#[test]
+fn the_way_the_backward_of_attention_is_shared_out_changes_nothing() {
+    for (len, n_head, n_kv_head, head_dim, window) in SHAPES {
+        let sequence = SequenceShape { batch: 2, len };
+        let s = AttentionShape { sequence, n_head, n_kv_head, head_dim, window };
+        let (c, kv) = (n_head * head_dim, n_kv_head * head_dim);
+        let bits = |threads: usize, way: Way| {
+            let cpu = Bf16Backend::new(threads).unwrap();
+            let tensor =
+                |seed, cols: usize| cpu.tensor(2 * len, cols, &values(seed, 2 * len * cols)).unwrap();
+            let (q, k, v, d_o) = (tensor(1, c), tensor(2, kv), tensor(3, kv), tensor(4, c));
+            let (o, saved) = cpu.attention(&q, &k, &v, &s).unwrap();
+            let split = Split::by(&s, way);
+            let (dq, dk, dv) =
+                attention_backward::backward_by(&cpu.0, &q, &k, &v, &o, &saved, &s, &d_o, &split).unwrap();
+            [dq, dk, dv].map(|x| x.values("test").unwrap().to_vec())
+        };
+        let first = bits(1, Way::Heads);
+        for way in WAYS {
+            for threads in [1, 3] {
+                assert!(bits(threads, way) == first, "{way:?} on {threads} threads: {s:?}");
+            }
+        }
+    }
+}
+
+/// What is packed once gives the bits of what is rounded for each product: of few rows, as decoding has, and of many.
+#[test]
+fn weights_that_never_change_give_the_bits_of_those_that_do() {
+    let (inputs, vocab) = (70, 333);
+    let w = values(1, vocab * inputs);
+    for threads in [1, 3] {
+        let cpu = Bf16Backend::new(threads).unwrap();
+        let weights = [cpu.weight(&[vocab, inputs], &w).unwrap(), cpu.factor(&[vocab, inputs], &w).unwrap()];
+        let rounded = cpu.table(&[vocab, inputs], &w).unwrap();
+        assert_eq!(cpu.weight_values(&weights[1]).unwrap(), cpu.weight_values(&rounded).unwrap());
+        for rows in [1, 5, 12, 40, 600] {
+            let of = |seed, cols: usize| cpu.tensor(rows, cols, &values(seed, rows * cols)).unwrap();
+            let x = of(2, inputs);
+            let head = HeadShape { vocab_size: vocab - 3, softcap: Some(15.0) };
+            let targets = cpu.tokens(&(0..rows as i32).map(|n| n * 7 % 330).collect::<Vec<_>>()).unwrap();
+            let [one, other] = weights.each_ref().map(|w| {
+                let results = [
+                    cpu.linear(&x, w).unwrap(),
+                    cpu.linear_add(of(3, vocab), &x, w).unwrap(),
+                    cpu.relu_squared_linear_add(of(4, vocab), &x, w).unwrap(),
+                    cpu.logits(&x, w, &head).unwrap(),
+                ];
+                let results = results.map(|y| cpu.tensor_values(&y).unwrap());
+                (results, cpu.cross_entropy(&x, w, &targets, &head).unwrap())
+            });
+            assert!(one == other, "{rows} rows on {threads} threads");
+        }
+    }
 }
 
 /// Decoding token by token, and from a cache whose beginning was let go of, has the bits of a pass over all at once.

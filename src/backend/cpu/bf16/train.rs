@@ -43,7 +43,7 @@ impl TrainOps for Bf16Backend {
 
     fn table_grad(&self, shape: &[usize]) -> OpResult<Stored> {
         let data = Half::zeroed(&self.0.pool, "grad", shape.iter().product())?;
-        Ok(Stored::Table(Table { shape: shape.to_vec(), data }))
+        Ok(Stored::Table(Table { shape: shape.to_vec(), data, packed: None }))
     }
 
     fn zero_grad(&self, grad: &mut Stored) -> OpResult<()> {

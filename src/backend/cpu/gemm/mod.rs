@@ -374,6 +374,9 @@ impl Plan {
         if m <= TALL_ROWS && m * even <= n && k >= 4 * KC && jobs == 1 {
             return Self { row_tasks: 1, col_tasks: even, prepack: false };
         }
+        // More threads than there are rows for share columns, by whole panels.
+        let least = (4 * threads).div_ceil(groups * jobs.max(1)).min(n.div_ceil(NR));
+        let col_tasks = if threads > 2 { col_tasks.max(least) } else { col_tasks };
         let fits = n * k * jobs <= PREPACK_LIMIT;
         let rows = if fits { TASK_ROWS } else { TALL_ROWS };
         let fewest = m.div_ceil(rows).max((4 * threads).div_ceil(col_tasks * jobs)).min(groups);

@@ -7,4 +7,6 @@ mod gradients;
 mod memory;
 mod muon;
 mod optimizers;
+mod plan;
 mod reference;
+pub(super) mod ways;

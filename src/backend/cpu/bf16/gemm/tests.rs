@@ -78,15 +78,33 @@ fn products_are_the_chains_of_the_definition_in_every_layout() {
                 assert_eq!(c, added, "{m} {n} {k}, layout {layout}, {threads} threads");
                 if let Some(packed) = prepack(&workers, &pool, right).unwrap() {
                     let mut c = vec![0_u16; m * n];
-                    gemm_prepacked(
-                        &workers,
-                        &pool,
-                        Job::setting(left, right, &mut c, &rounded),
-                        Some(&packed),
-                    )
-                    .unwrap();
+                    gemm(&workers, &pool, Job::setting(left, packed.first(n), &mut c, &rounded)).unwrap();
                     assert_eq!(c, set, "{m} {n} {k}, layout {layout}, packed");
                 }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_packed_side_gives_the_bits_of_a_loose_one() {
+    let pool = Pool::default();
+    let workers = Workers::new(3, &pool).unwrap();
+    for (n, k) in [(1, 1), (32, 256), (70, 301), (600, 1030), (33, 5)] {
+        let weights = values(2, n * k);
+        let packed = PackedB::new(&workers, &pool, Factor::along(&weights[..], n, k)).unwrap();
+        let near: Vec<f32> = weights.iter().map(|&x| wide(near(x))).collect();
+        assert_eq!(packed.columns(), near, "{n} {k}");
+        for m in [1, 2, 8, 12, 13, 100] {
+            let a = half(1, m * k);
+            // All columns, or those of a vocabulary without its padding.
+            for n in [n, n - n / 3] {
+                let a = Factor::along(&a[..], m, k);
+                let (mut loose, mut found) = (vec![0_u16; m * n], vec![0_u16; m * n]);
+                let b = Factor::along(&weights[..n * k], n, k);
+                gemm(&workers, &pool, Job::setting(a, b, &mut loose, &rounded)).unwrap();
+                gemm(&workers, &pool, Job::setting(a, packed.first(n), &mut found, &rounded)).unwrap();
+                assert_eq!(found, loose, "{m} {n} {k}");
             }
         }
     }
