@@ -75,7 +75,10 @@ fn the_version_says_what_has_one() {
             assert!(json["formats"][format].is_u64(), "{format} in {json}");
         }
         let commits: Vec<_> = json["upstream"].as_array().unwrap().iter().map(|one| &one["commit"]).collect();
-        assert!(commits.len() >= 10 && commits.iter().any(|commit| commit.as_str().unwrap().starts_with("92d63d4")));
+        assert!(
+            commits.len() >= 10
+                && commits.iter().any(|commit| commit.as_str().unwrap().starts_with("92d63d4"))
+        );
     }
     assert!(place.run(&["--version"]).expect(0).stdout.starts_with("nanorun "));
 }
