@@ -45,7 +45,7 @@ impl FrozenShard {
     /// It is another one: its size differs.
     pub(super) fn is(&self, found: &Metadata) -> Result<bool> {
         if found.len() != self.size {
-            return Err(self.other(format!("{} bytes", self.size), format!("{} bytes", found.len())));
+            return Err(self.other(format!("{} bytes", self.size), &format!("{} bytes", found.len())));
         }
         Ok(self.modified.is_some() && modified(found) == self.modified)
     }
@@ -58,10 +58,10 @@ impl FrozenShard {
         if *digest == self.sha256 {
             return Ok(());
         }
-        Err(self.other(format!("SHA-256 {}", self.sha256), digest.to_string()))
+        Err(self.other(format!("SHA-256 {}", self.sha256), &digest.to_string()))
     }
 
-    fn other(&self, expected: String, found: String) -> Error {
+    fn other(&self, expected: String, found: &str) -> Error {
         Error::input(format!("other data: this shard is not the one that was submitted, it has {found}"))
             .file(&self.path)
             .expected(expected)

@@ -25,7 +25,8 @@ fn with_shards(lines: &str) -> Cluster {
 }
 
 fn words(lines: usize) -> String {
-    (0..lines).map(|line| format!("the {line} times {}\n", line * 7 % 97)).collect()
+    let lines: Vec<String> = (0..lines).map(|line| format!("the {line} times {}", line * 7 % 97)).collect();
+    lines.join("\n") + "\n"
 }
 
 fn shard(cluster: &Cluster, name: &str, text: &str, seconds: u64) {
