@@ -141,6 +141,8 @@ fn balance(ops: &[&Op], threads: usize) -> (f64, f64, usize) {
 const BOUNDS: [(usize, f64, f64); 5] =
     [(2, 1.05, 1.1), (8, 1.15, 1.3), (16, 1.2, 1.5), (32, 1.4, 1.8), (64, 1.6, 2.5)];
 
+/// Prints the table of docs/speed.md, which `--nocapture` shows.
+#[allow(clippy::print_stdout)]
 fn holds(precision: Precision) {
     let mut wrong = Vec::new();
     for m in &MODELS {

@@ -93,11 +93,11 @@ unsafe fn avx512<const M: usize, const W: usize, const RS: usize>(t: &Tile, out:
             for _ in 0..pairs {
                 let columns: [__m512i; W] = std::array::from_fn(|w| _mm512_loadu_si512(b.add(16 * w).cast()));
                 let (high, low) = (columns.map(odd), columns.map(even));
-                for i in 0..M {
+                for (i, sums) in sums.iter_mut().enumerate() {
                     let x1 = _mm512_set1_ps(*a1.add(i * Wide::row::<RS>()));
                     let x0 = _mm512_set1_ps(*a0.add(i * Wide::row::<RS>()));
-                    for w in 0..W {
-                        sums[i][w] = _mm512_fmadd_ps(x0, low[w], _mm512_fmadd_ps(x1, high[w], sums[i][w]));
+                    for (sum, (low, high)) in sums.iter_mut().zip(low.into_iter().zip(high)) {
+                        *sum = _mm512_fmadd_ps(x0, low, _mm512_fmadd_ps(x1, high, *sum));
                     }
                 }
                 a0 = a0.wrapping_add(Wide::step::<RS>());
