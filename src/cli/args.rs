@@ -380,7 +380,7 @@ pub(super) struct ReportArgs {
 #[derive(Debug, Clone, Args)]
 #[command(after_help = PARITY_HELP)]
 pub(super) struct ParityArgs {
-    /// Cases, or directories of them (default: the project's, tests/fixtures/parity and parity_shapes)
+    /// Cases, or directories of them (default: the project's, tests/fixtures/parity and parity_shapes, in bf16 parity_bf16 too)
     #[arg(value_name = "DIR")]
     pub(super) cases: Vec<PathBuf>,
     /// The backend to check: cpu, tch or scalar

@@ -3,7 +3,9 @@
 use std::path::PathBuf;
 
 use crate::error::{Class, Error, Result};
-use crate::parity::{Case, CaseReport, EngineSubject, config_of, discover, markdown, run_case, text};
+use crate::parity::{
+    Case, CaseReport, Compared, EngineSubject, config_of, discover, markdown, run_case, text,
+};
 use crate::plan::run_config::{BackendChoice, BackendKind};
 use crate::precision::Precision;
 
@@ -15,14 +17,21 @@ use super::threads;
 /// Where the project keeps its cases.
 const OWN_CASES: [&str; 2] = ["tests/fixtures/parity", "tests/fixtures/parity_shapes"];
 
+/// And those of upstream's bf16.
+const OWN_BF16_CASES: &str = "tests/fixtures/parity_bf16";
+
 /// Exits 3 where a backend could not finish a case (the scalar oracle's tape has a limit), 5 where a number is beyond
 /// its tolerance.
 pub(super) fn parity(args: &ParityArgs) -> Result<Option<Class>> {
     let output = Output::new(false);
     let backend = backend(args)?;
     // Every file is read before the first case runs: bad input shows at once.
-    let cases = directories(args)?.iter().map(|path| Case::read(path)).collect::<Result<Vec<_>>>()?;
+    let cases = directories(args, backend.precision)?
+        .iter()
+        .map(|path| Case::read(path))
+        .collect::<Result<Vec<_>>>()?;
     let configs = cases.iter().map(config_of).collect::<Result<Vec<_>>>()?;
+    cases.iter().try_for_each(|case| Compared::of(backend.precision, case).map(drop))?;
     threads::start(args.threads.map(usize::from))?;
     let mut reports = Vec::with_capacity(cases.len());
     for (case, config) in cases.iter().zip(configs) {
@@ -47,11 +56,12 @@ pub(super) fn parity(args: &ParityArgs) -> Result<Option<Class>> {
     Ok(reports.iter().any(CaseReport::beyond_tolerance).then_some(Class::Verdict))
 }
 
-fn directories(args: &ParityArgs) -> Result<Vec<PathBuf>> {
+fn directories(args: &ParityArgs, precision: Precision) -> Result<Vec<PathBuf>> {
     if !args.cases.is_empty() {
         return discover(&args.cases);
     }
-    let own = OWN_CASES.map(PathBuf::from);
+    let bf16 = (precision == Precision::Bf16).then_some(OWN_BF16_CASES);
+    let own: Vec<PathBuf> = OWN_CASES.into_iter().chain(bf16).map(PathBuf::from).collect();
     if let Some(missing) = own.iter().find(|directory| !directory.is_dir()) {
         return Err(Error::input("the project's parity cases are not here")
             .file(missing)

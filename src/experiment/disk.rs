@@ -1,5 +1,6 @@
 //! Whether what an experiment leaves will fit on disk, before any of it is written.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use serde::Serialize;
@@ -43,6 +44,22 @@ impl DiskPlan {
         Self::with(plan, jobs, bytes_in(dir), free_bytes(dir), counts)
     }
 
+    /// The same for who is about to train, and wants to know of what does not fit or nearly so. Where there is room for all
+    /// of it nobody asks what is there already: of ten thousand runs that is half a million files, and hundreds of workers
+    /// would look at them.
+    pub(super) fn of_what_is_trained(
+        plan: &Plan,
+        dir: &Path,
+        jobs: usize,
+        counts: &dyn Fn(usize) -> bool,
+    ) -> Result<Self> {
+        let found = Self {
+            free: free_bytes(dir),
+            ..Self::needs(plan, jobs, counts, |config| config.checkpoint.keep)?
+        };
+        if found.fits() && found.warning().is_none() { Ok(found) } else { Self::of(plan, dir, jobs, counts) }
+    }
+
     fn with(
         plan: &Plan,
         jobs: usize,
@@ -78,13 +95,12 @@ impl DiskPlan {
         keep: impl Fn(&RunConfig) -> usize,
     ) -> Result<Self> {
         let (mut checkpoint, mut run_most, mut end, mut steps) = (0, 0, 0_u64, 0_u64);
-        let (mut more, mut seen) = (Vec::new(), Vec::new());
+        let (mut more, mut seen) = (Vec::new(), BTreeSet::new());
         for (index, run) in plan.runs.iter().enumerate().filter(|(index, _)| counts(*index)) {
             // Cells with one run key are one run.
-            if !run.key.pending && seen.contains(&run.key.run) {
+            if !seen.insert(run.key.run) && !run.key.pending {
                 continue;
             }
-            seen.push(run.key.run);
             let mut config = run.config.clone();
             config.checkpoint.keep = keep(&config);
             let forks = plan.prefixes.forked_at(index);

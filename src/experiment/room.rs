@@ -41,7 +41,9 @@ impl Experiment {
             Some((cell, _)) => cell.locate(key, error),
             None => error.key(key).file(&self.manifest.file),
         };
-        let (memory, disk) = (self.memory(jobs, pending, begun)?, self.disk(jobs.0)?);
+        let memory = self.memory(jobs, pending, begun)?;
+        let is_selected = |run| self.is_selected(run);
+        let disk = DiskPlan::of_what_is_trained(&self.plan, self.dir.path(), jobs.0, &is_selected)?;
         if let Some((key, error)) = memory.refusal() {
             return Err(locate(key, error));
         }

@@ -46,7 +46,7 @@ pub use faults::{Fault, FaultAt, Faults, Step};
 pub use lock::{DirLock, LockError, LockHolder, SharedLock};
 pub use names::{Temporary, is_abandoned, is_temporary, temporary_name};
 pub use partial::PartialFile;
-pub use probe::{Answer, FileSystemFacts, file_system_facts};
+pub use probe::{Answer, FileSystemFacts, clock_of, file_system_facts};
 pub use seam::Files;
 pub use space::{Space, free_bytes, space};
 pub use staged::{StagedDir, StagedFile};

@@ -63,7 +63,7 @@ pub fn file_system_facts(dir: &Path) -> FileResult<FileSystemFacts> {
         locks: locks(&place.join("locked")).into(),
         file_rename: file_rename(&place).into(),
         directory_rename: directory_rename(&place).into(),
-        clock_ahead_seconds: clock_ahead(&place.join("now")).ok(),
+        clock_ahead_seconds: clock_ahead(&place).ok(),
         free_bytes: room.map(|room| room.free),
         total_bytes: room.map(|room| room.total),
     };
@@ -128,10 +128,23 @@ fn directory_rename(place: &Path) -> io::Result<()> {
     }
 }
 
+/// What time it is by the clock that the files of `dir` get their times from, which is its server's where it is shared. A file
+/// is written there for it and removed.
+///
+/// # Errors
+/// Nothing can be written there.
+pub fn clock_of(dir: &Path) -> io::Result<SystemTime> {
+    // Should it stay, the next recovery takes it for what it is.
+    let path = temporary_name(&dir.join("clock"), "tmp");
+    let modified = written(&path, "x").and_then(|file| file.metadata()?.modified());
+    let _ = fs::remove_file(&path);
+    modified
+}
+
 /// Seconds that a new file's time is ahead.
-fn clock_ahead(path: &Path) -> io::Result<i64> {
+fn clock_ahead(dir: &Path) -> io::Result<i64> {
     let before = unix_now();
-    let modified = written(path, "x")?.metadata()?.modified()?;
+    let modified = clock_of(dir)?;
     let after = unix_now();
     let modified = modified.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs());
     // Within the seconds that writing took there is no difference.

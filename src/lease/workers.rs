@@ -5,6 +5,7 @@
 //! workers/4711-93451-1f00c3d2a9b7/beat          its nonce; when it was written is how others of elsewhere are judged
 //! ```
 
+use std::cell::LazyCell;
 use std::fs;
 use std::io::{self, ErrorKind, Write as _};
 use std::path::{Path, PathBuf};
@@ -14,7 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use super::beats::Beating;
 use super::{Leases, MISSED};
-use crate::files::{DirLock, LockHolder, reopened, system_now, uninterrupted};
+use crate::files::{DirLock, LockHolder, clock_of, reopened, system_now, uninterrupted};
 use crate::hash::Digest;
 use crate::host::{Life, ProcessId, life_here};
 
@@ -104,8 +105,8 @@ fn is_of_the_dead(dir: &Path) -> bool {
 }
 
 /// Who else works in an experiment, as far as can be told: processes of this machine that live, and those of elsewhere
-/// whose last beat is not too old. To judge that by one clock, that of the file server, this process must be registered
-/// there; else it is judged by the clock of this machine.
+/// whose last beat is not too old by the clock of the file server, which gave it its time. This process's own beat tells that
+/// clock; without one a file is written for it, where nothing can be written this machine's clock has to do.
 ///
 /// # Errors
 /// A directory that is there and cannot be read.
@@ -114,12 +115,15 @@ pub fn at_work(experiment: &Path) -> io::Result<Vec<Worker>> {
     let own = ProcessId::own();
     let is_own = |worker: &Worker| worker.holder.process.as_ref() == Some(own);
     let written = |dir: &Path| fs::metadata(dir.join(BEAT)).and_then(|meta| meta.modified()).ok();
-    let own_beat = found.iter().find(|(_, worker)| worker.as_ref().is_some_and(is_own));
-    let server_now = own_beat.and_then(|(dir, _)| written(dir)).unwrap_or_else(system_now);
+    let own_beat =
+        found.iter().find(|(_, worker)| worker.as_ref().is_some_and(is_own)).map(|(dir, _)| dir.clone());
+    let told = || clock_of(experiment).unwrap_or_else(|_| system_now());
+    // Asked for once, and only if somebody of elsewhere is to be judged.
+    let server_now = LazyCell::new(|| own_beat.and_then(|dir| written(&dir)).unwrap_or_else(told));
     let lives = |dir: &Path, worker: &Worker| match worker.holder.life() {
         Life::Alive => true,
         Life::Dead => false,
-        Life::Unknown => is_recent(written(dir), server_now, worker.beat_seconds),
+        Life::Unknown => is_recent(written(dir), *server_now, worker.beat_seconds),
     };
     let each = found.into_iter().filter_map(|(dir, worker)| Some((dir, worker?)));
     Ok(each.filter(|(dir, worker)| !is_own(worker) && lives(dir, worker)).map(|(_, worker)| worker).collect())

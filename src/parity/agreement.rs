@@ -36,11 +36,12 @@ fn run(case: &Case, backend: &BackendChoice) -> Run {
 /// The worst deviation from `cpu`, in proportion to the tolerance.
 fn agree(case: &Case, reference: &Run, backend: &BackendChoice) {
     let found = run(case, backend);
+    let compared = Compared::of(backend.precision, case).unwrap();
     let warm = case.warm.as_ref().unwrap();
     let mut noise = 0.0_f64;
     for (step, (a, b)) in warm.steps.iter().zip(found.losses.iter().zip(&reference.losses)) {
         noise = noise.max(step.loss_noise);
-        let limit = WARM_LOSS.or_noise(noise).or_bf16(LOSSES_BF16, backend.precision).limit;
+        let limit = compared.pick(WARM_LOSS.or_noise(noise), LOSSES_BF16).limit;
         assert_eq!(a.len(), b.len());
         for (a, b) in a.iter().zip(b) {
             assert!((a - b).abs() <= limit, "{}, {backend:?}, step {}: {a} and {b}", case.name, step.step);
@@ -50,7 +51,7 @@ fn agree(case: &Case, reference: &Run, backend: &BackendChoice) {
     assert_eq!(found.params_final.len(), specs.len());
     for (spec, (a, b)) in specs.iter().zip(found.params_final.iter().zip(&reference.params_final)) {
         let noise = warm.final_param_noise.get(&spec.name).copied().unwrap_or(0.0);
-        let limit = WARM_PARAMS.or_noise(noise).or_bf16(trained_bf16(spec), backend.precision).limit;
+        let limit = compared.pick(WARM_PARAMS.or_noise(noise), trained_bf16(spec)).limit;
         let apart = relative_frobenius(a, b);
         assert!(apart <= limit, "{}, {backend:?}, {}: {apart:.1e} apart", case.name, spec.name);
     }

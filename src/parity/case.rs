@@ -16,6 +16,7 @@ use crate::interop::upstream::UpstreamCheckpoint;
 use crate::model::param::ParamSpec;
 use crate::ops::SequenceShape;
 use crate::optim::config::StepValues;
+use crate::precision::Precision;
 
 /// The file that makes a directory a case.
 const CASE_FILE: &str = "case.json";
@@ -31,6 +32,8 @@ pub struct Case {
     pub commit: String,
     /// Model sizes.
     pub sizes: CaseSizes,
+    /// What upstream computed in.
+    pub precision: Precision,
     /// B, rows of a micro-batch.
     pub device_batch_size: usize,
     /// Micro-batches of an optimizer step.
@@ -189,6 +192,7 @@ pub struct Batch<'a> {
 #[derive(Deserialize)]
 struct CaseJson {
     commit: String,
+    dtype: Option<String>,
     model_config: CaseSizes,
     device_batch_size: usize,
     #[serde(default = "one")]
@@ -287,6 +291,16 @@ impl Case {
             let line = source.line();
             Error::input("not a parity case").file(&path).line(line).because(source)
         })?;
+        let precision = match json.dtype.as_deref() {
+            None | Some("float32") => Precision::F32,
+            Some("bfloat16") => Precision::Bf16,
+            Some(other) => {
+                return Err(Error::input(format!("a parity case in `{other}`"))
+                    .file(&path)
+                    .key("dtype")
+                    .expected("float32 or bfloat16"));
+            }
+        };
         let name_of = |file: &str| file.strip_suffix(".safetensors").map(str::to_owned);
         if let Some(files) = &json.files {
             let known = |file: &&String| name_of(file).is_some_and(|name| FILES.contains(&name.as_str()));
@@ -318,6 +332,7 @@ impl Case {
             directory: directory.to_owned(),
             commit: json.commit,
             sizes: json.model_config,
+            precision,
             device_batch_size: json.device_batch_size,
             grad_accum_steps: json.grad_accum_steps,
             seed: json.seed,

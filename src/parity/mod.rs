@@ -6,6 +6,7 @@
 
 mod case;
 mod check;
+mod compared;
 mod config;
 mod engine;
 mod forward;
@@ -16,6 +17,7 @@ pub mod tolerance;
 mod trajectory;
 
 pub use case::{Case, ReferenceStep, Trajectory, discover};
+pub use compared::Compared;
 pub use config::config_of;
 pub use engine::EngineSubject;
 pub use report::{CaseReport, markdown, text};
@@ -23,7 +25,6 @@ pub use subject::{ParityConfig, ParitySubject};
 
 use crate::error::{Class, Error, Result};
 use crate::model::specs::gpt_specs;
-use crate::precision::Precision;
 
 /// Puts `subject`, built from `config`, through every check that a case has numbers for. A deviation beyond tolerance
 /// is a failed check, not an error, and a backend that fails on the way leaves the checks made so far and its words.
@@ -50,13 +51,14 @@ fn checks(
     report: &mut CaseReport,
 ) -> Result<()> {
     let specs = gpt_specs(&config.model);
+    let compared = Compared::of(subject.precision(), case)?;
     forward::configuration_checks(case, config, &specs, report)?;
     forward::forward_checks(case, &specs, subject, report)?;
     trajectory::warm_checks(case, config, &specs, subject, report)?;
     trajectory::continued_checks(case, &specs, subject, report)?;
     // From zero projections the first update is rounding made large, and in bf16 there is more of it than of anything
     // else.
-    if subject.precision() == Precision::F32 {
+    if compared.is_f32() {
         trajectory::train_checks(case, config, &specs, subject, report)?;
     } else {
         report.skip("train", "not in bf16: the first update from zero projections is rounding made large");

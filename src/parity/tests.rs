@@ -316,16 +316,59 @@ fn the_tch_backend_passes_every_case_in_bf16_within_its_own_tolerances() {
     passes_every_case(BackendKind::Tch, Precision::Bf16);
 }
 
-fn passes_every_case(kind: BackendKind, precision: Precision) {
+fn engine_report(case: &Case, kind: BackendKind, precision: Precision) -> Result<CaseReport> {
     let backend = BackendChoice { kind, device: "cpu".into(), precision };
+    let config = config_of(case)?;
+    let mut subject = EngineSubject::new(config.clone(), backend, 1)?;
+    run_case(case, &config, &mut subject)
+}
+
+fn passes_every_case(kind: BackendKind, precision: Precision) {
     let shapes = fixtures().with_file_name("parity_shapes");
     for directory in discover(&[fixtures(), shapes]).unwrap() {
         let case = Case::read(&directory).unwrap();
-        let config = config_of(&case).unwrap();
-        let mut subject = EngineSubject::new(config.clone(), backend.clone(), 1).unwrap();
-        let report = run_case(&case, &config, &mut subject).unwrap();
+        let report = engine_report(&case, kind, precision).unwrap();
         assert!(report.passed, "{}", text(std::slice::from_ref(&report)));
     }
+}
+
+fn bf16_fixtures() -> PathBuf {
+    fixtures().with_file_name("parity_bf16")
+}
+
+/// Upstream's own bf16, which starts from equal tables: held to narrower bounds than its float32, on both backends.
+#[test]
+fn upstreams_own_bf16_passes_in_every_case() {
+    let kinds: &[BackendKind] =
+        if cfg!(feature = "tch") { &[BackendKind::Cpu, BackendKind::Tch] } else { &[BackendKind::Cpu] };
+    let directories = discover(&[bf16_fixtures()]).unwrap();
+    assert_eq!(directories.len(), 4);
+    for (directory, kind) in
+        directories.iter().flat_map(|directory| kinds.iter().map(move |kind| (directory, kind)))
+    {
+        let case = Case::read(directory).unwrap();
+        assert_eq!(case.precision, Precision::Bf16);
+        let report = engine_report(&case, *kind, Precision::Bf16).unwrap();
+        assert!(report.passed, "{}", text(std::slice::from_ref(&report)));
+    }
+}
+
+#[test]
+fn float32_is_refused_a_case_in_bf16() {
+    let case = Case::read(&bf16_fixtures().join("92d63d4_gqa")).unwrap();
+    let refused = engine_report(&case, BackendKind::Cpu, Precision::F32).unwrap_err();
+    let told = refused.to_string().replace(case.directory.to_str().unwrap(), "DIR");
+    insta::assert_snapshot!("f32_with_a_bf16_case", told);
+}
+
+#[test]
+fn a_case_in_a_precision_that_nobody_knows_is_refused() {
+    let directory = copy_of_a_case();
+    let file = directory.path().join("case.json");
+    let json = fs::read_to_string(&file).unwrap().replace("\"float32\"", "\"float8\"");
+    fs::write(&file, json).unwrap();
+    let error = Case::read(directory.path()).unwrap_err().to_string();
+    assert!(error.contains("float8") && error.contains("float32 or bfloat16"), "{error}");
 }
 
 /// Weights alone are not what was saved: without the optimizer's state the losses leave upstream's.

@@ -1,6 +1,7 @@
 //! Checks along training trajectories.
 
 use super::check::{Check, Worst, relative_frobenius};
+use super::compared::Compared;
 use super::forward::{counted, mean, tensor_bf16, trained_bf16};
 use super::idle::{idle_lambdas, without};
 use super::subject::{ParityConfig, ParitySubject};
@@ -46,7 +47,7 @@ pub(super) fn warm_checks(
         report.skip("warm", "needs forward_params and train_batches");
         return Ok(());
     }
-    let precision = subject.precision();
+    let compared = Compared::of(subject.precision(), case)?;
     let bpb = BPB.wide(case.sizes.n_embd, BPB_MOST);
     let start = case.params("forward_params", specs)?;
     subject.set_params(&start)?;
@@ -58,14 +59,14 @@ pub(super) fn warm_checks(
             .skip(&format!("warm: {}", spec.name), "it has no effect in this model, its steps are rounding");
     }
 
-    let before = bpb.or_bf16(MEAN_BF16, precision);
+    let before = compared.pick(bpb, MEAN_BF16);
     bpb_check("warm: val bpb before", run.bpb_initial, reference.val_bpb_initial, before, report);
-    report.checks.push(warm_losses("warm: losses", case, reference, &run, precision));
+    report.checks.push(warm_losses("warm: losses", case, reference, &run, compared));
     if case.has("warm_params_after_step_0") {
         let expected = case.params("warm_params_after_step_0", specs)?;
         let tolerance = |spec: &ParamSpec, step: f64| {
             let polar = if rounds_its_update(config, spec) { BF16_STEP.of(step) } else { STEP_0 };
-            STEP_0.or(polar).or_bf16(tensor_bf16(spec), precision)
+            compared.pick(STEP_0.or(polar), tensor_bf16(spec))
         };
         let name = "warm: parameters after step 0";
         let (found, expected) = (without(&run.params_after_step_0, &idle), without(&expected, &idle));
@@ -84,11 +85,11 @@ pub(super) fn warm_checks(
         let expected = case.params("warm_params_final", specs)?;
         let (found, expected) = (without(&run.params_final, &idle), without(&expected, &idle));
         let name = "warm: parameters at the end";
-        report.checks.push(last_params(name, reference, &moving, &found, &expected, precision));
+        report.checks.push(last_params(name, reference, &moving, &found, &expected, compared));
     } else {
         report.skip("warm: parameters at the end", "needs warm_params_final");
     }
-    let bpb = bpb.or_noise(reference.val_bpb_final_noise).or_bf16(MEAN_BF16, precision);
+    let bpb = compared.pick(bpb.or_noise(reference.val_bpb_final_noise), MEAN_BF16);
     bpb_check("warm: val bpb after", run.bpb_final, reference.val_bpb_final, bpb, report);
     Ok(())
 }
@@ -117,24 +118,24 @@ pub(super) fn continued_checks(
         report.skip("continued", "this backend takes up no optimizer's state of upstream's");
         return Ok(());
     }
-    let precision = subject.precision();
+    let compared = Compared::of(subject.precision(), case)?;
     let run = train(case, reference, "continued_batches", reference.steps.len(), subject)?;
 
     let bpb = BPB.wide(case.sizes.n_embd, BPB_MOST);
-    let before = bpb.or_bf16(MEAN_BF16, precision);
+    let before = compared.pick(bpb, MEAN_BF16);
     bpb_check("continued: val bpb before", run.bpb_initial, reference.val_bpb_initial, before, report);
-    report.checks.push(warm_losses("continued: losses", case, reference, &run, precision));
+    report.checks.push(warm_losses("continued: losses", case, reference, &run, compared));
     if case.has("continued_params_final") {
         let idle = idle_lambdas(specs, &start, case.sizes.n_layer);
         let expected = without(&case.params("continued_params_final", specs)?, &idle);
         let found = without(&run.params_final, &idle);
         let name = "continued: parameters at the end";
         let moving = without(specs, &idle);
-        report.checks.push(last_params(name, reference, &moving, &found, &expected, precision));
+        report.checks.push(last_params(name, reference, &moving, &found, &expected, compared));
     } else {
         report.skip("continued: parameters at the end", "needs continued_params_final");
     }
-    let bpb = bpb.or_noise(reference.val_bpb_final_noise).or_bf16(MEAN_BF16, precision);
+    let bpb = compared.pick(bpb.or_noise(reference.val_bpb_final_noise), MEAN_BF16);
     bpb_check("continued: val bpb after", run.bpb_final, reference.val_bpb_final, bpb, report);
     Ok(())
 }
@@ -145,7 +146,7 @@ fn warm_losses(
     case: &Case,
     reference: &Trajectory,
     run: &Run,
-    precision: Precision,
+    compared: Compared,
 ) -> Check {
     let mut losses = Worst::new(name);
     let mut noise = 0.0_f64;
@@ -153,7 +154,7 @@ fn warm_losses(
         // Noise does not fade: a step is at least as uncertain as those before it.
         noise = noise.max(step.loss_noise);
         let tolerance =
-            WARM_LOSS.wide(case.sizes.n_embd, LOSS_MOST).or_noise(noise).or_bf16(LOSSES_BF16, precision);
+            compared.pick(WARM_LOSS.wide(case.sizes.n_embd, LOSS_MOST).or_noise(noise), LOSSES_BF16);
         see_losses(&mut losses, step, found, tolerance);
     }
     losses.finish()
@@ -166,14 +167,14 @@ fn last_params(
     specs: &[ParamSpec],
     found: &[Vec<f32>],
     expected: &[Vec<f32>],
-    precision: Precision,
+    compared: Compared,
 ) -> Check {
     let mut params = Worst::new(name);
     // Rounding in bf16 moves weights in every step: more steps than the ten of the warm cases move them further.
     let longer = (reference.steps.len() as f64 / 10.0).max(1.0);
     for ((spec, found), expected) in specs.iter().zip(found).zip(expected) {
         let noise = reference.final_param_noise.get(&spec.name).copied().unwrap_or(0.0);
-        let tolerance = WARM_PARAMS.or_noise(noise).or_bf16(trained_bf16(spec).of(longer), precision);
+        let tolerance = compared.pick(WARM_PARAMS.or_noise(noise), trained_bf16(spec).of(longer));
         params.see(|| spec.name.clone(), relative_frobenius(found, expected), tolerance);
     }
     params.finish()

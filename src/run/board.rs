@@ -128,7 +128,9 @@ impl Board {
         }
     }
 
-    /// What to do next. `starts` has for each task the run it takes steps over from and how many.
+    /// What to do next: what is free, before anybody is asked about what others have. Were it the other way round, a worker
+    /// of a thousand would look at a thousand leases before each of its runs. `starts` has for each task the run it takes
+    /// steps over from and how many.
     pub(super) fn next(
         &self,
         starts: &[Option<(usize, u64)>],
@@ -139,6 +141,7 @@ impl Board {
         let each = || (0..count).map(|index| (index + self.offset) % count);
         let (mut open, mut blocked, mut theirs, mut unheard) = (false, false, false, false);
         let mut wake: Option<Instant> = None;
+        let mut ask: Option<Next> = None;
         for index in each() {
             let State::Waiting { theirs: is_theirs, again } = self.tasks[index] else { continue };
             match gate(index) {
@@ -160,12 +163,16 @@ impl Board {
                 continue;
             }
             match donor {
-                None => return Next::Take(index),
+                None if is_theirs == Theirs::No => return Next::Take(index),
+                None => ask = ask.or(Some(Next::Take(index))),
                 Some((donor, steps)) if self.is_elsewhere(donor) => {
-                    return Next::AskDonor { task: index, donor, steps };
+                    ask = ask.or(Some(Next::AskDonor { task: index, donor, steps }));
                 }
                 Some(_) => {}
             }
+        }
+        if let Some(ask) = ask {
+            return ask;
         }
         // What others have from the start matters to who stays for it, or waits for it.
         let watched = |&index: &usize| matches!(self.tasks[index], State::Watched { .. });
@@ -364,9 +371,30 @@ mod tests {
         board.later(1, at);
         assert_eq!(board.next(&starts, open, at), Next::Wait(Some(FIRST_LOOK)));
         board.reaches(0, 5);
-        assert_eq!(board.next(&starts, open, at + CAP), Next::Take(0));
-        theirs(&mut board, 0, at + CAP);
+        // It is free now. Only then somebody looks what has become of the trunk.
         assert_eq!(board.next(&starts, open, at + CAP), Next::Take(1));
+        board.take(1);
+        assert_eq!(board.next(&starts, open, at + CAP), Next::Take(0));
+    }
+
+    #[test]
+    fn nobody_asks_about_what_others_have_while_something_is_free() {
+        let mut board = Board::new(&[Part::Take; 6], false, CAP, 0);
+        // The third waits for the first, which another process has, as it has the fifth.
+        let starts = [None, None, Some((0, 5)), None, None, None];
+        let at = now();
+        theirs(&mut board, 0, at);
+        theirs(&mut board, 4, at);
+        // All that others have is due again each time.
+        let mut later = at;
+        for free in [1, 3, 5] {
+            later += CAP;
+            assert_eq!(board.next(&starts, open, later), Next::Take(free));
+            board.take(free);
+            board.ends(free);
+            board.is_told();
+        }
+        assert_eq!(board.next(&starts, open, later), Next::Take(0));
     }
 
     #[test]

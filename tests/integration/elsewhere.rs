@@ -1,8 +1,9 @@
 //! Workers of which nobody here can tell whether they live, as those of other machines: in namespaces of process ids of
-//! their own, and with clocks that are wrong.
+//! their own, with clocks that are wrong, and with mounts of their own of the directory that they share.
 
 #![cfg(target_os = "linux")]
 
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
@@ -10,7 +11,7 @@ use nanorun::internals::files::now;
 
 use crate::reproduce::exact_tables;
 use crate::support::{Place, fail_shim, skip};
-use crate::work::{WORK, ended, has_checkpoint, long, numbers, registered, runs, small, until, whole};
+use crate::work::{WORK, ended, has_checkpoint, long, numbers, registered, runs, send, small, until, whole};
 
 /// Between two beats: a holder that lives must not miss three of them, on a busy machine either.
 const BEAT: Duration = Duration::from_secs(1);
@@ -24,19 +25,22 @@ const UNSHARE: [&str; 4] = ["unshare", "-Urupf", "--mount-proc", "--kill-child"]
 
 /// A machine of its own, as far as processes tell: a namespace of process ids, and a clock that is off by so many seconds.
 #[derive(Clone, Copy)]
-struct Machine {
+struct Machine<'a> {
     clock: i64,
     /// Its name.
     host: &'static str,
+    /// Where it has mounted the directory that all share.
+    mount: Option<&'a Mount>,
 }
 
-impl Machine {
+impl Machine<'_> {
     fn nanorun(&self, place: &Place, arguments: &[&str]) -> Command {
         let bare = place.command(arguments);
         let mut command = Command::new(UNSHARE[0]);
         let called = "hostname \"$0\" && exec \"$@\"";
         command.args(&UNSHARE[1..]).args(["sh", "-c", called, self.host]);
-        command.arg(bare.get_program()).args(bare.get_args()).current_dir(place.path(""));
+        command.arg(bare.get_program()).args(bare.get_args());
+        command.current_dir(self.mount.map_or_else(|| place.path(""), Mount::path));
         command.envs(bare.get_envs().filter_map(|(name, value)| Some((name, value?))));
         command.env("LD_PRELOAD", fail_shim()).env("CLOCK", self.clock.to_string());
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -48,8 +52,62 @@ impl Machine {
     }
 }
 
-fn at(clock: i64) -> Machine {
-    Machine { clock, host: "node" }
+fn at(clock: i64) -> Machine<'static> {
+    Machine { clock, host: "node", mount: None }
+}
+
+/// A directory, through a file system of its own whose kernel remembers names that are not there, and sizes and times of
+/// those that are, for some seconds, as NFS does: two of them are to each other as two machines are. Locks are its own.
+struct Mount {
+    server: Child,
+    dir: tempfile::TempDir,
+}
+
+impl Mount {
+    /// None where the kernel has no FUSE, or none for this user: it cannot be tried there.
+    fn of(place: &Place) -> Option<Self> {
+        let dir = tempfile::tempdir().unwrap();
+        let caches = "-oattr_timeout=2,entry_timeout=2,negative_timeout=2";
+        let mut command = Command::new("bindfs");
+        command.args(["-f", "--no-allow-other", caches]).args([&place.path(""), dir.path()]);
+        let mut server = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        let since = now();
+        // Whatever the place has is to be seen there.
+        while !dir.path().join("m.toml").exists() {
+            if server.try_wait().unwrap().is_some() || since.elapsed() > Duration::from_secs(20) {
+                let _ = server.kill();
+                return None;
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        Some(Self { server, dir })
+    }
+
+    fn path(&self) -> PathBuf {
+        self.dir.path().to_owned()
+    }
+}
+
+impl Drop for Mount {
+    fn drop(&mut self) {
+        // By its own hand, so that nothing stays mounted that the directory below could be removed through.
+        send(&self.server, libc::SIGTERM);
+        let _ = self.server.wait();
+    }
+}
+
+/// Two mounts of one directory, where this machine can have them.
+fn two_mounts(what: &str, place: &Place) -> Option<[Mount; 2]> {
+    if !Command::new("bindfs").arg("--version").output().is_ok_and(|told| told.status.success()) {
+        skip(&format!("{what}: bindfs is missing (Debian: apt-get install bindfs fuse3)"));
+        return None;
+    }
+    let mounts = [Mount::of(place), Mount::of(place)];
+    if mounts.iter().any(Option::is_none) {
+        eprintln!("{what}: this kernel lets nobody mount through FUSE here");
+    }
+    let [Some(first), Some(second)] = mounts else { return None };
+    Some([first, second])
 }
 
 /// Whether this kernel lets tests have such machines.
@@ -64,14 +122,13 @@ fn can_be_had(what: &str) -> bool {
 
 /// One holds a run; another one waits for it, which stays. The first is killed: it is taken over after the beats that it may
 /// miss, and not before.
-fn is_taken_after_missed_beats(holder: Machine, other: Machine) {
-    let place = Place::with(&beating(&long()));
-    let mut first = holder.start(&place, &WORK);
-    until("a checkpoint", || has_checkpoint(&place));
-    let second = other.start(&place, &["run", "m.toml", "--jobs=1", "--threads=1"]);
-    let lease = || numbers(&runs(&place, "results").remove(0).join("lease"));
+fn is_taken_after_missed_beats(place: &Place, holder: Machine<'_>, other: Machine<'_>) {
+    let mut first = holder.start(place, &WORK);
+    until("a checkpoint", || has_checkpoint(place));
+    let second = other.start(place, &["run", "m.toml", "--jobs=1", "--threads=1"]);
+    let lease = || numbers(&runs(place, "results").remove(0).join("lease"));
     // Longer than it takes to take over from one of whom nothing is heard.
-    until("the other one", || registered(&place) == 2);
+    until("the other one", || registered(place) == 2);
     let since = now();
     while since.elapsed() < BEAT * 2 && first.try_wait().unwrap().is_none() {
         assert_eq!(lease(), [1]);
@@ -84,18 +141,18 @@ fn is_taken_after_missed_beats(holder: Machine, other: Machine) {
     until("another holder", || lease() == [1, 2]);
     // It may have been about to beat when it was killed.
     assert!(killed.elapsed() >= BEAT * 2, "{:?}", killed.elapsed());
-    let told = ended(&place, second).expect(0);
+    let told = ended(place, second).expect(0);
     assert!(told.stderr.contains("taken over from process "), "{}", told.stderr);
     // Nobody knows that it is dead: its attempt is left alone.
-    assert_eq!(numbers(&runs(&place, "results").remove(0).join("attempt")), [1, 2]);
-    assert_eq!(exact_tables(&place.path("results/tiny")), whole(&place));
+    assert_eq!(numbers(&runs(place, "results").remove(0).join("attempt")), [1, 2]);
+    assert_eq!(exact_tables(&place.path("results/tiny")), whole(place));
 }
 
 #[test]
 fn a_holder_of_another_namespace_is_taken_over_after_missed_beats() {
     if can_be_had("a holder of another machine") {
         // Of one name, as containers may be.
-        is_taken_after_missed_beats(at(0), at(0));
+        is_taken_after_missed_beats(&Place::with(&beating(&long())), at(0), at(0));
     }
 }
 
@@ -104,8 +161,9 @@ fn clocks_that_are_an_hour_off_change_nothing() {
     if !can_be_had("clocks that differ") {
         return;
     }
-    is_taken_after_missed_beats(at(3600), at(-3600));
-    is_taken_after_missed_beats(at(-3600), at(3600));
+    for (holder, other) in [(3600, -3600), (-3600, 3600)] {
+        is_taken_after_missed_beats(&Place::with(&beating(&long())), at(holder), at(other));
+    }
     // Workers that begin together: each run is trained once, and nobody takes another one for gone.
     let place = Place::with(&small());
     let arguments = [&WORK[..], &["--json"]].concat();
@@ -125,6 +183,44 @@ fn clocks_that_are_an_hour_off_change_nothing() {
     assert_eq!(exact_tables(&place.path("results/tiny")), whole(&place));
 }
 
+/// Each run is trained once and all tables are right, though each sees late what the others did.
+#[test]
+fn workers_with_mounts_of_their_own_share_an_experiment() {
+    let what = "workers on FUSE mounts";
+    if !can_be_had(what) {
+        return;
+    }
+    let place = Place::with(&small());
+    let Some([first, second]) = two_mounts(what, &place) else { return };
+    let arguments = [&WORK[..], &["--json"]].concat();
+    let mounts = [Some(&first), Some(&second), Some(&first), Some(&second), None];
+    let children: Vec<Child> =
+        mounts.into_iter().map(|mount| Machine { mount, ..at(0) }.start(&place, &arguments)).collect();
+    let trained: u64 = children
+        .into_iter()
+        .map(|child| ended(&place, child).expect(0).json()["trained"].as_u64().unwrap())
+        .sum();
+    assert_eq!(trained, 8);
+    for run in runs(&place, "results") {
+        assert_eq!(numbers(&run.join("attempt")), [1], "{run:?}");
+    }
+    assert_eq!(registered(&place), 0);
+    place.run(&["report", "m.toml"]).expect(0);
+    assert_eq!(exact_tables(&place.path("results/tiny")), whole(&place));
+}
+
+#[test]
+fn a_holder_behind_another_mount_is_taken_over_after_missed_beats() {
+    let what = "a holder behind a FUSE mount";
+    if !can_be_had(what) {
+        return;
+    }
+    let place = Place::with(&beating(&long()));
+    let Some([first, second]) = two_mounts(what, &place) else { return };
+    let behind = |mount| Machine { mount: Some(mount), ..at(0) };
+    is_taken_after_missed_beats(&place, behind(&first), behind(&second));
+}
+
 #[test]
 fn what_fails_is_tried_once_more_on_another_machine_and_no_third_time() {
     if !can_be_had("machines of several names") {
@@ -136,7 +232,7 @@ fn what_fails_is_tried_once_more_on_another_machine_and_no_third_time() {
         .into_iter()
         .map(|host| {
             let mut command =
-                Machine { clock: 0, host }.nanorun(&place, &["run", "m.toml", "--jobs=1", "--threads=1"]);
+                Machine { host, ..at(0) }.nanorun(&place, &["run", "m.toml", "--jobs=1", "--threads=1"]);
             command.env("FAIL", "write:step_002000:5").spawn().unwrap()
         })
         .collect();
