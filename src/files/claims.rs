@@ -14,6 +14,7 @@
 use std::fs::{self, File};
 use std::io::{self, ErrorKind, Write as _};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use super::lock::LockHolder;
 use super::names::{Temporary, temporary_name};
@@ -27,6 +28,9 @@ const RELEASED: &str = "released";
 
 /// How often another one may come between the look and the claim.
 const TRIES: usize = 100;
+
+/// Before the claims are listed again.
+const PAUSE: Duration = Duration::from_millis(20);
 
 /// A claim, let go when dropped.
 #[derive(Debug)]
@@ -63,29 +67,44 @@ impl From<io::Error> for Refused {
 /// What is known of the claim on `dir` that counts.
 pub(super) fn standing(dir: &Path) -> io::Result<Standing> {
     let root = dir.join(NAME);
-    Ok(numbers(&root)?.last().map_or(Standing::Free, |number| of(&root.join(name(*number)))))
+    Ok(match highest(&root)? {
+        0 => Standing::Free,
+        number => of(&root.join(name(number))),
+    })
 }
 
 /// Claims `dir`, which must exist.
 pub(super) fn claim(dir: &Path, holder: &LockHolder) -> Result<Claim, Refused> {
     let root = dir.join(NAME);
+    let mut known = 0;
     for _ in 0..TRIES {
         match uninterrupted(|| fs::create_dir(&root)) {
             Err(error) if error.kind() != ErrorKind::AlreadyExists => return Err(error.into()),
             _ => {}
         }
-        let before = numbers(&root)?;
-        match before.last().map_or(Standing::Free, |number| of(&root.join(name(*number)))) {
-            Standing::Free => {}
-            taken => return Err(Refused::Standing(taken)),
+        known = highest(&root)?.max(known);
+        if known > 0 {
+            let last = root.join(name(known));
+            match of(&last) {
+                // It was cleared away, so there is a higher one: the listing is old, as those of network file systems are.
+                Standing::Free if last.symlink_metadata().is_err() => {
+                    std::thread::sleep(PAUSE);
+                    known = 0;
+                    continue;
+                }
+                Standing::Free => {}
+                taken => return Err(Refused::Standing(taken)),
+            }
         }
-        let number = before.last().copied().unwrap_or(0) + 1;
+        let number = known + 1;
         let own = root.join(name(number));
         if !appear(&own, holder)? {
+            known = number;
             continue;
         }
-        // One that looked earlier and came later may have had a number that was cleared away meanwhile.
-        if numbers(&root)?.last() != Some(&number) {
+        // One that looked earlier and came later may have had a number that was cleared away meanwhile: there is a higher one
+        // then. That its own is not listed yet says nothing.
+        if highest(&root)? > number {
             remove(&own);
             continue;
         }
@@ -105,7 +124,17 @@ fn name(number: u64) -> String {
     format!("{number:08}")
 }
 
-/// The numbers of the claims, ascending.
+/// The highest number that is there; 0 where there is none.
+fn highest(root: &Path) -> io::Result<u64> {
+    let mut highest = numbers(root)?.pop().unwrap_or(0);
+    // A listing may be behind by seconds; a name that is asked for by itself is less so.
+    while root.join(name(highest + 1)).symlink_metadata().is_ok() {
+        highest += 1;
+    }
+    Ok(highest)
+}
+
+/// The numbers of the claims that are listed, ascending.
 fn numbers(root: &Path) -> io::Result<Vec<u64>> {
     let names =
         reopened(|| fs::read_dir(root)?.map(|entry| Ok(entry?.file_name())).collect::<io::Result<Vec<_>>>());
@@ -186,9 +215,18 @@ fn clear_below(root: &Path, own: u64) -> Vec<ProcessId> {
     dead
 }
 
-/// Removes a claim that does not count. One that stays is tried again by the next.
+/// Removes a claim that does not count: at once, so that nobody finds one without its owner. What stays of it is a temporary,
+/// which whoever comes next removes.
 fn remove(claim: &Path) {
-    let _ = uninterrupted(|| fs::remove_dir_all(claim));
+    let aside = if Temporary::of(claim).is_some() { claim.to_owned() } else { temporary_name(claim, "tmp") };
+    if aside != claim && uninterrupted(|| fs::rename(claim, &aside)).is_err() {
+        return;
+    }
+    // By their names: a listing may not have what was written just now, and the directory would stay.
+    for file in [OWNER, RELEASED] {
+        let _ = uninterrupted(|| fs::remove_file(aside.join(file)));
+    }
+    let _ = uninterrupted(|| fs::remove_dir_all(&aside));
 }
 
 #[cfg(test)]

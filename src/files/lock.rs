@@ -12,8 +12,9 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::claims::{self, Claim, Refused, Standing};
-use super::clock::utc_now;
+use super::clock::{system_now, utc_now};
 use super::error::{FileError, FileResult};
+use super::probe::clock_of;
 use super::recovery;
 use super::seam::Files;
 use super::trouble::{has_no_locks, reopened, uninterrupted};
@@ -250,10 +251,15 @@ impl DirLock {
         locked.filter(|holder| holder.process.is_some() && holder.life() != Life::Dead).or_else(claimed)
     }
 
-    /// [`Files::recover`] for what this lock guards: with a claim alone only what belongs to the provably dead goes.
+    /// [`Files::recover`] for what this lock guards, save what processes of elsewhere wrote just now, who may have a lock that
+    /// is their machine's alone: with a claim alone only what belongs to the provably dead goes.
     pub fn recover(&self, files: &Files, root: &Path) -> FileResult<Vec<PathBuf>> {
         match &self.0 {
-            Kind::Lock(_) => files.recover(root),
+            Kind::Lock(_) => {
+                let now = clock_of(root).unwrap_or_else(|_| system_now());
+                let settled = now.checked_sub(recovery::UNSETTLED);
+                files.recover_standing(root, recovery::Standing::Alone(settled))
+            }
             Kind::Claim(claim) => files.recover_standing(root, recovery::Standing::Beside(&claim.dead)),
         }
     }

@@ -84,7 +84,8 @@ impl Temporary {
     pub fn writer(&self) -> Life {
         let own = ProcessId::own();
         match &self.writer {
-            Some((pid, began, _)) if (*pid, *began) == (own.pid, own.began) => Life::Dead,
+            // By its place too: containers that start together have one number and one beginning in them all.
+            Some(_) if self.is_of(own) => Life::Dead,
             Some((pid, began, place)) if *place == own.place() && !own.boot.is_empty() => {
                 life_here(*pid, *began)
             }
@@ -136,6 +137,16 @@ mod tests {
         ] {
             assert_eq!(Temporary::of(Path::new(other)), None, "{other}");
         }
+    }
+
+    /// Containers of one image that start together: what is one's own is told by the place as well.
+    #[test]
+    fn another_machines_process_of_the_same_number_and_beginning_is_another() {
+        let own = ProcessId::own();
+        let signed = |place: &str| format!(".a.{}-0-{}-{place}.tmp", own.pid, own.began);
+        let writer = |name: String| Temporary::of(Path::new(&name)).unwrap().writer();
+        assert_eq!(writer(signed(&own.place())), Life::Dead);
+        assert_eq!(writer(signed("0123456789ab")), Life::Unknown);
     }
 
     #[test]

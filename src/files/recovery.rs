@@ -3,6 +3,7 @@
 use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
 
 use super::error::{FileError, FileResult};
 use super::names::Temporary;
@@ -10,21 +11,30 @@ use super::seam::Files;
 use super::trouble::reopened;
 use crate::host::{Life, ProcessId};
 
+/// How long something whose writer nobody here can tell of is left alone, where locks say that there is nobody else: on a
+/// network file system they may be this machine's alone, and another one be about to register. Who is registered beats more
+/// often than that.
+pub(super) const UNSETTLED: Duration = Duration::from_secs(120);
+
 /// Whose temporaries may go.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Standing<'a> {
-    /// Nobody else writes there but processes that are seen to live.
-    Alone,
+    /// Nobody else writes there but processes that are seen to live, and those that began after this time by the clock of the
+    /// file server; none where there can be none of these.
+    Alone(Option<SystemTime>),
     /// Others may: only what belongs to the provably dead, these among them.
     Beside(&'a [ProcessId]),
 }
 
 impl Standing<'_> {
     /// Whether what bears this name is nobody's any more.
-    fn is_orphan(self, temporary: &Temporary) -> bool {
+    fn is_orphan(self, path: &Path, temporary: &Temporary) -> bool {
         match (temporary.writer(), self) {
             (Life::Alive, _) => false,
-            (Life::Dead, _) | (Life::Unknown, Self::Alone) => true,
+            (Life::Dead, _) | (Life::Unknown, Self::Alone(None)) => true,
+            (Life::Unknown, Self::Alone(Some(since))) => {
+                path.symlink_metadata().and_then(|meta| meta.modified()).is_ok_and(|written| written <= since)
+            }
             (Life::Unknown, Self::Beside(dead)) => dead.iter().any(|process| temporary.is_of(process)),
         }
     }
@@ -37,7 +47,7 @@ impl Files {
     /// what this process and those of other machines left is taken for a crash's. What cannot be removed stays, with a
     /// note.
     pub fn recover(&self, root: &Path) -> FileResult<Vec<PathBuf>> {
-        self.recover_standing(root, Standing::Alone)
+        self.recover_standing(root, Standing::Alone(None))
     }
 
     /// The same where others may write: only what belongs to processes that are provably dead is undone.
@@ -65,7 +75,7 @@ impl Files {
         for path in paths {
             let is_dir = path.symlink_metadata().is_ok_and(|meta| meta.is_dir());
             match Temporary::of(&path) {
-                Some(temporary) if !standing.is_orphan(&temporary) => {}
+                Some(temporary) if !standing.is_orphan(&path, &temporary) => {}
                 Some(temporary) => {
                     self.undo(&path, &temporary)?;
                     found.push(path);

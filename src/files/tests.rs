@@ -270,6 +270,24 @@ fn recovery_leaves_other_files_alone() {
     assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 6);
 }
 
+/// Locks of a network file system may be one machine's alone: who comes to the directory at the same moment from another one
+/// keeps what it is about to write.
+#[test]
+fn who_has_the_lock_leaves_alone_what_elsewhere_wrote_just_now() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name);
+    for name in [".a.7-3.tmp", ".b.7-4.tmp", ".c.7-5.old"] {
+        fs::write(path(name), "x").unwrap();
+    }
+    for name in [".b.7-4.tmp", ".c.7-5.old"] {
+        let file = fs::File::options().write(true).open(path(name)).unwrap();
+        file.set_modified(system_now() - Duration::from_secs(1000)).unwrap();
+    }
+    let lock = DirLock::acquire(dir.path(), &LockHolder::this_process("here")).unwrap();
+    assert_eq!(lock.recover(&Files::new(), dir.path()).unwrap(), [path(".b.7-4.tmp"), path(".c.7-5.old")]);
+    assert!(path(".a.7-3.tmp").exists() && path("c").exists());
+}
+
 #[test]
 fn a_file_in_the_way_is_named() {
     let dir = tempfile::tempdir().unwrap();

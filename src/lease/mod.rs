@@ -158,9 +158,13 @@ impl Leases {
             // Some file servers answer "permission denied" for a name that is taken.
             return if dir.symlink_metadata().is_ok() { Ok(None) } else { Err(error) };
         }
-        uninterrupted(|| std::fs::rename(&intent, dir.join(generations::OWNER)))?;
         let successor = root.join(generations::name(number + 1));
-        let beating = self.heart.beat(dir.join(generations::BEAT), Some(successor))?;
+        let signed = uninterrupted(|| std::fs::rename(&intent, dir.join(generations::OWNER)));
+        let beating = signed.and_then(|()| self.heart.beat(dir.join(generations::BEAT), Some(successor)));
+        let beating = beating.inspect_err(|_| {
+            // Else everybody waits for beats that never come.
+            let _ = std::fs::File::create(dir.join(generations::RELEASED));
+        })?;
         // One by one: a listing may be behind, but not by those that were there first.
         let first = generations::first(root)?.min(number);
         let earlier = (first..number).map(|number| Generation::read(root, number));

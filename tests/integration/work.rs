@@ -432,6 +432,17 @@ fn the_same_without_locks_and_with_late_listings() {
     );
 }
 
+/// Its own claim is not listed for longer than it takes to claim, use and let go: nobody waits for himself.
+#[test]
+fn without_locks_and_with_listings_late_by_seconds_one_process_gets_through() {
+    let place = Place::with(&small());
+    assert_eq!(share(&place, 1, Some("flock:results:38 list:results:2000")), 8);
+    assert_eq!(exact_tables(&place.path("results/tiny")), whole(&place));
+    let claims = std::fs::read_dir(place.path("results/tiny/.lock.claims")).unwrap();
+    let left: Vec<_> = claims.map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(left.len(), 1, "{left:?}");
+}
+
 /// By hand: 200 runs, eight workers.
 #[test]
 #[ignore = "takes minutes"]
