@@ -267,7 +267,12 @@ fn without_locks_what_a_live_process_is_writing_stays() {
     }
     place.works("results", "flock:/:38");
     assert_eq!((live.exists(), dead.exists(), far.exists()), (true, false, true));
-    // Whoever has the lock knows that nobody else of elsewhere has it.
+    // Locks may be this machine's alone: what elsewhere wrote just now stays. Nobody who lives there has been silent for so long.
+    place.works("results", "");
+    assert_eq!((live.exists(), far.exists()), (true, true));
+    let file = std::fs::File::options().write(true).open(&far).unwrap();
+    let written = far.metadata().unwrap().modified().unwrap();
+    file.set_modified(written - std::time::Duration::from_secs(200)).unwrap();
     place.works("results", "");
     assert_eq!((live.exists(), far.exists()), (true, false));
 }
