@@ -148,6 +148,13 @@ fn is_taken_after_missed_beats(place: &Place, holder: Machine<'_>, other: Machin
     assert_eq!(exact_tables(&place.path("results/tiny")), whole(place));
 }
 
+/// Has these work at the same time. -> runs that they trained
+fn share<const N: usize>(place: &Place, machines: [Machine<'_>; N]) -> u64 {
+    let arguments = [&WORK[..], &["--json"]].concat();
+    let children = machines.map(|machine| machine.start(place, &arguments));
+    children.map(|child| ended(place, child).expect(0).json()["trained"].as_u64().unwrap()).iter().sum()
+}
+
 #[test]
 fn a_holder_of_another_namespace_is_taken_over_after_missed_beats() {
     if can_be_had("a holder of another machine") {
@@ -166,14 +173,7 @@ fn clocks_that_are_an_hour_off_change_nothing() {
     }
     // Workers that begin together: each run is trained once, and nobody takes another one for gone.
     let place = Place::with(&small());
-    let arguments = [&WORK[..], &["--json"]].concat();
-    let children: Vec<Child> =
-        [3600, 0, -3600].into_iter().map(|clock| at(clock).start(&place, &arguments)).collect();
-    let trained: u64 = children
-        .into_iter()
-        .map(|child| ended(&place, child).expect(0).json()["trained"].as_u64().unwrap())
-        .sum();
-    assert_eq!(trained, 8);
+    assert_eq!(share(&place, [3600, 0, -3600].map(at)), 8);
     for run in runs(&place, "results") {
         assert_eq!(numbers(&run.join("attempt")), [1], "{run:?}");
     }
@@ -193,14 +193,8 @@ fn workers_with_mounts_of_their_own_share_an_experiment() {
     }
     let place = Place::with(&small());
     let Some([first, second]) = two_mounts(what, &place) else { return };
-    let arguments = [&WORK[..], &["--json"]].concat();
     let mounts = [Some(&first), Some(&second), Some(&first), Some(&second), None];
-    let children: Vec<Child> =
-        mounts.into_iter().map(|mount| Machine { mount, ..at(0) }.start(&place, &arguments)).collect();
-    let trained: u64 = children
-        .into_iter()
-        .map(|child| ended(&place, child).expect(0).json()["trained"].as_u64().unwrap())
-        .sum();
+    let trained = share(&place, mounts.map(|mount| Machine { mount, ..at(0) }));
     assert!(trained >= 8, "{trained}");
     assert_eq!(registered(&place), 0);
     place.run(&["report", "m.toml"]).expect(0);
