@@ -129,7 +129,7 @@ pub struct MuonStep {
     /// bf16 rounds the polar iteration as upstream's eager bf16 kernels do.
     pub polar_precision: Precision,
     /// bf16 leaves the direction, `beta2`, `lr` and the decay in bf16 up to the weight update (upstream before
-    /// 92d63d4, where the direction was not cast back).
+    /// eb16d01, where the direction was not cast back).
     pub update_precision: Precision,
 }
 

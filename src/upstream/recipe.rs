@@ -276,8 +276,8 @@ pub enum BatchRule {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum TokenBytesRule {
-    /// Bytes of the token decoded to text with replacement characters (upstream before 92d63d4).
+    /// Bytes of the token decoded to text with replacement characters (upstream before eb16d01).
     Decoded,
-    /// The token's own bytes (92d63d4).
+    /// The token's own bytes (from eb16d01 on).
     Raw,
 }

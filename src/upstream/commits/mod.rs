@@ -10,11 +10,12 @@ mod c92d63d4;
 mod ca67eba3;
 mod ca825e63;
 mod cdc54a1a;
+mod ceb16d01;
 
 use super::recipe::Recipe;
 
 /// Every pinned commit, oldest first.
-pub static RECIPES: [Recipe; 10] = [
+pub static RECIPES: [Recipe; 11] = [
     c348fbb3::RECIPE,
     ca67eba3::RECIPE,
     c2c062aa::RECIPE,
@@ -24,6 +25,7 @@ pub static RECIPES: [Recipe; 10] = [
     ca825e63::RECIPE,
     cdc54a1a::RECIPE,
     c4e014d3::RECIPE,
+    ceb16d01::RECIPE,
     c92d63d4::RECIPE,
 ];
 
