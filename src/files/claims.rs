@@ -18,6 +18,7 @@ use std::time::Duration;
 
 use super::lock::LockHolder;
 use super::names::{Temporary, temporary_name};
+use super::numbered::{highest, is_there, name, numbers};
 use super::trouble::{reopened, uninterrupted};
 use crate::host::{Life, ProcessId};
 
@@ -87,7 +88,7 @@ pub(super) fn claim(dir: &Path, holder: &LockHolder) -> Result<Claim, Refused> {
             let last = root.join(name(known));
             match of(&last) {
                 // It was cleared away, so there is a higher one: the listing is old, as those of network file systems are.
-                Standing::Free if last.symlink_metadata().is_err() => {
+                Standing::Free if !is_there(&root, known) => {
                     std::thread::sleep(PAUSE);
                     known = 0;
                     continue;
@@ -118,34 +119,6 @@ impl Drop for Claim {
         // Without this the next one finds that the process is dead; only of elsewhere that cannot be told.
         let _ = uninterrupted(|| File::create(self.dir.join(RELEASED)));
     }
-}
-
-fn name(number: u64) -> String {
-    format!("{number:08}")
-}
-
-/// The highest number that is there; 0 where there is none.
-fn highest(root: &Path) -> io::Result<u64> {
-    let mut highest = numbers(root)?.pop().unwrap_or(0);
-    // A listing may be behind by seconds; a name that is asked for by itself is less so.
-    while root.join(name(highest + 1)).symlink_metadata().is_ok() {
-        highest += 1;
-    }
-    Ok(highest)
-}
-
-/// The numbers of the claims that are listed, ascending.
-fn numbers(root: &Path) -> io::Result<Vec<u64>> {
-    let names =
-        reopened(|| fs::read_dir(root)?.map(|entry| Ok(entry?.file_name())).collect::<io::Result<Vec<_>>>());
-    let names = match names {
-        Err(error) if error.kind() == ErrorKind::NotFound => Vec::new(),
-        other => other?,
-    };
-    let number = |text: &str| text.parse().ok().filter(|number| name(*number) == text);
-    let mut numbers: Vec<u64> = names.iter().filter_map(|text| number(text.to_str()?)).collect();
-    numbers.sort_unstable();
-    Ok(numbers)
 }
 
 /// What is known of one claim.

@@ -20,6 +20,7 @@ mod error;
 mod faults;
 mod lock;
 mod names;
+pub mod numbered;
 mod partial;
 mod notes;
 mod probe;

@@ -1,10 +1,11 @@
 //! The log of a lease's holders, as it is on disk.
 
 use std::fs;
-use std::io::{self, ErrorKind, Write as _};
+use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
+use crate::files::numbered::{highest, name, names};
 use crate::files::{LockHolder, Temporary, reopened, temporary_name, uninterrupted};
 use crate::host::{Life, ProcessId};
 
@@ -74,44 +75,9 @@ pub fn left_at(root: &Path, number: u64) -> Option<SystemTime> {
 /// Who works on something just now, or may do so on another machine, as far as can be told by reading alone; nobody where
 /// the last holder has let go or is dead.
 pub fn worked_by(root: &Path) -> Option<LockHolder> {
-    let last = last(root).ok().filter(|last| *last > 0)?;
+    let last = highest(root).ok().filter(|last| *last > 0)?;
     let found = Generation::read(root, last);
     if found.life() == Life::Dead { None } else { found.holder.map(|holder| *holder) }
-}
-
-pub(super) fn name(number: u64) -> String {
-    format!("{number:08}")
-}
-
-pub(super) fn is_there(root: &Path, number: u64) -> bool {
-    root.join(name(number)).symlink_metadata().is_ok()
-}
-
-/// The highest number that is listed; 0 where there is none.
-pub(super) fn last(root: &Path) -> io::Result<u64> {
-    Ok(numbers(root)?.pop().unwrap_or(0))
-}
-
-/// The lowest number that is listed; 1 where there is none.
-pub(super) fn first(root: &Path) -> io::Result<u64> {
-    Ok(numbers(root)?.first().copied().unwrap_or(1))
-}
-
-fn numbers(root: &Path) -> io::Result<Vec<u64>> {
-    let number = |text: &str| text.parse().ok().filter(|number| name(*number) == text);
-    let mut numbers: Vec<u64> = names(root)?.iter().filter_map(|text| number(text)).collect();
-    numbers.sort_unstable();
-    Ok(numbers)
-}
-
-fn names(root: &Path) -> io::Result<Vec<String>> {
-    let names =
-        reopened(|| fs::read_dir(root)?.map(|entry| Ok(entry?.file_name())).collect::<io::Result<Vec<_>>>());
-    match names {
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(Vec::new()),
-        Err(error) => Err(error),
-        Ok(names) => Ok(names.into_iter().filter_map(|name| name.into_string().ok()).collect()),
-    }
 }
 
 /// Writes who is about to make generation `number`, under a name that tells the process. It becomes the owner's file.

@@ -26,7 +26,7 @@ use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::files::{LockHolder, now, uninterrupted};
+use crate::files::{LockHolder, now, numbered, uninterrupted};
 use crate::host::Life;
 
 use beats::{Beating, Heart};
@@ -93,12 +93,8 @@ impl Leases {
     /// A directory that cannot be made, read or written.
     pub fn claim(&self, root: &Path) -> io::Result<Claimed> {
         uninterrupted(|| std::fs::create_dir_all(root))?;
-        let mut last = generations::last(root)?;
+        let mut last = numbered::highest(root)?;
         for _ in 0..TRIES {
-            // A listing may be behind by seconds; a name that is asked for by itself is less so.
-            while generations::is_there(root, last + 1) {
-                last += 1;
-            }
             let mut taken_from = None;
             if last > 0 {
                 let found = Generation::read(root, last);
@@ -114,7 +110,7 @@ impl Leases {
                 lease.taken_from = taken_from;
                 return Ok(Claimed::Mine(lease));
             }
-            last += 1;
+            last = numbered::highest_from(root, last + 1);
         }
         Ok(Claimed::Theirs { holder: None, heard: true })
     }
@@ -124,10 +120,7 @@ impl Leases {
     /// # Errors
     /// A directory that cannot be read.
     pub fn is_free(&self, root: &Path) -> io::Result<bool> {
-        let mut last = generations::last(root)?;
-        while generations::is_there(root, last + 1) {
-            last += 1;
-        }
+        let last = numbered::highest(root)?;
         let held = |last| matches!(self.standing(root, &Generation::read(root, last)), Standing::Held { .. });
         Ok(last == 0 || !held(last))
     }
@@ -149,7 +142,7 @@ impl Leases {
 
     /// Makes a generation. -> none where another one was faster
     fn take(&self, root: &Path, number: u64) -> io::Result<Option<Lease>> {
-        let dir = root.join(generations::name(number));
+        let dir = root.join(numbered::name(number));
         // Before the directory: if this process dies between the two, its name here says whose the generation was.
         let intent = generations::intend(root, number, &self.holder)?;
         let made = uninterrupted(|| std::fs::create_dir(&dir));
@@ -158,7 +151,7 @@ impl Leases {
             // Some file servers answer "permission denied" for a name that is taken.
             return if dir.symlink_metadata().is_ok() { Ok(None) } else { Err(error) };
         }
-        let successor = root.join(generations::name(number + 1));
+        let successor = root.join(numbered::name(number + 1));
         let signed = uninterrupted(|| std::fs::rename(&intent, dir.join(generations::OWNER)));
         let beating = signed.and_then(|()| self.heart.beat(dir.join(generations::BEAT), Some(successor)));
         let beating = beating.inspect_err(|_| {
@@ -166,7 +159,7 @@ impl Leases {
             let _ = std::fs::File::create(dir.join(generations::RELEASED));
         })?;
         // One by one: a listing may be behind, but not by those that were there first.
-        let first = generations::first(root)?.min(number);
+        let first = numbered::numbers(root)?.first().copied().unwrap_or(1).min(number);
         let earlier = (first..number).map(|number| Generation::read(root, number));
         let occupied = earlier.filter(|one| one.life() != Life::Dead).filter_map(|one| one.attempt).collect();
         Ok(Some(Lease { dir, generation: number, occupied, taken_from: None, beating }))
@@ -218,8 +211,8 @@ impl Lease {
         let Some(root) = self.dir.parent() else { return };
         let mut number = self.generation.saturating_sub(kept);
         // Each one forgets one: more are there only where that failed before.
-        while number > 0 && generations::is_there(root, number) {
-            if std::fs::remove_dir_all(root.join(generations::name(number))).is_err() {
+        while number > 0 && numbered::is_there(root, number) {
+            if std::fs::remove_dir_all(root.join(numbered::name(number))).is_err() {
                 return;
             }
             number -= 1;

@@ -22,7 +22,7 @@ fn mine(claimed: io::Result<Claimed>) -> Lease {
 
 /// Puts a generation there as a process leaves it that was killed.
 fn left(root: &Path, number: u64, process: &ProcessId, attempt: u32) {
-    let dir = root.join(generations::name(number));
+    let dir = root.join(numbered::name(number));
     std::fs::create_dir_all(&dir).unwrap();
     let holder = LockHolder { process: Some(process.clone()), ..LockHolder::this_process("there") };
     std::fs::write(dir.join(generations::OWNER), serde_json::to_string(&holder).unwrap()).unwrap();
@@ -115,7 +115,7 @@ fn who_lost_a_lease_learns_of_it() {
 #[test]
 fn a_generation_whose_maker_died_before_it_signed_is_taken() {
     let place = tempfile::tempdir().unwrap();
-    std::fs::create_dir(place.path().join(generations::name(1))).unwrap();
+    std::fs::create_dir(place.path().join(numbered::name(1))).unwrap();
     // As `intend` names it, of a process that is gone.
     let own = generations::intend(place.path(), 1, &LockHolder::this_process("here")).unwrap();
     let name = own.file_name().unwrap().to_str().unwrap();
@@ -130,7 +130,7 @@ fn a_generation_whose_maker_died_before_it_signed_is_taken() {
 #[test]
 fn a_generation_that_nobody_signed_is_waited_for() {
     let place = tempfile::tempdir().unwrap();
-    std::fs::create_dir(place.path().join(generations::name(1))).unwrap();
+    std::fs::create_dir(place.path().join(numbered::name(1))).unwrap();
     let (lease, tries) = waited_for(&leases(SHORT), place.path());
     assert!(tries > 0);
     assert_eq!(lease.generation(), 2);
