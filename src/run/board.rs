@@ -56,7 +56,9 @@ pub(super) struct Board {
     reached: Vec<u64>,
     /// Tasks that are being trained here, or whose end is being told.
     running: usize,
-    /// Where the search begins: at the first task, or at a place of this process's own where others work on these too.
+    /// For each task the run it takes steps over from, and how many.
+    starts: Vec<Option<(usize, u64)>>,
+    /// Where the search begins: at the first task, or at a trunk of this process's own where others work on these too.
     offset: usize,
     /// The longest between two looks at what others have.
     cap: Duration,
@@ -111,32 +113,50 @@ impl Again {
 }
 
 impl Board {
-    /// `begin` is where the search begins.
-    pub(super) fn new(parts: &[Part], stay: bool, cap: Duration, begin: usize) -> Self {
+    /// `starts` has for each task the run it takes steps over from and how many. `spread` is a number of this process's own
+    /// where others are at work already; none where the search begins at the first task.
+    pub(super) fn new(
+        parts: &[Part],
+        starts: &[Option<(usize, u64)>],
+        stay: bool,
+        cap: Duration,
+        spread: Option<usize>,
+    ) -> Self {
         let state = |part: &Part| match part {
             Part::None => State::Ended,
             Part::Take => State::Waiting { theirs: Theirs::No, again: Again::default() },
             Part::Watch => State::Watched { again: Again::default(), nobodys: None },
         };
-        Self {
+        let mut board = Self {
             tasks: parts.iter().map(state).collect(),
             reached: vec![0; parts.len()],
             running: 0,
-            offset: begin % parts.len().max(1),
+            starts: starts.to_vec(),
+            offset: 0,
             cap,
             stay,
+        };
+        if let Some(spread) = spread {
+            board.begin_at_own(spread);
+        }
+        board
+    }
+
+    /// Has the search begin at a trunk of this process's own: hundreds that start together would all ask for the same runs,
+    /// and whoever began among forks that still wait would go on to the plan's beginning and ask there for what hundreds of
+    /// others have.
+    fn begin_at_own(&mut self, spread: usize) {
+        let is_trunk =
+            |&task: &usize| matches!(self.tasks[task], State::Waiting { .. }) && self.starts[task].is_none();
+        let mut trunks: Vec<usize> = (0..self.tasks.len()).filter(is_trunk).collect();
+        if let Some(at) = spread.checked_rem(trunks.len()) {
+            self.offset = trunks.swap_remove(at);
         }
     }
 
     /// What to do next: what is free, before anybody is asked about what others have. Were it the other way round, a worker
-    /// of a thousand would look at a thousand leases before each of its runs. `starts` has for each task the run it takes
-    /// steps over from and how many.
-    pub(super) fn next(
-        &self,
-        starts: &[Option<(usize, u64)>],
-        gate: impl Fn(usize) -> Gate,
-        now: Instant,
-    ) -> Next {
+    /// of a thousand would look at a thousand leases before each of its runs.
+    pub(super) fn next(&self, gate: impl Fn(usize) -> Gate, now: Instant) -> Next {
         let count = self.tasks.len();
         let each = || (0..count).map(|index| (index + self.offset) % count);
         let (mut open, mut blocked, mut theirs, mut unheard) = (false, false, false, false);
@@ -154,7 +174,7 @@ impl Board {
             }
             theirs |= is_theirs != Theirs::No;
             unheard |= is_theirs == Theirs::Unheard;
-            let donor = starts[index].filter(|&(donor, steps)| !self.has_reached(donor, steps));
+            let donor = self.starts[index].filter(|&(donor, steps)| !self.has_reached(donor, steps));
             blocked |= donor.is_some();
             // What waits for nothing is taken at once, however often somebody looked for what it waited for.
             let waits = is_theirs != Theirs::No || donor.is_some();
@@ -226,7 +246,7 @@ impl Board {
     ) -> bool {
         self.running -= 1;
         if !known.0 && self.offset == 0 {
-            self.offset = spread % self.tasks.len().max(1);
+            self.begin_at_own(spread);
         }
         let again = Again { at: None, looks: known.1 }.later(now, self.cap);
         let theirs = if heard { Theirs::Yes } else { Theirs::Unheard };
@@ -327,35 +347,35 @@ mod tests {
 
     #[test]
     fn tasks_are_taken_in_their_order_and_forks_after_their_trunk() {
-        let mut board = Board::new(&[Part::Take, Part::Take, Part::Take], true, CAP, 0);
         let starts = [None, Some((0, 5)), None];
+        let mut board = Board::new(&[Part::Take; 3], &starts, true, CAP, None);
         let at = now();
-        assert_eq!(board.next(&starts, open, at), Next::Take(0));
+        assert_eq!(board.next(open, at), Next::Take(0));
         board.take(0);
-        assert_eq!(board.next(&starts, open, at), Next::Take(2));
+        assert_eq!(board.next(open, at), Next::Take(2));
         board.take(2);
-        assert_eq!(board.next(&starts, open, at), Next::Wait(None));
+        assert_eq!(board.next(open, at), Next::Wait(None));
         board.reaches(0, 5);
-        assert_eq!(board.next(&starts, open, at), Next::Take(1));
+        assert_eq!(board.next(open, at), Next::Take(1));
         board.take(1);
         for task in 0..3 {
             board.ends(task);
             board.is_told();
         }
-        assert_eq!(board.next(&starts, open, at), Next::Over);
+        assert_eq!(board.next(open, at), Next::Over);
     }
 
     #[test]
     fn what_others_have_is_left_to_them_or_waited_for() {
         for stay in [false, true] {
-            let mut board = Board::new(&[Part::Take, Part::Take], stay, CAP, 0);
             let starts = [None, None];
+            let mut board = Board::new(&[Part::Take, Part::Take], &starts, stay, CAP, None);
             let at = now();
             theirs(&mut board, 0, at);
             // Another is free: nobody waits.
-            assert_eq!(board.next(&starts, open, at), Next::Take(1));
+            assert_eq!(board.next(open, at), Next::Take(1));
             theirs(&mut board, 1, at);
-            let next = board.next(&starts, open, at);
+            let next = board.next(open, at);
             let expected = if stay { Next::Wait(Some(FIRST_LOOK)) } else { Next::Over };
             assert_eq!(next, expected);
         }
@@ -363,25 +383,25 @@ mod tests {
 
     #[test]
     fn a_fork_waits_for_the_trunk_that_another_process_trains() {
-        let mut board = Board::new(&[Part::Take, Part::Take], false, CAP, 0);
         let starts = [None, Some((0, 5))];
+        let mut board = Board::new(&[Part::Take, Part::Take], &starts, false, CAP, None);
         let at = now();
         theirs(&mut board, 0, at);
-        assert_eq!(board.next(&starts, open, at), Next::AskDonor { task: 1, donor: 0, steps: 5 });
+        assert_eq!(board.next(open, at), Next::AskDonor { task: 1, donor: 0, steps: 5 });
         board.later(1, at);
-        assert_eq!(board.next(&starts, open, at), Next::Wait(Some(FIRST_LOOK)));
+        assert_eq!(board.next(open, at), Next::Wait(Some(FIRST_LOOK)));
         board.reaches(0, 5);
         // It is free now. Only then somebody looks what has become of the trunk.
-        assert_eq!(board.next(&starts, open, at + CAP), Next::Take(1));
+        assert_eq!(board.next(open, at + CAP), Next::Take(1));
         board.take(1);
-        assert_eq!(board.next(&starts, open, at + CAP), Next::Take(0));
+        assert_eq!(board.next(open, at + CAP), Next::Take(0));
     }
 
     #[test]
     fn nobody_asks_about_what_others_have_while_something_is_free() {
-        let mut board = Board::new(&[Part::Take; 6], false, CAP, 0);
-        // The third waits for the first, which another process has, as it has the fifth.
         let starts = [None, None, Some((0, 5)), None, None, None];
+        let mut board = Board::new(&[Part::Take; 6], &starts, false, CAP, None);
+        // The third waits for the first, which another process has, as it has the fifth.
         let at = now();
         theirs(&mut board, 0, at);
         theirs(&mut board, 4, at);
@@ -389,103 +409,119 @@ mod tests {
         let mut later = at;
         for free in [1, 3, 5] {
             later += CAP;
-            assert_eq!(board.next(&starts, open, later), Next::Take(free));
+            assert_eq!(board.next(open, later), Next::Take(free));
             board.take(free);
             board.ends(free);
             board.is_told();
         }
-        assert_eq!(board.next(&starts, open, later), Next::Take(0));
+        assert_eq!(board.next(open, later), Next::AskDonor { task: 2, donor: 0, steps: 5 });
     }
 
     #[test]
     fn a_fork_of_a_unit_waits_for_a_trunk_of_another_unit() {
-        let mut board = Board::new(&[Part::Watch, Part::Take, Part::Watch], false, CAP, 0);
         let starts = [None, Some((0, 5)), None];
+        let mut board = Board::new(&[Part::Watch, Part::Take, Part::Watch], &starts, false, CAP, None);
         let at = now();
-        assert_eq!(board.next(&starts, open, at), Next::AskDonor { task: 1, donor: 0, steps: 5 });
+        assert_eq!(board.next(open, at), Next::AskDonor { task: 1, donor: 0, steps: 5 });
         board.later(1, at);
         // The trunk may also have ended without the step.
-        assert_eq!(board.next(&starts, open, at), Next::Look(0));
+        assert_eq!(board.next(open, at), Next::Look(0));
         board.ends(0);
-        assert_eq!(board.next(&starts, open, at), Next::Take(1));
+        assert_eq!(board.next(open, at), Next::Take(1));
         board.take(1);
         board.ends(1);
         board.is_told();
         // What is left is other units' matter.
-        assert_eq!(board.next(&starts, open, at + CAP), Next::Over);
+        assert_eq!(board.next(open, at + CAP), Next::Over);
     }
 
     #[test]
     fn what_nobody_trains_is_not_waited_for() {
-        let mut board = Board::new(&[Part::Take, Part::Take], true, CAP, 0);
+        let mut board = Board::new(&[Part::Take, Part::Take], &[None, None], true, CAP, None);
         let gate = |index: usize| if index == 1 { Gate::Waits } else { Gate::Open };
         let at = now();
-        assert_eq!(board.next(&[None, None], gate, at), Next::Take(0));
+        assert_eq!(board.next(gate, at), Next::Take(0));
         board.take(0);
-        assert_eq!(board.next(&[None, None], gate, at), Next::Wait(None));
+        assert_eq!(board.next(gate, at), Next::Wait(None));
         board.ends(0);
         board.is_told();
-        assert_eq!(board.next(&[None, None], gate, at), Next::Over);
-        assert_eq!(board.next(&[None, None], |_| Gate::Never, at), Next::Over);
+        assert_eq!(board.next(gate, at), Next::Over);
+        assert_eq!(board.next(|_| Gate::Never, at), Next::Over);
     }
 
     #[test]
     fn who_begins_in_the_middle_comes_to_everything_and_to_trunks_before_their_forks() {
         // Two trees of a trunk and a fork each, and a run that nothing shares with.
         let starts = [None, Some((0, 5)), None, Some((2, 5)), None];
-        let mut board = Board::new(&[Part::Take; 5], false, CAP, 8);
+        let mut board = Board::new(&[Part::Take; 5], &starts, false, CAP, Some(3 * 7 + 1));
         let at = now();
         let mut taken = Vec::new();
-        while let Next::Take(task) = board.next(&starts, open, at) {
+        while let Next::Take(task) = board.next(open, at) {
             taken.push(task);
             board.take(task);
             board.ends(task);
             board.is_told();
         }
-        assert_eq!(taken, [4, 0, 1, 2, 3]);
-        assert_eq!(board.next(&starts, open, at), Next::Over);
+        assert_eq!(taken, [2, 3, 4, 0, 1]);
+        assert_eq!(board.next(open, at), Next::Over);
+    }
+
+    #[test]
+    fn who_comes_among_forks_of_others_begins_at_a_trunk_that_is_free() {
+        // Trunks with two forks each; of the forks each waits for its trunk.
+        let starts: Vec<_> = (0..300).map(|task| (task % 3 != 0).then_some((task / 3 * 3, 5))).collect();
+        let parts = vec![Part::Take; 300];
+        for spread in 0..400 {
+            let board = Board::new(&parts, &starts, false, CAP, Some(spread));
+            assert_eq!(board.next(open, now()), Next::Take(spread % 100 * 3));
+        }
+        // Once others turn out to be at work, too.
+        let mut board = Board::new(&parts, &starts, false, CAP, None);
+        board.take(0);
+        board.is_theirs(0, Known(false, 0), true, now(), 7);
+        assert_eq!(board.next(open, now()), Next::Take(24));
     }
 
     #[test]
     fn nobody_leaves_before_it_is_known_that_others_live() {
-        let mut board = Board::new(&[Part::Take], false, CAP, 0);
+        let mut board = Board::new(&[Part::Take], &[None], false, CAP, None);
         let at = now();
         let known = board.known(0);
         board.take(0);
         board.is_theirs(0, known, false, at, 0);
-        assert_eq!(board.next(&[None], open, at), Next::Wait(Some(FIRST_LOOK)));
+        assert_eq!(board.next(open, at), Next::Wait(Some(FIRST_LOOK)));
         let later = at + CAP;
-        assert_eq!(board.next(&[None], open, later), Next::Take(0));
+        assert_eq!(board.next(open, later), Next::Take(0));
         theirs(&mut board, 0, later);
-        assert_eq!(board.next(&[None], open, later), Next::Over);
+        assert_eq!(board.next(open, later), Next::Over);
     }
 
     #[test]
     fn a_trunk_of_another_unit_that_nobody_trains_is_taken_by_who_waits_for_it() {
-        let mut board = Board::new(&[Part::Watch, Part::Take], false, CAP, 0);
         let starts = [None, Some((0, 5))];
+        let mut board = Board::new(&[Part::Watch, Part::Take], &starts, false, CAP, None);
         let at = now();
         let patience = Duration::from_secs(90);
         board.is_nobodys(0, at, patience);
         board.is_nobodys(0, at + Duration::from_secs(60), patience);
-        assert_eq!(board.next(&starts, open, at), Next::AskDonor { task: 1, donor: 0, steps: 5 });
+        assert_eq!(board.next(open, at), Next::AskDonor { task: 1, donor: 0, steps: 5 });
         // Somebody came, and went again.
         board.is_somebodys(0);
         board.is_nobodys(0, at + Duration::from_secs(100), patience);
-        assert_eq!(board.next(&starts, open, at), Next::AskDonor { task: 1, donor: 0, steps: 5 });
+        assert_eq!(board.next(open, at), Next::AskDonor { task: 1, donor: 0, steps: 5 });
         board.is_nobodys(0, at + Duration::from_secs(200), patience);
-        assert_eq!(board.next(&starts, open, at), Next::Take(0));
+        assert_eq!(board.next(open, at), Next::Take(0));
     }
 
     #[test]
     fn looks_at_what_others_have_become_rare() {
-        let mut board = Board::new(&[Part::Take], true, Duration::from_secs(5), 0);
+        let mut board = Board::new(&[Part::Take], &[None], true, Duration::from_secs(5), None);
         let mut at = now();
         let mut waited = Duration::ZERO;
         let mut looks = 0;
         while waited < Duration::from_secs(3600) {
             theirs(&mut board, 0, at);
-            let Next::Wait(Some(pause)) = board.next(&[None], open, at) else { panic!("it waits") };
+            let Next::Wait(Some(pause)) = board.next(open, at) else { panic!("it waits") };
             at += pause;
             waited += pause;
             looks += 1;

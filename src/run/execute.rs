@@ -128,13 +128,14 @@ impl Executor<'_> {
         parts: &[Part],
         ended: &(dyn Fn(usize, &Outcome) -> Result<()> + Sync),
     ) -> Result<Vec<Option<Ended>>> {
-        let begin = if self.beside.in_company { spread() } else { 0 };
+        let starts = self.donors(tasks);
+        let own = self.beside.in_company.then(spread);
         let floor = Shared {
-            board: Mutex::new(Board::new(parts, self.beside.stay, self.beside.cap, begin)),
+            board: Mutex::new(Board::new(parts, &starts, self.beside.stay, self.beside.cap, own)),
             changed: Condvar::new(),
             ends: Mutex::new(tasks.iter().map(|_| None).collect()),
             failed: Mutex::new(None),
-            starts: self.donors(tasks),
+            starts,
             ended,
         };
         let worker = || {
@@ -191,7 +192,7 @@ impl Executor<'_> {
             if self.stop.is_raised() {
                 return None;
             }
-            let next = board.next(&floor.starts, self.gate, now());
+            let next = board.next(self.gate, now());
             match next {
                 Next::Over => return None,
                 Next::Wait(None) => {
