@@ -118,6 +118,7 @@ impl Experiment {
         }
         let pace = Pace::new(sequence.filter(|_| !self.past_looks));
         let pending: Vec<bool> = parts.iter().map(|part| *part == Part::Take).collect();
+        self.require_devices(how, &pending)?;
         let jobs = if self.shares_a_device() {
             1
         } else {

@@ -5,6 +5,7 @@ mod carry_out;
 mod class;
 mod clean;
 mod curves;
+mod devices;
 mod disk;
 mod ends;
 mod frozen;

@@ -40,6 +40,28 @@ fn a_binary_without_the_backend_says_how_to_get_it() {
     assert!(ended.stderr.contains("--features tch"), "{}", ended.stderr);
 }
 
+/// The program of `nanorun[torch]` stands beside the one without libtorch, and takes over whatever asks for it.
+#[cfg(all(unix, not(feature = "tch")))]
+#[test]
+fn what_asks_for_the_backend_is_handed_to_the_program_that_has_it() {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    let place = Place::with(&single());
+    let own = place.path("bin/nanorun");
+    std::fs::create_dir(place.path("bin")).unwrap();
+    std::fs::copy(assert_cmd::cargo::cargo_bin("nanorun"), &own).unwrap();
+    let other = place.path("bin/nanorun-torch");
+    std::fs::write(&other, "#!/bin/sh\necho \"handed over: $*\"\nexit 4\n").unwrap();
+    std::fs::set_permissions(&other, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let quickstart = ["quickstart", "--set", "run.backend=tch", "--only", "run.seed=1", "-q"];
+    for arguments in [&["run", "m.toml"][..], &["m.toml"], &["work", "m.toml", "--jobs", "1"], &quickstart] {
+        let ended = std::process::Command::new(&own).args(arguments).current_dir(place.path("")).output().unwrap();
+        let out = String::from_utf8(ended.stdout).unwrap();
+        assert_eq!(out, format!("handed over: {}\n", arguments.join(" ")));
+        assert_eq!((ended.status.code(), String::from_utf8(ended.stderr).unwrap().as_str()), (Some(4), ""));
+    }
+}
+
 /// What a build would be given is looked at before anything is built or downloaded.
 #[test]
 fn an_unusable_libtorch_is_refused_with_what_to_do() {
@@ -128,6 +150,12 @@ mod built {
         for part in ["cuda:0 is not available", "libcuda.so.1", "nanorun doctor"] {
             assert!(ended.stderr.contains(part), "{part}: {}", ended.stderr);
         }
+        // Said once, before anything is trained, and not as the failure of each run.
+        for command in ["run", "work"] {
+            let ended = place.run(&[command, "m.toml", "--set", "run.device=cuda:0", "-q"]).expect(3);
+            assert!(ended.stderr.starts_with("error: cuda:0 is not available"), "{}", ended.stderr);
+        }
+        assert_eq!(std::fs::read_dir(place.path("results/tiny/runs")).into_iter().flatten().count(), 0);
         place.run(&["doctor"]).expect(0);
         let plan = place.run(&["plan", "m.toml", "--set", "run.device=\"cuda:0\""]).expect(0);
         assert!(plan.stdout.contains("on cuda:0, which is not here"), "{}", plan.stdout);
