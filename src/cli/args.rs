@@ -389,7 +389,7 @@ pub(super) struct ParityArgs {
     /// Device of the tch backend: cpu or cuda:N
     #[arg(long, default_value = "cpu")]
     pub(super) device: String,
-    /// What the tch backend computes in: f32, or bf16 against the same numbers with wider tolerances
+    /// What cpu and tch compute in: f32, or bf16 with wider tolerances and upstream's own bf16 cases too
     #[arg(long, default_value = "f32")]
     pub(super) precision: String,
     /// Threads of the CPU backend (default: all cores)

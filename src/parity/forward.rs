@@ -86,6 +86,7 @@ fn parameter_counts(case: &Case, specs: &[ParamSpec]) -> Check {
 pub(super) fn forward_checks(
     case: &Case,
     specs: &[ParamSpec],
+    compared: Compared,
     subject: &mut dyn ParitySubject,
     report: &mut CaseReport,
 ) -> Result<()> {
@@ -94,7 +95,6 @@ pub(super) fn forward_checks(
         return Ok(());
     }
     let batch = case.forward_batch()?;
-    let compared = Compared::of(subject.precision(), case)?;
     let token = compared.pick(TOKEN_LOSS.wide(case.sizes.n_embd, LOSS_MOST), FORWARD_BF16);
     let values = case.params("forward_params", specs)?;
     subject.set_params(&values)?;

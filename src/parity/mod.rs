@@ -53,9 +53,9 @@ fn checks(
     let specs = gpt_specs(&config.model);
     let compared = Compared::of(subject.precision(), case)?;
     forward::configuration_checks(case, config, &specs, report)?;
-    forward::forward_checks(case, &specs, subject, report)?;
-    trajectory::warm_checks(case, config, &specs, subject, report)?;
-    trajectory::continued_checks(case, &specs, subject, report)?;
+    forward::forward_checks(case, &specs, compared, subject, report)?;
+    trajectory::warm_checks(case, config, &specs, compared, subject, report)?;
+    trajectory::continued_checks(case, &specs, compared, subject, report)?;
     // From zero projections the first update is rounding made large, and in bf16 there is more of it than of anything
     // else.
     if compared.is_f32() {

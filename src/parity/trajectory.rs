@@ -35,6 +35,7 @@ pub(super) fn warm_checks(
     case: &Case,
     config: &ParityConfig,
     specs: &[ParamSpec],
+    compared: Compared,
     subject: &mut dyn ParitySubject,
     report: &mut CaseReport,
 ) -> Result<()> {
@@ -47,7 +48,6 @@ pub(super) fn warm_checks(
         report.skip("warm", "needs forward_params and train_batches");
         return Ok(());
     }
-    let compared = Compared::of(subject.precision(), case)?;
     let bpb = BPB.wide(case.sizes.n_embd, BPB_MOST);
     let start = case.params("forward_params", specs)?;
     subject.set_params(&start)?;
@@ -98,6 +98,7 @@ pub(super) fn warm_checks(
 pub(super) fn continued_checks(
     case: &Case,
     specs: &[ParamSpec],
+    compared: Compared,
     subject: &mut dyn ParitySubject,
     report: &mut CaseReport,
 ) -> Result<()> {
@@ -118,7 +119,6 @@ pub(super) fn continued_checks(
         report.skip("continued", "this backend takes up no optimizer's state of upstream's");
         return Ok(());
     }
-    let compared = Compared::of(subject.precision(), case)?;
     let run = train(case, reference, "continued_batches", reference.steps.len(), subject)?;
 
     let bpb = BPB.wide(case.sizes.n_embd, BPB_MOST);
