@@ -55,7 +55,8 @@ fn what_asks_for_the_backend_is_handed_to_the_program_that_has_it() {
     std::fs::set_permissions(&other, std::fs::Permissions::from_mode(0o755)).unwrap();
     let quickstart = ["quickstart", "--set", "run.backend=tch", "--only", "run.seed=1", "-q"];
     for arguments in [&["run", "m.toml"][..], &["m.toml"], &["work", "m.toml", "--jobs", "1"], &quickstart] {
-        let ended = std::process::Command::new(&own).args(arguments).current_dir(place.path("")).output().unwrap();
+        let ended =
+            std::process::Command::new(&own).args(arguments).current_dir(place.path("")).output().unwrap();
         let out = String::from_utf8(ended.stdout).unwrap();
         assert_eq!(out, format!("handed over: {}\n", arguments.join(" ")));
         assert_eq!((ended.status.code(), String::from_utf8(ended.stderr).unwrap().as_str()), (Some(4), ""));
