@@ -1,11 +1,14 @@
 //! The one seam through which files are written.
 //!
-//! Everything nanorun leaves on disk goes through [`Files`]: a file is written under a temporary name in its own
+//! What a result is made of goes through [`Files`]: a file is written under a temporary name in its own
 //! directory, synced, renamed, and its directory synced; a directory that belongs together (a checkpoint) is
 //! built under a temporary name and renamed as a whole. So after a crash at any moment a name holds what it held
 //! before or what it was to hold, never a part: of the process, and of the machine, as long as the file system keeps
 //! what was synced and the order of changes within one directory. `Faults` lets tests make any single step fail;
 //! [`DirLock`] keeps two runners out of one results directory.
+//!
+//! What can be lost or made again is written by its own module, which says why: leases, entries of the cache, notes of a
+//! cluster's events, the log.
 //!
 //! This module knows nothing of what the files mean.
 

@@ -1,14 +1,13 @@
 //! Sampling: a prompt is fed once, then token by token with cached keys and values.
 
 mod prefix;
-pub mod rng;
 pub mod sampler;
 
 pub use prefix::{AT_ONCE, Draw, Prefix};
-pub use rng::SplitMix64;
 pub use sampler::Sampling;
 
 use crate::error::{Error, Result};
+use crate::rng::SplitMix64;
 use crate::train::engine::Engine;
 
 /// One sequence being decoded.

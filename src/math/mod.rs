@@ -2,7 +2,7 @@
 //!
 //! [`exp()`], [`tanh()`], [`sigmoid()`] and [`log()`] use only fused multiply-adds, IEEE division and integer operations, have
 //! no branches, and so vectorise inside the loops that inline them. [`sin`], [`cos`] and [`pow`], which only tables
-//! use, round the `libm` crate's f64 result. Largest errors over the ranges used, tested against f64:
+//! use, round the `libm` crate's f64 result, and [`decade`] is of it too. What needs no speed asks that crate itself. Largest errors over the ranges used, tested against f64:
 //!
 //! | function | range | units in the last place |
 //! |---|---|---|
@@ -24,7 +24,7 @@ mod tanh;
 pub use bf16::round_bf16;
 pub use exp::exp;
 pub use log::log;
-pub use scalar::{cos, pow, sin};
+pub use scalar::{cos, decade, pow, sin};
 pub use tanh::{sigmoid, tanh};
 
 #[cfg(test)]

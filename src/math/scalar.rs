@@ -14,3 +14,8 @@ pub fn cos(x: f32) -> f32 {
 pub fn pow(x: f32, y: f32) -> f32 {
     libm::pow(f64::from(x), f64::from(y)) as f32
 }
+
+/// The exponent of the greatest power of ten that is at most a positive number: how many digits it takes.
+pub fn decade(value: f64) -> i32 {
+    libm::log10(value).floor() as i32
+}

@@ -1,6 +1,7 @@
 //! What a plan says below its table: sizes, schedules and rates, a line for each kind of run.
 
 use super::PlannedRun;
+use crate::math::decade;
 use crate::model::config::ModelConfig;
 use crate::optim::config::{GroupConfig, Warmdown, WeightDecayShape};
 
@@ -110,8 +111,8 @@ pub(super) fn rates(run: &PlannedRun) -> String {
 
 /// A number to five digits, without the zeros behind.
 fn number(value: f64) -> String {
-    let digits = if value == 0.0 { 0.0 } else { 4.0 - value.abs().log10().floor() };
-    let text = format!("{value:.*}", digits.clamp(0.0, 12.0) as usize);
+    let digits = if value == 0.0 { 0 } else { 4_i32.saturating_sub(decade(value.abs())) };
+    let text = format!("{value:.*}", digits.clamp(0, 12) as usize);
     if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.').to_owned() } else { text }
 }
 

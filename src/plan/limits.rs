@@ -1,5 +1,5 @@
 //! What the backends can compute: a shape beyond it is refused here, by its key, and not by an op in the middle of a
-//! run. Backends hold their own constants equal to these.
+//! run. The cpu backend does not compile with another head than its kernels have.
 
 use super::run_config::{BackendKind, RunConfig};
 use crate::error::{Error, Result};

@@ -1,5 +1,7 @@
 //! Axes: where a value lies, which ticks are round, and how numbers are written.
 
+use crate::math::decade;
+
 /// A linear map from values to places.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Scale {
@@ -48,7 +50,7 @@ impl Scale {
     pub(super) fn step(&self, count: usize) -> f64 {
         let (low, high) = self.domain;
         let rough = (high - low) / count.max(1) as f64;
-        let power = 10_f64.powi(rough.log10().floor() as i32);
+        let power = 10_f64.powi(decade(rough));
         let factor = match rough / power {
             few if few < 1.5 => 1.0,
             few if few < 3.5 => 2.0,
@@ -96,7 +98,7 @@ fn tick(value: f64, step: f64) -> String {
 
 /// Digits behind the point that show a difference of `step`.
 pub(super) fn decimals(step: f64) -> usize {
-    if step > 0.0 { (-(step * 1.000_001).log10().floor()).clamp(0.0, 12.0) as usize } else { 0 }
+    if step > 0.0 { decade(step * 1.000_001).saturating_neg().clamp(0, 12) as usize } else { 0 }
 }
 
 /// With that many digits behind the point, and a minus as wide as a plus.

@@ -1,6 +1,9 @@
 //! The figure of a scaling fit: the metric over size on a logarithmic axis, arms as dots, the parabola of each budget and
 //! its best size; or where arms are not grouped, the power law through them.
 
+// Not the system's, whose last bits differ: the same results draw the same page everywhere.
+use libm::{log, log10, pow};
+
 use super::markup::Markup;
 use super::palette::Look;
 use super::scale::{Scale, decimals, fixed, short};
@@ -40,7 +43,7 @@ impl ScalingFigure {
         let bottom = top + height;
         let extent =
             |of: &dyn Fn(&ScalingPoint) -> f64| super::curve::extent(points().map(of)).unwrap_or((0.0, 1.0));
-        let logs = extent(&|point| self.x(point).log10());
+        let logs = extent(&|point| log10(self.x(point)));
         let pad = ((logs.1 - logs.0) * 0.05).max(0.02);
         let xs = Scale::new((logs.0 - pad, logs.1 + pad), (left, right));
         let ys = Scale::nice(extent(&|point| point.value), (bottom, top), 5);
@@ -55,7 +58,7 @@ impl ScalingFigure {
         places.sort_by(f64::total_cmp);
         let mut free = f64::NEG_INFINITY;
         for place in places {
-            let (x, label) = (xs.at(place.log10()), short(place));
+            let (x, label) = (xs.at(log10(place)), short(place));
             let half = text_width(&label) / 2.0;
             if x - half > free {
                 line(&mut body, "grid", (x, top), (x, bottom));
@@ -77,15 +80,15 @@ impl ScalingFigure {
                 dot(
                     &mut body,
                     &format!("point {class}"),
-                    (xs.at(self.x(point).log10()), ys.within(point.value)),
+                    (xs.at(log10(self.x(point))), ys.within(point.value)),
                     4.0,
                     &tip,
                 );
             }
             if let Some(optimum) = &group.optimum {
-                let (x, y) = (xs.at(optimum.params.log10()), ys.within(optimum.value));
+                let (x, y) = (xs.at(log10(optimum.params)), ys.within(optimum.value));
                 if let (Some(lower), Some(upper)) = (optimum.params_lower, optimum.params_upper) {
-                    let ends = (xs.within(lower.log10()), xs.within(upper.log10()));
+                    let ends = (xs.within(log10(lower)), xs.within(log10(upper)));
                     line(&mut body, &format!("interval {class}"), (ends.0, y), (ends.1, y));
                 }
                 let tip = format!(
@@ -134,9 +137,9 @@ impl ScalingFigure {
     /// The fit through the arms of a budget, or through all of them.
     fn curve(&self, body: &mut Markup, group: &Budgeted, class: &str, xs: &Scale, ys: &Scale) {
         let fit: Box<dyn Fn(f64) -> f64> = if self.scaling.by_budget {
-            let logs: Vec<(f64, f64)> = group.points.iter().map(|p| (p.params.ln(), p.value)).collect();
+            let logs: Vec<(f64, f64)> = group.points.iter().map(|p| (log(p.params), p.value)).collect();
             let Some(parabola) = Parabola::through(&logs) else { return };
-            Box::new(move |x| parabola.y(x.ln()))
+            Box::new(move |x| parabola.y(log(x)))
         } else {
             let Some(law) = self.scaling.laws.first() else { return };
             let law = PowerLaw { coefficient: law.coefficient, exponent: law.exponent };
@@ -148,8 +151,8 @@ impl ScalingFigure {
             return;
         }
         let path: Vec<String> = (0..=CURVE)
-            .map(|step| low * (high / low).powf(f64::from(step) / f64::from(CURVE)))
-            .map(|x| (xs.at(x.log10()), ys.within(fit(x))))
+            .map(|step| low * pow(high / low, f64::from(step) / f64::from(CURVE)))
+            .map(|x| (xs.at(log10(x)), ys.within(fit(x))))
             .enumerate()
             .map(|(at, (x, y))| format!("{}{} {}", if at == 0 { "M" } else { "L" }, number(x), number(y)))
             .collect();

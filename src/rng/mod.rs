@@ -8,7 +8,9 @@
 mod box_muller;
 mod mt19937;
 mod python;
+mod split_mix;
 mod torch;
 
 pub use python::PythonRandom;
+pub use split_mix::SplitMix64;
 pub use torch::TorchGenerator;

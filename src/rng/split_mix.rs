@@ -1,4 +1,4 @@
-//! The generator behind sampling.
+//! A generator of our own, for what no other program has to draw alike: sampling, resampling, simulated results.
 
 /// The step of the counter.
 const GAMMA: u64 = 0x9e37_79b9_7f4a_7c15;

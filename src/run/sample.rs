@@ -4,8 +4,9 @@ use std::fmt::Write as _;
 
 use crate::data::Tokenizer;
 use crate::error::{Error, Result};
-use crate::generate::{EngineDecoder, Sampling, SplitMix64, generate};
+use crate::generate::{EngineDecoder, Sampling, generate};
 use crate::plan::run_config::RunConfig;
+use crate::rng::SplitMix64;
 use crate::train::engine::Engine;
 
 /// What `samples.txt` begins with; a prompt that the tokenizer or the context has no room for is left out.

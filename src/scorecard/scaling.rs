@@ -8,8 +8,8 @@ use std::fmt;
 
 use serde::Serialize;
 
-use crate::generate::SplitMix64;
 use crate::record::ScalingRow;
+use crate::rng::SplitMix64;
 use crate::stats::{Parabola, PowerLaw, mean, standard_deviation, t_quantile};
 use crate::text::Table;
 

@@ -2,10 +2,10 @@
 
 use super::*;
 use crate::data::{Batch, DocumentStart, Position, RankCursor};
-use crate::generate::SplitMix64;
 use crate::hash::Digest;
 use crate::plan::looks::Looks;
 use crate::record::KeptDocuments;
+use crate::rng::SplitMix64;
 use crate::train::document_losses::DocumentLosses;
 
 /// Experiments that are drawn.

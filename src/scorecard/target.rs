@@ -3,6 +3,7 @@
 use super::judge::{Arm, RunSummary};
 use super::sequence::Sequence;
 use super::verdict::{LookOf, Outcome, Verdict, VerdictKind, Worth};
+use crate::math::decade;
 use crate::plan::targets::Target;
 use crate::stats::{look_levels, mean, standard_deviation, t_one_sided_p, t_quantile};
 
@@ -100,7 +101,7 @@ fn level(target: &Target, look: Option<(&Sequence, LookOf)>) -> f64 {
 
 /// A level in three digits.
 fn digits(level: f64) -> String {
-    let places = (2.0 - level.log10().floor()).clamp(0.0, 12.0) as usize;
+    let places = 2_i32.saturating_sub(decade(level)).clamp(0, 12) as usize;
     format!("{level:.places$}").trim_end_matches('0').to_owned()
 }
 

@@ -1,7 +1,7 @@
 //! The bootstrap: how much a value owes to which units happened to be drawn.
 
 use super::summary::standard_deviation;
-use crate::generate::SplitMix64;
+use crate::rng::SplitMix64;
 
 /// Units below which a bootstrap tells too little.
 const FEWEST: usize = 10;

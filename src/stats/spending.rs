@@ -120,7 +120,7 @@ mod tests {
     fn all_looks_together_spend_alpha() {
         let information = [0.3, 0.6, 1.0];
         let bounds = bounds(look_levels(0.2, &information));
-        let mut rng = crate::generate::SplitMix64::new(3);
+        let mut rng = crate::rng::SplitMix64::new(3);
         let mut normal = || {
             let (u, v) = (1.0 - rng.next_f64(), rng.next_f64());
             (-2.0 * libm::log(u)).sqrt() * libm::cos(2.0 * std::f64::consts::PI * v)

@@ -193,7 +193,7 @@ mod tests {
         for (different, times) in [(0_u64, 1), (1, 1), (11, 6), (300, 2), (3000, 2)] {
             let mut found = DocumentLosses::default();
             for _ in 0..times {
-                let known = |at: u64| crate::generate::SplitMix64::new(at).next_u64();
+                let known = |at: u64| crate::rng::SplitMix64::new(at).next_u64();
                 let starts: Vec<(usize, u64)> = (0..different).map(|at| (at as usize, known(at))).collect();
                 let count = different as usize;
                 found.add(&batch(vec![1; count], &starts), &vec![1.0; count], &[1, 1]);

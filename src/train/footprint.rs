@@ -108,7 +108,7 @@ fn checkpoint_bytes(config: &RunConfig) -> Result<(u64, u64)> {
 
 /// Bytes of English that a token of a vocabulary of this size stands for, roughly.
 fn bytes_of_a_token(vocab_size: usize) -> f64 {
-    ((vocab_size as f64).log2() * 0.68 - 4.4).clamp(1.0, 4.8)
+    (libm::log2(vocab_size as f64) * 0.68 - 4.4).clamp(1.0, 4.8)
 }
 
 /// Multiples of `every` up to `steps`; of 0 there are none.

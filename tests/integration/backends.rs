@@ -3,7 +3,6 @@
 use std::path::Path;
 
 use nanorun::internals::data::Cache;
-use nanorun::internals::generate::SplitMix64;
 use nanorun::internals::manifest::{Manifest, Options};
 use nanorun::internals::model::config::ModelConfig;
 use nanorun::internals::model::init::InitialValues;
@@ -12,6 +11,7 @@ use nanorun::internals::ops::SequenceShape;
 use nanorun::internals::plan::plan;
 use nanorun::internals::plan::run_config::{BackendChoice, BackendKind, RunConfig};
 use nanorun::internals::precision::Precision;
+use nanorun::internals::rng::SplitMix64;
 use nanorun::internals::run::engine::engine_from;
 use nanorun::internals::run::library::Library;
 use nanorun::internals::train::engine::{Engine, MicroBatch};

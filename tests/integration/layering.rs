@@ -13,16 +13,20 @@ fn sources(dir: &Path, found: &mut Vec<PathBuf>) {
     }
 }
 
-/// The modules that a `use crate::...` line names.
+/// The modules that a line of code names, in its imports and in paths.
 fn used(line: &str) -> Vec<String> {
-    let Some((_, rest)) = line.split_once("use crate::") else { return Vec::new() };
-    let rest = rest.trim_end_matches(';');
-    let names = match rest.strip_prefix('{') {
-        Some(list) => list.trim_end_matches('}').split(',').map(str::trim).collect(),
-        None => vec![rest],
+    if line.trim_start().starts_with("//") {
+        return Vec::new();
+    }
+    let first = |name: &str| -> String {
+        name.trim().chars().take_while(|letter| letter.is_alphanumeric() || *letter == '_').collect()
     };
-    let first = |name: &str| name.split([':', ' ', ';']).next().unwrap_or_default().to_owned();
-    names.into_iter().map(first).filter(|name| !name.is_empty()).collect()
+    let paths = line.match_indices("crate::").map(|(at, path)| &line[at + path.len()..]);
+    let names = paths.flat_map(|path| match path.strip_prefix('{') {
+        Some(list) => list.trim_end_matches(['}', ';']).split(',').map(first).collect(),
+        None => vec![first(path)],
+    });
+    names.filter(|name| !name.is_empty()).collect()
 }
 
 #[test]

@@ -1,12 +1,12 @@
 //! Training on every backend beside the oracle: the recipe of every pinned commit on a GPT with every path active, and
 //! the small models. Losses step by step, gradients of the first step, parameters after the last, greedy tokens.
 
-use nanorun::internals::generate::SplitMix64;
 use nanorun::internals::model::config::ModelConfig;
 use nanorun::internals::ops::SequenceShape;
 use nanorun::internals::optim::config::GroupConfig;
 use nanorun::internals::plan::run_config::{BackendKind, RunConfig};
 use nanorun::internals::precision::Precision;
+use nanorun::internals::rng::SplitMix64;
 use nanorun::internals::train::engine::{MicroBatch, NamedTensor};
 use nanorun::internals::upstream::RECIPES;
 

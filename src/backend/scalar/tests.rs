@@ -7,7 +7,6 @@ use proptest::prelude::*;
 use proptest::strategy::ValueTree as _;
 
 use super::*;
-use crate::generate::SplitMix64;
 use crate::model::bigram::Bigram;
 use crate::model::config::{BigramConfig, GptConfig, GptInit, LayerRamp, MicrogptConfig, ValueEmbedConfig};
 use crate::model::gpt::Gpt;
@@ -16,6 +15,7 @@ use crate::model::network::{Inputs, Network};
 use crate::model::param::Params;
 use crate::ops::SequenceShape;
 use crate::precision::Precision;
+use crate::rng::SplitMix64;
 use crate::stop::StopFlag;
 
 /// Longest sequence of a random model.

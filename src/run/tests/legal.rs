@@ -4,11 +4,11 @@
 use std::path::Path;
 
 use crate::error::Class;
-use crate::generate::SplitMix64;
 use crate::manifest::{Manifest, Options};
 use crate::ops::SequenceShape;
 use crate::plan::run_config::{BackendKind, RunConfig};
 use crate::plan::{NoData, PlannedRun, plan};
+use crate::rng::SplitMix64;
 use crate::run::engine::engine;
 use crate::train::causality::check_causality;
 use crate::train::engine::MicroBatch;

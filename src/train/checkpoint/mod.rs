@@ -9,7 +9,7 @@
 //! - `state.json`: a [`TrainState`] without those;
 //! - `MANIFEST.json`: size and SHA-256 of each of these, written last.
 //!
-//! Of a finished run's checkpoints often only the weights stay, with `state.json`: format 3.
+//! That is format 2. Of a finished run's checkpoints often only the weights stay, with `state.json`: format 3.
 //!
 //! In format 1 the documents are in `state.json`; such checkpoints are still read.
 //!
