@@ -3,6 +3,7 @@
 use super::{Experiment, HowToRun};
 use crate::backend::torch::device::{DeviceError, check};
 use crate::error::Result;
+use crate::plan::PlannedRun;
 use crate::plan::run_config::{BackendChoice, BackendKind};
 use crate::precision::Precision;
 
@@ -14,24 +15,25 @@ impl Experiment {
     /// # Errors
     /// What is missing: class `Run`, as another machine may have it.
     pub(super) fn require_devices(&self, how: &HowToRun<'_>, pending: &[bool]) -> Result<()> {
-        let mut asked: Vec<(&BackendChoice, Option<DeviceError>)> = Vec::new();
-        for (run, _) in self.plan.runs.iter().zip(pending).filter(|(_, pending)| **pending) {
-            let choice = &run.config.backend;
-            if choice.kind != BackendKind::Tch {
-                continue;
+        let pending = self.plan.runs.iter().zip(pending).filter(|(_, pending)| **pending).map(|(run, _)| run);
+        let runs: Vec<&PlannedRun> =
+            pending.filter(|run| run.config.backend.kind == BackendKind::Tch).collect();
+        // Each choice is tried once: a device takes a while to answer, and thousands of runs may ask for it.
+        let mut choices: Vec<&BackendChoice> = Vec::new();
+        for run in &runs {
+            if !choices.contains(&&run.config.backend) {
+                choices.push(&run.config.backend);
             }
-            let known = asked.iter().find(|(other, _)| *other == choice).map(|(_, missing)| missing.clone());
-            let missing = if let Some(missing) = known {
-                missing
-            } else {
-                let missing = missing(choice);
-                asked.push((choice, missing.clone()));
-                missing
+        }
+        let lacking: Vec<(&BackendChoice, DeviceError)> =
+            choices.into_iter().filter_map(|choice| Some((choice, missing(choice)?))).collect();
+        for run in runs {
+            let Some((_, missing)) = lacking.iter().find(|(choice, _)| **choice == run.config.backend) else {
+                continue;
             };
-            let Some(missing) = missing else { continue };
             // Whoever looks at runs as it comes to them does not know yet which have ended.
             if how.rerun || run.key.pending || !self.standing(run)?.has_ended() {
-                return Err(missing.into());
+                return Err(missing.clone().into());
             }
         }
         Ok(())

@@ -50,14 +50,14 @@ pub(super) enum Next {
 const FIRST_LOOK: Duration = Duration::from_millis(100);
 
 /// What the workers of a process tell each other.
-pub(super) struct Board {
+pub(super) struct Board<'s> {
     tasks: Vec<State>,
     /// Newest checkpoint of each task that is being trained.
     reached: Vec<u64>,
     /// Tasks that are being trained here, or whose end is being told.
     running: usize,
     /// For each task the run it takes steps over from, and how many.
-    starts: Vec<Option<(usize, u64)>>,
+    starts: &'s [Option<(usize, u64)>],
     /// Where the search begins: at the first task, or at a trunk of this process's own where others work on these too.
     offset: usize,
     /// The longest between two looks at what others have.
@@ -112,12 +112,12 @@ impl Again {
     }
 }
 
-impl Board {
+impl<'s> Board<'s> {
     /// `starts` has for each task the run it takes steps over from and how many. `spread` is a number of this process's own
     /// where others are at work already; none where the search begins at the first task.
     pub(super) fn new(
         parts: &[Part],
-        starts: &[Option<(usize, u64)>],
+        starts: &'s [Option<(usize, u64)>],
         stay: bool,
         cap: Duration,
         spread: Option<usize>,
@@ -131,7 +131,7 @@ impl Board {
             tasks: parts.iter().map(state).collect(),
             reached: vec![0; parts.len()],
             running: 0,
-            starts: starts.to_vec(),
+            starts,
             offset: 0,
             cap,
             stay,
@@ -339,7 +339,7 @@ mod tests {
     }
 
     /// Takes a task and finds that it is another process's.
-    fn theirs(board: &mut Board, task: usize, at: Instant) {
+    fn theirs(board: &mut Board<'_>, task: usize, at: Instant) {
         let known = board.known(task);
         board.take(task);
         board.is_theirs(task, known, true, at, 0);

@@ -135,7 +135,7 @@ impl Executor<'_> {
             changed: Condvar::new(),
             ends: Mutex::new(tasks.iter().map(|_| None).collect()),
             failed: Mutex::new(None),
-            starts,
+            starts: &starts,
             ended,
         };
         let worker = || {
@@ -180,7 +180,7 @@ impl Executor<'_> {
             (None, _) => (self.gate)(index) == Gate::Never,
         };
         if !self.others_wait && (0..tasks.len()).all(done) {
-            self.let_go_of_forks(tasks, &floor.starts)?;
+            self.let_go_of_forks(tasks, floor.starts)?;
         }
         Ok(ends)
     }
@@ -250,7 +250,7 @@ impl Executor<'_> {
                     lock(&floor.board).reaches(index, step);
                     floor.changed.notify_all();
                 };
-                Ended { outcome: self.one(tasks, &floor.starts, &start, &lease, index, &reached), here: true }
+                Ended { outcome: self.one(tasks, floor.starts, &start, &lease, index, &reached), here: true }
             }
             Err(error) if is_stop(&error) => Ended { outcome: Outcome::Interrupted { step: 0 }, here: true },
             Err(error) => Ended { outcome: Outcome::Failed(error), here: true },
@@ -372,13 +372,13 @@ const STOP_LOOK: Duration = Duration::from_millis(200);
 
 /// What the threads of a process share while they work.
 struct Shared<'a> {
-    board: Mutex<Board>,
+    board: Mutex<Board<'a>>,
     changed: Condvar,
     ends: Mutex<Vec<Option<Ended>>>,
     /// The first error in telling of an end.
     failed: Mutex<Option<Error>>,
     /// For each task the run it takes steps over from, and how many.
-    starts: Vec<Option<(usize, u64)>>,
+    starts: &'a [Option<(usize, u64)>],
     ended: &'a (dyn Fn(usize, &Outcome) -> Result<()> + Sync),
 }
 

@@ -240,3 +240,34 @@ fn what_is_saved_is_read() {
     ];
     assert_eq!(found, expected);
 }
+
+/// Sizes and places beyond four gibibytes, as the optimizers of upstream's speedrun models have them. By hand, for it takes
+/// nine gigabytes of memory and half of that on the disk; where NANORUN_TEST_LARGE_FILE names a file, that stays, for torch
+/// to load.
+#[test]
+#[ignore = "nine gigabytes"]
+fn what_is_larger_than_four_gibibytes_is_read_as_well() {
+    let place = tempfile::tempdir().unwrap();
+    let path = std::env::var_os("NANORUN_TEST_LARGE_FILE")
+        .map_or_else(|| place.path().join("large.pt"), PathBuf::from);
+    let mut large = vec![0.0; (1 << 30) + 1];
+    let last = large.len() - 1;
+    large[last] = 3.0;
+    let behind = [5.0, -7.0];
+    let value = super::Saved::Dict(vec![
+        (super::Saved::Str("large"), super::Saved::Tensor(vec![large.len()], &large)),
+        (super::Saved::Str("behind"), super::Saved::Tensor(vec![2], &behind)),
+    ]);
+    super::save(std::io::BufWriter::new(std::fs::File::create(&path).unwrap()), &value).unwrap();
+    drop(large);
+    let mut file = TorchFile::open(&path).unwrap();
+    let found = items(&file);
+    let mut values = |(name, node): &(String, NodeId)| {
+        let tensor = file.tensor(name, *node).unwrap();
+        file.f32(&tensor).unwrap()
+    };
+    let read = values(&found[0]);
+    assert_eq!((read.len(), read[0].to_bits(), read[last]), (last + 1, 0, 3.0));
+    drop(read);
+    assert_eq!(values(&found[1]), behind);
+}

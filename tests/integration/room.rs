@@ -39,7 +39,7 @@ fn memory_is_what_the_plan_says() {
         &["--set", "optimizer.kind='adamw'", "--set", "model.n_kv_head=1", "--set", "model.smear=false"],
     ];
     for sets in shapes {
-        let place = Place::with(TINY.split("[scorecard]").next().unwrap());
+        let place = Place::with(TINY.split("[scorecard]").next().unwrap()).with_libtorch();
         let with = |arguments: &[&'static str]| {
             let arguments: Vec<&str> = arguments.iter().chain(*sets).copied().collect();
             place.run(&arguments).expect(0).json()

@@ -5,6 +5,9 @@ use std::process::{Command, Output};
 
 use assert_cmd::cargo::cargo_bin;
 
+#[cfg(all(feature = "tch", target_os = "linux"))]
+mod libtorch;
+
 pub(crate) const TINY: &str = include_str!("../fixtures/manifests/tiny.toml");
 
 /// The same, where runs may be trained whole and alone: how fast this machine is at that moment decides nothing.
@@ -13,7 +16,12 @@ pub(crate) fn any_speed() -> String {
 }
 
 /// A directory that goes when the test does.
-pub(crate) struct Place(tempfile::TempDir);
+pub(crate) struct Place {
+    dir: tempfile::TempDir,
+    /// Whether programs are started with libtorch, where it is built in, also where they do not compute on it.
+    #[cfg_attr(not(all(feature = "tch", target_os = "linux")), expect(dead_code))]
+    libtorch: bool,
+}
 
 /// How a command ended.
 pub(crate) struct Ended {
@@ -25,28 +33,37 @@ pub(crate) struct Ended {
 impl Place {
     /// With `manifest` as `m.toml`.
     pub(crate) fn with(manifest: &str) -> Self {
-        let place = Self(tempfile::tempdir().unwrap());
+        let place = Self { dir: tempfile::tempdir().unwrap(), libtorch: false };
         std::fs::write(place.path("m.toml"), manifest).unwrap();
         place
     }
 
+    /// The same for what is about the program as it was built, such as the memory that it takes.
+    pub(crate) fn with_libtorch(self) -> Self {
+        Self { libtorch: true, ..self }
+    }
+
     pub(crate) fn path(&self, name: &str) -> PathBuf {
-        self.0.path().join(name)
+        self.dir.path().join(name)
     }
 
     pub(crate) fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(cargo_bin("nanorun"));
-        command.current_dir(self.0.path()).args(arguments).env("NO_COLOR", "1");
+        command.current_dir(self.dir.path()).args(arguments).env("NO_COLOR", "1");
         // Tests run beside one another, and some are about speed that is measured alone.
         command.env("NANORUN_TEST_ALONE", "1");
         // One cache for all: its entries are content-addressed.
         command.env("NANORUN_CACHE", std::env::temp_dir().join("nanorun-test-cache"));
+        #[cfg(all(feature = "tch", target_os = "linux"))]
+        if !self.libtorch && !libtorch::is_asked_for(arguments, &self.path("m.toml")) {
+            command.env("LD_LIBRARY_PATH", libtorch::stand_ins());
+        }
         heed_signals(&mut command);
         command
     }
 
     pub(crate) fn run(&self, arguments: &[&str]) -> Ended {
-        Ended::of(&self.command(arguments).output().unwrap(), self.0.path())
+        Ended::of(&self.command(arguments).output().unwrap(), self.dir.path())
     }
 
     /// The results directory that the manifest has under these arguments, from the place itself.

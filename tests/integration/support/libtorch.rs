@@ -1,0 +1,58 @@
+//! Programs that compute without libtorch are started with a stand-in for it, which is loaded at once: libtorch itself takes
+//! a third of a second to register its operators, whether they are used or not.
+
+use std::fmt::Write as _;
+use std::path::Path;
+use std::process::Command;
+use std::sync::OnceLock;
+
+use assert_cmd::cargo::cargo_bin;
+
+/// The libraries of libtorch that the program names.
+const NAMES: [&str; 2] = ["libtorch_cpu.so", "libc10.so"];
+
+/// Commands that look at which devices there are.
+const LOOK: [&str; 2] = ["doctor", "new"];
+
+/// Whether a command computes on libtorch or tells of it: it names the backend, its manifest does, or it looks at what is
+/// here. Where this is wrong the stand-in ends the program with a message.
+pub(super) fn is_asked_for(arguments: &[&str], manifest: &Path) -> bool {
+    let version = |name: &&str| ["--version", "-V"].contains(name);
+    arguments.iter().any(|argument| argument.contains("tch") || LOOK.contains(argument))
+        || (arguments.iter().any(version) && arguments.contains(&"--json"))
+        || std::fs::read_to_string(manifest).is_ok_and(|text| text.contains("\"tch\""))
+}
+
+/// A directory with the stand-ins (tests/fixtures/shims/libtorch.c), built once.
+pub(super) fn stand_ins() -> &'static Path {
+    static BUILT: OnceLock<tempfile::TempDir> = OnceLock::new();
+    let dir = BUILT.get_or_init(|| {
+        let dir = tempfile::tempdir().unwrap();
+        let symbols = dir.path().join("symbols.h");
+        std::fs::write(&symbols, wanted()).unwrap();
+        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/shims/libtorch.c");
+        for name in NAMES {
+            let mut cc = Command::new("cc");
+            cc.args(["-shared", "-fPIC", "-O1", "-Wall", "-Werror", "-o"]).arg(dir.path().join(name));
+            cc.arg(format!("-DSYMBOLS=\"{}\"", symbols.display())).arg(&source);
+            assert!(cc.status().unwrap().success());
+        }
+        dir
+    });
+    dir.path()
+}
+
+/// What the program wants of libtorch: those of its undefined symbols that have no version, which glibc's and the C++
+/// library's have, and that it cannot do without.
+fn wanted() -> String {
+    let listed = Command::new("nm").args(["-D", "-u"]).arg(cargo_bin("nanorun")).output().unwrap();
+    assert!(listed.status.success(), "{}", String::from_utf8_lossy(&listed.stderr));
+    let mut symbols = String::new();
+    for line in String::from_utf8(listed.stdout).unwrap().lines() {
+        if let Some(name) = line.trim_start().strip_prefix("U ").filter(|name| !name.contains('@')) {
+            writeln!(symbols, "SYMBOL({name})").unwrap();
+        }
+    }
+    assert!(symbols.contains("_ZN2at"), "the program wants nothing of libtorch: {symbols}");
+    symbols
+}
