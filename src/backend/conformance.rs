@@ -1,4 +1,4 @@
-//! One set of op tests for every backend: forwards against naive float64 references, backwards against central
+//! One set of op tests for every backend that trains: forwards against naive float64 references, backwards against central
 //! differences of those references.
 //!
 //! A backend's tests call [`conformance_tests`] with a way to make it and the error it may show, relative to the

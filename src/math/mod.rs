@@ -1,8 +1,9 @@
 //! Portable f32 functions: the same bits on every CPU, whatever its vector width.
 //!
-//! [`exp()`], [`tanh()`], [`sigmoid()`] and [`log()`] use only fused multiply-adds, IEEE division and integer operations, have
-//! no branches, and so vectorise inside the loops that inline them. [`sin`], [`cos`] and [`pow`], which only tables
-//! use, round the `libm` crate's f64 result, and [`decade`] is of it too. What needs no speed asks that crate itself. Largest errors over the ranges used, tested against f64:
+//! [`exp()`], [`tanh()`], [`sigmoid()`] and [`log()`] use only fused multiply-adds, IEEE division and integer operations,
+//! have no branches, and so vectorise inside the loops that inline them. [`sin`], [`cos`] and [`pow`], which only tables
+//! use, round the `libm` crate's f64 result; [`decade`] rounds its logarithm down. What needs no speed asks that crate
+//! itself. Largest errors over the ranges used, tested against f64:
 //!
 //! | function | range | units in the last place |
 //! |---|---|---|

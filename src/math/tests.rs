@@ -82,3 +82,12 @@ fn bf16_rounds_to_even() {
     assert_eq!(round_bf16(f32::MAX), f32::INFINITY);
     assert!(round_bf16(f32::NAN).is_nan());
 }
+
+#[test]
+fn decades_are_exact_at_powers_of_ten() {
+    for exponent in -307..=308 {
+        let power: f64 = format!("1e{exponent}").parse().unwrap();
+        assert_eq!((decade(power), decade(1.5 * power.min(1e307))), (exponent, exponent.min(307)));
+    }
+    assert_eq!([0.0, f64::INFINITY, f64::NAN].map(decade), [i32::MIN, i32::MAX, 0]);
+}

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use super::finding::Finding;
 use super::judge::Scorecard;
 use super::verdict::{Outcome, Verdict, VerdictKind};
+use crate::math::decade;
 use crate::text::printable;
 
 /// Arms of which each has a sentence of its own.
@@ -218,7 +219,7 @@ pub(super) fn digits_of(width: f64) -> usize {
     if !(width > 0.0 && width.is_finite()) {
         return 4;
     }
-    (1.0 - libm::floor(libm::log10(width))).clamp(1.0, 8.0) as usize
+    1_i32.saturating_sub(decade(width)).clamp(1, 8) as usize
 }
 
 /// An arm against a target.

@@ -29,6 +29,17 @@ fn used(line: &str) -> Vec<String> {
     names.filter(|name| !name.is_empty()).collect()
 }
 
+/// A file up to the tests that stand in it.
+fn code(text: &str) -> &str {
+    let begins = |at: &usize| {
+        let mut rest = text[*at..].lines().skip_while(|line| line.starts_with("#["));
+        rest.next().is_some_and(|line| line.contains("mod ") && line.ends_with('{'))
+    };
+    let tests = ["#[cfg(test)]\n", "#[cfg(all(test"];
+    let at = tests.iter().flat_map(|begin| text.match_indices(begin).map(|(at, _)| at)).filter(begins).min();
+    at.map_or(text, |at| &text[..at])
+}
+
 #[test]
 fn modules_use_only_what_stands_above_them() {
     let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
@@ -48,8 +59,7 @@ fn modules_use_only_what_stands_above_them() {
         });
         let Some(place) = at(module).filter(|_| !test) else { continue };
         let text = std::fs::read_to_string(&file).unwrap();
-        let code = text.split("#[cfg(test)]\nmod ").next().unwrap();
-        for name in code.lines().flat_map(used) {
+        for name in code(&text).lines().flat_map(used) {
             let Some(target) = at(&name) else { continue };
             seen += 1;
             if target > place {
@@ -73,9 +83,7 @@ fn only_the_seams_ask_which_system_and_which_machine_this_is() {
     for file in files {
         let name = file.strip_prefix(&src).unwrap().to_str().unwrap().to_owned();
         let text = std::fs::read_to_string(&file).unwrap();
-        let tests = ["#[cfg(test)]\nmod tests {", "#[cfg(all(test", "#[cfg(test)]\npub(crate) mod"];
-        let code =
-            tests.iter().filter_map(|begin| text.find(begin)).min().map_or(text.as_str(), |at| &text[..at]);
+        let code = code(&text);
         let is_test = name.contains("tests") || name.ends_with("power.rs");
         let line_of = |words: &[&str]| {
             code.lines()

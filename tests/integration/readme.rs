@@ -116,7 +116,7 @@ fn links_lead_somewhere() {
             let (file, anchor) =
                 link.split_once('#').map_or((&*link, None), |(file, anchor)| (file, Some(anchor)));
             let target = if file.is_empty() { path.clone() } else { path.parent().unwrap().join(file) };
-            let leaves_the_book = path.starts_with(&docs)
+            let leaves_the_book = path.canonicalize().unwrap().starts_with(&docs)
                 && target.canonicalize().is_ok_and(|target| !target.starts_with(&docs));
             let there = match anchor {
                 _ if leaves_the_book => false,

@@ -5,7 +5,7 @@ use std::process::{Command, Output};
 
 use assert_cmd::cargo::cargo_bin;
 
-#[cfg(all(feature = "tch", target_os = "linux"))]
+#[cfg(all(feature = "tch", target_os = "linux", target_env = "gnu"))]
 mod libtorch;
 
 pub(crate) const TINY: &str = include_str!("../fixtures/manifests/tiny.toml");
@@ -19,7 +19,7 @@ pub(crate) fn any_speed() -> String {
 pub(crate) struct Place {
     dir: tempfile::TempDir,
     /// Whether programs are started with libtorch, where it is built in, also where they do not compute on it.
-    #[cfg_attr(not(all(feature = "tch", target_os = "linux")), expect(dead_code))]
+    #[cfg_attr(not(all(feature = "tch", target_os = "linux", target_env = "gnu")), expect(dead_code))]
     libtorch: bool,
 }
 
@@ -54,9 +54,9 @@ impl Place {
         command.env("NANORUN_TEST_ALONE", "1");
         // One cache for all: its entries are content-addressed.
         command.env("NANORUN_CACHE", std::env::temp_dir().join("nanorun-test-cache"));
-        #[cfg(all(feature = "tch", target_os = "linux"))]
+        #[cfg(all(feature = "tch", target_os = "linux", target_env = "gnu"))]
         if !self.libtorch && !libtorch::is_asked_for(arguments, &self.path("m.toml")) {
-            command.env("LD_LIBRARY_PATH", libtorch::stand_ins());
+            command.env("LD_LIBRARY_PATH", libtorch::search_path());
         }
         heed_signals(&mut command);
         command

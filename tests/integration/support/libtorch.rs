@@ -1,6 +1,7 @@
 //! Programs that compute without libtorch are started with a stand-in for it, which is loaded at once: libtorch itself takes
 //! a third of a second to register its operators, whether they are used or not.
 
+use std::ffi::OsString;
 use std::fmt::Write as _;
 use std::path::Path;
 use std::process::Command;
@@ -18,13 +19,25 @@ const LOOK: [&str; 2] = ["doctor", "new"];
 /// here. Where this is wrong the stand-in ends the program with a message.
 pub(super) fn is_asked_for(arguments: &[&str], manifest: &Path) -> bool {
     let version = |name: &&str| ["--version", "-V"].contains(name);
-    arguments.iter().any(|argument| argument.contains("tch") || LOOK.contains(argument))
+    let names_it =
+        |argument: &&str| argument.split(|c: char| !c.is_ascii_alphanumeric()).any(|word| word == "tch");
+    arguments.iter().any(|argument| names_it(argument) || LOOK.contains(argument))
         || (arguments.iter().any(version) && arguments.contains(&"--json"))
         || std::fs::read_to_string(manifest).is_ok_and(|text| text.contains("\"tch\""))
 }
 
+/// `LD_LIBRARY_PATH` with the stand-ins before what is there.
+pub(super) fn search_path() -> OsString {
+    let mut path = stand_ins().as_os_str().to_owned();
+    if let Some(there) = std::env::var_os("LD_LIBRARY_PATH").filter(|there| !there.is_empty()) {
+        path.push(":");
+        path.push(there);
+    }
+    path
+}
+
 /// A directory with the stand-ins (tests/fixtures/shims/libtorch.c), built once.
-pub(super) fn stand_ins() -> &'static Path {
+fn stand_ins() -> &'static Path {
     static BUILT: OnceLock<tempfile::TempDir> = OnceLock::new();
     let dir = BUILT.get_or_init(|| {
         let dir = tempfile::tempdir().unwrap();
@@ -45,7 +58,8 @@ pub(super) fn stand_ins() -> &'static Path {
 /// What the program wants of libtorch: those of its undefined symbols that have no version, which glibc's and the C++
 /// library's have, and that it cannot do without.
 fn wanted() -> String {
-    let listed = Command::new("nm").args(["-D", "-u"]).arg(cargo_bin("nanorun")).output().unwrap();
+    let listed = Command::new("nm").args(["-D", "-u"]).arg(cargo_bin("nanorun")).output();
+    let listed = listed.unwrap_or_else(|error| panic!("nm, of binutils: {error}"));
     assert!(listed.status.success(), "{}", String::from_utf8_lossy(&listed.stderr));
     let mut symbols = String::new();
     for line in String::from_utf8(listed.stdout).unwrap().lines() {
