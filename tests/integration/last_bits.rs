@@ -1,6 +1,8 @@
 //! A library that takes subnormal numbers for zero is loaded beside nanorun, and nobody can tell from the result.
 
-use crate::support::Place;
+#![cfg(target_os = "linux")]
+
+use crate::support::{Place, build_shim};
 
 /// Weights too small for a full mantissa: nearly every number of this run is subnormal.
 const SUBNORMAL: &str = "name = \"subnormal\"\nupstream.commit = \"92d63d4\"\n\
@@ -10,7 +12,6 @@ const SUBNORMAL: &str = "name = \"subnormal\"\nupstream.commit = \"92d63d4\"\n\
     data = { shards = \"names.txt\", document = \"line\", tokenizer = \"char\" }\n\
     eval = { every = 0, tokens = 64 }\n";
 
-#[cfg(target_os = "linux")]
 #[test]
 fn last_bits_survive_a_library_that_flushes_to_zero() {
     // As it was built, with every library that it loads.
@@ -18,12 +19,7 @@ fn last_bits_survive_a_library_that_flushes_to_zero() {
     let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
     std::fs::copy(root.join("experiments/data/names.txt"), place.path("names.txt")).unwrap();
     let shim = place.path("ftz.so");
-    let built = std::process::Command::new("cc")
-        .args(["-shared", "-fPIC", "-o"])
-        .arg(&shim)
-        .arg(root.join("tests/fixtures/shims/ftz.c"))
-        .status();
-    assert!(built.unwrap().success(), "scripts/test asks for a C compiler");
+    build_shim("ftz.c", &shim, &[]);
     let hash = |preloaded: bool, arguments: &[&str]| {
         let mut command = place.command(&["run", "m.toml", "-q", "--json"]);
         command.args(arguments);

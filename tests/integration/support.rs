@@ -134,14 +134,20 @@ pub(crate) fn fail_shim() -> &'static Path {
     static BUILT: std::sync::OnceLock<(tempfile::TempDir, PathBuf)> = std::sync::OnceLock::new();
     let (_, path) = BUILT.get_or_init(|| {
         let dir = tempfile::tempdir().unwrap();
-        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/shims/fail.c");
         let path = dir.path().join("fail.so");
-        let mut cc = Command::new("cc");
-        cc.args(["-shared", "-fPIC", "-O1", "-Wall", "-Werror", "-o"]).arg(&path).arg(source).arg("-ldl");
-        assert!(cc.status().unwrap().success());
+        build_shim("fail.c", &path, &["-ldl"]);
         (dir, path)
     });
     path
+}
+
+/// Builds a library of tests/fixtures/shims, with further arguments for the compiler.
+#[cfg(target_os = "linux")]
+pub(crate) fn build_shim(source: &str, to: &Path, more: &[&str]) {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/shims").join(source);
+    let mut cc = Command::new("cc");
+    cc.args(["-shared", "-fPIC", "-O1", "-Wall", "-Werror", "-o"]).arg(to).arg(source).args(more);
+    assert!(cc.status().unwrap().success(), "scripts/test asks for a C compiler");
 }
 
 /// Says that a check was not made, and why; scripts/test counts these.

@@ -3,11 +3,14 @@
 
 use std::ffi::OsString;
 use std::fmt::Write as _;
+use std::iter::once;
 use std::path::Path;
 use std::process::Command;
 use std::sync::OnceLock;
 
 use assert_cmd::cargo::cargo_bin;
+
+use super::build_shim;
 
 /// The libraries of libtorch that the program names.
 const NAMES: [&str; 2] = ["libtorch_cpu.so", "libc10.so"];
@@ -28,12 +31,10 @@ pub(super) fn is_asked_for(arguments: &[&str], manifest: &Path) -> bool {
 
 /// `LD_LIBRARY_PATH` with the stand-ins before what is there.
 pub(super) fn search_path() -> OsString {
-    let mut path = stand_ins().as_os_str().to_owned();
-    if let Some(there) = std::env::var_os("LD_LIBRARY_PATH").filter(|there| !there.is_empty()) {
-        path.push(":");
-        path.push(there);
-    }
-    path
+    let there = std::env::var_os("LD_LIBRARY_PATH").unwrap_or_default();
+    // An empty part would be the working directory.
+    let there = std::env::split_paths(&there).filter(|part| !part.as_os_str().is_empty());
+    std::env::join_paths(once(stand_ins().to_owned()).chain(there)).unwrap()
 }
 
 /// A directory with the stand-ins (tests/fixtures/shims/libtorch.c), built once.
@@ -43,12 +44,9 @@ fn stand_ins() -> &'static Path {
         let dir = tempfile::tempdir().unwrap();
         let symbols = dir.path().join("symbols.h");
         std::fs::write(&symbols, wanted()).unwrap();
-        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/shims/libtorch.c");
         for name in NAMES {
-            let mut cc = Command::new("cc");
-            cc.args(["-shared", "-fPIC", "-O1", "-Wall", "-Werror", "-o"]).arg(dir.path().join(name));
-            cc.arg(format!("-DSYMBOLS=\"{}\"", symbols.display())).arg(&source);
-            assert!(cc.status().unwrap().success());
+            let symbols = format!("-DSYMBOLS=\"{}\"", symbols.display());
+            build_shim("libtorch.c", &dir.path().join(name), &[&symbols]);
         }
         dir
     });
