@@ -107,7 +107,8 @@ pub struct SgdStep {
     pub weight_decay: f32,
 }
 
-/// The scalars of one Muon update (momentum, polar iteration, NorMuon, cautious decay: [`crate::upstream::Recipe`] has what each commit does).
+/// The scalars of one Muon update (momentum, polar iteration, NorMuon, cautious decay: [`crate::upstream::Recipe`] has what
+/// each commit does).
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct MuonStep {
     /// Learning rate of this step, already times `sqrt(max(1, R / K))`.
