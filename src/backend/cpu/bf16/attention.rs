@@ -14,7 +14,7 @@ use super::super::backend::CpuBackend;
 use super::super::tensor::check;
 use super::super::workers::{Shared, piece};
 use super::convert::narrow;
-use super::dot::{ANY, MR, NR, Store, Tile, micro};
+use super::dot::{ANY, Left, MR, NR, Store, Tile, Wide, micro};
 use super::pack::{self, From, ROW_STRIDE};
 use super::rows::uninit;
 use super::storage::{Tensor, check_shape, pairs, pairs_mut};
@@ -24,6 +24,13 @@ use crate::ops::{AttentionShape, OpResult};
 pub(super) const SCORE_STRIDE: usize = super::super::gemm::ROW_STRIDE;
 
 const _: () = assert!(CHUNK == 2 * super::dot::CHAIN && MAX_HEAD_DIM <= CHUNK);
+// What `attend` takes of a thread's scratch.
+const _: () = assert!(
+    (TASK_QUERIES + MR) * ROW_STRIDE
+        + TASK_QUERIES * (SCORE_STRIDE + MAX_HEAD_DIM)
+        + (GROUPS + 1) * super::dot::WIDE_LEN
+        <= super::super::workers::SCRATCH_LEN
+);
 
 /// Fails unless heads, sizes and tensors fit.
 pub(super) fn check_attention(
@@ -149,12 +156,23 @@ pub(super) unsafe fn attend(
     let (near, rest) = scratch.split_at_mut(TASK_QUERIES * ROW_STRIDE);
     let (weights, rest) = rest.split_at_mut(MR * ROW_STRIDE);
     let (scores, rest) = rest.split_at_mut(TASK_QUERIES * SCORE_STRIDE);
-    let sums = &mut rest[..TASK_QUERIES * width];
+    let (sums, rest) = rest.split_at_mut(TASK_QUERIES * width);
     let (near, weights) = (pairs_mut(near), pairs_mut(weights));
     // SAFETY: as `lines` asserts.
     unsafe { pack::rows(near, lines(q, queries.stride, rows, d), queries.stride, rows, d, None) };
     sums[..rows * width].fill(0.0);
     let mut softmax = [Softmax::new(); GROUPS];
+    // Rows that meet several panels: queries those of keys, weights those of values.
+    let (wides, wide) = Wide::in_scratch(rest).split_at_mut(GROUPS);
+    let wide = &mut wide[0];
+    let mut lefts = [Left::rows(near.as_ptr(), ROW_STRIDE); GROUPS];
+    for (g, (left, wide)) in lefts.iter_mut().zip(wides).enumerate().take(queries.count()) {
+        let rows = MR.min(rows - g * MR);
+        // SAFETY: `near` has the rows of the group.
+        *left = unsafe {
+            Left::rows(near[g * MR * ROW_STRIDE..].as_ptr(), ROW_STRIDE).shared::<ANY>(rows, depth, wide)
+        };
+    }
     for chunk in queries.chunks(first_key) {
         let all = queries.seen(first_key, chunk);
         let groups = queries.twelves().map(|group| (group, group.seen(first_key, chunk)));
@@ -167,9 +185,7 @@ pub(super) unsafe fn attend(
                 let tile = Tile {
                     nr: part.len(),
                     pairs: depth,
-                    a: near[g * MR * ROW_STRIDE..].as_ptr(),
-                    rs: ROW_STRIDE,
-                    ks: 1,
+                    left: lefts[g],
                     b: keys.as_ptr(),
                     c: scores[g * MR * SCORE_STRIDE + part.start - chunk..].as_mut_ptr(),
                     ldc: SCORE_STRIDE,
@@ -195,15 +211,16 @@ pub(super) unsafe fn attend(
                     &mut row[low - 2 * from..],
                 );
             }
+            let left = Left::rows(weights.as_ptr(), ROW_STRIDE);
+            // SAFETY: these pairs of the group's rows were set just now.
+            let left = unsafe { left.shared::<ANY>(group.rows, to - from, wide) };
             for j in (0..d).step_by(NR) {
                 let half = packed.positions.div_ceil(2);
                 let values = &packed.values[j * half + from * NR..j * half + to * NR];
                 let tile = Tile {
                     nr: NR,
                     pairs: to - from,
-                    a: weights.as_ptr(),
-                    rs: ROW_STRIDE,
-                    ks: 1,
+                    left,
                     b: values.as_ptr(),
                     c: sums[j..].as_mut_ptr(),
                     ldc: width,

@@ -12,7 +12,7 @@ use super::super::backend::{CpuBackend, ROW_CHUNK};
 use super::super::workers::{Shared, piece};
 use super::attention::{SCORE_STRIDE, check_attention, lines};
 use super::convert::{narrow, widen};
-use super::dot::{ANY, CHAIN, MR, NR, Store, Tile as Product, micro};
+use super::dot::{ANY, CHAIN, Left, MR, NR, Store, Tile as Product, WIDE_LEN, Wide, micro};
 use super::pack::{self, ROW_STRIDE};
 use super::rows::uninit;
 use super::storage::{Tensor, check_shape, pairs_mut};
@@ -24,15 +24,22 @@ const SIDE: usize = 2 * CHAIN;
 const _: () = assert!(SIDE == KEYS);
 
 /// Queries whose scores are there at a time.
-const BLOCK: usize = 4 * MR;
+const BLOCK: usize = GROUPS * MR;
+/// Groups of twelve of them.
+const GROUPS: usize = 4;
 
 /// Scratch of a thread for heads of the largest size.
 pub(in super::super) const SCRATCH: usize = scratch_len(MAX_HEAD_DIM);
 
 /// In this order: keys and values transposed, keys, queries, gradients of outputs, gradients of scores by rows, weights
-/// and gradients of scores by columns, sums for keys and values, scores, gradients of weights, rows of q and d_o.
+/// and gradients of scores by columns, sums for keys and values, scores, gradients of weights, rows of q and d_o, widened
+/// rows.
 const fn scratch_len(width: usize) -> usize {
-    5 * CHAIN * width + 3 * CHAIN * SCORE_STRIDE + 2 * SIDE * width + 2 * BLOCK * (SCORE_STRIDE + ROW_STRIDE)
+    5 * CHAIN * width
+        + 3 * CHAIN * SCORE_STRIDE
+        + 2 * SIDE * width
+        + 2 * BLOCK * (SCORE_STRIDE + ROW_STRIDE)
+        + GROUPS * WIDE_LEN
 }
 
 pub(super) fn backward(
@@ -194,6 +201,8 @@ struct Room<'a> {
     dweights: &'a mut [f32],
     q_rows: &'a mut [u32],
     do_rows: &'a mut [u32],
+    /// Rows that meet several panels.
+    wides: &'a mut [Wide],
 }
 
 /// Distance in pairs of rows of gradients of scores along keys.
@@ -223,6 +232,7 @@ impl<'a> Room<'a> {
             dweights: take(BLOCK * SCORE_STRIDE),
             q_rows: pairs_mut(take(BLOCK * ROW_STRIDE)),
             do_rows: pairs_mut(take(BLOCK * ROW_STRIDE)),
+            wides: Wide::in_scratch(take(GROUPS * WIDE_LEN)),
         }
     }
 }
@@ -277,7 +287,7 @@ unsafe fn part_backward(x: &Inputs<'_>, outputs: &Outputs, task: &Task, scratch:
                 unsafe {
                     tile.scores(x, &mut room, task.wanted);
                     if task.wanted.queries() {
-                        tile.query_gradients(x, &room, sums);
+                        tile.query_gradients(x, &mut room, sums);
                     }
                     if task.wanted.keys() {
                         tile.load(x, &mut room);
@@ -362,6 +372,12 @@ impl Tile {
                 (&*room.q_rows, &*room.keys_t, &mut *room.scores),
                 (&*room.do_rows, &*room.values_t, &mut *room.dweights),
             ] {
+                let mut lefts = [Left::rows(left.as_ptr(), ROW_STRIDE); GROUPS];
+                for ((r, group), wide) in (0..rows).step_by(MR).zip(&mut lefts).zip(&mut *room.wides) {
+                    let left = Left::rows(left[r * ROW_STRIDE..].as_ptr(), ROW_STRIDE);
+                    // SAFETY: rows that were packed just now.
+                    *group = unsafe { left.shared::<ANY>(MR.min(rows - r), depth, wide) };
+                }
                 // Groups of twelve queries take turns at each panel of keys, which is near then.
                 for panel in panels(first - self.low, end - self.low) {
                     for r in (0..rows).step_by(MR) {
@@ -372,9 +388,7 @@ impl Tile {
                         let product = Product {
                             nr: keys.len(),
                             pairs: depth,
-                            a: left[r * ROW_STRIDE..].as_ptr(),
-                            rs: ROW_STRIDE,
-                            ks: 1,
+                            left: lefts[r / MR],
                             b: right[keys.start / NR * NR * depth + keys.start % NR..].as_ptr(),
                             c: to[r * SCORE_STRIDE + keys.start..].as_mut_ptr(),
                             ldc: SCORE_STRIDE,
@@ -429,25 +443,26 @@ impl Tile {
     }
 
     /// `dq += dscores k`
-    unsafe fn query_gradients(&self, x: &Inputs<'_>, room: &Room<'_>, sums: QuerySums) {
+    unsafe fn query_gradients(&self, x: &Inputs<'_>, room: &mut Room<'_>, sums: QuerySums) {
         let (d, window) = (x.shape.head_dim, x.shape.window);
         let half = (self.high - self.low).div_ceil(2);
-        for j in (0..d).step_by(NR) {
-            let nr = NR.min(d - j);
-            for i in (0..self.rows()).step_by(MR) {
-                let rows = MR.min(self.rows() - i);
-                let (first, end) = self.seen(self.start + i, rows, window);
-                if first == end {
-                    continue;
-                }
-                let (from, to) = ((first - self.low) / 2, (end - self.low).div_ceil(2));
-                let row = sums.row + self.start + i - sums.query;
+        for i in (0..self.rows()).step_by(MR) {
+            let rows = MR.min(self.rows() - i);
+            let (first, end) = self.seen(self.start + i, rows, window);
+            if first == end {
+                continue;
+            }
+            let (from, to) = ((first - self.low) / 2, (end - self.low).div_ceil(2));
+            let row = sums.row + self.start + i - sums.query;
+            let left = Left::rows(room.dscores[i * DSCORE_STRIDE + from..].as_ptr(), DSCORE_STRIDE);
+            // SAFETY: dscores hold what is seen.
+            let left = unsafe { left.shared::<ANY>(rows, to - from, &mut room.wides[0]) };
+            for j in (0..d).step_by(NR) {
+                let nr = NR.min(d - j);
                 let product = Product {
                     nr,
                     pairs: to - from,
-                    a: room.dscores[i * DSCORE_STRIDE + from..].as_ptr(),
-                    rs: DSCORE_STRIDE,
-                    ks: 1,
+                    left,
                     b: room.keys[j * half + from * NR..].as_ptr(),
                     c: sums.to.reach(row * x.q_cols + self.h * d + j, (rows - 1) * x.q_cols + nr),
                     ldc: x.q_cols,
@@ -472,22 +487,28 @@ impl Tile {
             }
             let (from, to) = (first / 2, end.div_ceil(2));
             let a = from * SCORE_STRIDE + key - self.low;
+            let (weights, dscores) = (room.weights_t[a..].as_ptr(), room.dscores_t[a..].as_ptr());
+            // SAFETY: `scores` set these weights and gradients.
+            let (weights, dscores) = unsafe {
+                (
+                    Left::new(weights, 1, SCORE_STRIDE).shared::<1>(keys, to - from, &mut room.wides[0]),
+                    Left::new(dscores, 1, SCORE_STRIDE).shared::<1>(keys, to - from, &mut room.wides[1]),
+                )
+            };
             for j in (0..d).step_by(NR) {
                 let panel = j * half + from * NR;
                 let at = (key - self.low) * self.width + j;
                 let product = Product {
                     nr: NR,
                     pairs: to - from,
-                    a: room.weights_t[a..].as_ptr(),
-                    rs: 1,
-                    ks: SCORE_STRIDE,
+                    left: weights,
                     b: room.do_panels[panel..].as_ptr(),
                     c: room.value_sums[at..].as_mut_ptr(),
                     ldc: self.width,
                     store: Store::Add,
                 };
                 let other = Product {
-                    a: room.dscores_t[a..].as_ptr(),
+                    left: dscores,
                     b: room.queries[panel..].as_ptr(),
                     c: room.key_sums[at..].as_mut_ptr(),
                     ..product

@@ -30,6 +30,19 @@ pub(super) enum Kernel {
     Instruction,
 }
 
+impl Kernel {
+    /// Whether it multiplies single values, which the left side's pairs are taken apart into.
+    fn widens(self) -> bool {
+        match self {
+            Self::Portable => false,
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx2 | Self::Avx512 => true,
+            #[cfg(target_arch = "x86_64")]
+            Self::Instruction => false,
+        }
+    }
+}
+
 /// The fastest kernel here whose results are those of the definition.
 pub(super) fn kernel() -> Kernel {
     static KERNEL: OnceLock<Kernel> = OnceLock::new();
@@ -82,9 +95,7 @@ pub(super) fn agree(one: Kernel, other: Kernel) -> bool {
             let tile = Tile {
                 nr: NR,
                 pairs: PAIRS,
-                a: a.as_ptr(),
-                rs: PAIRS,
-                ks: 1,
+                left: Left::rows(a.as_ptr(), PAIRS),
                 b: b.as_ptr(),
                 c: c.as_mut_ptr(),
                 ldc: NR,
@@ -103,17 +114,14 @@ fn seconds(kernel: Kernel) -> f64 {
     const TRIALS: usize = 20;
     let one = 0x3f80_3f80_u32;
     let (a, b, mut c) = ([one; MR * CHAIN], vec![one; NR * CHAIN], [0.0_f32; NR * MR]);
-    let tile = Tile {
-        nr: NR,
-        pairs: CHAIN,
-        a: a.as_ptr(),
-        rs: CHAIN,
-        ks: 1,
-        b: b.as_ptr(),
-        c: c.as_mut_ptr(),
-        ldc: NR,
-        store: Store::Set,
-    };
+    let (mut left, mut room) = (Left::rows(a.as_ptr(), CHAIN), Wide::new());
+    if kernel.widens() {
+        // Most tiles share their rows with others.
+        // SAFETY: all in bounds; the caller has seen that the machine has the kernel.
+        left = unsafe { left.widened::<ANY>(kernel, MR, CHAIN, &mut room) };
+    }
+    let tile =
+        Tile { nr: NR, pairs: CHAIN, left, b: b.as_ptr(), c: c.as_mut_ptr(), ldc: NR, store: Store::Set };
     let trial = |_| {
         let began = crate::files::now();
         for _ in 0..4 {
@@ -125,36 +133,101 @@ fn seconds(kernel: Kernel) -> f64 {
     (0..TRIALS).map(trial).fold(f64::INFINITY, f64::min)
 }
 
-/// As a kernel's `RS`: the distance is [`Tile::rs`], no constant.
+/// As a kernel's `RS`: the distance is the left side's own, no constant.
 pub(super) const ANY: usize = 0;
 
-/// The arguments of [`micro`]: `nr` columns, chains of `pairs` pairs; A's pair (i, p) at `a[i * rs + p * ks]`, B's pair
-/// (p, j) at `b[p * 32 + j]`, readable for all j below 16, or 32 where `nr` exceeds 16; C's element (i, j) at
-/// `c[i * ldc + j]`. A need not be aligned.
+/// The left side of tiles: pair (i, p) at `a[i * rs + p * ks]`, where A need not be aligned.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Tile {
-    pub(super) nr: usize,
-    pub(super) pairs: usize,
-    pub(super) a: *const u32,
-    pub(super) rs: usize,
-    pub(super) ks: usize,
-    pub(super) b: *const u32,
-    pub(super) c: *mut f32,
-    pub(super) ldc: usize,
-    pub(super) store: Store,
+pub(super) struct Left {
+    a: *const u32,
+    rs: usize,
+    ks: usize,
+    /// The same pairs widened, where several tiles share them and the kernel wants that.
+    #[cfg_attr(not(any(test, target_arch = "x86_64")), expect(dead_code))]
+    wide: Option<*const f32>,
 }
 
-impl Tile {
+impl Left {
+    /// Pairs whose rows are `rs` apart, and `ks` the pairs of a row.
+    pub(super) fn new(a: *const u32, rs: usize, ks: usize) -> Self {
+        Self { a, rs, ks, wide: None }
+    }
+
+    /// Rows of pairs that are neighbours.
+    pub(super) fn rows(a: *const u32, rs: usize) -> Self {
+        Self::new(a, rs, 1)
+    }
+
+    /// The same for several tiles of at most `mr` rows and of `pairs` pairs, which the kernel need not widen for each.
+    ///
+    /// # Safety
+    /// The pairs are there; `mr` and `pairs` are at most [`MR`] and [`CHAIN`]. Tiles are computed with the same `RS`, as
+    /// many pairs and no more rows, and `room` is left alone until then.
+    pub(super) unsafe fn shared<const RS: usize>(self, mr: usize, pairs: usize, room: &mut Wide) -> Self {
+        let kernel = kernel();
+        // SAFETY: the caller's promises.
+        unsafe { if kernel.widens() { self.widened::<RS>(kernel, mr, pairs, room) } else { self } }
+    }
+
+    /// # Safety
+    /// As [`Self::shared`]; the machine has the kernel.
+    unsafe fn widened<const RS: usize>(
+        self,
+        kernel: Kernel,
+        mr: usize,
+        pairs: usize,
+        room: &mut Wide,
+    ) -> Self {
+        // SAFETY: the caller's promises.
+        unsafe {
+            match kernel {
+                #[cfg(target_arch = "x86_64")]
+                // `VDPBF16PS` reads pairs: only tests widen for it.
+                Kernel::Avx512 | Kernel::Instruction => x86::widen_avx512::<RS>(room, mr, &self, pairs),
+                #[cfg(target_arch = "x86_64")]
+                Kernel::Avx2 => x86::widen_avx2::<RS>(room, mr, &self, pairs),
+                Kernel::Portable => room.fill::<RS>(mr, &self, 0, pairs),
+            }
+        }
+        self.found_in(room)
+    }
+
+    /// The same once [`Self::shared`] has widened it in `room`.
+    ///
+    /// # Safety
+    /// It has, and [`Self::shared`]'s promises are kept.
+    pub(super) unsafe fn shared_in(self, room: &Wide) -> Self {
+        if kernel().widens() { self.found_in(room) } else { self }
+    }
+
+    fn found_in(self, room: &Wide) -> Self {
+        Self { wide: Some(room.start()), ..self }
+    }
+
     #[inline(always)]
     fn row_distance<const RS: usize>(&self) -> usize {
         if RS == ANY { self.rs } else { RS }
     }
 }
 
+/// The arguments of [`micro`]: `nr` columns, chains of `pairs` pairs; B's pair (p, j) at `b[p * 32 + j]`, readable for all
+/// j below 16, or 32 where `nr` exceeds 16; C's element (i, j) at `c[i * ldc + j]`.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Tile {
+    pub(super) nr: usize,
+    pub(super) pairs: usize,
+    pub(super) left: Left,
+    pub(super) b: *const u32,
+    pub(super) c: *mut f32,
+    pub(super) ldc: usize,
+    pub(super) store: Store,
+}
+
 /// Computes a tile of `mr` rows.
 ///
 /// # Safety
-/// All elements are in bounds, `1 <= mr <= 12`, `1 <= nr <= 32`, and nobody else touches those of C.
+/// All elements are in bounds, `1 <= mr <= 12`, `1 <= nr <= 32`, and nobody else touches those of C; of a left side that is
+/// shared, the promises of [`Left::shared`] hold.
 #[inline]
 pub(super) unsafe fn micro<const RS: usize>(mr: usize, tile: &Tile) {
     #[cfg(test)]
@@ -175,9 +248,9 @@ unsafe fn run<const RS: usize>(kernel: Kernel, mr: usize, tile: &Tile) {
             #[cfg(target_arch = "x86_64")]
             Kernel::Instruction => x86::instruction_rows::<RS>(mr, tile),
             #[cfg(target_arch = "x86_64")]
-            Kernel::Avx512 => exactly(mr, tile, x86::avx512_rows::<RS>),
+            Kernel::Avx512 => x86::avx512_rows::<RS>(mr, tile),
             #[cfg(target_arch = "x86_64")]
-            Kernel::Avx2 => exactly(mr, tile, x86::avx2_rows::<RS>),
+            Kernel::Avx2 => x86::avx2_rows::<RS>(mr, tile),
             Kernel::Portable => portable::<RS>(mr, tile),
         }
     }
@@ -186,21 +259,14 @@ unsafe fn run<const RS: usize>(kernel: Kernel, mr: usize, tile: &Tile) {
 /// A tile's sums before they are stored.
 type Sums = [[f32; NR]; MR];
 
-/// The sums by a kernel that relies on the control word, which the additions to C must not see.
-#[cfg(target_arch = "x86_64")]
-unsafe fn exactly(mr: usize, tile: &Tile, rows: unsafe fn(usize, &Tile, &mut Sums)) {
-    let mut sums = [[0.0; NR]; MR];
-    // SAFETY: the caller's promises.
-    unsafe {
-        crate::control_word::flushing(|| rows(mr, tile, &mut sums));
-        write(mr, tile, &sums);
-    }
-}
-
 /// Stores sums to C.
+///
+/// # Safety
+/// As [`micro`].
+#[inline(always)]
 unsafe fn write(mr: usize, t: &Tile, sums: &Sums) {
     for (i, row) in sums.iter().enumerate().take(mr) {
-        // SAFETY: the promises of `micro`.
+        // SAFETY: the caller's promise.
         let c = unsafe { std::slice::from_raw_parts_mut(t.c.add(i * t.ldc), t.nr) };
         match t.store {
             Store::Set => c.copy_from_slice(&row[..t.nr]),
@@ -216,7 +282,7 @@ unsafe fn portable<const RS: usize>(mr: usize, t: &Tile) {
     unsafe {
         for p in 0..t.pairs {
             for (i, row) in sums.iter_mut().enumerate().take(mr) {
-                let x = t.a.add(i * t.row_distance::<RS>() + p * t.ks).read_unaligned();
+                let x = t.left.a.add(i * t.left.row_distance::<RS>() + p * t.left.ks).read_unaligned();
                 for (j, sum) in row.iter_mut().enumerate().take(t.nr) {
                     *sum = pair(*sum, x, *t.b.add(p * NR + j));
                 }
@@ -249,10 +315,11 @@ fn fused(x: f32, y: f32, c: f32) -> f32 {
     if tiny { f32::from_bits(result.to_bits() & 0x8000_0000) } else { result }
 }
 
-#[cfg(target_arch = "x86_64")]
 mod wide;
 #[cfg(target_arch = "x86_64")]
 mod x86;
+
+pub(super) use wide::{LEN as WIDE_LEN, Wide};
 
 #[cfg(test)]
 pub(super) mod tests;

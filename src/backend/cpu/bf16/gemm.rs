@@ -15,7 +15,7 @@ use super::super::gemm::prefetch::near as prefetch_near;
 use super::super::gemm::{CROWDED, KC, PREPACK_LIMIT, Part, Plan, TALL_ROWS, TASK_COLS, share};
 use super::super::pool::{Buffer, Pool, Room};
 use super::super::workers::{Shared, Workers, piece};
-use super::dot::{ANY, HALF, MR, NR, Store, Tile, micro};
+use super::dot::{ANY, HALF, Left, MR, NR, Store, Tile, Wide, micro};
 use super::pack::{self, From, ROW_STRIDE};
 use super::storage::{pairs, pairs_mut};
 use crate::ops::OpResult;
@@ -214,7 +214,12 @@ const B_SCRATCH: usize = PAIRS * TASK_COLS;
 /// Distance of rows of sums: no multiple of 4096 bytes.
 const SUM_STRIDE: usize = TASK_COLS + 16;
 
-const _: () = assert!(A_SCRATCH + B_SCRATCH + TALL_ROWS * SUM_STRIDE <= super::super::workers::SCRATCH_LEN);
+/// Where what a task needs ends in a thread's scratch; widened rows come after it, as far as there is room.
+const SUMS_END: usize = A_SCRATCH + B_SCRATCH + TALL_ROWS * SUM_STRIDE;
+
+const _: () = assert!(SUMS_END <= super::super::workers::SCRATCH_LEN);
+// Where a thread has the scratch of this precision, the rows of the tallest task are widened for all of its panels.
+const _: () = assert!(SUMS_END + TALL_ROWS / MR * super::dot::WIDE_LEN <= super::SCRATCH);
 
 /// Packs `b`, unless it is too large to be held twice.
 pub(super) fn prepack(workers: &Workers, pool: &Pool, b: Factor<'_>) -> OpResult<Option<PackedB>> {
@@ -379,7 +384,11 @@ unsafe fn tile(
     let a = &job.a;
     let (_, n, k) = job.sizes();
     let (a_block, rest) = scratch.split_at_mut(A_SCRATCH);
-    let (b_block, sums) = rest.split_at_mut(B_SCRATCH);
+    let (b_block, rest) = rest.split_at_mut(B_SCRATCH);
+    let (sums, rest) = rest.split_at_mut(TALL_ROWS * SUM_STRIDE);
+    // Rows that meet several panels are widened for all of them, where the kernel does that and all have room.
+    let groups = rows.len().div_ceil(MR);
+    let mut wides = Wide::in_scratch(rest).get_mut(..groups).filter(|_| cols.len() > NR);
     let (a_block, b_block) = (pairs_mut(a_block), pairs_mut(b_block));
     let (in_place, loose) = (a.in_place(), job.loose());
     // Every panel of B is read by one call alone: it need not outlive it, and stays in the first-level cache.
@@ -400,6 +409,21 @@ unsafe fn tile(
                 }
             } else if in_place.is_none() {
                 pack::rows(a_block, a.at(rows.start, p), a.stride(), rows.len(), kc, a.map);
+            }
+            let left = |i: usize| match in_place {
+                Some(start) => Left::rows(start.add((rows.start + i) * k + p).cast(), k / 2),
+                None if a.along => Left::rows(a_block.as_ptr().add(i * ROW_STRIDE), ROW_STRIDE),
+                None => Left::new(a_block.as_ptr().add(i * block), 1, MR),
+            };
+            if let Some(wides) = &mut wides {
+                for (wide, i) in wides.iter_mut().zip((0..rows.len()).step_by(MR)) {
+                    let mr = MR.min(rows.len() - i);
+                    if a.along {
+                        left(i).shared::<ANY>(mr, block, wide);
+                    } else {
+                        left(i).shared::<1>(mr, block, wide);
+                    }
+                }
             }
             let panels = if let Some(packed) = packed {
                 let start = p / 2 * packed.width + cols.start * block;
@@ -436,25 +460,16 @@ unsafe fn tile(
                     for row in 0..mr {
                         prefetch_near(c.wrapping_add(row * ldc), nr);
                     }
-                    let tile = Tile {
-                        nr,
-                        pairs: block,
-                        a: a_block.as_ptr(),
-                        rs: 1,
-                        ks: MR,
-                        b: panel,
-                        c,
-                        ldc,
-                        store,
+                    let own = left(i);
+                    let left = match &wides {
+                        Some(wides) => own.shared_in(&wides[i / MR]),
+                        None => own,
                     };
-                    if let Some(start) = in_place {
-                        let a = start.add((rows.start + i) * k + p).cast::<u32>();
-                        micro::<ANY>(mr, &Tile { a, rs: k / 2, ks: 1, ..tile });
-                    } else if a.along {
-                        let a = a_block.as_ptr().add(i * ROW_STRIDE);
-                        micro::<ANY>(mr, &Tile { a, rs: ROW_STRIDE, ks: 1, ..tile });
+                    let tile = Tile { nr, pairs: block, left, b: panel, c, ldc, store };
+                    if a.along {
+                        micro::<ANY>(mr, &tile);
                     } else {
-                        micro::<1>(mr, &Tile { a: a_block.as_ptr().add(i * block), ..tile });
+                        micro::<1>(mr, &tile);
                     }
                 }
             }

@@ -89,7 +89,7 @@ impl Random {
 fn tile(kernel: Kernel, mr: usize, nr: usize, pairs: usize, a: &[u32], b: &[u32]) -> Vec<f32> {
     let mut c = vec![0.0; MR * NR];
     let (a, b, c_start) = (a.as_ptr(), b.as_ptr(), c.as_mut_ptr());
-    let tile = Tile { nr, pairs, a, rs: pairs, ks: 1, b, c: c_start, ldc: NR, store: Store::Set };
+    let tile = Tile { nr, pairs, left: Left::rows(a, pairs), b, c: c_start, ldc: NR, store: Store::Set };
     // SAFETY: all in bounds.
     unsafe { run::<ANY>(kernel, mr, &tile) };
     c
@@ -156,46 +156,42 @@ fn what_is_tiny_is_decided_after_rounding() {
 
 #[test]
 fn tiles_of_every_size_store_what_they_should() {
-    const PAIRS: usize = 5;
-    let mut random = Random(77);
-    let mut pair = || (random.next() & 0x007f_007f | 0x3f80_3f80) ^ random.next() & 0x8000_8000;
-    let a: Vec<u32> = (0..MR * PAIRS).map(|_| pair()).collect();
-    let b: Vec<u32> = (0..NR * PAIRS).map(|_| pair()).collect();
-    for kernel in kernels() {
-        for mr in 1..=MR {
-            for nr in [1, 5, 15, 16, 17, 31, 32] {
-                for store in [Store::Set, Store::Add] {
-                    // By rows, and by columns.
-                    let columns: Vec<u32> = (0..PAIRS)
-                        .flat_map(|p| (0..MR).map(move |i| (i, p)))
-                        .map(|(i, p)| a[i * PAIRS + p])
-                        .collect();
-                    let mut c = [vec![0.25_f32; MR * NR], vec![0.25; MR * NR]];
-                    let made = Tile {
-                        nr,
-                        pairs: PAIRS,
-                        a: a.as_ptr(),
-                        rs: PAIRS,
-                        ks: 1,
-                        b: b.as_ptr(),
-                        c: c[0].as_mut_ptr(),
-                        ldc: NR,
-                        store,
-                    };
-                    let turned = Tile { a: columns.as_ptr(), rs: 1, ks: MR, c: c[1].as_mut_ptr(), ..made };
-                    // SAFETY: all in bounds.
-                    unsafe {
-                        run::<ANY>(kernel, mr, &made);
-                        run::<1>(kernel, mr, &turned);
-                    }
-                    for (i, j) in (0..MR).flat_map(|i| (0..NR).map(move |j| (i, j))) {
-                        let chain = (0..PAIRS).fold(0.0, |c, p| step(c, a[i * PAIRS + p], b[p * NR + j]));
-                        let before = if store == Store::Add { 0.25 } else { 0.0 };
-                        let wanted = if i < mr && j < nr { before + chain } else { 0.25 };
-                        assert!(
-                            same(c[0][i * NR + j], wanted) && same(c[1][i * NR + j], wanted),
-                            "{kernel:?} {mr} {nr} {i} {j}"
-                        );
+    const LDC: usize = NR + 3;
+    for pairs in [0, 5, CHAIN] {
+        let mut random = Random(77);
+        let mut pair = || (random.next() & 0x007f_007f | 0x3f80_3f80) ^ random.next() & 0x8000_8000;
+        let a: Vec<u32> = (0..MR * pairs).map(|_| pair()).collect();
+        let b: Vec<u32> = (0..NR * pairs).map(|_| pair()).collect();
+        // By rows, and by columns.
+        let columns: Vec<u32> =
+            (0..pairs).flat_map(|p| (0..MR).map(move |i| (i, p))).map(|(i, p)| a[i * pairs + p]).collect();
+        let chain =
+            |i: usize, j: usize| (0..pairs).fold(0.0, |c, p| step(c, a[i * pairs + p], b[p * NR + j]));
+        let chains: Vec<f32> = (0..MR * NR).map(|at| chain(at / NR, at % NR)).collect();
+        for (kernel, mr) in kernels().into_iter().flat_map(|kernel| (1..=MR).map(move |mr| (kernel, mr))) {
+            for (nr, store) in
+                [1, 5, 15, 16, 17, 31, 32].into_iter().flat_map(|nr| [(nr, Store::Set), (nr, Store::Add)])
+            {
+                let mut c: [Vec<f32>; 4] = std::array::from_fn(|_| vec![0.25; MR * LDC]);
+                let [by_rows, by_columns] =
+                    [Left::rows(a.as_ptr(), pairs), Left::new(columns.as_ptr(), 1, MR)];
+                let (mut room, b) = (Wide::new(), b.as_ptr());
+                let to = c.each_mut().map(Vec::as_mut_ptr);
+                let tile = |left, way: usize| Tile { nr, pairs, left, b, c: to[way], ldc: LDC, store };
+                // SAFETY: all in bounds, and no more pairs than there is room for.
+                unsafe {
+                    run::<ANY>(kernel, mr, &tile(by_rows, 0));
+                    run::<1>(kernel, mr, &tile(by_columns, 1));
+                    // The same once more, widened before.
+                    run::<ANY>(kernel, mr, &tile(by_rows.widened::<ANY>(kernel, mr, pairs, &mut room), 2));
+                    run::<1>(kernel, mr, &tile(by_columns.widened::<1>(kernel, mr, pairs, &mut room), 3));
+                }
+                for (i, j) in (0..MR).flat_map(|i| (0..LDC).map(move |j| (i, j))) {
+                    let before = if store == Store::Add { 0.25 } else { 0.0 };
+                    let inside = i < mr && j < nr;
+                    let wanted = if inside { before + chains[i * NR + j] } else { 0.25 };
+                    for (way, c) in c.iter().enumerate() {
+                        assert!(same(c[i * LDC + j], wanted), "{kernel:?} {pairs} {way} {mr} {nr} {i} {j}");
                     }
                 }
             }
@@ -220,7 +216,8 @@ fn chains_of_any_length_are_one() {
         let by = |rs: usize, ks: usize| {
             let (a, mut c) = (laid(rs, ks), vec![0.0; MR * NR]);
             let (a, b, to) = (a.as_ptr(), b.as_ptr(), c.as_mut_ptr());
-            let tile = Tile { nr: NR, pairs: PAIRS, a, rs, ks, b, c: to, ldc: NR, store: Store::Set };
+            let left = Left::new(a, rs, ks);
+            let tile = Tile { nr: NR, pairs: PAIRS, left, b, c: to, ldc: NR, store: Store::Set };
             // SAFETY: all in bounds.
             unsafe { if rs == 1 { run::<1>(kernel, MR, &tile) } else { run::<ANY>(kernel, MR, &tile) } };
             c
@@ -247,20 +244,12 @@ fn the_trial_tells_kernels_apart() {
 /// Sums of partial sums keep subnormal numbers, whichever kernel made them.
 #[test]
 fn additions_to_c_flush_nothing() {
-    for kernel in kernels() {
+    for (kernel, nr) in kernels().into_iter().flat_map(|kernel| [(kernel, 5), (kernel, NR)]) {
         let mut c = vec![f32::from_bits(1); MR * NR];
         let (a, b) = ([0_u32; MR], [0_u32; NR]);
-        let tile = Tile {
-            nr: NR,
-            pairs: 1,
-            a: a.as_ptr(),
-            rs: 1,
-            ks: 1,
-            b: b.as_ptr(),
-            c: c.as_mut_ptr(),
-            ldc: NR,
-            store: Store::Add,
-        };
+        let left = Left::rows(a.as_ptr(), 1);
+        let (b, to) = (b.as_ptr(), c.as_mut_ptr());
+        let tile = Tile { nr, pairs: 1, left, b, c: to, ldc: NR, store: Store::Add };
         // SAFETY: all in bounds.
         unsafe { run::<ANY>(kernel, MR, &tile) };
         assert!(c.iter().all(|x| x.to_bits() == 1), "{kernel:?}");
