@@ -67,6 +67,18 @@ class Nanorun:
         found.pop("host", None)
         return found
 
+    def has(self, backend: str, manifest: Path) -> bool:
+        """Whether a step of a small model can be trained with a backend."""
+        sets = {"model.depth": 1, "budget.steps": 1, "eval.every": 0, "run.backend": backend}
+        command = [str(self.binary), "run", str(manifest), "--quiet", "--threads=1", f"--results={self.scratch / 'results'}"]
+        try:
+            self.call(command + [f"--set={key}={json.dumps(value)}" for key, value in sets.items()])
+        except Failure:
+            return False
+        finally:
+            shutil.rmtree(self.scratch / "results", ignore_errors=True)
+        return True
+
     def call(self, command: list[str]) -> process.Finished:
         """The command with nothing of nanorun's from the environment; it must succeed."""
         environment = {key: value for key, value in os.environ.items() if not key.startswith("NANORUN_")}

@@ -233,6 +233,7 @@ def whole() -> None:
         for seed, move in enumerate(moves):
             found += [line("cold", seed, "upstream", "", 2.5), line("cold", seed, "upstream", "nudged", 2.5 - move)]
             found.append(line("cold", seed, "nanorun", "", 2.5 + move + offset))
+        found.append(line("cold", 0, "nanorun", "tch", 2.5 - 5 * moves[0] + offset))
         return found
 
     about = {
@@ -242,13 +243,17 @@ def whole() -> None:
     }
     text, fine = whole_report.markdown(about, lines(0.0), ["cold d4 seed 1 120 nanorun"])
     check(fine and "the spread is upstream's own" in text and "1 of cold d4" in text, text)
+    # The first seed's runs: upstream 2.5 and 2.48, nanorun 2.52 and 2.4, so that the means are 0.03 apart.
+    first = "| 0 | 2.50000 | 2.48000 (never) | 2.52000 (never) | 2.40000 (1) | -0.03000 |"
+    check(first in text and "| upstream, nudged | nanorun | nanorun, tch |" in text, text)
     text, fine = whole_report.markdown(about, lines(0.3), [])
     check(not fine and "Zero is outside" in text and "more than upstream's own spread" in text, text)
 
-    plan = whole_runs.Plan(["warm", "cold", "self", "long"], [2, 4], [1, 2, 3], 120, 300, 60, 200, 1)
+    plan = whole_runs.Plan(list(whole_runs.KINDS), [2, 4], [2], [1, 2, 3], [1, 2], 120, 300, 60, 200, 1)
     keys = [task.key for task in whole_runs.tasks(plan)]
     check(len(keys) == len(set(keys)) and keys[0] == "start d2 seed 1 60 upstream", f"tasks: {keys}")
     check("cold d2 seed 3 120 upstream threads 2" in keys and not any("d4" in key and "nudged" in key for key in keys), "tasks")
+    check({"cold d2 seed 3 120 nanorun tch", "cold d2 seed 2 300 upstream nudged"} <= set(keys), f"tasks: {keys}")
     check("cold d4 seed 2 300 nanorun" in keys and "cold d4 seed 3 300 nanorun" not in keys, f"tasks: {keys}")
 
 

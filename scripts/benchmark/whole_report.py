@@ -96,41 +96,68 @@ def warm(lines: list[Line], depth: int, steps: int) -> tuple[list[str], bool]:
 
 
 def cold(lines: list[Line], depth: int, steps: int) -> tuple[list[str], bool]:
-    """Both sides from the same initial weights, and upstream against itself."""
+    """Both sides from the same initial weights, and each against itself."""
     theirs = named(lines, "cold", depth, steps, "upstream")
     found = pairs(theirs, named(lines, "cold", depth, steps, "nanorun"))
     if not found:
         return [], True
-    variants = sorted({line["variant"] for line in lines if line["kind"] == "cold" and line["variant"]})
-    itself = {variant: named(lines, "cold", depth, steps, "upstream", variant) for variant in variants}
-    itself = {variant: runs for variant, runs in itself.items() if runs.keys() & theirs.keys()}
-    rows = []
-    for seed, a, b in found:
-        row = [str(seed), f"{a['bpb']:.5f}"]
-        row += [f"{runs[seed]['bpb']:.5f} ({step(parted(a, runs[seed]))})" if seed in runs else "-" for runs in itself.values()]
-        rows.append([*row, f"{b['bpb']:.5f} ({step(parted(a, b))})", f"{b['bpb'] - a['bpb']:+.5f}"])
+    sides = {side: varied(lines, depth, steps, side) for side in ("upstream", "nanorun")}
+    differences, rows = [], []
+    for seed, base, _ in found:
+        row, means = [str(seed)], []
+        for runs in sides.values():
+            of_seed = [of.get(seed) for of in runs.values()]
+            row += [cell(run, base) for run in of_seed]
+            means.append(stats.mean([run["bpb"] for run in of_seed if run]))
+        differences.append(means[1] - means[0])
+        rows.append([*row, f"{differences[-1]:+.5f}"])
+    several = any(len(runs) > 1 for runs in sides.values())
     text = [f"### Depth {depth}: {steps} steps from the initial weights", ""]
-    head = ["seed", "upstream", *(f"upstream, {variant}" for variant in itself), "nanorun", "nanorun - upstream"]
-    text += table(head, rows)
-    differences = [b["bpb"] - a["bpb"] for _, a, b in found]
-    text += ["", f"In brackets the step at which the losses part from upstream's first. Mean difference {difference(differences)} bpb."]
+    names = [f"{side}, {variant}" if variant else side for side, runs in sides.items() for variant in runs]
+    text += table(["seed", *names, "nanorun - upstream"], rows)
+    text += [
+        "", "In brackets the step at which the losses part from upstream's first."
+        + (" Of several runs of a side and seed, the mean counts." if several else "")
+        + f" Mean difference {difference(differences)} bpb.",
+    ]
     fine = True
     low, high = stats.interval(differences, ALARM)
     if low > 0 or high < 0:
         text.append(f"**Zero is outside the {ALARM:.0%} interval [{low:+.5f}, {high:+.5f}].**")
         fine = False
-    own = [b["bpb"] - a["bpb"] for runs in itself.values() for _, a, b in pairs(theirs, runs)]
-    if own and len(found) > 1:
-        ours, theirs_own = (stats.mean([value**2 for value in values]) for values in (differences, own))
-        limit = stats.f_quantile(ALARM, len(differences), len(own)) ** 0.5
-        ratio = (ours / theirs_own) ** 0.5
+    distances = {
+        side: [b["bpb"] - a["bpb"] for runs in of.values() for _, a, b in pairs(theirs, runs) if a is not b]
+        for side, of in sides.items()
+    }
+    if distances["upstream"] and not any(distances["upstream"]):
+        equal = not any(distances["nanorun"])
+        text.append("Upstream ends where it ends, whatever it is varied by" + ("." if equal else ": **nanorun does not.**"))
+        fine = fine and equal
+    elif distances["upstream"] and len(found) > 1:
+        ours, own = (stats.mean([value**2 for value in distances[side]]) for side in ("nanorun", "upstream"))
+        limit = stats.f_quantile(ALARM, len(distances["nanorun"]), len(distances["upstream"])) ** 0.5
+        ratio = (ours / own) ** 0.5
         text.append(
-            f"Root mean square of the differences: {ours**0.5:.5f} of nanorun from upstream, {theirs_own**0.5:.5f} of upstream "
+            f"Root mean square of the differences: {ours**0.5:.5f} of nanorun from upstream, {own**0.5:.5f} of upstream "
             f"from itself; a ratio of {ratio:.2f}, where chance alone stays below {limit:.2f} in {ALARM:.0%} of cases"
             + (": the spread is upstream's own." if ratio <= limit else ": **more than upstream's own spread.**")
         )
         fine = fine and ratio <= limit
     return [*text, ""], fine
+
+
+def varied(lines: list[Line], depth: int, steps: int, side: str) -> dict[str, dict[int, Line]]:
+    """The cold runs of a side by variant and seed; as it is comes first."""
+    wanted = {"kind": "cold", "depth": depth, "steps": steps, "side": side}
+    variants = {line["variant"] for line in lines if all(line[key] == value for key, value in wanted.items())}
+    return {variant: named(lines, "cold", depth, steps, side, variant) for variant in sorted(variants)}
+
+
+def cell(run: Line | None, base: Line) -> str:
+    """Where a run ended, and where it parted from the one it is compared with."""
+    if run is None:
+        return "-"
+    return f"{run['bpb']:.5f}" + ("" if run is base else f" ({step(parted(base, run))})")
 
 
 def markdown(about: dict[str, object], lines: list[Line], missing: list[str]) -> tuple[str, bool]:
@@ -143,7 +170,7 @@ def markdown(about: dict[str, object], lines: list[Line], missing: list[str]) ->
         + f", {machine['cores']} cores, {machine.get('memory_gib', '?')} GiB; {about['threads']} threads on both sides. "
         f"Upstream {str(upstream['commit'])[:7] or 'of no commit'}{' with changes' if upstream['modified'] else ''}, eager unless "
         f"said, float32, torch {python['torch']}, Python {python['python']}. nanorun {nanorun['version'].removeprefix('nanorun ')}"
-        f" {str(nanorun['commit'])[:7]}{' with changes' if nanorun['modified'] else ''}, backend cpu. T {settings['model.sequence_len']}, "
+        f" {str(nanorun['commit'])[:7]}{' with changes' if nanorun['modified'] else ''}, backend cpu unless said. T {settings['model.sequence_len']}, "
         f"{settings['train.total_batch_size']:,} tokens a step, vocabulary {settings['data.tokenizer.vocab_size']:,}, val bpb over "
         f"{settings['eval.tokens']:,} tokens of the embedded corpus's validation split.", "",
     ]

@@ -15,10 +15,11 @@ from .nanorun import Nanorun, load_json
 from .session import say, sha256
 from .upstream import Upstream
 
-# In the order of their worth: whether there is a bias, the spread of both sides, upstream's own, and longer runs.
-KINDS = ("warm", "cold", "self", "long")
+# In the order of their worth: whether there is a bias, the spread of both sides, each side against itself, and longer runs.
+KINDS = ("warm", "cold", "self", "long", "long-self")
 MANIFEST = "bench_d4_t512"
 THREADS = "threads "
+TCH = "tch"
 # What must be equal for runs to stand beside each other.
 IDENTITY = ("upstream", "python", "nanorun_sha256", "machine", "threads", "settings", "data")
 
@@ -29,7 +30,9 @@ class Plan:
 
     kinds: list[str]
     depths: list[int]
+    self_depths: list[int]
     seeds: list[int]
+    long_seeds: list[int]
     steps: int
     long_steps: int
     start: int
@@ -39,7 +42,7 @@ class Plan:
 
 @dataclass(frozen=True)
 class Task:
-    """One run. `kind` is start, warm or cold; `variant` is empty for a side as it is."""
+    """One run. `kind` is start, warm or cold; `variant` is what the side is varied by, empty for a side as it is."""
 
     kind: str
     depth: int
@@ -62,11 +65,8 @@ def tasks(plan: Plan) -> list[Task]:
     """All runs, each once. A warm run comes after the start that it continues."""
     found: list[Task] = []
     for kind in plan.kinds:
-        for depth in plan.depths:
-            # Upstream against itself is asked at the smallest depth alone: it costs four runs a seed.
-            if kind == "self" and depth != min(plan.depths):
-                continue
-            for seed in plan.seeds[:2] if kind == "long" else plan.seeds:
+        for depth in plan.self_depths if kind.endswith("self") else plan.depths:
+            for seed in plan.long_seeds if kind.startswith("long") else plan.seeds:
                 found += tasks_of(plan, kind, depth, seed)
     return list(dict.fromkeys(found))
 
@@ -78,9 +78,13 @@ def tasks_of(plan: Plan, kind: str, depth: int, seed: int) -> list[Task]:
         return [start] + [Task("warm", depth, seed, plan.warm_steps, side) for side in sides]
     if kind == "self":
         warm = Task("warm", depth, seed, plan.warm_steps, "upstream", "nudged")
-        # What upstream is varied by, to see how far it lands from itself.
+        # What upstream is varied by, to see how far it lands from itself. nanorun's other backend rounds otherwise.
         variants = (THREADS + str(2 if plan.threads == 1 else 1), "compiled", "nudged")
-        return [start, warm] + [Task("cold", depth, seed, plan.steps, "upstream", variant) for variant in variants]
+        theirs = [Task("cold", depth, seed, plan.steps, "upstream", variant) for variant in variants]
+        return [start, warm, *theirs, Task("cold", depth, seed, plan.steps, "nanorun", TCH)]
+    if kind == "long-self":
+        more = (("nanorun", TCH), ("upstream", "nudged"))
+        return [Task("cold", depth, seed, plan.long_steps, *of) for of in more]
     return [Task("cold", depth, seed, plan.long_steps if kind == "long" else plan.steps, side) for side in sides]
 
 
@@ -132,7 +136,7 @@ class WholeRuns:
 
     def run(self) -> int:
         """Everything that is missing; the exit status."""
-        todo = tasks(self.plan)
+        todo = self._here(tasks(self.plan))
         failed = 0
         for number, task in enumerate(todo, 1):
             if self._is_done(task):
@@ -155,6 +159,13 @@ class WholeRuns:
             self._write()
         status = self.judge()
         return 3 if failed else status
+
+    def _here(self, todo: list[Task]) -> list[Task]:
+        """Those that can be run: nanorun's other backend may not be built in."""
+        if not any(task.variant == TCH and not self._is_done(task) for task in todo) or self.nanorun.has("tch", self.manifest):
+            return todo
+        say("nanorun has no tch backend here (cargo build --release --features tch): it is not run against itself")
+        return [task for task in todo if task.variant != TCH]
 
     def judge(self) -> int:
         """Writes the summary of what is there; 1 where it shows a bias or another spread, else 0."""
@@ -269,6 +280,8 @@ class WholeRuns:
         else:
             manifest = self.manifest
             sets |= {"model.depth": task.depth, "budget.steps": task.steps}
+        if task.variant == TCH:
+            sets["run.backend"] = "tch"
         command = [
             str(self.nanorun.binary), "run", str(manifest), "--json", "--quiet", f"--threads={self.plan.threads}",
             f"--results={results}",

@@ -46,6 +46,9 @@ pub(super) struct ExportArgs {
     /// Of upstream's: its tokenizer's directory (default: tokenizer/ in its base directory)
     #[arg(long, value_name = "DIR")]
     tokenizer: Option<PathBuf>,
+    /// With --to upstream: ranks (GPUs) that the optimizer's state is divided over (default: the run's run.ranks)
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    ranks: Option<u16>,
     /// Common options
     #[command(flatten)]
     common: Common,
@@ -81,9 +84,15 @@ pub(super) fn export(args: &ExportArgs) -> Result<Option<Class>> {
     stop::watch()?;
     let files = Files::from_env()?;
     let to = absolute(&args.directory)?;
+    if args.ranks.is_some() && args.to != Form::Upstream {
+        return Err(Error::input(
+            "--ranks divides the optimizer's state, which --to upstream alone takes along",
+        )
+        .expected("--to upstream, or no --ranks"));
+    }
     let target = match args.to {
         Form::Tensorboard => return curves::export(args, &files, &to),
-        Form::Upstream => Target::Upstream,
+        Form::Upstream => Target::Upstream { ranks: args.ranks.map(usize::from) },
         Form::Safetensors => Target::Safetensors,
         Form::Hf => Target::HuggingFace,
         Form::Onnx => Target::Onnx,
@@ -96,7 +105,7 @@ pub(super) fn export(args: &ExportArgs) -> Result<Option<Class>> {
             commit: args.commit.as_deref(),
             tokenizer: args.tokenizer.as_deref(),
             // What the optimizer's file says follows from the run's flags.
-            as_trained: target == Target::Upstream && !found.optimizer().is_empty(),
+            as_trained: args.to == Form::Upstream && !found.optimizer().is_empty(),
             layers: options(&args.common),
             backend: None,
         };

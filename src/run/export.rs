@@ -20,8 +20,11 @@ use super::trained::Foreign;
 /// The form that a model is exported in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Target {
-    /// Upstream's directories.
-    Upstream,
+    /// Upstream's directories, with the optimizer's state of so many ranks, or of the run's own.
+    Upstream {
+        /// How many; the run's own where it is none.
+        ranks: Option<usize>,
+    },
     /// Weights in safetensors, sizes and tokenizer beside them.
     Safetensors,
     /// What transformers loads.
@@ -85,11 +88,12 @@ impl ForeignValues {
         let weights = &mut foreign.weights;
         let one = |spec: &ParamSpec| Ok((spec.name.clone(), spec.shape.clone(), weights.values(spec)?));
         let parameters = specs.iter().map(one).collect::<Result<_>>()?;
-        let optimizer = if target != Target::Upstream || foreign.checkpoint.optimizer().is_empty() {
-            Vec::new()
-        } else {
+        let takes_optimizer = matches!(target, Target::Upstream { .. });
+        let optimizer = if takes_optimizer && !foreign.checkpoint.optimizer().is_empty() {
             let state = foreign.checkpoint.optimizer_state(&specs)?;
             state.into_iter().map(|state| (state.name, state.shape, state.values.into_owned())).collect()
+        } else {
+            Vec::new()
         };
         Ok(Self { parameters, optimizer })
     }
@@ -130,7 +134,7 @@ pub fn export(files: &Files, exported: &Exported<'_>, target: Target, to: &Path)
             .help("name another, or remove it"));
     }
     match target {
-        Target::Upstream => upstream::export(files, exported, to),
+        Target::Upstream { ranks } => upstream::export(files, exported, ranks, to),
         Target::Safetensors => huggingface::safetensors(files, exported, to),
         Target::HuggingFace => huggingface::transformers(files, exported, to),
         Target::Onnx => onnx::export(files, exported, to),

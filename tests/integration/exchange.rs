@@ -375,6 +375,56 @@ fn exported_to_upstream_it_is_the_same_model() {
     assert!(taken.contains("something is there already"), "{taken}");
 }
 
+/// What was trained on the rows of two ranks is handed to two of upstream's, or to as many as are asked for. However the
+/// state was divided, trained on it gives the same losses on the same rows.
+#[test]
+fn the_optimizer_is_divided_over_ranks() {
+    let two = TINY
+        .replace("[eval]", "[checkpoint]\nfinal = \"all\"\n[eval]")
+        .replace("seed = 1\n", "seed = 1\nranks = 2\n")
+        .replace("total_batch_size = 128", "total_batch_size = 256");
+    let place = Place::with(&two);
+    place.run(&["run", "m.toml", "-q"]).expect(0);
+    let export = |name: &str, more: &[&str]| {
+        place.run(&[&["export", "m.toml", "--to", "upstream", name], more].concat()).expect(0).stderr
+    };
+    let told = export("two", &[]);
+    assert!(told.contains("is divided over 2 ranks: torchrun --nproc_per_node=2\n"), "{told}");
+    let told = export("one", &["--ranks", "1"]);
+    assert!(told.contains("is of one rank; they read other rows than the 2 of this run"), "{told}");
+    let told = export("four", &["--ranks", "4"]);
+    assert!(told.contains("--nproc_per_node=4; upstream needs --device-batch-size=1 then; they"), "{told}");
+    let told = export("eight", &["--ranks", "8"]);
+    assert!(told.contains("a step of 256 tokens is not whole rows of each"), "{told}");
+    let import = |name: &str, sets: &[&str]| {
+        let mut args = vec!["import", name, "--commit", "92d63d4", "--shards", "embedded", "--to", "on.toml"];
+        args.extend(["--force", "-q", "--set", "budget.steps=10"]);
+        args.extend(sets.iter().flat_map(|set| ["--set", set]));
+        place.run(&args).expect(0);
+        fs::read_to_string(place.path("on.toml")).unwrap()
+    };
+    assert!(import("two", &[]).contains("ranks = 2"));
+    assert!(import("four", &["train.device_batch_size=1"]).contains("ranks = 4"));
+    for (name, ranks) in [("one", 1), ("two", 2), ("four", 4)] {
+        let file = |rank: usize| {
+            place.path(&format!("{name}/base_checkpoints/d1/optim_000008_rank{rank}.pt")).is_file()
+        };
+        assert!((0..ranks).all(file) && !file(ranks), "{name}");
+        let called = format!("name={name}");
+        import(name, &[&called, "run.ranks=2", "train.device_batch_size=1"]);
+        place.run(&["run", "on.toml", "-q"]).expect(0);
+        assert_eq!(losses(&place, name), losses(&place, "one"));
+    }
+    let refused = |to: &str, ranks: &str| {
+        place.run(&["export", "m.toml", "--to", to, "three", "--ranks", ranks]).expect(2).stderr
+    };
+    let told = refused("upstream", "3");
+    assert!(told.contains("3 ranks do not divide the 320 rows of `"), "{told}");
+    let told = refused("hf", "2");
+    assert!(told.contains("--to upstream alone takes along"), "{told}");
+    assert!(!place.path("three").exists(), "nothing is written");
+}
+
 /// From nanorun to upstream's form and back, and into the forms of other programs.
 #[test]
 fn runs_are_exported_in_every_form() {

@@ -4,12 +4,12 @@ use std::path::Path;
 
 use serde_json::{Map, Value, json};
 
-use super::optimizer::groups;
+use super::saved_optimizer::SavedOptimizer;
 use crate::error::{Error, Result};
 use crate::files::Files;
-use crate::interop::exported::{Exported, Tensor};
+use crate::interop::exported::Exported;
 use crate::model::config::{GptConfig, ModelConfig};
-use crate::model::param::{ParamGroup, ParamSpec};
+use crate::model::param::ParamGroup;
 use crate::model::specs::specs;
 use crate::optim::config::{AdamWConfig, GroupConfig, MuonConfig};
 use crate::plan::run_config::RunConfig;
@@ -17,12 +17,18 @@ use crate::precision::Precision;
 use crate::torch_file::{Saved, save};
 use crate::upstream::{self, GptShape, PrecisionRule, Recipe, WarmupRule};
 
-/// Writes `base_checkpoints/<tag>/` and `tokenizer/` below `to`.
+/// Writes `base_checkpoints/<tag>/` and `tokenizer/` below `to`, the optimizer's state for so many ranks, or for those that
+/// the run itself has.
 ///
 /// # Errors
-/// A model that upstream's code at the run's commit does not compute (says by which field); class `Input`. What the file
-/// system refuses.
-pub fn export(files: &Files, exported: &Exported<'_>, to: &Path) -> Result<Vec<String>> {
+/// A model that upstream's code at the run's commit does not compute (says by which field), or ranks among which it does
+/// not divide the optimizer's state; class `Input`. What the file system refuses.
+pub fn export(
+    files: &Files,
+    exported: &Exported<'_>,
+    ranks: Option<usize>,
+    to: &Path,
+) -> Result<Vec<String>> {
     let config = exported.config;
     let recipe = upstream::find(&config.commit)
         .map_err(|unknown| Error::internal(format!("the run's commit: {unknown}")))?;
@@ -39,7 +45,9 @@ pub fn export(files: &Files, exported: &Exported<'_>, to: &Path) -> Result<Vec<S
         None
     } else {
         check_optimizer(config, recipe)?;
-        Some(optimizer(exported, &specs)?)
+        let ranks = ranks.unwrap_or(config.row_order.ranks).max(1);
+        notes.extend(told_of_ranks(config, ranks));
+        Some(SavedOptimizer::new(exported, &specs, ranks)?)
     };
     let tag = tag(exported);
     let staged = files.deliver_dir(to)?;
@@ -64,7 +72,10 @@ pub fn export(files: &Files, exported: &Exported<'_>, to: &Path) -> Result<Vec<S
     }
     write(&name("model", ".pt"), &Saved::Ordered(parameters))?;
     if let Some(optimizer) = &optimizer {
-        write(&name("optim", "_rank0.pt"), &optimizer.saved())?;
+        for rank in 0..optimizer.ranks() {
+            let parts = optimizer.parts(rank);
+            write(&name("optim", &format!("_rank{rank}.pt")), &optimizer.saved(&parts))?;
+        }
     }
     let meta = serde_json::to_string_pretty(&meta(exported, model, recipe, &pattern, &tag))
         .map_err(|error| Error::internal("the metadata cannot be written").because(error))?;
@@ -74,6 +85,35 @@ pub fn export(files: &Files, exported: &Exported<'_>, to: &Path) -> Result<Vec<S
     }
     staged.commit()?;
     Ok(notes)
+}
+
+/// What so many ranks mean for whoever continues a run.
+fn told_of_ranks(config: &RunConfig, ranks: usize) -> Option<String> {
+    let own = config.row_order.ranks.max(1);
+    if ranks == 1 && own == 1 {
+        return None;
+    }
+    let mut told = vec![if ranks == 1 {
+        "the optimizer's state is of one rank".to_owned()
+    } else {
+        format!("the optimizer's state is divided over {ranks} ranks: torchrun --nproc_per_node={ranks}")
+    }];
+    // Upstream asks that a step be whole micro-batches of every rank.
+    let (step, most) = (config.batch.total_batch_size, config.batch.device_batch_size);
+    let rows = step / config.model.sequence_len().max(1);
+    if rows.is_multiple_of(ranks) {
+        let fits = (1..=most).rev().find(|fewer| (rows / ranks).is_multiple_of(*fewer));
+        let fewer = fits.filter(|fits| *fits < most);
+        told.extend(fewer.map(|rows| format!("upstream needs --device-batch-size={rows} then")));
+    } else {
+        told.push(format!(
+            "a step of {step} tokens is not whole rows of each: upstream needs another --total-batch-size"
+        ));
+    }
+    if ranks != own {
+        told.push(format!("they read other rows than the {own} of this run"));
+    }
+    Some(told.join("; "))
 }
 
 /// The directory of its run: upstream's name of a depth.
@@ -175,119 +215,6 @@ fn check_optimizer(config: &RunConfig, recipe: &Recipe) -> Result<()> {
         }
     }
     Ok(())
-}
-
-/// Name, shape and values of a state.
-type StateTensor = (&'static str, Vec<usize>, Vec<f32>);
-
-/// The optimizer's state as one rank saves it: Muon's buffers stacked.
-struct Optimizer {
-    /// Tensors by upstream's number and name.
-    state: Vec<(i64, Vec<StateTensor>)>,
-    groups: Vec<(GroupConfig, f64, Vec<i64>)>,
-    steps: i64,
-    momentum: f64,
-    weight_decay: f64,
-}
-
-fn optimizer(exported: &Exported<'_>, specs: &[ParamSpec]) -> Result<Optimizer> {
-    let config = exported.config;
-    let find = |name: String| -> Result<&Tensor<'_>> {
-        Exported::find(&exported.optimizer, &name)
-            .ok_or_else(|| Error::input(format!("the checkpoint lacks the optimizer state `{name}`")))
-    };
-    // What the last step consumed.
-    let taken = exported.step.saturating_sub(config.schedule.steps_before);
-    let values = config.schedule.step_values(taken.saturating_sub(1));
-    let (mut state, mut found, mut number) = (Vec::new(), Vec::new(), 0_i64);
-    for group in groups(specs) {
-        let by = config.optimizer.groups.iter().find(|(kind, _)| *kind == group.group);
-        let (_, by) =
-            by.ok_or_else(|| Error::internal(format!("no optimizer for group {:?}", group.group)))?;
-        let numbers: Vec<i64> = (number..).take(group.params.len()).collect();
-        if group.group == ParamGroup::Matrix {
-            let mut buffers = Vec::new();
-            for name in ["momentum_buffer", "second_momentum_buffer"] {
-                let (mut shape, mut stack) = (vec![group.params.len()], Vec::new());
-                for &index in &group.params {
-                    let (_, one, values) = find(format!("{}.{name}", specs[index].name))?;
-                    shape.truncate(1);
-                    shape.extend(one);
-                    stack.extend_from_slice(values);
-                }
-                buffers.push((name, shape, stack));
-            }
-            state.push((number, buffers));
-        } else {
-            for (&index, &number) in group.params.iter().zip(&numbers) {
-                let mut moments = Vec::new();
-                for name in ["exp_avg", "exp_avg_sq"] {
-                    let (_, shape, values) = find(format!("{}.{name}", specs[index].name))?;
-                    moments.push((name, shape.clone(), values.to_vec()));
-                }
-                state.push((number, moments));
-            }
-        }
-        number += numbers.len() as i64;
-        found.push((by.clone(), values.lr_multiplier, numbers));
-    }
-    Ok(Optimizer {
-        state,
-        groups: found,
-        steps: exported.step as i64,
-        momentum: values.muon_momentum,
-        weight_decay: values.muon_weight_decay,
-    })
-}
-
-impl Optimizer {
-    fn saved(&self) -> Saved<'_> {
-        let state = self.state.iter().map(|(number, tensors)| {
-            let mut fields: Vec<(Saved<'_>, Saved<'_>)> = Vec::new();
-            if tensors.iter().any(|(name, ..)| *name == "exp_avg") {
-                fields.push((Saved::Str("step"), Saved::Int(self.steps)));
-            }
-            fields.extend(
-                tensors
-                    .iter()
-                    .map(|(name, shape, values)| (Saved::Str(name), Saved::Tensor(shape.clone(), values))),
-            );
-            (Saved::Int(*number), Saved::Dict(fields))
-        });
-        let groups = self.groups.iter().map(|(config, multiplier, numbers)| {
-            let float = |name: &'static str, value: f64| (Saved::Str(name), Saved::Float(value));
-            let mut fields = match config {
-                GroupConfig::Adamw(AdamWConfig { lr, beta1, beta2, eps, weight_decay }) => vec![
-                    (Saved::Str("kind"), Saved::Str("adamw")),
-                    float("lr", lr * multiplier),
-                    (
-                        Saved::Str("betas"),
-                        Saved::Pair(Box::new([Saved::Float(*beta1), Saved::Float(*beta2)])),
-                    ),
-                    float("eps", *eps),
-                    float("weight_decay", *weight_decay),
-                    float("initial_lr", *lr),
-                ],
-                GroupConfig::Muon(MuonConfig { lr, beta2, ns_steps, .. }) => vec![
-                    (Saved::Str("kind"), Saved::Str("muon")),
-                    float("lr", lr * multiplier),
-                    float("momentum", self.momentum),
-                    (Saved::Str("ns_steps"), Saved::Int(*ns_steps as i64)),
-                    float("beta2", *beta2),
-                    float("weight_decay", self.weight_decay),
-                    float("initial_lr", *lr),
-                ],
-                GroupConfig::Sgd(_) => Vec::new(),
-            };
-            let numbers = numbers.iter().map(|&number| Saved::Int(number)).collect();
-            fields.push((Saved::Str("params"), Saved::List(numbers)));
-            Saved::Dict(fields)
-        });
-        Saved::Dict(vec![
-            (Saved::Str("state"), Saved::Dict(state.collect())),
-            (Saved::Str("param_groups"), Saved::List(groups.collect())),
-        ])
-    }
 }
 
 /// A number without the dust of having been multiplied and divided.

@@ -16,6 +16,7 @@ mod manifest;
 mod meta;
 mod optimizer;
 mod recipe;
+mod saved_optimizer;
 mod start;
 mod tokenizer;
 mod weights;

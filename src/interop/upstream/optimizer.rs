@@ -13,6 +13,9 @@ use crate::pickle::{Node, NodeId};
 use crate::tensors::SingleTensor;
 use crate::torch_file::TorchFile;
 
+/// Values of a parameter below which every rank has all of AdamW's moments.
+pub(super) const WHOLE_BELOW: usize = 1024;
+
 /// A group of upstream's optimizer: indices into the specs, in upstream's order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Group {
@@ -223,7 +226,7 @@ fn stacked(
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::model::config::{GptConfig, GptInit, LayerRamp, ValueEmbedConfig};
     use crate::model::param::Init;
@@ -270,7 +273,7 @@ mod tests {
         assert_eq!(names, expected);
     }
 
-    fn specs_of(config: &serde_json::Value) -> Vec<ParamSpec> {
+    pub(in super::super) fn specs_of(config: &serde_json::Value) -> Vec<ParamSpec> {
         let size = |name: &str| config[name].as_u64().unwrap() as usize;
         let ramp = LayerRamp { first: 1.0, fall: 0.0 };
         crate::model::specs::gpt_specs(&GptConfig {
