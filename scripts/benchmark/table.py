@@ -176,10 +176,15 @@ def token_rows(record: dict) -> list[list[str]]:
     ]
 
 
+def processor(record: dict) -> str:
+    """What computed: the GPU, or the CPU."""
+    return str(record["machine"].get("gpu" if record["device"] == "cuda" else "cpu"))
+
+
 def machine(record: dict) -> str:
     facts, software = record["machine"], record["software"]
     ours = software.get("nanorun") or {}
-    where = facts.get("gpu") if record["device"] == "cuda" else f"{facts['cpu']}, {facts['cores']} cores"
+    where = processor(record) + ("" if record["device"] == "cuda" else f", {facts['cores']} cores")
     return (
         f"{where}, {record['threads']} threads, {facts.get('memory_gib', '?')} GiB, {facts['system']}; "
         f"upstream {software['upstream']['commit'][:7] or '-'}, Python {software['python']['python']}, "
