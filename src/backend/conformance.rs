@@ -14,7 +14,8 @@ mod reference;
 mod rows;
 
 pub(crate) use attention::{
-    attention, attention_blocks, attention_cached, attention_cached_sequences, attention_cached_window,
+    attention, attention_blocks, attention_cached, attention_cached_begun, attention_cached_sequences,
+    attention_cached_window,
 };
 pub(crate) use loss::{cross_entropy, cross_entropy_chunks};
 pub(crate) use optimizer::{adamw, muon, sgd};
@@ -28,7 +29,7 @@ macro_rules! conformance_tests {
     ($make:expr, $tolerance:expr) => {
         $crate::backend::conformance::conformance_tests!(@each $make, $tolerance;
             embedding rms_norm linear relu_squared relu_squared_linear residual_mix smear value_embedding rotary_norm
-            backout attention attention_blocks attention_cached attention_cached_sequences attention_cached_window cross_entropy cross_entropy_chunks adamw sgd muon);
+            backout attention attention_blocks attention_cached attention_cached_begun attention_cached_sequences attention_cached_window cross_entropy cross_entropy_chunks adamw sgd muon);
     };
     (@each $make:expr, $tolerance:expr; $($op:ident)*) => {
         $(#[test]

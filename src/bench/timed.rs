@@ -83,6 +83,7 @@ impl<B: Backend> ForwardOps for Timed<B> {
         fn logits(x: &Self::Tensor, lm_head: &Self::Weight, head: &HeadShape) -> OpResult<Self::Tensor>;
         fn kv_cache(capacity: usize, cols: usize) -> OpResult<Self::KvCache>;
         fn kv_append(cache: &mut Self::KvCache, k: &Self::Tensor, v: &Self::Tensor) -> OpResult<()>;
+        fn kv_begin(cache: &mut Self::KvCache, k: &Self::Tensor, v: &Self::Tensor, positions: usize, kept: usize) -> OpResult<()>;
         fn kv_select(cache: &Self::KvCache, sequences: &[usize], positions: usize) -> OpResult<Self::KvCache>;
         fn attention_cached(q: &Self::Tensor, cache: &Self::KvCache, shape: &AttentionShape) -> OpResult<Self::Tensor>;
     }

@@ -205,6 +205,7 @@ fn windows_bound_the_cache_and_change_nothing() {
     let expected: Vec<(usize, Vec<f32>)> = [290, 291, 330, 399, 400].map(|len| (len, full(len))).to_vec();
     engine.start_decoding(400).unwrap();
     let mut logits = engine.decode(&ids[..290]).unwrap();
+    assert_eq!(logits, expected[0].1, "what begins a sequence is computed as in training");
     for len in 290..=400 {
         if let Some((_, expected)) = expected.iter().find(|(at, _)| *at == len) {
             let worst = logits.iter().zip(expected).fold(0.0_f32, |worst, (a, b)| worst.max((a - b).abs()));
@@ -232,6 +233,27 @@ fn windows_bound_the_cache_and_change_nothing() {
             })
             .is_err()
     );
+}
+
+/// A prompt longer than a training row is fed in pieces, and gives what others give.
+#[test]
+fn long_prompts_are_fed_in_pieces() {
+    let mut engine = windowed();
+    let ids: Vec<i32> = (0..700).map(|at| (at * 7 + at / 11) % 50).collect();
+    let mut fed = |pieces: &[usize]| {
+        engine.start_decoding(700).unwrap();
+        let (mut at, mut logits) = (0, Vec::new());
+        for piece in pieces {
+            logits = engine.decode(&ids[at..at + piece]).unwrap();
+            at += piece;
+        }
+        logits
+    };
+    let expected = fed(&[1; 690]);
+    for pieces in [&[690][..], &[400, 290], &[401, 289], &[30, 600, 60]] {
+        let worst = fed(pieces).iter().zip(&expected).fold(0.0_f32, |worst, (a, b)| worst.max((a - b).abs()));
+        assert!(worst < 2e-4, "{pieces:?}: {worst}");
+    }
 }
 
 /// All continuations of a prompt, and how often the engine was fed.

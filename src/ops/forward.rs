@@ -170,6 +170,20 @@ pub trait ForwardOps {
     /// Appends T keys and values to each of the S sequences, (S*T, K*D), one sequence after another. More than the
     /// capacity is an [`super::OpError::Shape`].
     fn kv_append(&self, cache: &mut Self::KvCache, k: &Self::Tensor, v: &Self::Tensor) -> OpResult<()>;
+    /// Begins an empty cache of one sequence with the last `kept` of `positions` keys and values, (positions, K*D): what came
+    /// before them is let go of at once.
+    fn kv_begin(
+        &self,
+        cache: &mut Self::KvCache,
+        k: &Self::Tensor,
+        v: &Self::Tensor,
+        positions: usize,
+        kept: usize,
+    ) -> OpResult<()> {
+        let before = positions.saturating_sub(kept);
+        let (k, v) = (self.rows(k, before, kept)?, self.rows(v, before, kept)?);
+        self.kv_append(cache, &k, &v)
+    }
     /// A cache of the same capacity with the last `positions` of these sequences of this one, in this order; a sequence
     /// may come several times. What it has not is an [`super::OpError::Shape`].
     fn kv_select(

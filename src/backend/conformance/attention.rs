@@ -166,6 +166,29 @@ pub(crate) fn attention_cached_window<B: TrainOps>(ops: &B, tolerance: f64) {
     }
 }
 
+/// A cache that begins with the last of several positions goes on as one that was given all of them.
+pub(crate) fn attention_cached_begun<B: TrainOps>(ops: &B, tolerance: f64) {
+    const BEGUN: usize = 6;
+    for (window, kept) in [(0, 0), (2, 2), (2, 3), (3, 6)] {
+        let whole = shape(1, 9, 4, 2, window);
+        let (q, k, v) = (values(9 * 16, 1), values(9 * 8, 2), values(9 * 8, 3));
+        let (want, _) = reference(&wide(&q), &wide(&k), &wide(&v), &whole, &[0.0; 9 * 16]);
+        let rows = |values: &[f32], cols: usize, from: usize, to: usize| {
+            ops.tensor(to - from, cols, &values[from * cols..to * cols]).unwrap()
+        };
+        let mut cache = ops.kv_cache(9, 8).unwrap();
+        ops.kv_begin(&mut cache, &rows(&k, 8, 0, BEGUN), &rows(&v, 8, 0, BEGUN), BEGUN, kept).unwrap();
+        let mut got = Vec::new();
+        for at in BEGUN..9 {
+            ops.kv_append(&mut cache, &rows(&k, 8, at, at + 1), &rows(&v, 8, at, at + 1)).unwrap();
+            let one = AttentionShape { sequence: SequenceShape { batch: 1, len: 1 }, ..whole };
+            let o = ops.attention_cached(&rows(&q, 16, at, at + 1), &cache, &one).unwrap();
+            got.extend(ops.tensor_values(&o).unwrap());
+        }
+        assert_close("o", &got, &want[BEGUN * 16..], tolerance);
+    }
+}
+
 /// Sequences in one cache, which begin alike and go on apart, give what each gives in a cache of its own, to the bit where
 /// rows stand alone.
 pub(crate) fn attention_cached_sequences<B: TrainOps>(ops: &B, tolerance: f64) {

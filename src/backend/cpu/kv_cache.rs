@@ -60,6 +60,28 @@ pub(super) fn append(cache: &mut KvCache, k: &Tensor, v: &Tensor) -> OpResult<()
     Ok(())
 }
 
+/// Begins with the last `kept` of `positions` rows.
+pub(super) fn begin(
+    cache: &mut KvCache,
+    k: &Tensor,
+    v: &Tensor,
+    positions: usize,
+    kept: usize,
+) -> OpResult<()> {
+    let op = "kv_begin";
+    check_shape(op, "k", k, positions, cache.cols)?;
+    check_shape(op, "v", v, positions, cache.cols)?;
+    let fits = kept <= positions && kept <= cache.capacity;
+    check(op, fits && cache.sequences == 1 && cache.len == 0, || {
+        format!("{kept} of {positions} positions for {} sequences with {}", cache.sequences, cache.len)
+    })?;
+    let rows = (positions - kept) * cache.cols..positions * cache.cols;
+    cache.keys[..rows.len()].copy_from_slice(&k.data[rows.clone()]);
+    cache.values[..rows.len()].copy_from_slice(&v.data[rows]);
+    cache.len = kept;
+    Ok(())
+}
+
 /// A cache of the same capacity with the last `positions` of these sequences. Attention packs them anew.
 pub(super) fn select(
     cpu: &CpuBackend,
@@ -84,7 +106,7 @@ pub(super) fn select(
 }
 
 /// Of fewer new positions, one thread has packed all before another has woken.
-const TOGETHER: usize = 16;
+pub(super) const TOGETHER: usize = 16;
 
 impl Packed {
     /// Brings the packed form up to date with the rows.

@@ -417,6 +417,10 @@ impl ForwardOps for Tally {
         Ok(())
     }
 
+    fn kv_begin(&self, _: &mut CountedCache, _: &Counted, _: &Counted, _: usize, _: usize) -> OpResult<()> {
+        Ok(())
+    }
+
     fn kv_select(&self, cache: &CountedCache, sequences: &[usize], _: usize) -> OpResult<CountedCache> {
         self.cache(sequences.len(), cache.capacity, cache.cols)
     }

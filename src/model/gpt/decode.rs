@@ -92,6 +92,8 @@ impl Gpt {
         // one token each, which is one piece.
         let (mut rest, mut x) = (ids, None);
         while !rest.is_empty() {
+            // What begins the sequence is computed as in training, up to a row of it: nothing of it need be in a cache.
+            let piece = if cache.position == 0 { piece.max(self.config.sequence_len) } else { piece };
             let most =
                 if rest.len() <= piece * fed.batch { rest.len() } else { piece.min(rest.len() - last) };
             let (now, later) = rest.split_at(most.max(1));
@@ -104,7 +106,7 @@ impl Gpt {
         ops.logits(&y, &weights[self.ids.lm_head], &self.head())
     }
 
-    /// Feeds `ids`, for which every layer has room, and returns the last positions before the final norm: one of each
+    /// Feeds `ids`, for which every layer has room if they do not begin the sequence, and returns the last positions before the final norm: one of each
     /// sequence (S, C), or several of one (last, C).
     fn decode_piece<B: ForwardOps>(
         &self,
@@ -140,15 +142,22 @@ impl Gpt {
             let Qkv { q, k, v, .. } = self.qkv(&inputs, block, cache.position, &h)?;
             let shape = self.attention_shape(layer, sequence);
             let keys = &mut cache.layers[layer];
-            if keys.len + len > keys.capacity {
-                // Beyond its window it sees nothing any more.
-                keys.len = keys.len.min(shape.window);
-                let all: Vec<usize> = (0..cache.sequences).collect();
-                keys.cache = ops.kv_select(&keys.cache, &all, keys.len)?;
-            }
-            ops.kv_append(&mut keys.cache, &k, &v)?;
-            keys.len += len;
-            let o = ops.attention_cached(&q, &keys.cache, &shape)?;
+            let o = if cache.position == 0 && cache.sequences == 1 {
+                // Later tokens see no more of it than a window.
+                keys.len = if len > keys.capacity { shape.window } else { len };
+                ops.kv_begin(&mut keys.cache, &k, &v, len, keys.len)?;
+                ops.attention(&q, &k, &v, &shape)?.0
+            } else {
+                if keys.len + len > keys.capacity {
+                    // Beyond its window it sees nothing any more.
+                    keys.len = keys.len.min(shape.window);
+                    let all: Vec<usize> = (0..cache.sequences).collect();
+                    keys.cache = ops.kv_select(&keys.cache, &all, keys.len)?;
+                }
+                ops.kv_append(&mut keys.cache, &k, &v)?;
+                keys.len += len;
+                ops.attention_cached(&q, &keys.cache, &shape)?
+            };
             let mixed = ops.linear_add(mixed, &o, &weights[block.attn_c_proj])?;
             let (h2, _) = ops.rms_norm(&mixed, eps)?;
             let u = ops.linear(&h2, &weights[block.c_fc])?;

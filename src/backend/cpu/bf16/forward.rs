@@ -287,6 +287,17 @@ impl ForwardOps for Bf16Backend {
         kv_cache::append(cache, k, v)
     }
 
+    fn kv_begin(
+        &self,
+        cache: &mut KvCache,
+        k: &Tensor,
+        v: &Tensor,
+        positions: usize,
+        kept: usize,
+    ) -> OpResult<()> {
+        kv_cache::begin(cache, k, v, positions, kept)
+    }
+
     fn kv_select(&self, cache: &KvCache, sequences: &[usize], positions: usize) -> OpResult<KvCache> {
         kv_cache::select(&self.0, cache, sequences, positions)
     }

@@ -4,6 +4,7 @@ use std::sync::{Mutex, PoisonError};
 
 use super::super::attention::{CHUNK, Group};
 use super::super::backend::CpuBackend;
+use super::super::kv_cache::TOGETHER;
 use super::super::pool::Buffer;
 use super::super::tensor::check;
 use super::super::workers::Shared;
@@ -73,6 +74,29 @@ pub(super) fn append(cache: &mut KvCache, k: &Tensor, v: &Tensor) -> OpResult<()
     Ok(())
 }
 
+/// Begins with the last `kept` of `positions` rows. Sums begin where they would if those before were there too.
+pub(super) fn begin(
+    cache: &mut KvCache,
+    k: &Tensor,
+    v: &Tensor,
+    positions: usize,
+    kept: usize,
+) -> OpResult<()> {
+    let op = "kv_begin";
+    check_shape(op, "k", k, positions, cache.cols)?;
+    check_shape(op, "v", v, positions, cache.cols)?;
+    let fits = kept <= positions && kept <= cache.capacity;
+    check(op, fits && cache.sequences == 1 && cache.len == 0, || {
+        format!("{kept} of {positions} positions for {} sequences with {}", cache.sequences, cache.len)
+    })?;
+    let rows = (positions - kept) * cache.cols..positions * cache.cols;
+    cache.keys[..rows.len()].copy_from_slice(&k.values(op)?[rows.clone()]);
+    cache.values[..rows.len()].copy_from_slice(&v.values(op)?[rows]);
+    cache.first = (positions - kept) % CHUNK;
+    cache.len = kept;
+    Ok(())
+}
+
 /// A cache of the same capacity with the last `positions` of these sequences. Attention packs them anew.
 pub(super) fn select(
     cpu: &CpuBackend,
@@ -111,18 +135,37 @@ impl Packed {
         }
         let (depth, half) = (d.div_ceil(2), positions.div_ceil(2));
         let (keys, values) = (halves_mut(&mut self.keys), halves_mut(&mut self.values));
-        for (s, row) in (0..cache.sequences).flat_map(|s| (self.len..cache.len).map(move |at| (s, at))) {
-            let position = cache.first + row;
-            for h in 0..heads {
-                let head = s * heads + h;
-                for j in 0..d {
-                    let from = (s * cache.capacity + row) * cache.cols + h * d + j;
-                    let key = (position / NR * depth + j / 2) * NR + position % NR;
-                    keys[2 * (head * key_len + key) + j % 2] = cache.keys[from];
-                    let value = (j / NR * half + position / 2) * NR + j % NR;
-                    values[2 * (head * value_len + value) + position % 2] = cache.values[from];
+        let (keys, values) = (Shared::new(keys), Shared::new(values));
+        let new = self.len..cache.len;
+        let pack = |head: usize| {
+            let (s, h) = (head / heads, head % heads);
+            // SAFETY: every task has its own head.
+            let (keys, values) = unsafe {
+                (
+                    keys.slice_mut(2 * head * key_len..2 * (head + 1) * key_len),
+                    values.slice_mut(2 * head * value_len..2 * (head + 1) * value_len),
+                )
+            };
+            for row in new.clone() {
+                let position = cache.first + row;
+                let from = (s * cache.capacity + row) * cache.cols + h * d;
+                let key = (position / NR * depth * NR + position % NR) * 2;
+                for (p, pair) in cache.keys[from..from + d].chunks(2).enumerate() {
+                    keys[key + 2 * p * NR..][..pair.len()].copy_from_slice(pair);
+                }
+                for (part, row) in cache.values[from..from + d].chunks(NR).enumerate() {
+                    let start = 2 * (part * half + position / 2) * NR + position % 2;
+                    for (to, value) in values[start..].iter_mut().step_by(2).zip(row) {
+                        *to = *value;
+                    }
                 }
             }
+        };
+        let tasks = cache.sequences * heads;
+        if new.len() < TOGETHER {
+            (0..tasks).for_each(pack);
+        } else {
+            cpu.workers.run(tasks, pack);
         }
         self.len = cache.len;
         Ok(())

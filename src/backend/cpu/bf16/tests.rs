@@ -300,7 +300,8 @@ fn weights_that_never_change_give_the_bits_of_those_that_do() {
 fn cached_attention_has_the_bits_of_a_whole_pass() {
     let cpu = backend();
     let (len, heads, kv_heads, d) = (700, 2, 1, 16);
-    for window in [1000, 130] {
+    // Position by position from the first on, or from a beginning of which a window is kept.
+    for (window, begun) in [(1000, 0), (130, 0), (130, 301), (1000, 301)] {
         let tensor = |seed, cols: usize| values(seed, len * cols);
         let (q, k, v) = (tensor(1, heads * d), tensor(2, kv_heads * d), tensor(3, kv_heads * d));
         let all = |x: &[f32], cols| cpu.tensor(len, cols, x).unwrap();
@@ -313,7 +314,13 @@ fn cached_attention_has_the_bits_of_a_whole_pass() {
             .unwrap();
         let whole = cpu.tensor_values(&o).unwrap();
         let mut cache = cpu.kv_cache(len, kv_heads * d).unwrap();
-        let (mut at, mut held) = (0, 0);
+        let (mut at, mut held) = (begun, window.min(begun));
+        if begun > 0 {
+            let part = |x: &[f32]| cpu.tensor(begun, kv_heads * d, &x[..begun * kv_heads * d]).unwrap();
+            cpu.kv_begin(&mut cache, &part(&k), &part(&v), begun, held).unwrap();
+            let again = cpu.kv_begin(&mut cache, &part(&k), &part(&v), begun, held);
+            assert!(again.is_err(), "it has begun");
+        }
         for step in (0..).map(|i| [1, 7, 1, 30, 1, 1][i % 6]) {
             let count = step.min(len - at);
             if count == 0 {
