@@ -21,8 +21,13 @@ use nanorun::internals::train::engine::{Engine, MicroBatch};
 const PROMPT: usize = 255;
 /// Tokens that there is room for.
 const ROOM: usize = 512;
-/// Depth and precision.
-const MODELS: [(usize, &str); 4] = [(4, "f32"), (4, "bf16"), (12, "f32"), (12, "bf16")];
+
+/// Depth and precision. Tests, which start this without `--bench`, see that it runs: the small models are enough for that.
+fn models() -> Vec<(usize, &'static str)> {
+    let depths: &[usize] =
+        if std::env::args().any(|argument| argument == "--bench") { &[4, 12] } else { &[4] };
+    depths.iter().flat_map(|&depth| [(depth, "f32"), (depth, "bf16")]).collect()
+}
 
 fn main() {
     divan::main();
@@ -60,7 +65,7 @@ fn prefill(engine: &mut dyn Engine, prompt: &[i32]) -> Vec<f32> {
 }
 
 /// The first in an engine's life: its memory is touched for the first time.
-#[divan::bench(args = MODELS, sample_count = 20, sample_size = 1)]
+#[divan::bench(args = models(), sample_count = 20, sample_size = 1)]
 fn first_prefill(bencher: Bencher<'_, '_>, model: (usize, &str)) {
     let (config, prompt) = (config(model), prompt());
     bencher
@@ -69,14 +74,14 @@ fn first_prefill(bencher: Bencher<'_, '_>, model: (usize, &str)) {
         .bench_local_values(|mut engine| (prefill(engine.as_mut(), &prompt), engine));
 }
 
-#[divan::bench(args = MODELS)]
+#[divan::bench(args = models())]
 fn further_prefill(bencher: Bencher<'_, '_>, model: (usize, &str)) {
     let (mut engine, prompt) = (sampled(&config(model)), prompt());
     bencher.counter(ItemsCount::new(PROMPT)).bench_local(|| prefill(engine.as_mut(), black_box(&prompt)));
 }
 
 /// With losses of every token, where a prompt's last one alone is read.
-#[divan::bench(args = MODELS)]
+#[divan::bench(args = models())]
 fn training_forward(bencher: Bencher<'_, '_>, model: (usize, &str)) {
     let (mut engine, inputs) = (engine(&config(model), threads()).unwrap(), prompt());
     let sequence = SequenceShape { batch: 1, len: PROMPT };
@@ -85,7 +90,7 @@ fn training_forward(bencher: Bencher<'_, '_>, model: (usize, &str)) {
 }
 
 /// One token a sample: what makes room must not be called ahead of those that it makes room for.
-#[divan::bench(args = MODELS, sample_size = 1)]
+#[divan::bench(args = models(), sample_size = 1)]
 fn token(bencher: Bencher<'_, '_>, model: (usize, &str)) {
     let (engine, prompt) = (RefCell::new(sampled(&config(model))), prompt());
     let fed = RefCell::new(ROOM);
