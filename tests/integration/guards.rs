@@ -4,6 +4,7 @@
 use std::cell::RefCell;
 use std::path::Path;
 use std::rc::Rc;
+use std::sync::{Mutex, PoisonError};
 
 use nanorun::internals::data::{Batch, Cache, Cursor, LoaderBytes};
 use nanorun::internals::error::{Error, Result};
@@ -35,6 +36,8 @@ use crate::backends::{BACKENDS, config};
 
 /// `eval.max_drift_bytes`. libtorch's count is the whole process's, in which other tests compute small things.
 const LIMIT: usize = 1 << 22;
+/// Held by whoever leaks, or watches that nothing does: what one leaks, another one's guard would find in that count.
+static LEAKS: Mutex<()> = Mutex::new(());
 /// f32s that a leaky evaluation batch never gives back: twice the limit.
 const LEAKED: usize = LIMIT / 2;
 /// Steps of a run; it is evaluated before the first, after the second and at the end.
@@ -320,6 +323,7 @@ fn session_over(
 /// To read a loss is to wait for the device: once a step, when all of its micro-batches are under way.
 #[test]
 fn losses_are_read_last_in_a_step_but_before_the_update() {
+    let _alone = LEAKS.lock().unwrap_or_else(PoisonError::into_inner);
     let mut config = manifest("bigram");
     config.batch.grad_accum_steps = 3;
     for &backend in BACKENDS {
@@ -345,6 +349,7 @@ fn losses_are_read_last_in_a_step_but_before_the_update() {
 
 #[test]
 fn every_evaluation_is_guarded_on_every_backend() {
+    let _alone = LEAKS.lock().unwrap_or_else(PoisonError::into_inner);
     for kind in ["gpt", "microgpt", "bigram"] {
         let config = manifest(kind);
         for &backend in BACKENDS {
@@ -396,6 +401,7 @@ fn every_evaluation_is_guarded_on_every_backend() {
 /// every batch comes to its end, with the very same result.
 #[test]
 fn nothing_evaluated_is_lost_when_the_guard_stops_a_run() {
+    let _alone = LEAKS.lock().unwrap_or_else(PoisonError::into_inner);
     let config = manifest("bigram");
     let library = Library::new(Cache::disabled());
     let rows = library.rows(&config).unwrap();
@@ -466,6 +472,7 @@ impl BatchSource for Hoard {
 
 #[test]
 fn a_loader_that_keeps_its_batches_is_stopped() {
+    let _alone = LEAKS.lock().unwrap_or_else(PoisonError::into_inner);
     let mut config = manifest("bigram");
     config.eval.max_drift_bytes = 300;
     let library = Library::new(Cache::disabled());
