@@ -89,7 +89,7 @@ fn torch() -> Value {
             return json!({ "works": false, "reason": reason, "help": GET_TORCH, "summary": summary });
         }
     };
-    if let Err(error) = check(TorchDevice::Cpu, false) {
+    if let Err(error) = check(TorchDevice::Cpu, false, super::all_threads()) {
         let error = Error::from(error);
         let (expected, help) =
             (error.expected_text().unwrap_or_default(), error.help_text().unwrap_or_default());

@@ -118,17 +118,18 @@ impl Experiment {
         }
         let pace = Pace::new(sequence.filter(|_| !self.past_looks));
         let pending: Vec<bool> = parts.iter().map(|part| *part == Part::Take).collect();
-        self.require_devices(how, &pending)?;
         let jobs = if self.shares_a_device() {
             1
         } else {
             how.jobs.unwrap_or_else(|| self.jobs(how.threads, &pending, how.share).count)
         };
-        self.require_class(&post, how, how.threads / jobs.max(1), &pending)?;
+        let threads = (how.threads / jobs.max(1)).max(1);
+        self.require_devices(how, threads, &pending)?;
+        self.require_class(&post, how, threads, &pending)?;
         if pending.contains(&true) {
             self.plan.warnings.iter().for_each(|warning| how.display.line(&format!("warning: {warning}")));
         }
-        for warning in self.require_room((jobs, how.threads / jobs.max(1)), &pending, &begun)? {
+        for warning in self.require_room((jobs, threads), &pending, &begun)? {
             how.display.line(&format!("warning: {warning}"));
         }
         let rows = |config: &_| self.library.rows(config);

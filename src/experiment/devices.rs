@@ -8,13 +8,13 @@ use crate::plan::run_config::{BackendChoice, BackendKind};
 use crate::precision::Precision;
 
 impl Experiment {
-    /// Refuses to begin where a run that is still to be trained asks for a backend, a device or a precision that is not
-    /// here. Run by run it would be the same words for each of them, and a worker on a machine whose GPU is gone would take
+    /// Refuses to begin where a run that is still to be trained asks for a backend, a device, a precision or `threads` that
+    /// are not here. Run by run it would be the same words for each of them, and a worker on a machine whose GPU is gone would take
     /// and fail the runs that others could train.
     ///
     /// # Errors
     /// What is missing: class `Run`, as another machine may have it.
-    pub(super) fn require_devices(&self, how: &HowToRun<'_>, pending: &[bool]) -> Result<()> {
+    pub(super) fn require_devices(&self, how: &HowToRun<'_>, threads: usize, pending: &[bool]) -> Result<()> {
         let pending = self.plan.runs.iter().zip(pending).filter(|(_, pending)| **pending).map(|(run, _)| run);
         let runs: Vec<&PlannedRun> =
             pending.filter(|run| run.config.backend.kind == BackendKind::Tch).collect();
@@ -26,7 +26,7 @@ impl Experiment {
             }
         }
         let lacking: Vec<(&BackendChoice, DeviceError)> =
-            choices.into_iter().filter_map(|choice| Some((choice, missing(choice)?))).collect();
+            choices.into_iter().filter_map(|choice| Some((choice, missing(choice, threads)?))).collect();
         for run in runs {
             let Some((_, missing)) = lacking.iter().find(|(choice, _)| **choice == run.config.backend) else {
                 continue;
@@ -41,7 +41,7 @@ impl Experiment {
 }
 
 /// What a choice of the tch backend's lacks here; none where it can be had.
-fn missing(choice: &BackendChoice) -> Option<DeviceError> {
+fn missing(choice: &BackendChoice, threads: usize) -> Option<DeviceError> {
     let device = choice.device.parse();
-    device.and_then(|device| check(device, choice.precision == Precision::Bf16)).err()
+    device.and_then(|device| check(device, choice.precision == Precision::Bf16, threads)).err()
 }

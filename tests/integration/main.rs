@@ -51,6 +51,7 @@ mod support;
 mod threads;
 mod targets;
 mod tch;
+mod tch_bits;
 mod tokenizer;
 mod vary;
 mod work;

@@ -32,9 +32,9 @@ impl TorchBackend {
     /// decide bits, so they are part of the environment class.
     ///
     /// # Errors
-    /// A device, precision or libtorch that is not here.
+    /// A device, precision, libtorch or number of threads that cannot be had here.
     pub fn new(device: TorchDevice, precision: Precision, threads: usize) -> Result<Self, DeviceError> {
-        device::check(device, precision == Precision::Bf16)?;
+        device::check(device, precision == Precision::Bf16, threads.max(1))?;
         let facts = facts::torch_facts().map_err(|_| DeviceError::NotBuilt)?;
         let mut backend = Self {
             device,

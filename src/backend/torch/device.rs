@@ -106,6 +106,14 @@ pub enum DeviceError {
         /// Its file.
         library: String,
     },
+    /// OpenMP was told to start fewer threads than the environment class would name.
+    #[error("OpenMP starts {started} of the {asked} threads that libtorch is to compute on")]
+    Threads {
+        /// As `--threads` says, or all cores.
+        asked: usize,
+        /// How many came.
+        started: usize,
+    },
     /// libtorch failed while starting.
     #[error("libtorch does not start: {message}")]
     Start {
@@ -135,6 +143,12 @@ impl From<DeviceError> for Error {
             DeviceError::Libtorch { .. } => made
                 .expected(format!("libtorch {LIBTORCH_VERSION}"))
                 .help("eval \"$(scripts/setup_libtorch)\" and build again, or unset LD_LIBRARY_PATH"),
+            DeviceError::Threads { asked, started } => {
+                made.key("run.threads").expected(format!("{asked} threads: their number decides bits")).help(format!(
+                    "unset OMP_THREAD_LIMIT and OMP_MAX_ACTIVE_LEVELS, or --threads {}",
+                    started.max(1)
+                ))
+            }
             DeviceError::Start { .. } => made.help("nanorun doctor says what it finds"),
         }
     }
@@ -145,11 +159,11 @@ pub fn is_not_built(error: &Error) -> bool {
     error.class() == Class::Run && error.what() == DeviceError::NotBuilt.to_string()
 }
 
-/// Whether the precision and device can be had here, without computing anything.
+/// Whether the precision and device can be had here, and on the CPU device so many threads, without computing anything.
 ///
 /// # Errors
 /// What is missing.
-pub fn check(device: TorchDevice, bf16: bool) -> Result<(), DeviceError> {
+pub fn check(device: TorchDevice, bf16: bool, threads: usize) -> Result<(), DeviceError> {
     let facts = super::facts::torch_facts().map_err(|reason| match reason {
         super::facts::Missing::NotBuilt => DeviceError::NotBuilt,
         super::facts::Missing::Start(message) => DeviceError::Start { message },
@@ -157,7 +171,7 @@ pub fn check(device: TorchDevice, bf16: bool) -> Result<(), DeviceError> {
     if facts.version.split('+').next() != Some(LIBTORCH_VERSION) {
         return Err(DeviceError::Libtorch { found: facts.version, library: facts.library });
     }
-    let TorchDevice::Cuda(index) = device else { return Ok(()) };
+    let TorchDevice::Cuda(index) = device else { return check_threads(threads) };
     let cuda = facts.cuda.map_err(|reason| DeviceError::NoCuda { index, reason })?;
     let count = cuda.devices.len();
     let gpu = cuda.devices.get(index).ok_or(DeviceError::NoSuchDevice { index, count })?;
@@ -165,6 +179,21 @@ pub fn check(device: TorchDevice, bf16: bool) -> Result<(), DeviceError> {
         return Err(DeviceError::NoBf16 { index, name: gpu.name.clone(), capability: gpu.capability });
     }
     Ok(())
+}
+
+/// Whether OpenMP starts so many threads: the environment class names their number, for it decides bits.
+#[cfg(feature = "tch")]
+fn check_threads(asked: usize) -> Result<(), DeviceError> {
+    use super::{fault, shim};
+
+    shim::set_threads(asked).map_err(|error| DeviceError::Start { message: fault::told(&error) })?;
+    let started = shim::team(asked);
+    if started == asked { Ok(()) } else { Err(DeviceError::Threads { asked, started }) }
+}
+
+#[cfg(not(feature = "tch"))]
+fn check_threads(_: usize) -> Result<(), DeviceError> {
+    Err(DeviceError::NotBuilt)
 }
 
 #[cfg(test)]
@@ -201,6 +230,7 @@ mod tests {
                 found: "2.9.1".to_owned(),
                 library: "/opt/torch/lib/libtorch_cpu.so".to_owned(),
             },
+            DeviceError::Threads { asked: 8, started: 1 },
             DeviceError::Start { message: "symbol lookup error".to_owned() },
         ];
         let text: Vec<_> = errors
@@ -216,15 +246,15 @@ mod tests {
     #[cfg(not(feature = "tch"))]
     #[test]
     fn without_the_feature_the_backend_is_known_but_not_here() {
-        assert_eq!(check(TorchDevice::Cpu, false), Err(DeviceError::NotBuilt));
+        assert_eq!(check(TorchDevice::Cpu, false, 1), Err(DeviceError::NotBuilt));
     }
 
     #[cfg(feature = "tch")]
     #[test]
     fn the_cpu_device_is_always_here() {
-        assert_eq!(check(TorchDevice::Cpu, true), Ok(()));
+        assert_eq!(check(TorchDevice::Cpu, true, 2), Ok(()));
         assert!(matches!(
-            check(TorchDevice::Cuda(99), false),
+            check(TorchDevice::Cuda(99), false, 1),
             Err(DeviceError::NoCuda { index: 99, .. } | DeviceError::NoSuchDevice { index: 99, .. })
         ));
     }

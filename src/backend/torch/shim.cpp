@@ -9,6 +9,8 @@
 #include <ATen/detail/CUDAHooksInterface.h>
 #include <ATen/ops/_flash_attention_backward.h>
 #include <ATen/ops/_flash_attention_forward.h>
+#include <ATen/ops/exp.h>
+#include <ATen/ops/ones.h>
 #include <c10/core/Allocator.h>
 #include <c10/core/CPUAllocator.h>
 #include <c10/core/CachingDeviceAllocator.h>
@@ -197,8 +199,8 @@ extern "C" {
 
 void nanorun_free(char* text) { std::free(text); }
 
-// Once a process, before its first tensor: counts CPU memory, fixes the workspaces of cuBLAS and MKL's code path,
-// asks for deterministic kernels, keeps float32 products in float32.
+// Once a process, before its first tensor: counts CPU memory, fixes the workspaces of cuBLAS and the code paths of MKL
+// and oneDNN, asks for deterministic kernels, keeps float32 products in float32.
 char* nanorun_start() {
   static std::once_flag once;
   return guarded([] {
@@ -210,10 +212,12 @@ char* nanorun_start() {
       }
       // These change bits, and the environment class does not tell of them.
       for (const char* name : {"CUBLASLT_WORKSPACE_SIZE", "DISABLE_ADDMM_CUDA_LT", "TORCH_BLAS_PREFER_CUBLASLT",
-                               "PYTORCH_TUNABLEOP_ENABLED", "NVIDIA_TF32_OVERRIDE"}) {
+                               "PYTORCH_TUNABLEOP_ENABLED", "NVIDIA_TF32_OVERRIDE", "MKL_ENABLE_INSTRUCTIONS",
+                               "MKL_DEBUG_CPU_TYPE", "MKL_VML_DEBUG_CPU_TYPE", "ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA",
+                               "ONEDNN_DEFAULT_FPMATH_MODE", "DNNL_DEFAULT_FPMATH_MODE"}) {
         unsetenv(name);
       }
-      setenv("MKL_CBWR", "AUTO", 0);
+      setenv("MKL_CBWR", "AUTO", 1);
       static CountingAllocator allocator;
       c10::SetCPUAllocator(&allocator, 1);
       auto& context = at::globalContext();
@@ -225,6 +229,10 @@ char* nanorun_start() {
       context.setAllowTF32CuBLAS(false);
       context.setAllowTF32CuDNN(false);
       context.setAllowBF16ReductionCuBLAS(false);
+      // MKL's vector functions (exp, log, tanh) find out what the CPU is in their first call, and write down a wrong
+      // answer for a moment before the right one. A second thread that computes meanwhile takes another kernel, with
+      // other last bits. One number is computed by one thread: after this call the answer stands.
+      at::exp(at::ones({1}));
     });
   });
 }
@@ -235,9 +243,25 @@ char* nanorun_threads(int threads) {
     thread_local int current = 0;
     if (current != threads) {
       at::set_num_threads(threads);
+      // OMP_DYNAMIC=true lets OpenMP start fewer threads while the machine is busy, and the number decides bits.
+      static const auto set_dynamic = reinterpret_cast<void (*)(int)>(dlsym(RTLD_DEFAULT, "omp_set_dynamic"));
+      if (set_dynamic != nullptr) set_dynamic(0);
       current = threads;
     }
   });
+}
+
+// How many of the calling thread's intra-op threads really start: OMP_THREAD_LIMIT and OMP_MAX_ACTIVE_LEVELS allow fewer
+// without a word. libtorch's headers start threads only in files that are compiled for OpenMP, and those would bring a
+// second OpenMP; this is the entry that such files call, in the OpenMP that libtorch has.
+int nanorun_team(int threads) {
+  using Parallel = void (*)(void (*)(void*), void*, unsigned, unsigned);
+  const auto parallel = reinterpret_cast<Parallel>(dlsym(RTLD_DEFAULT, "GOMP_parallel"));
+  if (parallel == nullptr) return threads;
+  std::atomic<int> started{0};
+  parallel([](void* count) { static_cast<std::atomic<int>*>(count)->fetch_add(1); }, &started,
+           static_cast<unsigned>(threads), 0);
+  return started.load();
 }
 
 // Version of libtorch's headers; the build and the library agree unless the library was exchanged.

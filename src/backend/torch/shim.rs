@@ -11,6 +11,7 @@ unsafe extern "C" {
     fn nanorun_free(text: *mut c_char);
     fn nanorun_start() -> *mut c_char;
     fn nanorun_threads(threads: c_int) -> *mut c_char;
+    fn nanorun_team(threads: c_int) -> c_int;
     fn nanorun_version() -> *mut c_char;
     fn nanorun_library() -> *mut c_char;
     fn nanorun_cpu_capability() -> *mut c_char;
@@ -89,6 +90,13 @@ pub(super) fn start() -> TchResult<()> {
 pub(super) fn set_threads(threads: usize) -> TchResult<()> {
     // SAFETY: a plain number.
     check(unsafe { nanorun_threads(c_int::try_from(threads).unwrap_or(c_int::MAX)) })
+}
+
+/// How many of so many intra-op threads really start.
+pub(super) fn team(threads: usize) -> usize {
+    // SAFETY: a plain number.
+    let started = unsafe { nanorun_team(c_int::try_from(threads).unwrap_or(c_int::MAX)) };
+    usize::try_from(started).unwrap_or_default()
 }
 
 /// Version of libtorch this was built against, such as `2.11.0`.
