@@ -28,13 +28,72 @@ pub struct Named<V> {
 pub type NamedTensor<'a> = Named<Values<'a>>;
 
 /// One of single precision, as engines hold it: values of the backend itself, where the host can read them.
-pub type SingleTensor<'a> = Named<Cow<'a, [f32]>>;
+pub type SingleTensor<'a> = Named<Single<'a>>;
+
+/// Values of single precision, as they are held.
+#[derive(Debug, Clone)]
+pub enum Single<'a> {
+    /// In four bytes each.
+    Whole(Cow<'a, [f32]>),
+    /// In two bytes each, as bfloat16. Files and hashes have them in four: written so, they are widened block by block, for
+    /// at once they would take twice the memory that they have.
+    Half(&'a [u16]),
+}
+
+impl<'a> Single<'a> {
+    /// How many.
+    pub fn len(&self) -> usize {
+        match self {
+            Self::Whole(values) => values.len(),
+            Self::Half(values) => values.len(),
+        }
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// In four bytes each, borrowed where they are.
+    pub fn wide(&self) -> Cow<'_, [f32]> {
+        match self {
+            Self::Whole(values) => Cow::Borrowed(values),
+            Self::Half(values) => values.iter().map(|&x| widened(x)).collect(),
+        }
+    }
+
+    /// The same for as long as they are held.
+    pub fn into_wide(self) -> Cow<'a, [f32]> {
+        match self {
+            Self::Whole(values) => values,
+            Self::Half(_) => Cow::Owned(self.wide().into_owned()),
+        }
+    }
+}
+
+impl<'a, V: Into<Cow<'a, [f32]>>> From<V> for Single<'a> {
+    fn from(values: V) -> Self {
+        Self::Whole(values.into())
+    }
+}
+
+/// Equal when every value is, whatever it is held in.
+impl PartialEq for Single<'_> {
+    fn eq(&self, other: &Self) -> bool {
+        self.wide() == other.wide()
+    }
+}
+
+/// The f32 of a bfloat16, exactly.
+fn widened(x: u16) -> f32 {
+    f32::from_bits(u32::from(x) << 16)
+}
 
 impl SingleTensor<'_> {
     /// With values of its own.
     pub fn into_owned(self) -> SingleTensor<'static> {
         let Self { name, shape, values } = self;
-        Named { name, shape, values: Cow::Owned(values.into_owned()) }
+        Named { name, shape, values: values.into_wide().into_owned().into() }
     }
 }
 
@@ -43,6 +102,8 @@ impl SingleTensor<'_> {
 pub enum Values<'a> {
     /// Single precision.
     F32(Cow<'a, [f32]>),
+    /// Single precision that is held as bfloat16: an engine's, to be written. What was read is never this.
+    Half(&'a [u16]),
     /// Double precision: the scalar backend's.
     F64(Cow<'a, [f64]>),
     /// Token ids.
@@ -91,7 +152,7 @@ impl<'a> NamedTensor<'a> {
     pub fn as_f32(&self) -> Option<&[f32]> {
         match &self.values {
             Values::F32(values) => Some(values),
-            Values::F64(_) | Values::I32(_) => None,
+            Values::Half(_) | Values::F64(_) | Values::I32(_) => None,
         }
     }
 
@@ -99,7 +160,7 @@ impl<'a> NamedTensor<'a> {
     pub fn as_f64(&self) -> Option<&[f64]> {
         match &self.values {
             Values::F64(values) => Some(values),
-            Values::F32(_) | Values::I32(_) => None,
+            Values::F32(_) | Values::Half(_) | Values::I32(_) => None,
         }
     }
 
@@ -107,7 +168,7 @@ impl<'a> NamedTensor<'a> {
     pub fn as_i32(&self) -> Option<&[i32]> {
         match &self.values {
             Values::I32(values) => Some(values),
-            Values::F32(_) | Values::F64(_) => None,
+            Values::F32(_) | Values::Half(_) | Values::F64(_) => None,
         }
     }
 }
@@ -117,9 +178,22 @@ impl PartialEq for Values<'_> {
     fn eq(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::F32(a), Self::F32(b)) => a.iter().map(|x| x.to_bits()).eq(b.iter().map(|x| x.to_bits())),
+            (Self::Half(a), Self::Half(b)) => a == b,
+            (Self::F32(wide), Self::Half(half)) | (Self::Half(half), Self::F32(wide)) => {
+                wide.iter().map(|x| x.to_bits()).eq(half.iter().map(|&x| widened(x).to_bits()))
+            }
             (Self::F64(a), Self::F64(b)) => a.iter().map(|x| x.to_bits()).eq(b.iter().map(|x| x.to_bits())),
             (Self::I32(a), Self::I32(b)) => a == b,
             _ => false,
+        }
+    }
+}
+
+impl<'a> From<&'a Single<'_>> for Values<'a> {
+    fn from(values: &'a Single<'_>) -> Self {
+        match values {
+            Single::Whole(values) => Values::F32(Cow::Borrowed(values)),
+            Single::Half(values) => Values::Half(values),
         }
     }
 }
@@ -129,6 +203,7 @@ impl Values<'_> {
     pub fn len(&self) -> usize {
         match self {
             Self::F32(values) => values.len(),
+            Self::Half(values) => values.len(),
             Self::F64(values) => values.len(),
             Self::I32(values) => values.len(),
         }
@@ -142,7 +217,7 @@ impl Values<'_> {
     /// The format's name of the element type, and its width in bytes.
     pub fn dtype(&self) -> (&'static str, usize) {
         match self {
-            Self::F32(_) => ("F32", 4),
+            Self::F32(_) | Self::Half(_) => ("F32", 4),
             Self::F64(_) => ("F64", 8),
             Self::I32(_) => ("I32", 4),
         }
@@ -176,6 +251,7 @@ pub fn write_safetensors(out: &mut impl Write, tensors: &[NamedTensor<'_>]) -> i
     for tensor in tensors {
         match &tensor.values {
             Values::F32(values) => write_values(out, values, f32::to_le_bytes)?,
+            Values::Half(values) => write_values(out, values, |x| widened(x).to_le_bytes())?,
             Values::F64(values) => write_values(out, values, f64::to_le_bytes)?,
             Values::I32(values) => write_values(out, values, i32::to_le_bytes)?,
         }
@@ -264,6 +340,24 @@ mod tests {
             NamedTensor::f32("w", &[1, 2], vec![0.5, -2.0]),
             NamedTensor::f64("scalar", &[], vec![2.5]),
         ]
+    }
+
+    /// What is held in two bytes is written and compared as the four that it stands for: also a NaN's payload, an
+    /// infinity, a zero's sign and a subnormal number.
+    #[test]
+    fn bfloat16_is_written_as_the_single_precision_that_it_is() {
+        let halves = [0x3f80_u16, 0xbf80, 0x0000, 0x8000, 0x0001, 0x7f80, 0xff80, 0x7fc1, 0x7f7f];
+        let wide: Vec<f32> = halves.iter().map(|&x| f32::from_bits(u32::from(x) << 16)).collect();
+        let held = Single::Half(&halves);
+        assert!(held.wide().iter().zip(&wide).all(|(a, b)| a.to_bits() == b.to_bits()));
+        assert_eq!((held.len(), Single::from(&wide[..]).len()), (halves.len(), halves.len()));
+        let named = |values| [NamedTensor { name: "table".to_owned(), shape: vec![3, 3], values }];
+        let (half, whole) = (named(Values::from(&held)), [NamedTensor::f32("table", &[3, 3], &wide)]);
+        assert!(matches!(half[0].values, Values::Half(_)));
+        assert_eq!(written(&half), written(&whole));
+        assert_eq!(half, whole);
+        assert_ne!(half, [NamedTensor::f32("table", &[3, 3], vec![1.0; 9])]);
+        assert_eq!(read_safetensors(&written(&half)).unwrap(), whole);
     }
 
     fn written(tensors: &[NamedTensor<'_>]) -> Vec<u8> {

@@ -9,6 +9,7 @@ use crate::ops::{
     SequenceShape, SgdStep, TrainOps,
 };
 use crate::precision::Precision;
+use crate::tensors::Single;
 
 /// Passes every op on and counts its time, up to when the device has done it.
 pub(super) struct Timed<B> {
@@ -46,7 +47,7 @@ impl<B: Backend> ForwardOps for Timed<B> {
     type RotarySaved = B::RotarySaved;
     type AttentionSaved = B::AttentionSaved;
 
-    fn weight_values<'a>(&self, weight: &'a Self::Weight) -> OpResult<Cow<'a, [f32]>> {
+    fn weight_values<'a>(&self, weight: &'a Self::Weight) -> OpResult<Single<'a>> {
         self.ops.weight_values(weight)
     }
 
@@ -97,7 +98,7 @@ impl<B: Backend> TrainOps for Timed<B> {
         self.ops.grad_values(grad)
     }
 
-    fn state_values<'a>(&self, state: &'a Self::State) -> OpResult<Cow<'a, [f32]>> {
+    fn state_values<'a>(&self, state: &'a Self::State) -> OpResult<Single<'a>> {
         self.ops.state_values(state)
     }
 

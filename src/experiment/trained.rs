@@ -53,7 +53,7 @@ impl Experiment {
         in_order(&specs(&config.model), &found)?;
         let mut read = |spec: &ParamSpec| {
             let values = found.iter().find(|tensor| tensor.name == spec.name);
-            Ok(values.map_or_else(Vec::new, |tensor| tensor.values.to_vec()))
+            Ok(values.map_or_else(Vec::new, |tensor| tensor.values.wide().into_owned()))
         };
         let engine = inference_engine(&config.model, &config.backend, threads, &mut read)?;
         Ok(Trained {

@@ -1,9 +1,8 @@
 //! The forward ops.
 
-use std::borrow::Cow;
-
 use super::{AttentionShape, HeadShape, OpResult, SequenceShape};
 use crate::precision::Precision;
+use crate::tensors::Single;
 
 /// Forward ops on activations, weights and tokens.
 ///
@@ -44,7 +43,7 @@ pub trait ForwardOps {
         self.weight(shape, values)
     }
     /// The values of a weight, row-major, exactly as they are stored.
-    fn weight_values<'a>(&self, weight: &'a Self::Weight) -> OpResult<Cow<'a, [f32]>>;
+    fn weight_values<'a>(&self, weight: &'a Self::Weight) -> OpResult<Single<'a>>;
     /// Token ids for the backend. `ids.len()` is N.
     fn tokens(&self, ids: &[i32]) -> OpResult<Self::Tokens>;
     /// The values of an activation, row-major.

@@ -6,6 +6,7 @@ use super::{
     AdamWStep, AttentionShape, ForwardOps, HeadShape, Losses, MuonParam, MuonStep, OpResult, SequenceShape,
     SgdStep,
 };
+use crate::tensors::Single;
 
 /// Backwards of the forward ops and fused optimizer updates.
 ///
@@ -41,7 +42,7 @@ pub trait TrainOps: ForwardOps {
         if table { self.table_state(shape, &zeros) } else { self.state(shape, &zeros) }
     }
     /// The values of a state, exactly as stored.
-    fn state_values<'a>(&self, state: &'a Self::State) -> OpResult<Cow<'a, [f32]>>;
+    fn state_values<'a>(&self, state: &'a Self::State) -> OpResult<Single<'a>>;
 
     /// Backward of [`ForwardOps::embedding`]: sums dy (N, C) into the rows of dtable, in token order.
     fn embedding_backward(

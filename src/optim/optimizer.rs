@@ -197,7 +197,8 @@ impl<B: TrainOps> Optimizer<B> {
                 }
                 found.push(state);
             }
-            let mut states = found.into_iter().map(|state| param.state(ops, &state.shape, &state.values));
+            let mut states =
+                found.into_iter().map(|state| param.state(ops, &state.shape, &state.values.wide()));
             *target = slot(config, &mut states)
                 .map_err(|e| Error::run("the optimizer's state cannot be restored").because(e))?;
         }

@@ -47,7 +47,7 @@ fn make(
 }
 
 fn values(tensors: Vec<NamedTensor<'_>>) -> Vec<Vec<f32>> {
-    tensors.into_iter().map(|tensor| tensor.values.into_owned()).collect()
+    tensors.into_iter().map(|tensor| tensor.values.into_wide().into_owned()).collect()
 }
 
 impl ParitySubject for EngineSubject {

@@ -91,7 +91,10 @@ impl ForeignValues {
         let takes_optimizer = matches!(target, Target::Upstream { .. });
         let optimizer = if takes_optimizer && !foreign.checkpoint.optimizer().is_empty() {
             let state = foreign.checkpoint.optimizer_state(&specs)?;
-            state.into_iter().map(|state| (state.name, state.shape, state.values.into_owned())).collect()
+            state
+                .into_iter()
+                .map(|state| (state.name, state.shape, state.values.into_wide().into_owned()))
+                .collect()
         } else {
             Vec::new()
         };

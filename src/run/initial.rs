@@ -108,7 +108,7 @@ fn from_file(path: &Path, sha256: Digest, specs: &[ParamSpec]) -> Result<Initial
                 .expected("F32")
                 .help("save the weights in single precision"));
         };
-        Ok(NamedTensor { name, shape: tensor.shape, values })
+        Ok(NamedTensor { name, shape: tensor.shape, values: values.into() })
     };
     let tensors = found.into_iter().map(single).collect::<Result<Vec<_>>>()?;
     ordered(specs, &tensors).map_err(|error| error.file(path))
@@ -174,5 +174,5 @@ fn from_checkpoint(
 
 fn ordered(specs: &[ParamSpec], tensors: &[NamedTensor<'_>]) -> Result<InitialValues> {
     let ordered = in_order(specs, tensors)?;
-    Ok(InitialValues::Given(ordered.into_iter().map(|tensor| tensor.values.to_vec()).collect()))
+    Ok(InitialValues::Given(ordered.into_iter().map(|tensor| tensor.values.wide().into_owned()).collect()))
 }

@@ -7,7 +7,12 @@ use super::engine::NamedTensor;
 
 /// An engine's tensors as checkpoints and hashes take them.
 pub(crate) fn named<'a>(tensors: &'a [NamedTensor<'_>]) -> Vec<checkpoint::NamedTensor<'a>> {
-    tensors.iter().map(|t| checkpoint::NamedTensor::f32(&*t.name, &t.shape, &*t.values)).collect()
+    let named = |t: &'a NamedTensor<'_>| checkpoint::NamedTensor {
+        name: t.name.clone(),
+        shape: t.shape.clone(),
+        values: (&t.values).into(),
+    };
+    tensors.iter().map(named).collect()
 }
 
 /// A checkpoint's tensors as engines take them.

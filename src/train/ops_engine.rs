@@ -1,7 +1,5 @@
 //! The engine of every backend with hand-written backwards.
 
-use std::borrow::Cow;
-
 use crate::error::{Error, Result};
 use crate::model::init::InitialValues;
 use crate::model::network::{Inputs, Network};
@@ -13,6 +11,7 @@ use crate::stop::{StopFlag, stopped};
 
 use super::decoding::Decoding;
 use super::engine::{Engine, MicroBatch, NamedTensor};
+use crate::tensors::Single;
 
 /// A network on a training backend.
 pub struct OpsEngine<M: Network, B: Backend> {
@@ -110,10 +109,7 @@ impl<M: Network, B: Backend> OpsEngine<M, B> {
         Ok(Self { network, tables, weights, training, decoding: Decoding::default(), rows: 0, stop, ops })
     }
 
-    fn named<'a>(
-        &'a self,
-        values: impl Fn(usize) -> OpResult<Cow<'a, [f32]>>,
-    ) -> Result<Vec<NamedTensor<'a>>> {
+    fn named<'a>(&'a self, values: impl Fn(usize) -> OpResult<Single<'a>>) -> Result<Vec<NamedTensor<'a>>> {
         let specs = self.network.specs().iter().enumerate();
         specs
             .map(|(index, spec)| {
@@ -200,7 +196,7 @@ impl<M: Network, B: Backend> Engine for OpsEngine<M, B> {
 
     fn gradients(&self) -> Result<Vec<NamedTensor<'_>>> {
         let Training { grads, .. } = self.training.as_ref().ok_or_else(trains_not)?;
-        self.named(|index| self.ops.grad_values(&grads.0[index]))
+        self.named(|index| self.ops.grad_values(&grads.0[index]).map(Single::from))
     }
 
     fn parameters(&self) -> Result<Vec<NamedTensor<'_>>> {
@@ -222,7 +218,8 @@ impl<M: Network, B: Backend> Engine for OpsEngine<M, B> {
         let wanted = if self.training.is_some() { Use::Training } else { Use::Inference };
         for (index, tensor) in values.into_iter().enumerate() {
             let spec = &self.network.specs()[index];
-            self.weights.0[index] = weight(&self.ops, spec, &tensor.values, wanted).map_err(op_error)?;
+            self.weights.0[index] =
+                weight(&self.ops, spec, &tensor.values.wide(), wanted).map_err(op_error)?;
         }
         if steps > 0 {
             self.take_up_state(steps, optimizer)?;

@@ -8,6 +8,7 @@
 
 use crate::files::ExactF64;
 use crate::hash::{Canonical, Digest};
+use crate::tensors::Single;
 use crate::train::checkpoint::{NamedTensor, Values};
 
 /// Hash over the mean losses of steps 0, 1, .. and the parameters after the last of them, in any order: they are
@@ -28,6 +29,7 @@ pub fn train_hash(step_losses: impl ExactSizeIterator<Item = f32>, params: &[Nam
         }
         match &param.values {
             Values::F32(values) => hash.f32s("values", values),
+            Values::Half(values) => hash.f32s("values", &Single::Half(values).wide()),
             Values::F64(values) => hash.f64s("values", values),
             Values::I32(values) => {
                 hash.bytes("values", &values.iter().flat_map(|id| id.to_le_bytes()).collect::<Vec<_>>())
@@ -108,6 +110,17 @@ mod tests {
         assert_ne!(eval, eval_hash(&b, &a, value(1.0)));
         assert_ne!(eval, eval_hash(&a, &b, value(-1.0)));
         assert_ne!(result_hash(&a, &eval), result_hash(&eval, &a));
+    }
+
+    /// What is held in two bytes is hashed as the four that it stands for.
+    #[test]
+    fn what_values_are_held_in_does_not_enter() {
+        let halves = [0x3f80_u16, 0x8000, 0x0001, 0x7fc1];
+        let wide = Single::Half(&halves).wide().into_owned();
+        let shape = vec![2, 2];
+        let half = NamedTensor { name: "a".to_owned(), shape, values: Values::Half(&halves) };
+        let hash = |params: &[NamedTensor<'_>]| train_hash([1.0].into_iter(), params);
+        assert_eq!(hash(&[half]), hash(&[NamedTensor::f32("a", &[2, 2], wide)]));
     }
 
     /// These digests are promises to users: a change here is a change of the hash format and needs a new version

@@ -206,7 +206,7 @@ impl<M: Network> Engine for ScalarEngine<M> {
     ) -> Result<()> {
         let values = in_order(self.network.specs(), parameters)?;
         for (weight, tensor) in self.weights.0.iter_mut().zip(values) {
-            weight.values_mut().iter_mut().zip(&*tensor.values).for_each(|(w, v)| *w = f64::from(*v));
+            weight.values_mut().iter_mut().zip(&*tensor.values.wide()).for_each(|(w, v)| *w = f64::from(*v));
         }
         if steps > 0 {
             for index in 0..self.optimizer.len() {
@@ -273,7 +273,7 @@ fn restore_exact(name: &str, array: &mut [f64], tensors: &[NamedTensor<'_>]) -> 
         let what = format!("optimizer state `{name}` has shape {:?} in the checkpoint", tensor.shape);
         return Err(Error::input(what).expected(format!("{:?}", [array.len(), 3])));
     }
-    for (value, digits) in array.iter_mut().zip(tensor.values.chunks_exact(3)) {
+    for (value, digits) in array.iter_mut().zip(tensor.values.wide().chunks_exact(3)) {
         *value = from_digits(digits);
     }
     Ok(())

@@ -179,7 +179,7 @@ impl Witness {
             found.map_err(|error| Error::run("no checkpoint before the evaluation").because(error))?;
         let weights = self.engine.parameters()?;
         for (on_disk, weight) in found.params.iter().zip(&weights) {
-            if on_disk.as_f32() != Some(&*weight.values) {
+            if on_disk.as_f32() != Some(&*weight.values.wide()) {
                 return Err(Error::run(format!("the checkpoint holds another `{}`", weight.name)));
             }
         }

@@ -88,11 +88,12 @@ fn apart(found: &[f32], expected: &[f32]) -> f64 {
 fn distance(found: &Trajectory, oracle: &Trajectory, start: &[Vec<f32>]) -> Distance {
     let losses = found.losses.iter().zip(&oracle.losses).map(|(found, oracle)| (found - oracle).abs());
     let gradients = found.gradients.iter().zip(&oracle.gradients).map(|(found, oracle)| {
-        apart(&found.values, &oracle.values) / norm(oracle.values.iter().map(|v| f64::from(*v)))
+        apart(&found.values.wide(), &oracle.values.wide())
+            / norm(oracle.values.wide().iter().map(|v| f64::from(*v)))
     });
     let parameters =
         found.parameters.iter().zip(&oracle.parameters).zip(start).map(|((found, oracle), start)| {
-            apart(&found.values, &oracle.values) / apart(&oracle.values, start)
+            apart(&found.values.wide(), &oracle.values.wide()) / apart(&oracle.values.wide(), start)
         });
     Distance {
         loss: losses.fold(0.0, f64::max),
@@ -107,7 +108,7 @@ fn follows_the_oracle(what: &str, config: &RunConfig, tolerance: Distance) {
     let oracle = train(config, BackendKind::Scalar, &values);
     let (first, last) = (oracle.losses[0], oracle.losses[STEPS as usize - 1]);
     assert!(last < first - 0.1, "{what}: the loss went from {first} to {last}");
-    assert!(oracle.gradients.iter().all(|gradient| gradient.values.iter().any(|value| *value != 0.0)));
+    assert!(oracle.gradients.iter().all(|gradient| gradient.values.wide().iter().any(|value| *value != 0.0)));
     for &kind in BACKENDS.iter().filter(|kind| **kind != BackendKind::Scalar) {
         let found = train(config, kind, &values);
         let reached = distance(&found, &oracle, &values);

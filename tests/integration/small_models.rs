@@ -78,7 +78,7 @@ fn widen(values: &[f32]) -> Vec<f64> {
 }
 
 fn tensors(tensors: &[NamedTensor<'_>]) -> Vec<Vec<f64>> {
-    tensors.iter().map(|tensor| widen(&tensor.values)).collect()
+    tensors.iter().map(|tensor| widen(&tensor.values.wide())).collect()
 }
 
 /// The cases of `tests/fixtures/generate/microgpt.py` for a model kind.

@@ -34,9 +34,9 @@ pub(crate) fn adamw<B: TrainOps>(ops: &B, _tolerance: f64) {
             w[i] -= f64::from(step.lr) / f64::from(step.bias1) * rm[i] / root;
         }
     }
-    assert_close("weight", &ops.weight_values(&weight).unwrap(), &w, F32);
-    assert_close("exp_avg", &ops.state_values(&m).unwrap(), &rm, F32);
-    assert_close("exp_avg_sq", &ops.state_values(&v).unwrap(), &rv, F32);
+    assert_close("weight", &ops.weight_values(&weight).unwrap().wide(), &w, F32);
+    assert_close("exp_avg", &ops.state_values(&m).unwrap().wide(), &rm, F32);
+    assert_close("exp_avg_sq", &ops.state_values(&v).unwrap().wide(), &rv, F32);
 }
 
 pub(crate) fn sgd<B: TrainOps>(ops: &B, _tolerance: f64) {
@@ -54,11 +54,14 @@ pub(crate) fn sgd<B: TrainOps>(ops: &B, _tolerance: f64) {
                 w[i] = w[i] * (1.0 - 0.125) - 0.25 * rm[i];
             }
         }
-        assert_close("weight", &ops.weight_values(&weight).unwrap(), &w, F32);
+        assert_close("weight", &ops.weight_values(&weight).unwrap().wide(), &w, F32);
         if momentum > 0.0 {
-            assert_close("momentum", &ops.state_values(&m).unwrap(), &rm, F32);
+            assert_close("momentum", &ops.state_values(&m).unwrap().wide(), &rm, F32);
         } else {
-            assert!(ops.state_values(&m).unwrap().iter().all(|&x| x == 0.0), "plain SGD touches no buffer");
+            assert!(
+                ops.state_values(&m).unwrap().wide().iter().all(|&x| x == 0.0),
+                "plain SGD touches no buffer"
+            );
         }
     }
 }
@@ -224,11 +227,16 @@ fn check_muon<B: TrainOps>(ops: &B, rows: usize, cols: usize, step: &MuonStep, t
     }
     for i in 0..2 {
         let what = |name| format!("{name} {i} of {rows} x {cols}, {step:?}");
-        assert_close(&what("weight"), &ops.weight_values(&weights[i]).unwrap(), &references[i].w, tolerance);
+        assert_close(
+            &what("weight"),
+            &ops.weight_values(&weights[i]).unwrap().wide(),
+            &references[i].w,
+            tolerance,
+        );
         let momentum = ops.state_values(&momenta[i]).unwrap();
-        assert_close(&what("momentum"), &momentum, &references[i].momentum, F32);
+        assert_close(&what("momentum"), &momentum.wide(), &references[i].momentum, F32);
         let second = ops.state_values(&second_moments[i]).unwrap();
         // The square of a direction that bfloat16 iterations found.
-        assert_close(&what("second moment"), &second, &references[i].second, 4.0 * tolerance);
+        assert_close(&what("second moment"), &second.wide(), &references[i].second, 4.0 * tolerance);
     }
 }

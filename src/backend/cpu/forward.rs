@@ -1,7 +1,5 @@
 //! [`ForwardOps`] on the CPU: each op is a module.
 
-use std::borrow::Cow;
-
 use super::attention::AttentionSaved;
 use super::backend::CpuBackend;
 use super::gemm::{Factor, PackedB, Store, gemm, matrix};
@@ -17,6 +15,7 @@ use super::{
 };
 use crate::ops::{AttentionShape, ForwardOps, HeadShape, OpResult, SequenceShape};
 use crate::precision::Precision;
+use crate::tensors::Single;
 
 impl CpuBackend {
     pub(super) fn param(&self, op: &'static str, shape: &[usize], values: &[f32]) -> OpResult<Param> {
@@ -62,10 +61,10 @@ impl ForwardOps for CpuBackend {
         Ok(Param { shape: shape.to_vec(), data: self.pool.take("factor", 0)?, packed: Some(packed) })
     }
 
-    fn weight_values<'a>(&self, weight: &'a Param) -> OpResult<Cow<'a, [f32]>> {
+    fn weight_values<'a>(&self, weight: &'a Param) -> OpResult<Single<'a>> {
         Ok(match &weight.packed {
-            Some(packed) => Cow::Owned(packed.columns()),
-            None => Cow::Borrowed(weight.values()),
+            Some(packed) => packed.columns().into(),
+            None => weight.values().into(),
         })
     }
 

@@ -21,6 +21,7 @@ use crate::ops::{
     SgdStep, TrainOps,
 };
 use crate::precision::Precision;
+use crate::tensors::Single;
 
 type Room = Buffer<Claim>;
 
@@ -247,7 +248,7 @@ impl ForwardOps for Tally {
         self.table_room(shape)
     }
 
-    fn weight_values<'a>(&self, _: &'a CountedParam) -> OpResult<Cow<'a, [f32]>> {
+    fn weight_values<'a>(&self, _: &'a CountedParam) -> OpResult<Single<'a>> {
         no_values()
     }
 
@@ -471,8 +472,8 @@ impl TrainOps for Tally {
     }
 
     /// None: but names and shapes are wanted of it.
-    fn state_values<'a>(&self, _: &'a CountedParam) -> OpResult<Cow<'a, [f32]>> {
-        Ok(Cow::Borrowed(&[]))
+    fn state_values<'a>(&self, _: &'a CountedParam) -> OpResult<Single<'a>> {
+        Ok(Single::Half(&[]))
     }
 
     fn embedding_backward(&self, _: &CountedTokens, _: &Counted, _: &mut CountedParam) -> OpResult<()> {

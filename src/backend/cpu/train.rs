@@ -17,6 +17,7 @@ use super::{
 use crate::ops::{
     AdamWStep, AttentionShape, HeadShape, MuonParam, MuonStep, OpResult, SequenceShape, SgdStep, TrainOps,
 };
+use crate::tensors::Single;
 
 /// Inputs of a product whose factors and gradients fit.
 fn check_linear_backward(
@@ -60,8 +61,8 @@ impl TrainOps for CpuBackend {
         self.grad(shape)
     }
 
-    fn state_values<'a>(&self, state: &'a Param) -> OpResult<Cow<'a, [f32]>> {
-        Ok(Cow::Borrowed(state.values()))
+    fn state_values<'a>(&self, state: &'a Param) -> OpResult<Single<'a>> {
+        Ok(state.values().into())
     }
 
     fn embedding_backward(&self, tokens: &Tokens, dy: &Tensor, dtable: &mut Param) -> OpResult<()> {

@@ -1,12 +1,11 @@
 //! The forward ops, each as its definition reads.
 
-use std::borrow::Cow;
-
 use super::ScalarBackend;
 use super::tape::{Scalar, Tape};
 use super::weight::{KvCache, Rotary, Tensor, Tokens, Weight, shape_error};
 use crate::ops::{AttentionShape, ForwardOps, HeadShape, OpResult, SequenceShape};
 use crate::precision::Precision;
+use crate::tensors::Single;
 
 impl ForwardOps for ScalarBackend {
     type Tensor = Tensor;
@@ -25,8 +24,8 @@ impl ForwardOps for ScalarBackend {
     }
 
     /// Rounded to f32; [`Weight::values`] are the exact ones.
-    fn weight_values<'a>(&self, weight: &'a Weight) -> OpResult<Cow<'a, [f32]>> {
-        Ok(weight.values().iter().map(|value| *value as f32).collect())
+    fn weight_values<'a>(&self, weight: &'a Weight) -> OpResult<Single<'a>> {
+        Ok(weight.values().iter().map(|value| *value as f32).collect::<Vec<_>>().into())
     }
 
     fn tokens(&self, ids: &[i32]) -> OpResult<Tokens> {

@@ -1,7 +1,5 @@
 //! [`ForwardOps`] on libtorch.
 
-use std::borrow::Cow;
-
 use tch::{Device, Kind, Tensor};
 
 use super::backend::TorchBackend;
@@ -13,6 +11,7 @@ use super::weight::Weight;
 use super::{attention, embedding, gate, loss, norm, residual, rotary};
 use crate::ops::{AttentionShape, ForwardOps, HeadShape, OpResult, SequenceShape};
 use crate::precision::Precision;
+use crate::tensors::Single;
 
 /// Keys and values decoded so far.
 #[derive(Debug)]
@@ -91,8 +90,8 @@ impl ForwardOps for TorchBackend {
         })
     }
 
-    fn weight_values<'a>(&self, weight: &'a Weight) -> OpResult<Cow<'a, [f32]>> {
-        self.run("weight_values", || values(&weight.master)).map(Cow::Owned)
+    fn weight_values<'a>(&self, weight: &'a Weight) -> OpResult<Single<'a>> {
+        self.run("weight_values", || values(&weight.master)).map(Single::from)
     }
 
     fn tokens(&self, ids: &[i32]) -> OpResult<Tokens> {

@@ -52,10 +52,10 @@ fn a_bf16_run_keeps_master_weights_in_f32_and_tables_in_bf16() {
     let ops = cpu(Precision::Bf16);
     let fine = [1.000_123_f32, -0.5];
     let rounded = [1.0_f32, -0.5];
-    assert_eq!(*ops.weight_values(&ops.weight(&[1, 2], &fine).unwrap()).unwrap(), fine);
-    assert_eq!(*ops.weight_values(&ops.table(&[1, 2], &fine).unwrap()).unwrap(), rounded);
+    assert_eq!(*ops.weight_values(&ops.weight(&[1, 2], &fine).unwrap()).unwrap().wide(), fine);
+    assert_eq!(*ops.weight_values(&ops.table(&[1, 2], &fine).unwrap()).unwrap().wide(), rounded);
     let full = cpu(Precision::F32);
-    assert_eq!(*full.weight_values(&full.table(&[1, 2], &fine).unwrap()).unwrap(), fine);
+    assert_eq!(*full.weight_values(&full.table(&[1, 2], &fine).unwrap()).unwrap().wide(), fine);
 }
 
 #[test]
@@ -80,16 +80,16 @@ fn state_of_a_bf16_table_is_stored_in_bf16_and_restores_exactly() {
             let [m, v] = &mut moments;
             ops.adamw(&mut table, &grad, m, v, &step).unwrap();
             if restart {
-                table = ops.table(&[2, 2], &ops.weight_values(&table).unwrap()).unwrap();
-                moments = moments.map(|s| ops.state(&[2, 2], &ops.state_values(&s).unwrap()).unwrap());
+                table = ops.table(&[2, 2], &ops.weight_values(&table).unwrap().wide()).unwrap();
+                moments = moments.map(|s| ops.state(&[2, 2], &ops.state_values(&s).unwrap().wide()).unwrap());
             }
         }
         let [m, v] = &moments;
         let owned = Cow::into_owned;
         (
-            owned(ops.weight_values(&table).unwrap()),
-            owned(ops.state_values(m).unwrap()),
-            owned(ops.state_values(v).unwrap()),
+            owned(ops.weight_values(&table).unwrap().wide()),
+            owned(ops.state_values(m).unwrap().wide()),
+            owned(ops.state_values(v).unwrap().wide()),
         )
     };
     let through = run(false);

@@ -16,6 +16,7 @@ use crate::ops::{
     AdamWStep, AttentionShape, HeadShape, Losses, MuonParam, MuonStep, OpResult, SequenceShape, SgdStep,
     TrainOps,
 };
+use crate::tensors::Single;
 
 impl TrainOps for TorchBackend {
     type Grad = Grad;
@@ -47,8 +48,8 @@ impl TrainOps for TorchBackend {
         })
     }
 
-    fn state_values<'a>(&self, state: &'a State) -> OpResult<Cow<'a, [f32]>> {
-        self.run("state_values", || values(&state.0)).map(Cow::Owned)
+    fn state_values<'a>(&self, state: &'a State) -> OpResult<Single<'a>> {
+        self.run("state_values", || values(&state.0)).map(Single::from)
     }
 
     fn embedding_backward(&self, tokens: &Tokens, dy: &Tensor, dtable: &mut Grad) -> OpResult<()> {

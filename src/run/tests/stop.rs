@@ -13,7 +13,8 @@ use crate::train::engine::{Engine, MicroBatch};
 fn bits(engine: &dyn Engine) -> Vec<(String, Vec<u32>)> {
     let all = [engine.parameters().unwrap(), engine.optimizer_state().unwrap(), engine.gradients().unwrap()];
     let each = all.into_iter().flatten();
-    each.map(|tensor| (tensor.name, tensor.values.iter().map(|value| value.to_bits()).collect())).collect()
+    each.map(|tensor| (tensor.name, tensor.values.wide().iter().map(|value| value.to_bits()).collect()))
+        .collect()
 }
 
 /// A task's engine after one step, and a micro-batch for the next.

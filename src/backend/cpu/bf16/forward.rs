@@ -1,7 +1,5 @@
 //! [`ForwardOps`] in bfloat16.
 
-use std::borrow::Cow;
-
 use super::super::attention::AttentionSaved;
 use super::super::norm::NormSaved;
 use super::super::rotary::{self, Rotary, RotarySaved};
@@ -16,6 +14,7 @@ use super::storage::{Data, Half, Stored, Table, Tensor, check_shape, narrowed};
 use super::{Bf16Backend, attention, convert, tables};
 use crate::ops::{AttentionShape, ForwardOps, HeadShape, OpResult, SequenceShape};
 use crate::precision::Precision;
+use crate::tensors::Single;
 
 impl Bf16Backend {
     /// A table of these values, rounded.
@@ -117,7 +116,7 @@ impl ForwardOps for Bf16Backend {
         Ok(Stored::Table(Table { shape: shape.to_vec(), data, packed: Some(packed) }))
     }
 
-    fn weight_values<'a>(&self, weight: &'a Stored) -> OpResult<Cow<'a, [f32]>> {
+    fn weight_values<'a>(&self, weight: &'a Stored) -> OpResult<Single<'a>> {
         Ok(weight.values())
     }
 

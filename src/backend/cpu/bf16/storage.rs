@@ -1,6 +1,5 @@
 //! What the ops work on: two bytes a value where upstream's mixed precision has bfloat16, four where it has float32.
 
-use std::borrow::Cow;
 use std::ops::{Deref, DerefMut};
 
 use super::super::pool::{Buffer, Pool, Room};
@@ -8,6 +7,7 @@ use super::super::tensor::{Param, check};
 use super::convert::{narrow, widen};
 use super::gemm::PackedB;
 use crate::ops::{OpError, OpResult};
+use crate::tensors::Single;
 
 /// Floats of memory that `len` values of two bytes take.
 pub(in super::super) const fn floats(len: usize) -> usize {
@@ -165,11 +165,11 @@ impl Stored {
     }
 
     /// Its values, exactly as they are stored.
-    pub(super) fn values(&self) -> Cow<'_, [f32]> {
+    pub(super) fn values(&self) -> Single<'_> {
         match self {
-            Self::Single(param) => Cow::Borrowed(param.values()),
-            Self::Table(Table { packed: Some(packed), .. }) => Cow::Owned(packed.columns()),
-            Self::Table(table) => Cow::Owned(table.data.wide()),
+            Self::Single(param) => param.values().into(),
+            Self::Table(Table { packed: Some(packed), .. }) => packed.columns().into(),
+            Self::Table(table) => Single::Half(&table.data),
         }
     }
 

@@ -17,6 +17,7 @@ use super::{Bf16Backend, attention_backward, convert, loss, muon, optimizer, tab
 use crate::ops::{
     AdamWStep, AttentionShape, HeadShape, MuonParam, MuonStep, OpResult, SequenceShape, SgdStep, TrainOps,
 };
+use crate::tensors::Single;
 
 /// Sizes of a product whose factors and gradients fit: rows, outputs, inputs.
 fn check_linear_backward(
@@ -55,7 +56,7 @@ impl TrainOps for Bf16Backend {
     }
 
     fn grad_values<'a>(&self, grad: &'a Stored) -> OpResult<Cow<'a, [f32]>> {
-        Ok(grad.values())
+        Ok(grad.values().into_wide())
     }
 
     fn state(&self, shape: &[usize], values: &[f32]) -> OpResult<Stored> {
@@ -70,7 +71,7 @@ impl TrainOps for Bf16Backend {
         if table { self.table_grad(shape) } else { self.grad(shape) }
     }
 
-    fn state_values<'a>(&self, state: &'a Stored) -> OpResult<Cow<'a, [f32]>> {
+    fn state_values<'a>(&self, state: &'a Stored) -> OpResult<Single<'a>> {
         Ok(state.values())
     }
 
