@@ -1,13 +1,14 @@
 //! The exponential.
 
 /// 1.5 * 2^23: adding it leaves a number's nearest integer in the low bits.
-const MAGIC: f32 = 12_582_912.0;
+pub(crate) const MAGIC: f32 = 12_582_912.0;
 const MAGIC_BITS: i32 = 0x4B40_0000;
 
 /// e^x. 0 below -104, infinity above 88.72, NaN for NaN.
 #[inline(always)]
 pub fn exp(x: f32) -> f32 {
     // Comparisons this way round let NaN through.
+    let is_zero = x <= -104.0;
     let x = if x < -104.0 { -104.0 } else { x };
     let x = if x > 89.0 { 89.0 } else { x };
     let shifted = x.mul_add(std::f32::consts::LOG2_E, MAGIC);
@@ -22,6 +23,9 @@ pub fn exp(x: f32) -> f32 {
     p = p.mul_add(r, 1.666_657_7e-1);
     p = p.mul_add(r, 0.5);
     let p = (p * r).mul_add(r, r) + 1.0;
+    // The products below would give the same 0, but one that is too small for a float takes a processor a hundred cycles,
+    // and attention has many such, of keys that are not seen.
+    let p = if is_zero { 0.0 } else { p };
     // 2^n in two factors, so that neither overflows and denormals come out right.
     let half = n >> 1;
     p * power_of_two(half) * power_of_two(n.wrapping_sub(half))

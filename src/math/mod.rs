@@ -23,9 +23,11 @@ mod scalar;
 mod tanh;
 
 pub use bf16::round_bf16;
+pub(crate) use exp::MAGIC;
 pub use exp::exp;
 pub use log::log;
 pub use scalar::{cos, decade, pow, sin};
+pub(crate) use tanh::by_exp as tanh_by_exp;
 pub use tanh::{sigmoid, tanh};
 
 #[cfg(test)]

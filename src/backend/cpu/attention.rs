@@ -7,14 +7,13 @@
 
 use std::ops::Range;
 
+use super::attention_scores::{Sight, Softmax, divide_row, log_sum_exps, softmax_chunk};
 use super::backend::CpuBackend;
 use super::gemm::pack::{self, lines};
 use super::gemm::{ANY, HALF, MR, NR, ROW_STRIDE, Rows, Store, micro, rows_near};
 use super::pool::Buffer;
-use super::simd::{LANES, lane_maxima, larger, simd_fn, tree_max, tree_sum};
 use super::tensor::{Tensor, check, check_shape};
 use super::workers::{Shared, piece};
-use crate::math::{exp, log};
 use crate::ops::{AttentionShape, OpResult};
 
 /// Keys of a chunk of the online softmax: a numerics constant.
@@ -169,6 +168,11 @@ impl Group {
         (keys.start / CHUNK * CHUNK..keys.end).step_by(CHUNK)
     }
 
+    /// What the queries see of `keys` of the chunk.
+    pub(super) fn sight(&self, chunk: usize, keys: &Range<usize>) -> Sight {
+        Sight { rows: self.rows, query: self.position, window: self.window, chunk, keys: keys.clone() }
+    }
+
     /// Those of one chunk.
     pub(super) fn seen(&self, first_key: usize, chunk: usize) -> Range<usize> {
         let keys = self.keys(first_key);
@@ -234,7 +238,7 @@ impl Group {
             for (g, (group, keys)) in groups() {
                 let scores = &mut scores[g * MR * ROW_STRIDE..];
                 let sums = &mut sums[g * MR * width..];
-                softmax_chunk(group, chunk, keys.start, keys.end, scale, scores, sums, &mut softmax[g]);
+                softmax_chunk(&group.sight(chunk, keys), scale, scores, sums, width, &mut softmax[g]);
             }
             for j in (0..d).step_by(NR) {
                 for (g, (group, keys)) in groups() {
@@ -278,125 +282,4 @@ pub(super) fn part_of(panel: &Range<usize>, keys: &Range<usize>) -> Option<Range
 pub(super) fn panels(low: usize, high: usize) -> impl Iterator<Item = Range<usize>> {
     let (low, high) = (low / HALF * HALF, high.next_multiple_of(HALF));
     (low / NR..high.div_ceil(NR)).map(move |panel| low.max(panel * NR)..high.min((panel + 1) * NR))
-}
-
-/// Of every query of a group, over the keys so far; room for a whole vector of them.
-#[derive(Clone, Copy)]
-pub(super) struct Softmax {
-    /// The largest score.
-    max: [f32; LANES],
-    /// The sum of weights.
-    pub(super) total: [f32; LANES],
-}
-
-impl Softmax {
-    /// Before the first key.
-    pub(super) fn new() -> Self {
-        Self { max: [f32::NEG_INFINITY; LANES], total: [0.0; LANES] }
-    }
-}
-
-const _: () = assert!(MR <= LANES);
-
-/// Within a chunk, what one query sees, and the whole vectors that hold it.
-#[derive(Clone, Copy)]
-struct Visible {
-    start: usize,
-    end: usize,
-    from: usize,
-    to: usize,
-}
-
-impl Group {
-    /// What query `i` sees of the keys `low .. high`, counted from `chunk`.
-    #[inline(always)]
-    fn visible(&self, i: usize, chunk: usize, low: usize, high: usize) -> Visible {
-        let position = self.position + i;
-        let end = (position + 1).clamp(low, high) - chunk;
-        let start = position.saturating_sub(self.window).clamp(low, high) - chunk;
-        if start >= end {
-            let low = low - chunk;
-            return Visible { start: low, end: low, from: low, to: low };
-        }
-        Visible { start, end, from: start / LANES * LANES, to: end.next_multiple_of(LANES) }
-    }
-}
-
-simd_fn! {
-    /// Turns a group's scores of keys `low .. high` into weights, `exp(scale * (score - max))` where visible and 0
-    /// elsewhere, and scales earlier sums to the new maxima.
-    wide pub(super) fn softmax_chunk(
-        group: &Group,
-        chunk: usize,
-        low: usize,
-        high: usize,
-        scale: f32,
-        scores: &mut [f32],
-        sums: &mut [f32],
-        softmax: &mut Softmax,
-    ) {
-        let rows = &mut scores.as_chunks_mut::<ROW_STRIDE>().0[..group.rows];
-        let visible: [Visible; MR] = std::array::from_fn(|i| group.visible(i, chunk, low, high));
-        let mut lanes = [[f32::NEG_INFINITY; LANES]; LANES];
-        for ((row, lanes), v) in rows.iter_mut().zip(&mut lanes).zip(visible) {
-            row[v.from..v.start].fill(f32::NEG_INFINITY);
-            row[v.end..v.to].fill(f32::NEG_INFINITY);
-            *lanes = lane_maxima(&row[v.from..v.to]);
-        }
-        let old = softmax.max;
-        for (max, lanes) in softmax.max.iter_mut().zip(&lanes) {
-            *max = larger(tree_max(*lanes), *max);
-        }
-        let mut corrections = [0.0_f32; LANES];
-        for i in 0..LANES {
-            let offset = -softmax.max[i] * scale;
-            let correction = exp(old[i].mul_add(scale, offset));
-            corrections[i] = if old[i] == softmax.max[i] { 1.0 } else { correction };
-        }
-        for (i, (row, v)) in rows.iter_mut().zip(visible).enumerate() {
-            lanes[i] = weights(&mut row[v.from..v.to], scale, -softmax.max[i] * scale);
-            row[low - chunk..v.from.max(low - chunk)].fill(0.0);
-            row[v.to.min(high - chunk)..high - chunk].fill(0.0);
-        }
-        for i in 0..group.rows {
-            softmax.total[i] = softmax.total[i].mul_add(corrections[i], tree_sum(lanes[i]));
-        }
-        let width = group.head_dim.next_multiple_of(NR);
-        for (sums, &correction) in sums.chunks_exact_mut(width).zip(&corrections[..group.rows]) {
-            if correction != 1.0 {
-                for x in sums {
-                    *x *= correction;
-                }
-            }
-        }
-    }
-}
-
-/// Scores become `exp(scale * score + offset)`; -> their sums by lane.
-#[inline(always)]
-fn weights(row: &mut [f32], scale: f32, offset: f32) -> [f32; LANES] {
-    let mut sums = [0.0_f32; LANES];
-    for group in row.as_chunks_mut::<LANES>().0 {
-        for i in 0..LANES {
-            group[i] = exp(group[i].mul_add(scale, offset));
-            sums[i] += group[i];
-        }
-    }
-    sums
-}
-
-simd_fn! {
-    pub(super) fn divide_row(out: &mut [f32], row: &[f32], total: f32) {
-        let factor = 1.0 / total;
-        for (out, x) in out.iter_mut().zip(row) {
-            *out = x * factor;
-        }
-    }
-}
-
-simd_fn! {
-    /// Log-sum-exps of the scaled scores.
-    wide pub(super) fn log_sum_exps(softmax: &Softmax, scale: f32) -> [f32; LANES] {
-        std::array::from_fn(|i| softmax.max[i] * scale + log(softmax.total[i]))
-    }
 }

@@ -5,6 +5,7 @@
 //! Scores are recomputed from q and k.
 
 use super::attention::{AttentionSaved, MAX_HEAD_DIM, check_attention, panels, part_of};
+use super::attention_scores::{Sight, score_rows};
 use super::attention_split::{KEYS, Split, Task};
 use super::backend::CpuBackend;
 use super::gemm::pack::{self, lines};
@@ -12,7 +13,6 @@ use super::gemm::{ANY, MR, NR, ROW_STRIDE, Rows, Store, micro, rows_near};
 use super::simd::{dot, simd_fn};
 use super::tensor::{Tensor, check_shape};
 use super::workers::Shared;
-use crate::math::exp;
 use crate::ops::{AttentionShape, OpResult};
 
 /// Queries of a tile: a numerics constant.
@@ -317,22 +317,16 @@ impl<'a> Tile<'a> {
         }
         for i in (0..self.rows()).step_by(MR) {
             let rows = MR.min(self.rows() - i);
-            let (first, end) = self.seen(self.start + i, rows, window);
+            let query = self.start + i;
+            let (first, end) = self.seen(query, rows, window);
             let (left, right) = ((first - self.low) / NR * NR, (end - self.low).next_multiple_of(NR));
-            let (zero_left, zero_right) = (left.saturating_sub(NR), (right + NR).min(KEYS));
-            for row in i..i + rows {
-                let query = self.start + row;
-                let at = (self.b * x.shape.n_head + self.h) * t + query;
-                let (first, end) = self.seen(query, 1, window);
-                let range = row * ROW_STRIDE..row * ROW_STRIDE + KEYS;
-                let (weights, dscores) = (&mut self.weights[range.clone()], &mut self.dscores[range]);
-                let (start, end) = (first - self.low, end - self.low);
-                for values in [&mut *weights, &mut *dscores] {
-                    values[zero_left..start].fill(0.0);
-                    values[end..zero_right].fill(0.0);
-                }
-                score_row(&mut weights[start..end], &mut dscores[start..end], scale, x.lse[at], x.delta[at]);
-            }
+            let cleared = left.saturating_sub(NR)..(right + NR).min(KEYS);
+            let sight = Sight { rows, query, window, chunk: self.low, keys: first..end };
+            let at = (self.b * x.shape.n_head + self.h) * t + query;
+            let (lse, delta) = (&x.lse[at..at + rows], &x.delta[at..at + rows]);
+            let (weights, dscores) =
+                (&mut self.weights[i * ROW_STRIDE..], &mut self.dscores[i * ROW_STRIDE..]);
+            score_rows(&sight, &cleared, weights, dscores, scale, lse, delta);
         }
     }
 
@@ -367,40 +361,34 @@ impl<'a> Tile<'a> {
     /// `dv += weights^T d_o`, `dk += dscores^T q`
     unsafe fn key_gradients(&self, x: &Inputs<'_>, kv_head: usize, dk: Shared<f32>, dv: Shared<f32>) {
         let (t, d, cols) = (x.shape.sequence.len, x.shape.head_dim, x.k.cols);
-        for key in (self.low..self.high).step_by(MR) {
-            let keys = MR.min(self.high - key);
-            let first = key.max(self.start);
-            let end = (key + keys).saturating_add(x.shape.window).min(self.end);
-            if first >= end {
-                continue;
-            }
-            let a = (first - self.start) * ROW_STRIDE + key - self.low;
+        for (left, right, out) in
+            [(&*self.weights, &*self.do_panels, dv), (&*self.dscores, &*self.q_panels, dk)]
+        {
             for j in (0..d).step_by(NR) {
-                let panel = j * self.rows() + (first - self.start) * NR;
-                let at = (self.b * t + key) * cols + kv_head * d + j;
                 let nr = NR.min(d - j);
-                // SAFETY: `scores` set these weights and dscores; the rows of dk and dv are this task's.
-                unsafe {
-                    micro::<1, ROW_STRIDE>(
-                        keys,
-                        nr,
-                        end - first,
-                        Rows::at(self.weights.as_ptr().add(a)),
-                        self.do_panels[panel..].as_ptr(),
-                        dv.reach(at, (keys - 1) * cols + nr),
-                        cols,
-                        Store::Add,
-                    );
-                    micro::<1, ROW_STRIDE>(
-                        keys,
-                        nr,
-                        end - first,
-                        Rows::at(self.dscores.as_ptr().add(a)),
-                        self.q_panels[panel..].as_ptr(),
-                        dk.reach(at, (keys - 1) * cols + nr),
-                        cols,
-                        Store::Add,
-                    );
+                for key in (self.low..self.high).step_by(MR) {
+                    let keys = MR.min(self.high - key);
+                    let first = key.max(self.start);
+                    let end = (key + keys).saturating_add(x.shape.window).min(self.end);
+                    if first >= end {
+                        continue;
+                    }
+                    let a = (first - self.start) * ROW_STRIDE + key - self.low;
+                    let panel = j * self.rows() + (first - self.start) * NR;
+                    let at = (self.b * t + key) * cols + kv_head * d + j;
+                    // SAFETY: `scores` set these weights and dscores; the rows of dk and dv are this task's.
+                    unsafe {
+                        micro::<1, ROW_STRIDE>(
+                            keys,
+                            nr,
+                            end - first,
+                            Rows::at(left.as_ptr().add(a)),
+                            right[panel..].as_ptr(),
+                            out.reach(at, (keys - 1) * cols + nr),
+                            cols,
+                            Store::Add,
+                        );
+                    }
                 }
             }
         }
@@ -410,14 +398,4 @@ impl<'a> Tile<'a> {
 /// Of the keys `low .. high`, those that some of `rows` queries from `query` see.
 fn seen(low: usize, high: usize, query: usize, rows: usize, window: usize) -> (usize, usize) {
     (query.saturating_sub(window).max(low), (query + rows).min(high))
-}
-
-simd_fn! {
-    /// Scores become weights, gradients of weights become gradients of scores.
-    wide pub(super) fn score_row(weights: &mut [f32], dscores: &mut [f32], scale: f32, lse: f32, delta: f32) {
-        for (w, ds) in weights.iter_mut().zip(dscores) {
-            *w = exp(w.mul_add(scale, -lse));
-            *ds = *w * (*ds - delta) * scale;
-        }
-    }
 }

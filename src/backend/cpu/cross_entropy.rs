@@ -4,7 +4,7 @@ use super::backend::CpuBackend;
 use super::elementwise::for_chunks;
 use super::gemm::{Job, PackedB, Store, gemm, matrix, prepack};
 use super::pool::Buffer;
-use super::simd::{LANES, lane_maxima, larger, simd_fn, tree_sum};
+use super::simd::{LANES, Lanes, lane_maxima, larger, simd_fn, tree_sum};
 use super::tensor::{Param, Tensor, Tokens, check};
 use super::workers::Shared;
 use crate::math::{exp, log, tanh};
@@ -43,11 +43,36 @@ pub(super) fn logits(cpu: &CpuBackend, x: &Tensor, lm_head: &Param, head: &HeadS
 }
 
 simd_fn! {
-    wide pub(super) fn softcap_chunk(y: &mut [f32], cap: f32) {
-        for y in y {
+    wide by lanes, pub(super) fn softcap_chunk(y: &mut [f32], cap: f32) {
+        let (groups, rest) = y.as_chunks_mut::<LANES>();
+        for group in groups {
+            *group = capped(lanes, *group, cap);
+            for y in group {
+                *y *= cap;
+            }
+        }
+        for y in rest {
             *y = cap * tanh(*y / cap);
         }
     }
+}
+
+/// tanh(logit / cap) of each.
+#[inline(always)]
+fn capped(lanes: impl Lanes, mut logits: [f32; LANES], cap: f32) -> [f32; LANES] {
+    for x in &mut logits {
+        *x /= cap;
+    }
+    lanes.tanh(logits)
+}
+
+/// exp(factor * x - shift) of each.
+#[inline(always)]
+fn shifted_exps(lanes: impl Lanes, mut x: [f32; LANES], factor: f32, shift: f32) -> [f32; LANES] {
+    for x in &mut x {
+        *x = x.mul_add(factor, -shift);
+    }
+    lanes.exp(x)
 }
 
 /// The backward's share of a pass.
@@ -199,36 +224,37 @@ pub(super) fn row_loss(row: &mut [f32], target: i32, head: &HeadShape, scale: Op
 
 simd_fn! {
     /// Logits become tanh(logit / cap); -> a shift and the sum of exp(cap * tanh - shift).
-    wide fn capped_total(row: &mut [f32], cap: f32) -> (f32, f32) {
+    wide by lanes, fn capped_total(row: &mut [f32], cap: f32) -> (f32, f32) {
         if cap > FIXED_SHIFT_LIMIT {
-            for x in row.iter_mut() {
+            let (groups, rest) = row.as_chunks_mut::<LANES>();
+            for group in groups {
+                *group = capped(lanes, *group, cap);
+            }
+            for x in rest {
                 *x = tanh(*x / cap);
             }
-            let max = max_of(row);
-            let shift = cap * max;
-            return (shift, exp_sum(row, cap, shift));
+            let shift = cap * max_of(row);
+            return (shift, exp_sum(lanes, row, cap, shift));
         }
-        let mut lanes = [0.0_f32; LANES];
+        let mut sums = [0.0_f32; LANES];
         let (groups, rest) = row.as_chunks_mut::<LANES>();
         for group in groups {
-            for i in 0..LANES {
-                group[i] = tanh(group[i] / cap);
-                lanes[i] += exp(group[i].mul_add(cap, -cap));
-            }
+            *group = capped(lanes, *group, cap);
+            add(&mut sums, shifted_exps(lanes, *group, cap, cap));
         }
-        for (lane, x) in lanes.iter_mut().zip(rest) {
+        for (sum, x) in sums.iter_mut().zip(rest) {
             *x = tanh(*x / cap);
-            *lane += exp(x.mul_add(cap, -cap));
+            *sum += exp(x.mul_add(cap, -cap));
         }
-        (cap, tree_sum(lanes))
+        (cap, tree_sum(sums))
     }
 }
 
 simd_fn! {
     /// The maximum, and the sum of exp(logit - maximum).
-    wide fn plain_total(row: &mut [f32]) -> (f32, f32) {
+    wide by lanes, fn plain_total(row: &mut [f32]) -> (f32, f32) {
         let max = max_of(row);
-        (max, exp_sum(row, 1.0, max))
+        (max, exp_sum(lanes, row, 1.0, max))
     }
 }
 
@@ -238,26 +264,38 @@ fn max_of(row: &[f32]) -> f32 {
     lane_maxima(row).iter().chain(rest).fold(f32::NEG_INFINITY, |max, &x| larger(x, max))
 }
 
+#[inline(always)]
+fn add(sums: &mut [f32; LANES], x: [f32; LANES]) {
+    for (sum, x) in sums.iter_mut().zip(x) {
+        *sum += x;
+    }
+}
+
 /// Sum of exp(factor * x - shift).
 #[inline(always)]
-fn exp_sum(row: &[f32], factor: f32, shift: f32) -> f32 {
-    let mut lanes = [0.0_f32; LANES];
+fn exp_sum(lanes: impl Lanes, row: &[f32], factor: f32, shift: f32) -> f32 {
+    let mut sums = [0.0_f32; LANES];
     let (groups, rest) = row.as_chunks::<LANES>();
     for group in groups {
-        for i in 0..LANES {
-            lanes[i] += exp(group[i].mul_add(factor, -shift));
-        }
+        add(&mut sums, shifted_exps(lanes, *group, factor, shift));
     }
-    for (lane, x) in lanes.iter_mut().zip(rest) {
-        *lane += exp(x.mul_add(factor, -shift));
+    for (sum, x) in sums.iter_mut().zip(rest) {
+        *sum += exp(x.mul_add(factor, -shift));
     }
-    tree_sum(lanes)
+    tree_sum(sums)
 }
 
 simd_fn! {
     /// tanh values become gradients of logits, but for the target's own share.
-    wide fn capped_gradient(row: &mut [f32], cap: f32, shift: f32, factor: f32) {
-        for x in row {
+    wide by lanes, fn capped_gradient(row: &mut [f32], cap: f32, shift: f32, factor: f32) {
+        let (groups, rest) = row.as_chunks_mut::<LANES>();
+        for group in groups {
+            let weights = shifted_exps(lanes, *group, cap, shift);
+            for (x, weight) in group.iter_mut().zip(weights) {
+                *x = weight * factor * (1.0 - *x * *x);
+            }
+        }
+        for x in rest {
             let weight = exp(x.mul_add(cap, -shift)) * factor;
             *x = weight * (1.0 - *x * *x);
         }
@@ -266,8 +304,19 @@ simd_fn! {
 
 simd_fn! {
     /// Logits become their gradients, but for the target's own share.
-    wide fn plain_gradient(row: &mut [f32], shift: f32, factor: f32) {
-        for x in row {
+    wide by lanes, fn plain_gradient(row: &mut [f32], shift: f32, factor: f32) {
+        let (groups, rest) = row.as_chunks_mut::<LANES>();
+        for group in groups {
+            let mut x = *group;
+            for x in &mut x {
+                *x -= shift;
+            }
+            *group = lanes.exp(x);
+            for x in group {
+                *x *= factor;
+            }
+        }
+        for x in rest {
             *x = exp(*x - shift) * factor;
         }
     }

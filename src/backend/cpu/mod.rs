@@ -14,6 +14,7 @@
 mod adamw;
 mod attention;
 mod attention_backward;
+mod attention_scores;
 mod attention_split;
 mod backend;
 mod balance;

@@ -1,28 +1,7 @@
 //! Reductions of a fixed shape, which vector instructions of any width compute with the same bits.
 
 pub use crate::simd::Level;
-pub(crate) use crate::simd::{level, simd_fn};
-
-/// Lanes of the fixed-shape reductions.
-pub(super) const LANES: usize = 16;
-
-/// The sum of the lanes, as a balanced tree.
-#[inline(always)]
-pub(super) fn tree_sum(lanes: [f32; LANES]) -> f32 {
-    let mut v = lanes;
-    for half in [8, 4, 2, 1] {
-        for i in 0..half {
-            v[i] += v[i + half];
-        }
-    }
-    v[0]
-}
-
-/// The larger, the second where `x` is NaN.
-#[inline(always)]
-pub(super) fn larger(x: f32, y: f32) -> f32 {
-    if x > y { x } else { y }
-}
+pub(crate) use crate::simd::{LANES, Lanes, larger, level, simd_fn, tree_sum};
 
 /// Lane i has the largest of the elements i mod 16 of the whole groups of 16.
 #[inline(always)]
@@ -34,17 +13,6 @@ pub(super) fn lane_maxima(row: &[f32]) -> [f32; LANES] {
         }
     }
     lanes
-}
-
-/// The largest lane.
-#[inline(always)]
-pub(super) fn tree_max(mut lanes: [f32; LANES]) -> f32 {
-    for half in [8, 4, 2, 1] {
-        for i in 0..half {
-            lanes[i] = larger(lanes[i + half], lanes[i]);
-        }
-    }
-    lanes[0]
 }
 
 /// Sum of `x[i] * y[i]`: element i goes to lane i mod 16, lanes are summed as a tree.

@@ -6,10 +6,8 @@
 //! exact zeros.
 
 use super::super::attention::Group as Queries;
-use super::super::attention::{
-    AttentionSaved, CHUNK, GROUPS, MAX_HEAD_DIM, Softmax, TASK_QUERIES, divide_row, log_sum_exps, panels,
-    part_of, softmax_chunk,
-};
+use super::super::attention::{AttentionSaved, CHUNK, GROUPS, MAX_HEAD_DIM, TASK_QUERIES, panels, part_of};
+use super::super::attention_scores::{Softmax, divide_row, log_sum_exps, softmax_chunk};
 use super::super::backend::CpuBackend;
 use super::super::tensor::check;
 use super::super::workers::{Shared, piece};
@@ -199,7 +197,7 @@ pub(super) unsafe fn attend(
             let (low, high) = (keys.start, keys.end);
             let scores = &mut scores[g * MR * SCORE_STRIDE..];
             let sums = &mut sums[g * MR * width..];
-            softmax_chunk(group, chunk, low, high, scale, scores, sums, &mut softmax[g]);
+            softmax_chunk(&group.sight(chunk, keys), scale, scores, sums, width, &mut softmax[g]);
             // Whole pairs of positions, with zeros for those that are no keys.
             let (from, to) = (low / 2, high.div_ceil(2));
             for i in 0..group.rows {

@@ -6,7 +6,8 @@
 //! f32 sums are there.
 
 use super::super::attention::{AttentionSaved, MAX_HEAD_DIM, panels, part_of};
-use super::super::attention_backward::{add_row, row_dot, score_row};
+use super::super::attention_backward::{add_row, row_dot};
+use super::super::attention_scores::{Sight, score_rows};
 use super::super::attention_split::{KEYS, Split, Task, Wanted};
 use super::super::backend::{CpuBackend, ROW_CHUNK};
 use super::super::workers::{Shared, piece};
@@ -403,24 +404,21 @@ impl Tile {
             // read with others.
             let left = (first - self.low).saturating_sub(MR) / 2 * 2;
             let right = (end - self.low + MR).next_multiple_of(2).min(chunk);
-            for row in 0..rows {
-                let query = self.start + i + row;
+            for r in (0..rows).step_by(MR) {
+                let (rows, query) = (MR.min(rows - r), self.start + i + r);
+                let (first, end) = self.seen(query, rows, window);
+                let sight = Sight { rows, query, window, chunk: self.low, keys: first..end };
                 let at = (self.b * x.shape.n_head + self.h) * t + query;
-                let (first, end) = self.seen(query, 1, window);
-                let (start, end) = (first - self.low, end - self.low);
-                let scores = &mut room.scores[row * SCORE_STRIDE..][..right];
-                let dweights = &mut room.dweights[row * SCORE_STRIDE..][..right];
-                for values in [&mut *scores, &mut *dweights] {
-                    values[left..start].fill(0.0);
-                    values[end..].fill(0.0);
-                }
-                score_row(&mut scores[start..end], &mut dweights[start..end], scale, x.lse[at], x.delta[at]);
-                if !wanted.queries() {
-                    continue;
-                }
+                let (lse, delta) = (&x.lse[at..at + rows], &x.delta[at..at + rows]);
+                let (scores, dweights) =
+                    (&mut room.scores[r * SCORE_STRIDE..], &mut room.dweights[r * SCORE_STRIDE..]);
+                score_rows(&sight, &(left..right), scores, dweights, scale, lse, delta);
+            }
+            for row in 0..if wanted.queries() { rows } else { 0 } {
                 // By rows, whole pairs.
+                let dweights = &room.dweights[row * SCORE_STRIDE..];
                 let to = pack::halves(&mut room.dscores[(i + row) * DSCORE_STRIDE..][..DSCORE_STRIDE]);
-                narrow(&dweights[left..], &mut to[left..right]);
+                narrow(&dweights[left..right], &mut to[left..right]);
                 to[right..right.next_multiple_of(2)].fill(0);
             }
             // By columns: a block begins at an even query, and begins a pair.

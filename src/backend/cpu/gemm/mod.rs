@@ -325,7 +325,8 @@ fn run(workers: &Workers, jobs: &[Job<'_>], plan: &Plan, packed: Option<&[f32]>,
     });
 }
 
-/// Rows of A for [`micro`] with [`ANY`]: where they are, or in `scratch` where they would compete for the cache.
+/// Parts of rows of A for [`micro`] with [`ANY`]: where they are, or in `scratch` where they would compete for the cache,
+/// as short parts of rows do that are half as far apart as [`CROWDED`] or a multiple of that.
 ///
 /// # Safety
 /// `a[i * stride + p]` is readable for i below `rows` and p below `k`, and stays so; `scratch` has room for
@@ -337,7 +338,7 @@ pub(super) unsafe fn rows_near(
     rows: usize,
     k: usize,
 ) -> Rows {
-    if !stride.is_multiple_of(CROWDED) {
+    if !stride.is_multiple_of(CROWDED / 2) {
         return Rows { a, stride };
     }
     // SAFETY: the caller's promise.

@@ -3,9 +3,15 @@
 //! Choosing among them never changes a result: every variant performs the same IEEE operations, `mul_add` included,
 //! on every element in the same order; only how many elements go at once differs.
 
+mod lanes;
+
 use std::sync::OnceLock;
 
 use crate::error::{Error, Result};
+
+#[cfg(target_arch = "x86_64")]
+pub(crate) use lanes::Avx512;
+pub(crate) use lanes::{LANES, Lanes, OneByOne, larger, tree_sum};
 
 /// Vector instructions, weakest first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -120,8 +126,32 @@ fn detect_pairs() -> bool {
 }
 
 /// Defines a function whose body is compiled for several instruction sets, and chosen at run time: AVX2 with FMA and
-/// the baseline, and with `wide` AVX-512 too, which pays where long rows go through `exp`, and costs elsewhere.
+/// the baseline, and with `wide` AVX-512 too, which pays where long rows go through `exp`, and costs elsewhere. A body
+/// that is `wide by lanes` is given how a vector goes through such functions ([`Lanes`]).
 macro_rules! simd_fn {
+    ($(#[$meta:meta])* wide by $lanes:ident, $vis:vis fn $name:ident($($arg:ident: $ty:ty),* $(,)?) $(-> $ret:ty)? $body:block) => {
+        $(#[$meta])*
+        $vis fn $name($($arg: $ty),*) $(-> $ret)? {
+            #[inline(always)]
+            fn body($lanes: impl $crate::simd::Lanes, $($arg: $ty),*) $(-> $ret)? $body
+            #[cfg(target_arch = "x86_64")]
+            {
+                use $crate::simd::{Level, level};
+                #[target_feature(enable = "avx2,fma")]
+                fn avx2($($arg: $ty),*) $(-> $ret)? { body($crate::simd::OneByOne, $($arg),*) }
+                #[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512vl,avx2,fma")]
+                fn avx512(lanes: $crate::simd::Avx512, $($arg: $ty),*) $(-> $ret)? { body(lanes, $($arg),*) }
+                match level() {
+                    // SAFETY: `level` found AVX-512 F, DQ, BW and VL.
+                    Level::Avx512 => return unsafe { avx512($crate::simd::Avx512::new(), $($arg),*) },
+                    // SAFETY: `level` found AVX2 and FMA.
+                    Level::Avx2 => return unsafe { avx2($($arg),*) },
+                    Level::Portable => {}
+                }
+            }
+            body($crate::simd::OneByOne, $($arg),*)
+        }
+    };
     ($(#[$meta:meta])* wide $vis:vis fn $($rest:tt)*) => {
         $crate::simd::simd_fn! { @ [$(#[$meta])*] true, $vis fn $($rest)* }
     };
@@ -153,3 +183,6 @@ macro_rules! simd_fn {
     };
 }
 pub(crate) use simd_fn;
+
+#[cfg(test)]
+mod tests;
