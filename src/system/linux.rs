@@ -2,9 +2,12 @@
 
 use std::fs;
 use std::path::Path;
+use std::ptr::NonNull;
 
 /// Bytes of a large page.
 const LARGE_PAGE: usize = 2 << 20;
+/// A multiple of a page's bytes on every machine.
+const SMALL_PAGE: usize = 64 << 10;
 
 pub(super) fn kernel_text(path: &Path) -> Option<String> {
     fs::read_to_string(path).ok()
@@ -14,13 +17,39 @@ pub(super) fn kernel_link(path: &Path) -> Option<String> {
     fs::read_link(path).ok().map(|link| link.to_string_lossy().into_owned())
 }
 
-pub(super) fn want_large_pages(start: *mut u8, len: usize) {
-    let first = (start as usize).next_multiple_of(LARGE_PAGE);
-    let end = (start as usize + len) / LARGE_PAGE * LARGE_PAGE;
-    if first < end {
-        // SAFETY: inside memory that this process holds; the advice changes none of its contents.
-        unsafe { libc::madvise(start.add(first - start as usize).cast(), end - first, libc::MADV_HUGEPAGE) };
+pub(super) fn map_large(len: usize) -> Option<NonNull<u8>> {
+    if len < LARGE_PAGE {
+        return None;
     }
+    // The kernel chooses where: what is before the first large page, and as much behind, is given back.
+    let len = len.checked_next_multiple_of(SMALL_PAGE)?;
+    let around = len.checked_add(LARGE_PAGE)?;
+    let (access, kind) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
+    // SAFETY: a new mapping, which overlaps nothing.
+    let start = unsafe { libc::mmap(std::ptr::null_mut(), around, access, kind, -1, 0) };
+    if start == libc::MAP_FAILED {
+        return None;
+    }
+    let before = (start as usize).next_multiple_of(LARGE_PAGE) - start as usize;
+    let behind = LARGE_PAGE - before;
+    // SAFETY: parts of that mapping, and the advice changes none of its contents.
+    unsafe {
+        let first = start.byte_add(before);
+        for (start, len) in [(start, before), (first.byte_add(len), behind)] {
+            if len > 0 {
+                libc::munmap(start, len);
+            }
+        }
+        libc::madvise(first, len / LARGE_PAGE * LARGE_PAGE, libc::MADV_HUGEPAGE);
+        NonNull::new(first.cast())
+    }
+}
+
+/// # Safety
+/// What [`map_large`] made for this length, and nobody uses any more.
+pub(super) unsafe fn unmap_large(start: NonNull<u8>, len: usize) {
+    // SAFETY: the caller's promise: a whole mapping of `map_large`.
+    unsafe { libc::munmap(start.as_ptr().cast(), len.next_multiple_of(SMALL_PAGE)) };
 }
 
 pub(super) fn another_has_thread(thread: &str) -> bool {

@@ -4,6 +4,7 @@
 //! that. Unix systems know more, Linux most. `NANORUN_SYSTEM=portable` holds a process down to the first, to test that
 //! results are the same there. Instruction sets are no matter of the system: `simd` has them.
 
+mod large_pages;
 #[cfg(target_os = "linux")]
 mod linux;
 mod portable;
@@ -16,9 +17,12 @@ use std::ffi::OsString;
 use std::fs::Metadata;
 use std::io;
 use std::path::Path;
+use std::ptr::NonNull;
 use std::sync::OnceLock;
 
 use crate::error::{Error, Result};
+
+pub use large_pages::LargePages;
 
 /// What holds a process down to what every system has.
 const VARIABLE: &str = "NANORUN_SYSTEM";
@@ -109,10 +113,9 @@ pub fn kernel_link(path: &Path) -> Option<String> {
     ask!(linux kernel_link(path))
 }
 
-/// Has whole large pages of this memory backed by such, where the system leaves that to programs. Only a wish: what
-/// comes of it decides no bit.
-pub fn want_large_pages(start: *mut u8, len: usize) {
-    ask!(linux want_large_pages(start, len));
+/// Memory for [`LargePages`].
+fn map_large(len: usize) -> Option<NonNull<u8>> {
+    ask!(linux map_large(len))
 }
 
 /// The file system that `path` is on, which must exist.
@@ -216,7 +219,7 @@ mod tests {
         let error = io::Error::from_raw_os_error(5);
         assert!(!portable::means(&error, Meaning::Broken));
         assert!(!portable::another_has_thread("any"));
-        portable::want_large_pages(std::ptr::null_mut(), 1 << 30);
+        assert!(portable::map_large(1 << 30).is_none());
     }
 
     #[cfg(unix)]

@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::fs::Metadata;
 use std::io;
 use std::path::Path;
+use std::ptr::NonNull;
 
 use super::{Meaning, Space};
 
@@ -15,7 +16,9 @@ pub(super) fn kernel_link(_path: &Path) -> Option<String> {
     None
 }
 
-pub(super) fn want_large_pages(_start: *mut u8, _len: usize) {}
+pub(super) fn map_large(_len: usize) -> Option<NonNull<u8>> {
+    None
+}
 
 pub(super) fn space(_path: &Path) -> io::Result<Space> {
     Err(io::ErrorKind::Unsupported.into())

@@ -13,6 +13,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::ops::{OpError, OpResult};
+use crate::system::LargePages;
 
 /// Floats of a cache line.
 const LINE: usize = 16;
@@ -22,7 +23,7 @@ const LINE_BYTES: usize = LINE * size_of::<f32>();
 /// A quarter of a cache line: of what is aligned more strictly, Rust writes the zeros itself, and so touches all of it.
 #[derive(Debug, Clone, Copy)]
 #[repr(C, align(16))]
-struct Quarter([f32; LINE / 4]);
+pub(super) struct Quarter([f32; LINE / 4]);
 
 /// What a pool hands out: as many lines as were asked for.
 pub(super) trait Room: Default {
@@ -49,9 +50,18 @@ impl Room for Claim {
     }
 }
 
-/// Whole lines of memory, with room to begin at one.
-#[derive(Debug, Default)]
-pub(super) struct Memory(Vec<Quarter>);
+/// Whole lines of memory: what is large begins at a page, else there is room to begin at a line.
+#[derive(Debug)]
+pub(super) enum Memory {
+    Small(Vec<Quarter>),
+    Large { pages: LargePages, lines: usize },
+}
+
+impl Default for Memory {
+    fn default() -> Self {
+        Self::Small(Vec::new())
+    }
+}
 
 impl Room for Memory {
     /// The system hands it over page by page when it is first touched, so by all threads at once.
@@ -61,32 +71,53 @@ impl Room for Memory {
         }
         let quarters = lines.checked_mul(4)?.checked_add(3)?;
         let layout = Layout::array::<Quarter>(quarters).ok()?;
+        if let Some(pages) = LargePages::zeroed(lines * LINE_BYTES) {
+            return Some(Self::Large { pages, lines });
+        }
         // SAFETY: not of size zero.
         #[allow(clippy::cast_ptr_alignment)] // The layout is that of quarters.
         let start = unsafe { alloc_zeroed(layout) }.cast::<Quarter>();
         if start.is_null() {
             return None;
         }
-        // Weights are read through from end to end, and each small page is an entry to look up and, at first, a fault.
-        crate::system::want_large_pages(start.cast(), layout.size());
         // SAFETY: from the global allocator with the layout of such a slice; zeros are floats.
         let all = unsafe { Box::from_raw(std::ptr::slice_from_raw_parts_mut(start, quarters)) };
-        Some(Self(all.into_vec()))
+        Some(Self::Small(all.into_vec()))
     }
 
     fn lines(&self) -> usize {
-        self.0.len() / 4
+        match self {
+            Self::Small(quarters) => quarters.len() / 4,
+            Self::Large { lines, .. } => *lines,
+        }
     }
 }
 
 impl Memory {
-    /// Quarters before the first whole line.
-    fn skipped(&self) -> usize {
-        if self.0.is_empty() {
-            return 0;
+    /// The first line.
+    fn start(&self) -> *const f32 {
+        match self {
+            Self::Small(quarters) => quarters[skipped(quarters)..].as_ptr().cast(),
+            Self::Large { pages, .. } => pages.start().as_ptr().cast(),
         }
-        (self.0.as_ptr() as usize).next_multiple_of(LINE_BYTES).wrapping_sub(self.0.as_ptr() as usize) / 16
     }
+
+    /// The same.
+    fn start_mut(&mut self) -> *mut f32 {
+        match self {
+            Self::Small(quarters) => {
+                let skipped = skipped(quarters);
+                quarters[skipped..].as_mut_ptr().cast()
+            }
+            Self::Large { pages, .. } => pages.start().as_ptr().cast(),
+        }
+    }
+}
+
+/// Quarters before the first whole line.
+fn skipped(quarters: &[Quarter]) -> usize {
+    let start = quarters.as_ptr() as usize;
+    if quarters.is_empty() { 0 } else { (start.next_multiple_of(LINE_BYTES) - start) / size_of::<Quarter>() }
 }
 
 /// A source of buffers.
@@ -221,22 +252,15 @@ impl Deref for Buffer {
     type Target = [f32];
 
     fn deref(&self) -> &[f32] {
-        // SAFETY: `memory` holds at least `len` initialised floats after what is skipped: `take` rounded up.
-        unsafe {
-            let start = self.memory.0.as_ptr().add(self.memory.skipped());
-            std::slice::from_raw_parts(start.cast(), self.len)
-        }
+        // SAFETY: `memory` holds at least `len` initialised floats from there on: `take` rounded up.
+        unsafe { std::slice::from_raw_parts(self.memory.start(), self.len) }
     }
 }
 
 impl DerefMut for Buffer {
     fn deref_mut(&mut self) -> &mut [f32] {
-        let skipped = self.memory.skipped();
         // SAFETY: as in `deref`.
-        unsafe {
-            let start = self.memory.0.as_mut_ptr().add(skipped);
-            std::slice::from_raw_parts_mut(start.cast(), self.len)
-        }
+        unsafe { std::slice::from_raw_parts_mut(self.memory.start_mut(), self.len) }
     }
 }
 

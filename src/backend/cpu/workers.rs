@@ -15,8 +15,8 @@ thread_local! {
     static SCRATCH: RefCell<Option<Buffer>> = const { RefCell::new(None) };
 }
 
-/// Floats of scratch a thread keeps.
-pub(super) const SCRATCH_LEN: usize = 384 * 1024;
+/// Floats of scratch a thread keeps: a large page.
+pub(super) const SCRATCH_LEN: usize = 512 * 1024;
 
 /// A pool of threads.
 #[derive(Debug)]
