@@ -27,7 +27,7 @@ impl Sight {
         (self.keys.start - self.chunk) / LANES..(self.keys.end - self.chunk).div_ceil(LANES)
     }
 
-    /// Columns that query `i` sees; none where the range is empty, which then is at the end of the keys.
+    /// Columns that query `i` sees of these keys: an empty range at one of their ends where it sees none.
     #[inline(always)]
     fn seen(&self, i: usize) -> Range<usize> {
         let position = self.query + i;
@@ -55,16 +55,16 @@ impl Softmax {
 
 const _: () = assert!(MR <= LANES && ROW_STRIDE.is_multiple_of(LANES));
 
-/// Columns that are not in `seen` become `value`, of the vectors from `first` on.
+/// Scores of a row, whose vectors from `first` on these are, become minus infinity outside the columns `seen`.
 #[inline(always)]
-fn hide(vectors: &mut [[f32; LANES]], first: usize, seen: &Range<usize>, value: f32) {
+fn hide(vectors: &mut [[f32; LANES]], first: usize, seen: &Range<usize>) {
     let (before, behind) = (seen.start - first * LANES, seen.end - first * LANES);
     let left = before.div_ceil(LANES);
     // No `fill`: what is to be hidden is short or nothing, and each is a call.
     for v in (0..left).chain(left.max(behind / LANES)..vectors.len()) {
         for (i, x) in vectors[v].iter_mut().enumerate() {
             let column = v * LANES + i;
-            *x = if column < before || column >= behind { value } else { *x };
+            *x = if column < before || column >= behind { f32::NEG_INFINITY } else { *x };
         }
     }
 }
@@ -86,7 +86,7 @@ simd_fn! {
         for (i, (row, part)) in rows.iter_mut().zip(&mut parts).enumerate() {
             let row = &mut row.as_chunks_mut::<LANES>().0[vectors.clone()];
             // The weight of minus infinity is an exact 0.
-            hide(row, vectors.start, &sight.seen(i), f32::NEG_INFINITY);
+            hide(row, vectors.start, &sight.seen(i));
             for vector in row {
                 for i in 0..LANES {
                     part[i] = larger(vector[i], part[i]);

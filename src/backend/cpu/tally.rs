@@ -14,7 +14,7 @@ use super::cross_entropy::CHUNK_ROWS;
 use super::gemm;
 use super::muon::BATCH;
 use super::pool::{Buffer, Claim, Pool};
-use super::workers::SCRATCH_LEN;
+use super::workers::{SCRATCH_LEN, scratch_room};
 use crate::model::param::ParamSpec;
 use crate::ops::{
     AdamWStep, AttentionShape, ForwardOps, HeadShape, MuonParam, MuonStep, OpError, OpResult, SequenceShape,
@@ -98,7 +98,8 @@ impl Tally {
         let (pool, threads) = (Pool::default(), threads.max(1));
         let half = precision == Precision::Bf16;
         let len = if half { bf16::SCRATCH } else { SCRATCH_LEN };
-        let scratch = (0..threads).map(|_| pool.take("scratch", len)).collect::<OpResult<_>>()?;
+        let room = scratch_room(len);
+        let scratch = (0..threads).map(|_| pool.take("scratch", room)).collect::<OpResult<_>>()?;
         Ok(Self { pool, threads, half, _scratch: scratch })
     }
 

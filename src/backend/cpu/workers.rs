@@ -15,13 +15,22 @@ thread_local! {
     static SCRATCH: RefCell<Option<Buffer>> = const { RefCell::new(None) };
 }
 
-/// Floats of scratch a thread keeps: a large page.
-pub(super) const SCRATCH_LEN: usize = 512 * 1024;
+/// Floats of scratch that a task has at least.
+pub(super) const SCRATCH_LEN: usize = 384 * 1024;
+/// Floats of a large page.
+const PAGE: usize = 512 * 1024;
+
+/// What a thread takes of a pool for so many floats of scratch: whole large pages, as it is what kernels use most.
+pub(super) const fn scratch_room(len: usize) -> usize {
+    len.next_multiple_of(PAGE)
+}
 
 /// A pool of threads.
 #[derive(Debug)]
 pub(super) struct Workers {
     threads: rayon::ThreadPool,
+    /// Floats of scratch that a task has.
+    scratch: usize,
     /// Raised when whoever runs them asks to stop.
     pub(super) stop: StopFlag,
     /// Whether tasks may then be left out: what they would have written is dropped.
@@ -39,6 +48,7 @@ impl Workers {
 
     /// The same with so many floats of scratch a thread, at least [`SCRATCH_LEN`].
     pub(super) fn with_scratch(threads: usize, pool: &Pool, scratch: usize) -> OpResult<Self> {
+        let scratch = scratch.max(SCRATCH_LEN);
         let threads = rayon::ThreadPoolBuilder::new()
             .num_threads(threads.max(1))
             .thread_name(|i| format!("cpu-{i}"))
@@ -48,13 +58,14 @@ impl Workers {
             .build()
             .map_err(|e| OpError::Backend { op: "threads", message: e.to_string() })?;
         let memory = threads.broadcast(|_| -> OpResult<()> {
-            let buffer = pool.zeroed("scratch", scratch.max(SCRATCH_LEN))?;
+            let buffer = pool.zeroed("scratch", scratch_room(scratch))?;
             SCRATCH.with_borrow_mut(|slot| *slot = Some(buffer));
             Ok(())
         });
         memory.into_iter().collect::<OpResult<Vec<()>>>()?;
         Ok(Self {
             threads,
+            scratch,
             stop: StopFlag::default(),
             may_skip: AtomicBool::new(false),
             #[cfg(test)]
@@ -143,8 +154,8 @@ impl Workers {
         self.run(tasks, |task| {
             SCRATCH.with_borrow_mut(|slot| {
                 // `new` gave every thread its scratch.
-                if let Some(scratch) = slot.as_mut() {
-                    f(task, scratch);
+                if let Some(room) = slot.as_mut() {
+                    f(task, &mut room[..self.scratch]);
                 }
             });
         });
