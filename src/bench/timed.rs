@@ -139,6 +139,11 @@ impl<B: Backend> Backend for Timed<B> {
         self.ops.allocations()
     }
 
+    unsafe fn closely<R>(&self, f: impl FnOnce() -> R) -> R {
+        // SAFETY: the caller's promise.
+        unsafe { self.ops.closely(f) }
+    }
+
     fn synchronize(&self) {
         self.ops.synchronize();
     }

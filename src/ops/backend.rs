@@ -29,7 +29,7 @@ pub trait Backend: TrainOps {
     fn allocations(&self) -> Option<u64> {
         None
     }
-    /// Runs `f`, whose ops are small and follow each other closely, where the least time passes between them.
+    /// Runs `f`, whose ops follow each other closely, where the least time passes between them.
     ///
     /// # Safety
     /// `f` may run on another thread, for which this one waits: what it holds must not be bound to this thread.

@@ -124,11 +124,19 @@ fn trains_not() -> Error {
     Error::internal("this engine was made to compute with its weights, not to train them")
 }
 
+/// Runs ops where the least time passes between them: a step is a thousand pieces of work that threads share out, and a
+/// thread of another pool would wait to be woken after each.
+fn closely<B: Backend, R>(ops: &B, run: impl FnOnce() -> R) -> R {
+    // SAFETY: weights, state, caches, tensors and the backend are memory or handles that any one thread at a time may
+    // use, and so is all else that an engine's ops are given.
+    unsafe { ops.closely(run) }
+}
+
 /// Runs ops that may be left undone once the flag is raised. What came of them is dropped then: of none is it known
 /// whether it was done.
 fn stoppable<B: Backend, R>(ops: &B, stop: &StopFlag, run: impl FnOnce() -> OpResult<R>) -> OpResult<R> {
     ops.may_skip(true);
-    let done = run();
+    let done = closely(ops, run);
     ops.may_skip(false);
     // Asked after the last op: a flag is never lowered, so that whatever an op saw is seen here.
     if stop.is_raised() { Err(OpError::Stopped) } else { done }
@@ -142,7 +150,8 @@ impl<M: Network, B: Backend> Engine for OpsEngine<M, B> {
 
     fn drop_gradients(&mut self) -> Result<()> {
         let Some(Training { grads, .. }) = &mut self.training else { return Ok(()) };
-        grads.0.iter_mut().try_for_each(|grad| self.ops.zero_grad(grad)).map_err(op_error)
+        let ops = &self.ops;
+        closely(ops, || grads.0.iter_mut().try_for_each(|grad| ops.zero_grad(grad))).map_err(op_error)
     }
 
     fn specs(&self) -> &[ParamSpec] {
@@ -167,9 +176,10 @@ impl<M: Network, B: Backend> Engine for OpsEngine<M, B> {
     fn update(&mut self, values: &StepValues) -> Result<()> {
         // What fits beside the optimizer's temporaries depends on the micro-batch no longer, but on what it left in
         // pools.
-        let rows = self.rows;
-        let Training { grads, optimizer } = self.training.as_mut().ok_or_else(trains_not)?;
-        let updated = optimizer.step(&self.ops, &mut self.weights, grads, values);
+        let Self { ops, weights, training, rows, .. } = self;
+        let rows = *rows;
+        let Training { grads, optimizer } = training.as_mut().ok_or_else(trains_not)?;
+        let updated = closely(ops, || optimizer.step(ops, weights, grads, values));
         updated.map_err(|error| batch_error(error, rows))?;
         self.drop_gradients()
     }
@@ -244,10 +254,7 @@ impl<M: Network, B: Backend> Engine for OpsEngine<M, B> {
     fn decode_last(&mut self, ids: &[i32], last: usize) -> Result<Vec<f32>> {
         let Self { network, ops, weights, decoding, stop, .. } = self;
         let feed = || decoding.feed(network, ops, weights, ids, last);
-        // A token is a hundred ops of microseconds each.
-        // SAFETY: weights, caches and the backend are memory or handles that any one thread at a time may use.
-        let run = || unsafe { ops.closely(feed) };
-        stoppable(ops, stop, run).map_err(op_error)
+        stoppable(ops, stop, feed).map_err(op_error)
     }
 
     fn mark_decoding(&mut self) -> Result<()> {

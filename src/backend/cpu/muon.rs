@@ -88,9 +88,13 @@ impl Matrices {
         Ok(Self { data: cpu.pool.spare("muon", count * rows * cols)?, count, rows, cols })
     }
 
-    fn get(&self, index: usize) -> ArrayView2<'_, f32> {
+    fn values(&self, index: usize) -> &[f32] {
         let len = self.rows * self.cols;
-        matrix(&self.data[index * len..(index + 1) * len], self.rows, self.cols)
+        &self.data[index * len..(index + 1) * len]
+    }
+
+    fn get(&self, index: usize) -> ArrayView2<'_, f32> {
+        matrix(self.values(index), self.rows, self.cols)
     }
 
     /// Runs `f(matrix, first row, elements)` on chunks of rows.
@@ -242,27 +246,33 @@ fn polar(cpu: &CpuBackend, x: &mut Matrices, step: &MuonStep) -> OpResult<()> {
     let mut square = Matrices::new(cpu, x.count, n, n)?;
     let mut next = Matrices::new(cpu, x.count, x.rows, x.cols)?;
     for &(a, b, c) in &POLAR_EXPRESS[..step.ns_steps] {
-        products(cpu, &mut gram, Part::Upper, |i| {
+        let jobs = products(&mut gram, |i| {
             if tall { (x.get(i).reversed_axes(), x.get(i)) } else { (x.get(i), x.get(i).reversed_axes()) }
-        })?;
+        });
+        gemm_batch(&cpu.workers, &cpu.pool, jobs, Store::Set, Part::Upper)?;
         complete(&cpu.workers, &mut gram.data, n, |_, g| {
             if bf16 {
                 round(g);
             }
         });
         // As it is symmetric, its rows are packed more cheaply than its columns would be.
-        products(cpu, &mut square, Part::Upper, |i| (gram.get(i), gram.get(i)))?;
+        let jobs = products(&mut square, |i| (gram.get(i), gram.get(i)));
+        gemm_batch(&cpu.workers, &cpu.pool, jobs, Store::Set, Part::Upper)?;
         complete(&cpu.workers, &mut square.data, n, |at, s| {
             combine(s, &gram.data[at..at + s.len()], b, c, bf16);
         });
-        products(cpu, &mut next, Part::All, |i| {
-            if tall { (x.get(i), square.get(i)) } else { (square.get(i), x.get(i)) }
-        })?;
-        let (rows, cols) = (x.rows, x.cols);
-        next.for_rows(cpu, |i, first, y| {
-            let at = (i * rows + first) * cols;
-            combine(y, &x.data[at..at + y.len()], a, 1.0, bf16);
-        });
+        // a X + B X, or a X + X B, put together while the product is near.
+        let finishes: Vec<_> = (0..x.count)
+            .map(|i| {
+                let x = x.values(i);
+                move |at: usize, y: &mut [f32]| combine(y, &x[at..at + y.len()], a, 1.0, bf16)
+            })
+            .collect();
+        let jobs =
+            products(&mut next, |i| if tall { (x.get(i), square.get(i)) } else { (square.get(i), x.get(i)) });
+        let jobs = jobs.into_iter().zip(&finishes).map(|(job, finish)| job.finished_by(finish)).collect();
+        gemm_batch(&cpu.workers, &cpu.pool, jobs, Store::Set, Part::All)?;
+        drop(finishes);
         std::mem::swap(x, &mut next);
     }
     Ok(())
@@ -270,22 +280,15 @@ fn polar(cpu: &CpuBackend, x: &mut Matrices, step: &MuonStep) -> OpResult<()> {
 
 /// The products of pairs, one a matrix.
 fn products<'a>(
-    cpu: &CpuBackend,
     out: &'a mut Matrices,
-    part: Part,
     pair: impl Fn(usize) -> (ArrayView2<'a, f32>, ArrayView2<'a, f32>),
-) -> OpResult<()> {
+) -> Vec<Job<'a>> {
     let len = out.rows * out.cols;
-    let jobs: Vec<Job<'a>> = out
-        .data
-        .chunks_exact_mut(len)
-        .enumerate()
-        .map(|(i, c)| {
-            let (a, b) = pair(i);
-            Job::new(a, b, c)
-        })
-        .collect();
-    gemm_batch(&cpu.workers, &cpu.pool, jobs, Store::Set, part)
+    let product = |(i, c): (usize, &'a mut [f32])| {
+        let (a, b) = pair(i);
+        Job::new(a, b, c)
+    };
+    out.data.chunks_exact_mut(len).enumerate().map(product).collect()
 }
 
 simd_fn! {

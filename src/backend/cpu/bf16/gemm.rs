@@ -11,6 +11,7 @@ pub(super) use packed::PackedB;
 use std::marker::PhantomData;
 use std::ops::Range;
 
+use super::super::gemm::pack::group_len;
 use super::super::gemm::prefetch::near as prefetch_near;
 use super::super::gemm::{CROWDED, KC, PREPACK_LIMIT, Part, Plan, TALL_ROWS, TASK_COLS, share};
 use super::super::pool::{Buffer, Pool, Room};
@@ -217,6 +218,7 @@ const SUM_STRIDE: usize = TASK_COLS + 16;
 /// Where what a task needs ends in a thread's scratch; widened rows come after it, as far as there is room.
 const SUMS_END: usize = A_SCRATCH + B_SCRATCH + TALL_ROWS * SUM_STRIDE;
 
+const _: () = assert!(TALL_ROWS / MR * group_len(PAIRS) <= A_SCRATCH);
 const _: () = assert!(SUMS_END <= super::super::workers::SCRATCH_LEN);
 // Where a thread has the scratch of this precision, the rows of the tallest task are widened for all of its panels.
 const _: () = assert!(SUMS_END + TALL_ROWS / MR * super::dot::WIDE_LEN <= super::SCRATCH);
@@ -405,7 +407,7 @@ unsafe fn tile(
             if !a.along {
                 pack::columns(a_block, a.at(rows.start, p), a.stride(), rows.len(), kc);
                 if let Some(map) = a.map {
-                    map(pack::halves(&mut a_block[..rows.len().next_multiple_of(MR) * block]));
+                    map(pack::halves(&mut a_block[..groups * group_len(block)]));
                 }
             } else if in_place.is_none() {
                 pack::rows(a_block, a.at(rows.start, p), a.stride(), rows.len(), kc, a.map);
@@ -413,7 +415,7 @@ unsafe fn tile(
             let left = |i: usize| match in_place {
                 Some(start) => Left::rows(start.add((rows.start + i) * k + p).cast(), k / 2),
                 None if a.along => Left::rows(a_block.as_ptr().add(i * ROW_STRIDE), ROW_STRIDE),
-                None => Left::new(a_block.as_ptr().add(i * block), 1, MR),
+                None => Left::new(a_block.as_ptr().add(i / MR * group_len(block)), 1, MR),
             };
             if let Some(wides) = &mut wides {
                 for (wide, i) in wides.iter_mut().zip((0..rows.len()).step_by(MR)) {

@@ -3,7 +3,7 @@
 //! A pair is two values that are neighbours along k, the first in the low half. Where k is odd, the last pair's second
 //! value is +0. Values in f32 (weights) are rounded on the way.
 
-use super::super::gemm::pack::transpose;
+use super::super::gemm::pack::{group_len, transpose};
 use super::super::gemm::prefetch::near as prefetch_near;
 use super::super::simd::simd_fn;
 use super::convert::{narrow, near};
@@ -133,11 +133,11 @@ pub(super) unsafe fn rows(
     }
 }
 
-/// Packs a block of A that is contiguous over rows. Groups of 12 rows become panels, pair (i, p) at `p * 12 + i`.
+/// Packs a block of A that is contiguous over rows. Groups of 12 rows become panels, [`group_len`] of their pairs apart,
+/// pair (i, p) of each at `p * 12 + i`.
 ///
 /// # Safety
-/// `k` lines of `rows` values, `stride` apart, are readable; `dst` has room for `rows` rounded up to 12, times `k / 2`
-/// rounded up.
+/// `k` lines of `rows` values, `stride` apart, are readable; `dst` has room for as many groups as `rows` fill or begin.
 pub(super) unsafe fn columns(dst: &mut [u32], a: From, stride: usize, rows: usize, k: usize) {
     let pairs = k.div_ceil(2);
     let mut strip = [0; STRIP];
@@ -152,7 +152,7 @@ pub(super) unsafe fn columns(dst: &mut [u32], a: From, stride: usize, rows: usiz
             // SAFETY: the caller's promise.
             unsafe { pairs_across(a.add(2 * p * stride + start), other, len, &mut strip[..len]) };
             for (g, group) in strip[..len].chunks(MR).enumerate() {
-                let to = ((start / MR + g) * pairs + p) * MR;
+                let to = (start / MR + g) * group_len(pairs) + p * MR;
                 dst[to..to + group.len()].copy_from_slice(group);
             }
         }

@@ -178,10 +178,13 @@ pub(super) const TALL_ROWS: usize = 384;
 const A_SCRATCH: usize = TALL_ROWS * ROW_STRIDE;
 /// Of a B with fewer values than that, one thread reads all before another has woken.
 const FEW_VALUES: usize = 16 << 10;
+/// Of a packed B with more values than that, little is left in the second-level cache when the next task begins.
+const NEAR_VALUES: usize = 512 << 10;
 /// The largest B (in values) that is packed before the product starts.
 pub(super) const PREPACK_LIMIT: usize = 8 << 20;
 
 const _: () = assert!(A_SCRATCH + KC * TASK_COLS <= super::workers::SCRATCH_LEN);
+const _: () = assert!(TALL_ROWS / MR * pack::group_len(KC) <= A_SCRATCH);
 // `share` gives whole tiles.
 const _: () = assert!(TASK_ROWS <= TALL_ROWS);
 const _: () =
@@ -369,11 +372,16 @@ impl Plan {
             let parts = if n * k < FEW_VALUES { 1 } else { col_tasks.max(threads).next_multiple_of(threads) };
             return Self { row_tasks: 1, col_tasks: parts.min(n.div_ceil(NR)), prepack: false };
         }
-        // Where a long product has the larger side at the right, as a weight gradient may: packed whole, that side
-        // would go through memory twice more, while the left one, packed by every task, stays the smaller.
+        // A long product, as a weight gradient is: packed whole, the right side would go through memory twice more, and
+        // each task of few rows would read all of it from there. So each task packs a part that it alone has, and as
+        // much of the other side or less: of a square matrix, where there are two tasks, twice as much.
         let even = col_tasks.next_multiple_of(threads).min(n.div_ceil(NR));
-        if m <= TALL_ROWS && m * even <= n && k >= 4 * KC && jobs == 1 {
+        if m <= TALL_ROWS && m * even <= 2 * n && k >= 4 * KC && jobs == 1 {
             return Self { row_tasks: 1, col_tasks: even, prepack: false };
+        }
+        let tall = m.div_ceil(TALL_ROWS).next_multiple_of(threads).min(groups);
+        if n <= TASK_COLS && n * tall <= m && n * k > NEAR_VALUES && jobs == 1 {
+            return Self { row_tasks: tall, col_tasks: 1, prepack: false };
         }
         // More threads than there are rows for share columns, by whole panels.
         let least = (4 * threads).div_ceil(groups * jobs.max(1)).min(n.div_ceil(NR));
@@ -528,7 +536,7 @@ unsafe fn tile(
         unsafe {
             if !by_rows {
                 pack::columns(a_block, at(a, rows.start, p), apart, rows.len(), kc);
-                job.a.map(&mut a_block[..rows.len().next_multiple_of(MR) * kc]);
+                job.a.map(&mut a_block[..rows.len().div_ceil(MR) * pack::group_len(kc)]);
             } else if !in_place {
                 for (i, row) in a_block.chunks_mut(ROW_STRIDE).take(rows.len()).enumerate() {
                     pack::rows(row, at(a, rows.start + i, p), apart, 1, kc);
@@ -573,7 +581,7 @@ unsafe fn tile(
                         let a = Rows::at(a_block.as_ptr().add(i * ROW_STRIDE));
                         micro::<ROW_STRIDE, 1>(mr, nr, kc, a, panel, c, n, store);
                     } else {
-                        let a = Rows::at(a_block.as_ptr().add(i * kc));
+                        let a = Rows::at(a_block.as_ptr().add(i / MR * pack::group_len(kc)));
                         micro::<1, MR>(mr, nr, kc, a, panel, c, n, store);
                     }
                 }

@@ -27,12 +27,18 @@ pub(crate) unsafe fn rows(dst: &mut [f32], a: *const f32, stride: usize, rows: u
     }
 }
 
+/// Floats from one group of 12 rows to the next as [`columns`] packs them: a cache line more than they are. One row of
+/// values is written to all groups, and with 256 values a row they would all begin at one set of the first-level cache.
+pub(crate) const fn group_len(k: usize) -> usize {
+    MR * k + 16
+}
+
 /// Packs a block of A that is contiguous over rows: element (i, p) at `a[p * stride + i]`. Groups of 12 rows become
-/// panels, element (i, p) at `p * 12 + i`.
+/// panels [`group_len`] apart, element (i, p) of each at `p * 12 + i`.
 ///
 /// # Safety
-/// `a[p * stride + i]` is readable for i below `rows` and p below `k`; `dst` has room for `rows` rounded up to 12,
-/// times `k`.
+/// `a[p * stride + i]` is readable for i below `rows` and p below `k`; `dst` has room for as many groups as `rows` fill or
+/// begin.
 pub(crate) unsafe fn columns(dst: &mut [f32], a: *const f32, stride: usize, rows: usize, k: usize) {
     let full = rows / MR;
     for p in 0..k {
@@ -41,10 +47,10 @@ pub(crate) unsafe fn columns(dst: &mut [f32], a: *const f32, stride: usize, rows
         let source = unsafe { std::slice::from_raw_parts(a.add(p * stride), rows) };
         let (groups, rest) = source.as_chunks::<MR>();
         for (g, group) in groups.iter().enumerate() {
-            dst[(g * k + p) * MR..][..MR].copy_from_slice(group);
+            dst[g * group_len(k) + p * MR..][..MR].copy_from_slice(group);
         }
         if !rest.is_empty() {
-            dst[(full * k + p) * MR..][..rest.len()].copy_from_slice(rest);
+            dst[full * group_len(k) + p * MR..][..rest.len()].copy_from_slice(rest);
         }
     }
 }

@@ -238,3 +238,20 @@ fn a_packed_side_gives_the_bits_of_a_loose_one() {
         }
     }
 }
+
+#[test]
+fn a_long_product_is_packed_by_whoever_reads_it_unless_that_is_done_too_often() {
+    let plan = |m, n, threads| {
+        let plan = Plan::new(m, n, 4096, 1, threads);
+        (plan.row_tasks, plan.col_tasks, plan.prepack)
+    };
+    // Gradients of weights of depth 4: square, wide and tall.
+    assert_eq!(plan(256, 256, 2), (1, 2, false));
+    assert_eq!(plan(256, 1024, 2), (1, 2, false));
+    assert_eq!(plan(1024, 256, 2), (4, 1, false));
+    // Each of many tasks would pack all of one side.
+    for (m, n) in [(256, 256), (1024, 256)] {
+        let (row_tasks, col_tasks, prepack) = plan(m, n, 16);
+        assert!(prepack && row_tasks * col_tasks >= 16, "{m} {n}");
+    }
+}
