@@ -168,15 +168,9 @@ impl Group {
         (keys.start / CHUNK * CHUNK..keys.end).step_by(CHUNK)
     }
 
-    /// What the queries see of `keys` of the chunk.
-    pub(super) fn sight(&self, chunk: usize, keys: &Range<usize>) -> Sight {
-        Sight { rows: self.rows, query: self.position, window: self.window, chunk, keys: keys.clone() }
-    }
-
-    /// Those of one chunk.
-    pub(super) fn seen(&self, first_key: usize, chunk: usize) -> Range<usize> {
-        let keys = self.keys(first_key);
-        keys.start.max(chunk)..keys.end.min(chunk + CHUNK)
+    /// What they see of a chunk's keys from `first_key` on.
+    pub(super) fn sight(&self, first_key: usize, chunk: usize) -> Sight {
+        Sight::new(self.rows, self.position, self.window, chunk, &(first_key.max(chunk)..chunk + CHUNK))
     }
 
     /// Writes the attention of at most [`TASK_QUERIES`] queries to `out` from element `at` on, a row every `stride`, and their
@@ -211,19 +205,18 @@ impl Group {
         sums[..self.rows * width].fill(0.0);
         let mut softmax = [Softmax::new(); GROUPS];
         for chunk in self.chunks(0) {
-            let all = self.seen(0, chunk);
-            let groups = self.twelves().map(|group| (group, group.seen(0, chunk)));
-            let groups = || groups.iter().enumerate().filter(|(_, (_, keys))| !keys.is_empty());
-            for panel in panels(all.start, all.end) {
-                for (g, (group, keys)) in groups() {
-                    let Some(part) = part_of(&panel, keys) else { continue };
+            let sights = self.twelves().map(|group| group.sight(0, chunk));
+            let sights = || sights.iter().enumerate().filter(|(_, sight)| !sight.keys.is_empty());
+            for panel in panels(&self.sight(0, chunk).keys) {
+                for (g, sight) in sights() {
+                    let Some(part) = part_of(&panel, &sight.keys) else { continue };
                     let (first, lane) = (part.start / NR, part.start % NR);
                     let keys = &packed.keys[first * NR * d + lane..(first + 1) * NR * d];
                     let to = &mut scores[g * MR * ROW_STRIDE + part.start - chunk..];
                     // SAFETY: q has the rows; the tile is inside `scores`: at most 12 rows, and columns below 256.
                     unsafe {
                         micro::<ANY, 1>(
-                            group.rows,
+                            sight.rows,
                             part.len(),
                             d,
                             near[g],
@@ -235,20 +228,21 @@ impl Group {
                     }
                 }
             }
-            for (g, (group, keys)) in groups() {
+            for (g, sight) in sights() {
                 let scores = &mut scores[g * MR * ROW_STRIDE..];
                 let sums = &mut sums[g * MR * width..];
-                softmax_chunk(&group.sight(chunk, keys), scale, scores, sums, width, &mut softmax[g]);
+                softmax_chunk(sight, scale, scores, sums, width, &mut softmax[g]);
             }
             for j in (0..d).step_by(NR) {
-                for (g, (group, keys)) in groups() {
+                for (g, sight) in sights() {
+                    let keys = &sight.keys;
                     let column = j * packed.positions;
                     let values = &packed.values[column + keys.start * NR..column + keys.end * NR];
                     let weights = &scores[g * MR * ROW_STRIDE + keys.start - chunk..];
                     // SAFETY: scores and sums have the rows, `values` the panel.
                     unsafe {
                         micro::<ROW_STRIDE, 1>(
-                            group.rows,
+                            sight.rows,
                             NR,
                             keys.len(),
                             Rows::at(weights.as_ptr()),
@@ -278,8 +272,8 @@ pub(super) fn part_of(panel: &Range<usize>, keys: &Range<usize>) -> Option<Range
     (!keys.is_empty() && !part.is_empty()).then_some(part)
 }
 
-/// Keys `low .. high` by panels of 32; at the ends by halves, where nothing is wanted of the other half.
-pub(super) fn panels(low: usize, high: usize) -> impl Iterator<Item = Range<usize>> {
-    let (low, high) = (low / HALF * HALF, high.next_multiple_of(HALF));
+/// Keys by panels of 32; at the ends by halves, where nothing is wanted of the other half.
+pub(super) fn panels(keys: &Range<usize>) -> impl Iterator<Item = Range<usize>> {
+    let (low, high) = (keys.start / HALF * HALF, keys.end.next_multiple_of(HALF));
     (low / NR..high.div_ceil(NR)).map(move |panel| low.max(panel * NR)..high.min((panel + 1) * NR))
 }

@@ -270,9 +270,12 @@ impl<'a> Tile<'a> {
         }
     }
 
-    /// Keys that some of `rows` queries from `query` see, within the chunk; never none, by the choice of tiles.
-    fn seen(&self, query: usize, rows: usize, window: usize) -> (usize, usize) {
-        seen(self.low, self.high, query, rows, window)
+    /// What the queries see of the chunk, twelve by twelve; groups behind the last query see nothing.
+    fn sights(&self, window: usize) -> [Sight; QUERIES / MR] {
+        std::array::from_fn(|g| {
+            let rows = MR.min(self.rows().saturating_sub(g * MR));
+            Sight::new(rows, self.start + g * MR, window, self.low, &(self.low..self.high))
+        })
     }
 
     /// Weights and gradients of scores; zero where masked, where half a panel was not computed, and for a panel on
@@ -281,33 +284,32 @@ impl<'a> Tile<'a> {
         let (t, d, window, cols) = (x.shape.sequence.len, x.shape.head_dim, x.shape.window, x.q.cols);
         let scale = 1.0 / (d as f32).sqrt();
         let from = (self.b * t + self.start) * cols + self.h * d;
-        let all = self.seen(self.start, self.rows(), window);
+        let all = Sight::new(self.rows(), self.start, window, self.low, &(self.low..self.high));
+        let sights = self.sights(window);
+        let sights = || sights.iter().enumerate().filter(|(_, sight)| !sight.keys.is_empty());
         for (source, near, right, to) in [
             (&x.q.data, &mut *self.q_rows, keys_t, &mut *self.weights),
             (&x.d_o.data, &mut *self.do_rows, values_t, &mut *self.dscores),
         ] {
             let mut left = [Rows::at(near.as_ptr()); QUERIES / MR];
-            for (left, i) in left.iter_mut().zip((0..self.end - self.start).step_by(MR)) {
-                let rows = MR.min(self.end - self.start - i);
-                let source = lines(&source[from + i * cols..], cols, rows, d);
-                // SAFETY: `rows` rows of this head, asserted to be inside q or d_o.
-                *left = unsafe { rows_near(&mut near[i * ROW_STRIDE..], source, cols, rows, d) };
+            for (g, sight) in sights() {
+                let source = lines(&source[from + g * MR * cols..], cols, sight.rows, d);
+                // SAFETY: the rows of this head, asserted to be inside q or d_o.
+                left[g] = unsafe { rows_near(&mut near[g * MR * ROW_STRIDE..], source, cols, sight.rows, d) };
             }
             // Groups of twelve queries take turns at each panel of keys, which is near then.
-            for panel in panels(all.0 - self.low, all.1 - self.low) {
-                for (left, i) in left.iter().zip((0..self.end - self.start).step_by(MR)) {
-                    let rows = MR.min(self.end - self.start - i);
-                    let (first, end) = seen(self.low, self.high, self.start + i, rows, window);
-                    let Some(keys) = part_of(&panel, &(first - self.low..end - self.low)) else { continue };
+            for panel in panels(&all.columns()) {
+                for (g, sight) in sights() {
+                    let Some(keys) = part_of(&panel, &sight.columns()) else { continue };
                     // SAFETY: tiles inside the scratch, whole or half panels inside the packed chunk.
                     unsafe {
                         micro::<ANY, 1>(
-                            rows,
+                            sight.rows,
                             keys.len(),
                             d,
-                            *left,
+                            left[g],
                             right[keys.start / NR * NR * d + keys.start % NR..].as_ptr(),
-                            to[i * ROW_STRIDE + keys.start..].as_mut_ptr(),
+                            to[g * MR * ROW_STRIDE + keys.start..].as_mut_ptr(),
                             ROW_STRIDE,
                             Store::Set,
                         );
@@ -315,18 +317,15 @@ impl<'a> Tile<'a> {
                 }
             }
         }
-        for i in (0..self.rows()).step_by(MR) {
-            let rows = MR.min(self.rows() - i);
-            let query = self.start + i;
-            let (first, end) = self.seen(query, rows, window);
-            let (left, right) = ((first - self.low) / NR * NR, (end - self.low).next_multiple_of(NR));
+        for (g, sight) in sights() {
+            let columns = sight.columns();
+            let (left, right) = (columns.start / NR * NR, columns.end.next_multiple_of(NR));
             let cleared = left.saturating_sub(NR)..(right + NR).min(KEYS);
-            let sight = Sight { rows, query, window, chunk: self.low, keys: first..end };
-            let at = (self.b * x.shape.n_head + self.h) * t + query;
-            let (lse, delta) = (&x.lse[at..at + rows], &x.delta[at..at + rows]);
+            let at = (self.b * x.shape.n_head + self.h) * t + self.start + g * MR;
+            let (lse, delta) = (&x.lse[at..at + sight.rows], &x.delta[at..at + sight.rows]);
             let (weights, dscores) =
-                (&mut self.weights[i * ROW_STRIDE..], &mut self.dscores[i * ROW_STRIDE..]);
-            score_rows(&sight, &cleared, weights, dscores, scale, lse, delta);
+                (&mut self.weights[g * MR * ROW_STRIDE..], &mut self.dscores[g * MR * ROW_STRIDE..]);
+            score_rows(sight, &cleared, weights, dscores, scale, lse, delta);
         }
     }
 
@@ -334,22 +333,23 @@ impl<'a> Tile<'a> {
     unsafe fn query_gradients(&self, x: &Inputs<'_>, keys: &[f32], sums: QuerySums) {
         let (d, cols) = (x.shape.head_dim, x.q.cols);
         let chunk = self.high - self.low;
+        let sights = self.sights(x.shape.window);
+        let sights = || sights.iter().enumerate().filter(|(_, sight)| !sight.keys.is_empty());
         for j in (0..d).step_by(NR) {
             let nr = NR.min(d - j);
-            for i in (0..self.rows()).step_by(MR) {
-                let rows = MR.min(self.rows() - i);
-                let (first, end) = self.seen(self.start + i, rows, x.shape.window);
-                let row = sums.row + self.start + i - sums.query;
+            for (g, sight) in sights() {
+                let columns = sight.columns();
+                let row = sums.row + self.start + g * MR - sums.query;
                 let at = row * cols + self.h * d + j;
                 // SAFETY: dscores and keys hold what is seen; the rows of sums are this task's.
                 unsafe {
                     micro::<ROW_STRIDE, 1>(
-                        rows,
+                        sight.rows,
                         nr,
-                        end - first,
-                        Rows::at(self.dscores.as_ptr().add(i * ROW_STRIDE + first - self.low)),
-                        keys[j * chunk + (first - self.low) * NR..].as_ptr(),
-                        sums.to.reach(at, (rows - 1) * cols + nr),
+                        columns.len(),
+                        Rows::at(self.dscores.as_ptr().add(g * MR * ROW_STRIDE + columns.start)),
+                        keys[j * chunk + columns.start * NR..].as_ptr(),
+                        sums.to.reach(at, (sight.rows - 1) * cols + nr),
                         cols,
                         sums.store,
                     );
@@ -393,9 +393,4 @@ impl<'a> Tile<'a> {
             }
         }
     }
-}
-
-/// Of the keys `low .. high`, those that some of `rows` queries from `query` see.
-fn seen(low: usize, high: usize, query: usize, rows: usize, window: usize) -> (usize, usize) {
-    (query.saturating_sub(window).max(low), (query + rows).min(high))
 }

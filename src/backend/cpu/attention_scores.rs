@@ -12,19 +12,34 @@ use crate::math::log;
 pub(super) struct Sight {
     pub(super) rows: usize,
     /// Position of the first query.
-    pub(super) query: usize,
-    pub(super) window: usize,
+    query: usize,
+    window: usize,
     /// Position of the chunk's first key.
-    pub(super) chunk: usize,
+    chunk: usize,
     /// Positions of the keys that some of the queries see.
     pub(super) keys: Range<usize>,
 }
 
 impl Sight {
+    /// `rows` consecutive queries from position `query` on, of which each sees itself and `window` keys before it, and what
+    /// they see of the keys `among`, which lie in the chunk that begins at `chunk`: nothing where there are no queries.
+    pub(super) fn new(rows: usize, query: usize, window: usize, chunk: usize, among: &Range<usize>) -> Self {
+        let first = query.saturating_sub(window).max(among.start);
+        let end = if rows == 0 { first } else { (query + rows).min(among.end).max(first) };
+        Self { rows, query, window, chunk, keys: first..end }
+    }
+
+    /// Columns of the keys.
+    #[inline(always)]
+    pub(super) fn columns(&self) -> Range<usize> {
+        self.keys.start - self.chunk..self.keys.end - self.chunk
+    }
+
     /// Columns of the keys, by whole vectors.
     #[inline(always)]
     fn vectors(&self) -> Range<usize> {
-        (self.keys.start - self.chunk) / LANES..(self.keys.end - self.chunk).div_ceil(LANES)
+        let columns = self.columns();
+        columns.start / LANES..columns.end.div_ceil(LANES)
     }
 
     /// Columns that query `i` sees of these keys: an empty range at one of their ends where it sees none.

@@ -172,12 +172,11 @@ pub(super) unsafe fn attend(
         };
     }
     for chunk in queries.chunks(first_key) {
-        let all = queries.seen(first_key, chunk);
-        let groups = queries.twelves().map(|group| (group, group.seen(first_key, chunk)));
-        let groups = || groups.iter().enumerate().filter(|(_, (_, keys))| !keys.is_empty());
-        for panel in panels(all.start, all.end) {
-            for (g, (group, keys)) in groups() {
-                let Some(part) = part_of(&panel, keys) else { continue };
+        let sights = queries.twelves().map(|group| group.sight(first_key, chunk));
+        let sights = || sights.iter().enumerate().filter(|(_, sight)| !sight.keys.is_empty());
+        for panel in panels(&queries.sight(first_key, chunk).keys) {
+            for (g, sight) in sights() {
+                let Some(part) = part_of(&panel, &sight.keys) else { continue };
                 let (first, lane) = (part.start / NR, part.start % NR);
                 let keys = &packed.keys[first * NR * depth + lane..(first + 1) * NR * depth];
                 let tile = Tile {
@@ -190,17 +189,17 @@ pub(super) unsafe fn attend(
                     store: Store::Set,
                 };
                 // SAFETY: the tile is inside `scores`: at most 12 rows, and columns below 256.
-                unsafe { micro::<ANY>(group.rows, &tile) };
+                unsafe { micro::<ANY>(sight.rows, &tile) };
             }
         }
-        for (g, (group, keys)) in groups() {
-            let (low, high) = (keys.start, keys.end);
+        for (g, sight) in sights() {
+            let (low, high) = (sight.keys.start, sight.keys.end);
             let scores = &mut scores[g * MR * SCORE_STRIDE..];
             let sums = &mut sums[g * MR * width..];
-            softmax_chunk(&group.sight(chunk, keys), scale, scores, sums, width, &mut softmax[g]);
+            softmax_chunk(sight, scale, scores, sums, width, &mut softmax[g]);
             // Whole pairs of positions, with zeros for those that are no keys.
             let (from, to) = (low / 2, high.div_ceil(2));
-            for i in 0..group.rows {
+            for i in 0..sight.rows {
                 let row = &mut pack::halves(&mut weights[i * ROW_STRIDE..])[..2 * (to - from)];
                 row[0] = 0;
                 row[2 * (to - from) - 1] = 0;
@@ -211,7 +210,7 @@ pub(super) unsafe fn attend(
             }
             let left = Left::rows(weights.as_ptr(), ROW_STRIDE);
             // SAFETY: these pairs of the group's rows were set just now.
-            let left = unsafe { left.shared::<ANY>(group.rows, to - from, wide) };
+            let left = unsafe { left.shared::<ANY>(sight.rows, to - from, wide) };
             for j in (0..d).step_by(NR) {
                 let half = packed.positions.div_ceil(2);
                 let values = &packed.values[j * half + from * NR..j * half + to * NR];
@@ -225,7 +224,7 @@ pub(super) unsafe fn attend(
                     store: Store::Add,
                 };
                 // SAFETY: weights and sums have the rows, `values` the panel.
-                unsafe { micro::<ANY>(group.rows, &tile) };
+                unsafe { micro::<ANY>(sight.rows, &tile) };
             }
         }
     }

@@ -348,10 +348,10 @@ impl Tile {
         }
     }
 
-    /// Keys that some of `rows` queries from `query` see, within the chunk: `first .. end`, none where those are equal.
-    fn seen(&self, query: usize, rows: usize, window: usize) -> (usize, usize) {
-        let first = query.saturating_sub(window).max(self.low);
-        (first, (query + rows).min(self.high).max(first))
+    /// What up to `rows` queries, the first of which is the `i`-th, see of the chunk.
+    fn sight(&self, i: usize, rows: usize, window: usize) -> Sight {
+        let rows = rows.min(self.rows() - i);
+        Sight::new(rows, self.start + i, window, self.low, &(self.low..self.high))
     }
 
     /// Weights and gradients of scores as the wanted products read them; zero where masked.
@@ -362,7 +362,7 @@ impl Tile {
         let chunk = self.high - self.low;
         for i in (0..self.rows()).step_by(BLOCK) {
             let rows = BLOCK.min(self.rows() - i);
-            let (first, end) = self.seen(self.start + i, rows, window);
+            let all = self.sight(i, rows, window).columns();
             let at = self.at(x, self.start + i);
             // SAFETY: `rows` rows of this head, asserted to be inside q and d_o.
             unsafe {
@@ -380,12 +380,10 @@ impl Tile {
                     *group = unsafe { left.shared::<ANY>(MR.min(rows - r), depth, wide) };
                 }
                 // Groups of twelve queries take turns at each panel of keys, which is near then.
-                for panel in panels(first - self.low, end - self.low) {
+                for panel in panels(&all) {
                     for r in (0..rows).step_by(MR) {
-                        let rows = MR.min(rows - r);
-                        let (first, end) = self.seen(self.start + i + r, rows, window);
-                        let seen = first - self.low..end - self.low;
-                        let Some(keys) = part_of(&panel, &seen) else { continue };
+                        let sight = self.sight(i + r, MR.min(rows - r), window);
+                        let Some(keys) = part_of(&panel, &sight.columns()) else { continue };
                         let product = Product {
                             nr: keys.len(),
                             pairs: depth,
@@ -396,20 +394,18 @@ impl Tile {
                             store: Store::Set,
                         };
                         // SAFETY: tiles inside the scratch, whole or half panels inside the packed chunk.
-                        unsafe { micro::<ANY>(rows, &product) };
+                        unsafe { micro::<ANY>(sight.rows, &product) };
                     }
                 }
             }
             // Whole pairs of keys. The products of keys go over twelve at once, so some that the block sees nothing of are
             // read with others.
-            let left = (first - self.low).saturating_sub(MR) / 2 * 2;
-            let right = (end - self.low + MR).next_multiple_of(2).min(chunk);
+            let left = all.start.saturating_sub(MR) / 2 * 2;
+            let right = (all.end + MR).next_multiple_of(2).min(chunk);
             for r in (0..rows).step_by(MR) {
-                let (rows, query) = (MR.min(rows - r), self.start + i + r);
-                let (first, end) = self.seen(query, rows, window);
-                let sight = Sight { rows, query, window, chunk: self.low, keys: first..end };
-                let at = (self.b * x.shape.n_head + self.h) * t + query;
-                let (lse, delta) = (&x.lse[at..at + rows], &x.delta[at..at + rows]);
+                let sight = self.sight(i + r, MR.min(rows - r), window);
+                let at = (self.b * x.shape.n_head + self.h) * t + self.start + i + r;
+                let (lse, delta) = (&x.lse[at..at + sight.rows], &x.delta[at..at + sight.rows]);
                 let (scores, dweights) =
                     (&mut room.scores[r * SCORE_STRIDE..], &mut room.dweights[r * SCORE_STRIDE..]);
                 score_rows(&sight, &(left..right), scores, dweights, scale, lse, delta);
@@ -445,12 +441,12 @@ impl Tile {
         let (d, window) = (x.shape.head_dim, x.shape.window);
         let half = (self.high - self.low).div_ceil(2);
         for i in (0..self.rows()).step_by(MR) {
-            let rows = MR.min(self.rows() - i);
-            let (first, end) = self.seen(self.start + i, rows, window);
-            if first == end {
+            let sight = self.sight(i, MR, window);
+            let (rows, columns) = (sight.rows, sight.columns());
+            if columns.is_empty() {
                 continue;
             }
-            let (from, to) = ((first - self.low) / 2, (end - self.low).div_ceil(2));
+            let (from, to) = (columns.start / 2, columns.end.div_ceil(2));
             let row = sums.row + self.start + i - sums.query;
             let left = Left::rows(room.dscores[i * DSCORE_STRIDE + from..].as_ptr(), DSCORE_STRIDE);
             // SAFETY: dscores hold what is seen.
