@@ -7,7 +7,7 @@
 
 use std::ops::Range;
 
-use super::attention_scores::{Sight, Softmax, divide_row, log_sum_exps, softmax_chunk};
+use super::attention_scores::{Sight, Softmax, divide_row, log_sum_exps, seeing, softmax_chunk};
 use super::backend::CpuBackend;
 use super::gemm::pack::{self, lines};
 use super::gemm::{ANY, HALF, MR, NR, ROW_STRIDE, Rows, Store, micro, rows_near};
@@ -155,16 +155,10 @@ impl Group {
         })
     }
 
-    /// The keys from `first_key` on that some of them see.
-    fn keys(&self, first_key: usize) -> Range<usize> {
-        let end = self.position + self.rows;
-        let first = self.position.saturating_sub(self.window).max(first_key);
-        if self.rows == 0 { end..end } else { first..end }
-    }
-
-    /// Where the chunks begin that hold some of those.
+    /// Where the chunks begin that hold keys from `first_key` on which some of them see.
     pub(super) fn chunks(&self, first_key: usize) -> impl Iterator<Item = usize> {
-        let keys = self.keys(first_key);
+        let all = first_key..self.position + self.rows;
+        let keys = Sight::new(self.rows, self.position, self.window, first_key, &all).keys;
         (keys.start / CHUNK * CHUNK..keys.end).step_by(CHUNK)
     }
 
@@ -206,9 +200,8 @@ impl Group {
         let mut softmax = [Softmax::new(); GROUPS];
         for chunk in self.chunks(0) {
             let sights = self.twelves().map(|group| group.sight(0, chunk));
-            let sights = || sights.iter().enumerate().filter(|(_, sight)| !sight.keys.is_empty());
             for panel in panels(&self.sight(0, chunk).keys) {
-                for (g, sight) in sights() {
+                for (g, sight) in seeing(&sights) {
                     let Some(part) = part_of(&panel, &sight.keys) else { continue };
                     let (first, lane) = (part.start / NR, part.start % NR);
                     let keys = &packed.keys[first * NR * d + lane..(first + 1) * NR * d];
@@ -228,13 +221,13 @@ impl Group {
                     }
                 }
             }
-            for (g, sight) in sights() {
+            for (g, sight) in seeing(&sights) {
                 let scores = &mut scores[g * MR * ROW_STRIDE..];
                 let sums = &mut sums[g * MR * width..];
                 softmax_chunk(sight, scale, scores, sums, width, &mut softmax[g]);
             }
             for j in (0..d).step_by(NR) {
-                for (g, sight) in sights() {
+                for (g, sight) in seeing(&sights) {
                     let keys = &sight.keys;
                     let column = j * packed.positions;
                     let values = &packed.values[column + keys.start * NR..column + keys.end * NR];

@@ -5,7 +5,7 @@
 //! Scores are recomputed from q and k.
 
 use super::attention::{AttentionSaved, MAX_HEAD_DIM, check_attention, panels, part_of};
-use super::attention_scores::{Sight, score_rows};
+use super::attention_scores::{Sight, score_rows, seeing};
 use super::attention_split::{KEYS, Split, Task};
 use super::backend::CpuBackend;
 use super::gemm::pack::{self, lines};
@@ -270,12 +270,15 @@ impl<'a> Tile<'a> {
         }
     }
 
-    /// What the queries see of the chunk, twelve by twelve; groups behind the last query see nothing.
+    /// What up to `rows` queries, the first of which is the `i`-th, see of the chunk.
+    fn sight(&self, i: usize, rows: usize, window: usize) -> Sight {
+        let rows = rows.min(self.rows().saturating_sub(i));
+        Sight::new(rows, self.start + i, window, self.low, &(self.low..self.high))
+    }
+
+    /// The same, twelve by twelve; groups behind the last query see nothing.
     fn sights(&self, window: usize) -> [Sight; QUERIES / MR] {
-        std::array::from_fn(|g| {
-            let rows = MR.min(self.rows().saturating_sub(g * MR));
-            Sight::new(rows, self.start + g * MR, window, self.low, &(self.low..self.high))
-        })
+        std::array::from_fn(|g| self.sight(g * MR, MR, window))
     }
 
     /// Weights and gradients of scores; zero where masked, where half a panel was not computed, and for a panel on
@@ -284,22 +287,21 @@ impl<'a> Tile<'a> {
         let (t, d, window, cols) = (x.shape.sequence.len, x.shape.head_dim, x.shape.window, x.q.cols);
         let scale = 1.0 / (d as f32).sqrt();
         let from = (self.b * t + self.start) * cols + self.h * d;
-        let all = Sight::new(self.rows(), self.start, window, self.low, &(self.low..self.high));
+        let all = self.sight(0, self.rows(), window);
         let sights = self.sights(window);
-        let sights = || sights.iter().enumerate().filter(|(_, sight)| !sight.keys.is_empty());
         for (source, near, right, to) in [
             (&x.q.data, &mut *self.q_rows, keys_t, &mut *self.weights),
             (&x.d_o.data, &mut *self.do_rows, values_t, &mut *self.dscores),
         ] {
             let mut left = [Rows::at(near.as_ptr()); QUERIES / MR];
-            for (g, sight) in sights() {
+            for (g, sight) in seeing(&sights) {
                 let source = lines(&source[from + g * MR * cols..], cols, sight.rows, d);
                 // SAFETY: the rows of this head, asserted to be inside q or d_o.
                 left[g] = unsafe { rows_near(&mut near[g * MR * ROW_STRIDE..], source, cols, sight.rows, d) };
             }
             // Groups of twelve queries take turns at each panel of keys, which is near then.
             for panel in panels(&all.columns()) {
-                for (g, sight) in sights() {
+                for (g, sight) in seeing(&sights) {
                     let Some(keys) = part_of(&panel, &sight.columns()) else { continue };
                     // SAFETY: tiles inside the scratch, whole or half panels inside the packed chunk.
                     unsafe {
@@ -317,7 +319,7 @@ impl<'a> Tile<'a> {
                 }
             }
         }
-        for (g, sight) in sights() {
+        for (g, sight) in seeing(&sights) {
             let columns = sight.columns();
             let (left, right) = (columns.start / NR * NR, columns.end.next_multiple_of(NR));
             let cleared = left.saturating_sub(NR)..(right + NR).min(KEYS);
@@ -334,10 +336,9 @@ impl<'a> Tile<'a> {
         let (d, cols) = (x.shape.head_dim, x.q.cols);
         let chunk = self.high - self.low;
         let sights = self.sights(x.shape.window);
-        let sights = || sights.iter().enumerate().filter(|(_, sight)| !sight.keys.is_empty());
         for j in (0..d).step_by(NR) {
             let nr = NR.min(d - j);
-            for (g, sight) in sights() {
+            for (g, sight) in seeing(&sights) {
                 let columns = sight.columns();
                 let row = sums.row + self.start + g * MR - sums.query;
                 let at = row * cols + self.h * d + j;

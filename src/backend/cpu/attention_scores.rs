@@ -52,6 +52,12 @@ impl Sight {
     }
 }
 
+/// Groups of queries that see some key of the chunk, each with its number.
+#[inline(always)]
+pub(super) fn seeing(sights: &[Sight]) -> impl Iterator<Item = (usize, &Sight)> {
+    sights.iter().enumerate().filter(|(_, sight)| !sight.keys.is_empty())
+}
+
 /// Of every query of a group, over the keys so far; room for a whole vector of them.
 #[derive(Clone, Copy)]
 pub(super) struct Softmax {

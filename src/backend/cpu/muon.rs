@@ -371,8 +371,7 @@ fn column_squares(cpu: &CpuBackend, x: &Matrices) -> OpResult<Buffer> {
         let i = task / pieces;
         // SAFETY: every task has its own columns.
         let sums = unsafe { shared.slice_mut(i * x.cols + c.start..i * x.cols + c.end) };
-        let matrix = &x.data[i * x.rows * x.cols..(i + 1) * x.rows * x.cols];
-        column_squares_chunk(matrix, x.cols, c.start, sums);
+        column_squares_chunk(x.values(i), x.cols, c.start, sums);
     });
     Ok(sums)
 }

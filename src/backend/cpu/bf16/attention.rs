@@ -7,7 +7,7 @@
 
 use super::super::attention::Group as Queries;
 use super::super::attention::{AttentionSaved, CHUNK, GROUPS, MAX_HEAD_DIM, TASK_QUERIES, panels, part_of};
-use super::super::attention_scores::{Softmax, divide_row, log_sum_exps, softmax_chunk};
+use super::super::attention_scores::{Softmax, divide_row, log_sum_exps, seeing, softmax_chunk};
 use super::super::backend::CpuBackend;
 use super::super::tensor::check;
 use super::super::workers::{Shared, piece};
@@ -173,9 +173,8 @@ pub(super) unsafe fn attend(
     }
     for chunk in queries.chunks(first_key) {
         let sights = queries.twelves().map(|group| group.sight(first_key, chunk));
-        let sights = || sights.iter().enumerate().filter(|(_, sight)| !sight.keys.is_empty());
         for panel in panels(&queries.sight(first_key, chunk).keys) {
-            for (g, sight) in sights() {
+            for (g, sight) in seeing(&sights) {
                 let Some(part) = part_of(&panel, &sight.keys) else { continue };
                 let (first, lane) = (part.start / NR, part.start % NR);
                 let keys = &packed.keys[first * NR * depth + lane..(first + 1) * NR * depth];
@@ -192,7 +191,7 @@ pub(super) unsafe fn attend(
                 unsafe { micro::<ANY>(sight.rows, &tile) };
             }
         }
-        for (g, sight) in sights() {
+        for (g, sight) in seeing(&sights) {
             let (low, high) = (sight.keys.start, sight.keys.end);
             let scores = &mut scores[g * MR * SCORE_STRIDE..];
             let sums = &mut sums[g * MR * width..];
