@@ -10,7 +10,7 @@ use std::ops::Range;
 use super::attention_scores::{Sight, Softmax, divide_row, log_sum_exps, seeing, softmax_chunk};
 use super::backend::CpuBackend;
 use super::gemm::pack::{self, lines};
-use super::gemm::{ANY, HALF, MR, NR, ROW_STRIDE, Rows, Store, micro, rows_near};
+use super::gemm::{ANY, HALF, MR, NR, Panel, ROW_STRIDE, Rows, Store, micro, rows_near};
 use super::pool::Buffer;
 use super::tensor::{Tensor, check, check_shape};
 use super::workers::{Shared, piece};
@@ -213,7 +213,7 @@ impl Group {
                             part.len(),
                             d,
                             near[g],
-                            keys.as_ptr(),
+                            Panel::packed(keys.as_ptr()),
                             to.as_mut_ptr(),
                             ROW_STRIDE,
                             Store::Set,
@@ -239,7 +239,7 @@ impl Group {
                             NR,
                             keys.len(),
                             Rows::at(weights.as_ptr()),
-                            values.as_ptr(),
+                            Panel::packed(values.as_ptr()),
                             sums[g * MR * width + j..].as_mut_ptr(),
                             width,
                             Store::Add,

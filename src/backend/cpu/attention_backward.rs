@@ -9,7 +9,7 @@ use super::attention_scores::{Sight, score_rows, seeing};
 use super::attention_split::{KEYS, Split, Task};
 use super::backend::CpuBackend;
 use super::gemm::pack::{self, lines};
-use super::gemm::{ANY, MR, NR, ROW_STRIDE, Rows, Store, micro, rows_near};
+use super::gemm::{ANY, MR, NR, Panel, ROW_STRIDE, Rows, Store, micro};
 use super::simd::{dot, simd_fn};
 use super::tensor::{Tensor, check_shape};
 use super::workers::Shared;
@@ -18,8 +18,7 @@ use crate::ops::{AttentionShape, OpResult};
 /// Queries of a tile: a numerics constant.
 const QUERIES: usize = 8 * MR;
 
-// A chunk's keys twice and its values once, and a tile.
-const _: () = assert!(3 * KEYS * MAX_HEAD_DIM + Tile::len(MAX_HEAD_DIM) <= super::workers::SCRATCH_LEN);
+const _: () = assert!(Chunk::len(MAX_HEAD_DIM) + Tile::len(MAX_HEAD_DIM) <= super::workers::SCRATCH_LEN);
 
 pub(super) fn backward(
     cpu: &CpuBackend,
@@ -153,29 +152,12 @@ unsafe fn part_backward(x: &Inputs<'_>, outputs: &Outputs, task: &Task, scratch:
         Some(row) => QuerySums { to: apart, row, query: task.queries.start, store: Store::Set },
         None => QuerySums { to: dq, row: b * t, query: 0, store: Store::Add },
     };
-    if task.wanted.keys() {
-        for n in task.keys.clone() {
-            let at = (b * t + n) * kv_cols + kv_head * d;
-            // SAFETY: this task's keys.
-            unsafe {
-                dk.slice_mut(at..at + d).fill(0.0);
-                dv.slice_mut(at..at + d).fill(0.0);
-            }
-        }
-    }
-    if task.wanted.queries() && task.apart.is_none() {
-        for n in task.queries.clone() {
-            let at = (b * t + n) * q_cols + kv_head * group * d;
-            // SAFETY: this task's queries.
-            unsafe { dq.slice_mut(at..at + group * d) }.fill(0.0);
-        }
-    }
-    let (keys_t, rest) = scratch.split_at_mut(KEYS * d);
-    let (values_t, rest) = rest.split_at_mut(KEYS * d);
-    let (keys, rest) = rest.split_at_mut(KEYS * width);
-    let (tile, _) = rest.split_at_mut(Tile::len(width));
-    for chunk in (task.keys.start / KEYS * KEYS..task.keys.end).step_by(KEYS) {
-        let (low, high) = (chunk.max(task.keys.start), task.keys.end.min(chunk + KEYS));
+    let (chunk_room, tile_room) = scratch.split_at_mut(Chunk::len(width));
+    let chunk = Chunk::new(chunk_room, width);
+    // Up to here gradients of queries are summed in place; further ones begin at zero when their tile comes, and are near then.
+    let mut begun = task.queries.start;
+    for first in (task.keys.start / KEYS * KEYS..task.keys.end).step_by(KEYS) {
+        let (low, high) = (first.max(task.keys.start), task.keys.end.min(first + KEYS));
         let (from, to) = (low.max(task.queries.start), task.queries.end.min(high.saturating_add(s.window)));
         if from >= to {
             continue;
@@ -185,43 +167,86 @@ unsafe fn part_backward(x: &Inputs<'_>, outputs: &Outputs, task: &Task, scratch:
         let (k, v) = (lines(&x.k.data[at..], kv_cols, rows, d), lines(&x.v.data[at..], kv_cols, rows, d));
         // SAFETY: rows `low .. high` of this head, asserted to be inside k and v.
         unsafe {
-            pack::panels_transposed(keys_t, k, kv_cols, rows, d);
-            pack::panels_transposed(values_t, v, kv_cols, rows, d);
+            pack::panels_transposed(chunk.keys_t, k, kv_cols, rows, d);
+            pack::panels_transposed(chunk.values_t, v, kv_cols, rows, d);
             if task.wanted.queries() {
-                pack::panels(keys, k, kv_cols, d, rows);
+                pack::panels(chunk.keys, k, kv_cols, d, rows);
             }
         }
+        chunk.key_sums[..rows * width].fill(0.0);
+        chunk.value_sums[..rows * width].fill(0.0);
         for h in kv_head * group..(kv_head + 1) * group {
             for tile_start in (from / QUERIES * QUERIES..to).step_by(QUERIES) {
                 let (start, end) = (tile_start.max(from), to.min(tile_start + QUERIES));
-                let mut tile = Tile::new(tile, width, b, h, low, high, start, end);
+                let mut tile = Tile::new(tile_room, width, b, h, low, high, start, end);
                 // SAFETY: this task's heads, keys and queries.
                 unsafe {
-                    tile.scores(x, keys_t, values_t);
+                    tile.scores(x, chunk.keys_t, chunk.values_t);
                     if task.wanted.queries() {
-                        tile.query_gradients(x, keys, query_sums);
+                        if task.apart.is_none() {
+                            for n in begun.max(start)..end {
+                                let at = (b * t + n) * q_cols + h * d;
+                                dq.slice_mut(at..at + d).fill(0.0);
+                            }
+                        }
+                        tile.query_gradients(x, chunk.keys, query_sums);
                     }
                     if task.wanted.keys() {
-                        tile.load(x);
-                        tile.key_gradients(x, kv_head, dk, dv);
+                        tile.key_gradients(x, chunk.key_sums, chunk.value_sums);
                     }
+                }
+            }
+        }
+        begun = to;
+        if task.wanted.keys() {
+            for row in 0..rows {
+                let at = at + row * kv_cols;
+                // SAFETY: this task's keys.
+                unsafe {
+                    dk.slice_mut(at..at + d).copy_from_slice(&chunk.key_sums[row * width..][..d]);
+                    dv.slice_mut(at..at + d).copy_from_slice(&chunk.value_sums[row * width..][..d]);
                 }
             }
         }
     }
 }
 
+/// A chunk of keys.
+struct Chunk<'a> {
+    /// Panels of keys and values as right sides of scores, and of keys as that of dq.
+    keys_t: &'a mut [f32],
+    values_t: &'a mut [f32],
+    keys: &'a mut [f32],
+    /// Sums of the gradients of keys and values: near each other, where rows of a model's are far apart and every tile adds
+    /// to them.
+    key_sums: &'a mut [f32],
+    value_sums: &'a mut [f32],
+}
+
+impl<'a> Chunk<'a> {
+    /// Scratch for one.
+    const fn len(width: usize) -> usize {
+        5 * KEYS * width
+    }
+
+    fn new(scratch: &'a mut [f32], width: usize) -> Self {
+        let (keys_t, rest) = scratch.split_at_mut(KEYS * width);
+        let (values_t, rest) = rest.split_at_mut(KEYS * width);
+        let (keys, rest) = rest.split_at_mut(KEYS * width);
+        let (key_sums, value_sums) = rest.split_at_mut(KEYS * width);
+        Self { keys_t, values_t, keys, key_sums, value_sums }
+    }
+}
+
 /// Queries `start .. end` of head h against keys `low .. high`.
 struct Tile<'a> {
-    /// Room for rows of q and d_o for the micro-kernel's left side.
+    /// Rows of q and d_o, `width` apart: left sides of scores, and right sides of dk and dv.
     q_rows: &'a mut [f32],
     do_rows: &'a mut [f32],
-    /// Panels of them for its right side.
-    q_panels: &'a mut [f32],
-    do_panels: &'a mut [f32],
     /// Weights, and the gradients of the scores; row i of either at `i * ROW_STRIDE`.
     weights: &'a mut [f32],
     dscores: &'a mut [f32],
+    width: usize,
     b: usize,
     h: usize,
     low: usize,
@@ -233,7 +258,7 @@ struct Tile<'a> {
 impl<'a> Tile<'a> {
     /// Scratch for one.
     const fn len(width: usize) -> usize {
-        4 * QUERIES * ROW_STRIDE + 2 * QUERIES * width
+        2 * QUERIES * (width + ROW_STRIDE)
     }
 
     fn new(
@@ -246,28 +271,15 @@ impl<'a> Tile<'a> {
         start: usize,
         end: usize,
     ) -> Self {
-        let (q_rows, rest) = scratch.split_at_mut(QUERIES * ROW_STRIDE);
-        let (do_rows, rest) = rest.split_at_mut(QUERIES * ROW_STRIDE);
+        let (q_rows, rest) = scratch.split_at_mut(QUERIES * width);
+        let (do_rows, rest) = rest.split_at_mut(QUERIES * width);
         let (weights, rest) = rest.split_at_mut(QUERIES * ROW_STRIDE);
-        let (dscores, rest) = rest.split_at_mut(QUERIES * ROW_STRIDE);
-        let (q_panels, do_panels) = rest.split_at_mut(QUERIES * width);
-        Self { q_rows, do_rows, q_panels, do_panels, weights, dscores, b, h, low, high, start, end }
+        let (dscores, _) = rest.split_at_mut(QUERIES * ROW_STRIDE);
+        Self { q_rows, do_rows, weights, dscores, width, b, h, low, high, start, end }
     }
 
     fn rows(&self) -> usize {
         self.end - self.start
-    }
-
-    unsafe fn load(&mut self, x: &Inputs<'_>) {
-        let (t, d, cols) = (x.shape.sequence.len, x.shape.head_dim, x.q.cols);
-        let at = (self.b * t + self.start) * cols + self.h * d;
-        let rows = self.rows();
-        let (q, d_o) = (lines(&x.q.data[at..], cols, rows, d), lines(&x.d_o.data[at..], cols, rows, d));
-        // SAFETY: `rows` rows of this head, asserted to be inside q and d_o.
-        unsafe {
-            pack::panels(self.q_panels, q, cols, d, rows);
-            pack::panels(self.do_panels, d_o, cols, d, rows);
-        }
     }
 
     /// What up to `rows` queries, the first of which is the `i`-th, see of the chunk.
@@ -293,11 +305,8 @@ impl<'a> Tile<'a> {
             (&x.q.data, &mut *self.q_rows, keys_t, &mut *self.weights),
             (&x.d_o.data, &mut *self.do_rows, values_t, &mut *self.dscores),
         ] {
-            let mut left = [Rows::at(near.as_ptr()); QUERIES / MR];
-            for (g, sight) in seeing(&sights) {
-                let source = lines(&source[from + g * MR * cols..], cols, sight.rows, d);
-                // SAFETY: the rows of this head, asserted to be inside q or d_o.
-                left[g] = unsafe { rows_near(&mut near[g * MR * ROW_STRIDE..], source, cols, sight.rows, d) };
+            for (row, to) in near.chunks_exact_mut(self.width).enumerate().take(self.end - self.start) {
+                to[..d].copy_from_slice(&source[from + row * cols..][..d]);
             }
             // Groups of twelve queries take turns at each panel of keys, which is near then.
             for panel in panels(&all.columns()) {
@@ -309,8 +318,8 @@ impl<'a> Tile<'a> {
                             sight.rows,
                             keys.len(),
                             d,
-                            left[g],
-                            right[keys.start / NR * NR * d + keys.start % NR..].as_ptr(),
+                            Rows { a: near[g * MR * self.width..].as_ptr(), stride: self.width },
+                            Panel::packed(right[keys.start / NR * NR * d + keys.start % NR..].as_ptr()),
                             to[g * MR * ROW_STRIDE + keys.start..].as_mut_ptr(),
                             ROW_STRIDE,
                             Store::Set,
@@ -349,7 +358,7 @@ impl<'a> Tile<'a> {
                         nr,
                         columns.len(),
                         Rows::at(self.dscores.as_ptr().add(g * MR * ROW_STRIDE + columns.start)),
-                        keys[j * chunk + columns.start * NR..].as_ptr(),
+                        Panel::packed(keys[j * chunk + columns.start * NR..].as_ptr()),
                         sums.to.reach(at, (sight.rows - 1) * cols + nr),
                         cols,
                         sums.store,
@@ -360,10 +369,10 @@ impl<'a> Tile<'a> {
     }
 
     /// `dv += weights^T d_o`, `dk += dscores^T q`
-    unsafe fn key_gradients(&self, x: &Inputs<'_>, kv_head: usize, dk: Shared<f32>, dv: Shared<f32>) {
-        let (t, d, cols) = (x.shape.sequence.len, x.shape.head_dim, x.k.cols);
-        for (left, right, out) in
-            [(&*self.weights, &*self.do_panels, dv), (&*self.dscores, &*self.q_panels, dk)]
+    unsafe fn key_gradients(&self, x: &Inputs<'_>, key_sums: &mut [f32], value_sums: &mut [f32]) {
+        let (d, width) = (x.shape.head_dim, self.width);
+        for (left, right, sums) in
+            [(&*self.weights, &*self.do_rows, value_sums), (&*self.dscores, &*self.q_rows, key_sums)]
         {
             for j in (0..d).step_by(NR) {
                 let nr = NR.min(d - j);
@@ -374,19 +383,17 @@ impl<'a> Tile<'a> {
                     if first >= end {
                         continue;
                     }
-                    let a = (first - self.start) * ROW_STRIDE + key - self.low;
-                    let panel = j * self.rows() + (first - self.start) * NR;
-                    let at = (self.b * t + key) * cols + kv_head * d + j;
-                    // SAFETY: `scores` set these weights and dscores; the rows of dk and dv are this task's.
+                    let (row, column) = (first - self.start, key - self.low);
+                    // SAFETY: `scores` set these weights and dscores; right sides and sums have rows of `width`.
                     unsafe {
                         micro::<1, ROW_STRIDE>(
                             keys,
                             nr,
                             end - first,
-                            Rows::at(left.as_ptr().add(a)),
-                            right[panel..].as_ptr(),
-                            out.reach(at, (keys - 1) * cols + nr),
-                            cols,
+                            Rows::at(left[row * ROW_STRIDE + column..].as_ptr()),
+                            Panel { b: right[row * width + j..].as_ptr(), stride: width },
+                            sums[column * width + j..].as_mut_ptr(),
+                            width,
                             Store::Add,
                         );
                     }

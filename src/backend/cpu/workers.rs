@@ -16,7 +16,7 @@ thread_local! {
 }
 
 /// Floats of scratch that a task has at least.
-pub(super) const SCRATCH_LEN: usize = 384 * 1024;
+pub(super) const SCRATCH_LEN: usize = 420 * 1024;
 /// Floats of a large page.
 const PAGE: usize = 512 * 1024;
 

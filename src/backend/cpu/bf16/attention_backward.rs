@@ -250,17 +250,13 @@ unsafe fn part_backward(x: &Inputs<'_>, outputs: &Outputs, task: &Task, scratch:
         (b * t + n) * x.q_cols + kv_head * group * d..(b * t + n) * x.q_cols + (kv_head + 1) * group * d
     };
     let in_place = task.wanted.queries() && task.apart.is_none();
-    if in_place {
-        for n in task.queries.clone() {
-            // SAFETY: this task's queries.
-            unsafe { query_sums.slice_mut(own(n)) }.fill(0.0);
-        }
-    }
     let sums = match task.apart {
         Some(row) => QuerySums { to: apart, row, query: task.queries.start, store: Store::Set },
         None => QuerySums { to: query_sums, row: b * t, query: 0, store: Store::Add },
     };
     let mut room = Room::new(scratch, width);
+    // Up to here gradients of queries are summed in place; further ones begin at zero when their tile comes, and are near then.
+    let mut begun = task.queries.start;
     for chunk in (task.keys.start / SIDE * SIDE..task.keys.end).step_by(SIDE) {
         let (low, high) = (chunk.max(task.keys.start), task.keys.end.min(chunk + SIDE));
         let (from, to) = (low.max(task.queries.start), task.queries.end.min(high.saturating_add(s.window)));
@@ -288,6 +284,12 @@ unsafe fn part_backward(x: &Inputs<'_>, outputs: &Outputs, task: &Task, scratch:
                 unsafe {
                     tile.scores(x, &mut room, task.wanted);
                     if task.wanted.queries() {
+                        if in_place {
+                            for n in begun.max(start)..end {
+                                let at = tile.at(x, n);
+                                query_sums.slice_mut(at..at + d).fill(0.0);
+                            }
+                        }
                         tile.query_gradients(x, &mut room, sums);
                     }
                     if task.wanted.keys() {
@@ -297,6 +299,7 @@ unsafe fn part_backward(x: &Inputs<'_>, outputs: &Outputs, task: &Task, scratch:
                 }
             }
         }
+        begun = to;
         if task.wanted.keys() {
             for row in 0..rows {
                 let at = at + row * x.kv_cols;

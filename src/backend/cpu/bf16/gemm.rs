@@ -16,7 +16,7 @@ use super::super::gemm::prefetch::near as prefetch_near;
 use super::super::gemm::{CROWDED, KC, PREPACK_LIMIT, Part, Plan, TALL_ROWS, TASK_COLS, share};
 use super::super::pool::{Buffer, Pool, Room};
 use super::super::workers::{Shared, Workers, piece};
-use super::dot::{ANY, HALF, Left, MR, NR, Store, Tile, Wide, micro};
+use super::dot::{ANY, HALF, Left, MR, NR, Store, Tile, WIDE_LEN, Wide, micro};
 use super::pack::{self, From, ROW_STRIDE};
 use super::storage::{pairs, pairs_mut};
 use crate::ops::OpResult;
@@ -215,13 +215,12 @@ const B_SCRATCH: usize = PAIRS * TASK_COLS;
 /// Distance of rows of sums: no multiple of 4096 bytes.
 const SUM_STRIDE: usize = TASK_COLS + 16;
 
-/// Where what a task needs ends in a thread's scratch; widened rows come after it, as far as there is room.
+/// Where what a task needs ends in a thread's scratch; widened rows come after it.
 const SUMS_END: usize = A_SCRATCH + B_SCRATCH + TALL_ROWS * SUM_STRIDE;
 
 const _: () = assert!(TALL_ROWS / MR * group_len(PAIRS) <= A_SCRATCH);
-const _: () = assert!(SUMS_END <= super::super::workers::SCRATCH_LEN);
-// Where a thread has the scratch of this precision, the rows of the tallest task are widened for all of its panels.
-const _: () = assert!(SUMS_END + TALL_ROWS / MR * super::dot::WIDE_LEN <= super::SCRATCH);
+// The rows of the tallest task are widened for all of its panels.
+const _: () = assert!(SUMS_END + TALL_ROWS / MR * WIDE_LEN <= super::super::workers::SCRATCH_LEN);
 
 /// Packs `b`, unless it is too large to be held twice.
 pub(super) fn prepack(workers: &Workers, pool: &Pool, b: Factor<'_>) -> OpResult<Option<PackedB>> {
@@ -388,9 +387,9 @@ unsafe fn tile(
     let (a_block, rest) = scratch.split_at_mut(A_SCRATCH);
     let (b_block, rest) = rest.split_at_mut(B_SCRATCH);
     let (sums, rest) = rest.split_at_mut(TALL_ROWS * SUM_STRIDE);
-    // Rows that meet several panels are widened for all of them, where the kernel does that and all have room.
+    // Rows that meet several panels are widened for all of them, where the kernel does that.
     let groups = rows.len().div_ceil(MR);
-    let mut wides = Wide::in_scratch(rest).get_mut(..groups).filter(|_| cols.len() > NR);
+    let mut wides = (cols.len() > NR).then(|| &mut Wide::in_scratch(rest)[..groups]);
     let (a_block, b_block) = (pairs_mut(a_block), pairs_mut(b_block));
     let (in_place, loose) = (a.in_place(), job.loose());
     // Every panel of B is read by one call alone: it need not outlive it, and stays in the first-level cache.

@@ -45,8 +45,24 @@ impl Rows {
 /// As a kernel's `RS` or `KS`: that distance is [`Rows::stride`], no constant.
 pub(crate) const ANY: usize = 0;
 
-/// `mr` x `nr` products of A (element (i, p) at `a[i * RS + p * KS]`) and a packed panel of B (element (p, j) at
-/// `b[p * 32 + j]`, readable for all j below 16, or 32 where `nr` exceeds 16), stored to C (element (i, j) at
+/// Where a micro-kernel's columns of B are.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Panel {
+    /// Element (0, 0).
+    pub(crate) b: *const f32,
+    /// Distance between rows.
+    pub(crate) stride: usize,
+}
+
+impl Panel {
+    /// A packed one: its rows follow each other.
+    pub(crate) fn packed(b: *const f32) -> Self {
+        Self { b, stride: NR }
+    }
+}
+
+/// `mr` x `nr` products of A (element (i, p) at `a[i * RS + p * KS]`) and a panel of B (element (p, j) at
+/// `b[p * stride + j]`, readable for all j below 16, or 32 where `nr` exceeds 16), stored to C (element (i, j) at
 /// `c[i * ldc + j]`).
 ///
 /// # Safety
@@ -57,7 +73,7 @@ pub(crate) unsafe fn micro<const RS: usize, const KS: usize>(
     nr: usize,
     k: usize,
     a: Rows,
-    b: *const f32,
+    panel: Panel,
     c: *mut f32,
     ldc: usize,
     store: Store,
@@ -66,7 +82,7 @@ pub(crate) unsafe fn micro<const RS: usize, const KS: usize>(
     if super::super::simulated::counts(mr * nr * k) {
         return;
     }
-    let tile = Tile { nr, k, a: a.a, stride: a.stride, b, c, ldc, store };
+    let tile = Tile { nr, k, a: a.a, stride: a.stride, panel, c, ldc, store };
     // SAFETY: the caller's promises; `level` found the instructions.
     unsafe {
         match level() {
@@ -85,7 +101,7 @@ struct Tile {
     k: usize,
     a: *const f32,
     stride: usize,
-    b: *const f32,
+    panel: Panel,
     c: *mut f32,
     ldc: usize,
     store: Store,
@@ -117,7 +133,7 @@ unsafe fn portable_columns<const W: usize, const RS: usize, const KS: usize>(mr:
     // SAFETY: the promises of `micro`.
     unsafe {
         for p in 0..t.k {
-            let b = &*t.b.add(p * NR).cast::<[f32; W]>();
+            let b = &*t.panel.b.add(p * t.panel.stride).cast::<[f32; W]>();
             for (i, row) in acc.iter_mut().enumerate().take(mr) {
                 let a = *t.a.add(i * t.distance::<RS>() + p * t.distance::<KS>());
                 for (sum, b) in row.iter_mut().zip(b) {
@@ -146,7 +162,7 @@ mod x86 {
     #[allow(clippy::wildcard_imports)]
     use std::arch::x86_64::*;
 
-    use super::{ANY, HALF, NR, Store, Tile, write_row};
+    use super::{ANY, HALF, Panel, Store, Tile, write_row};
 
     /// A distance of which the compiler knows nothing more. Where it sees that all rows begin at multiples of one unknown
     /// distance from one pointer, it finds each by adding to the one before, within the loop: additions that take the
@@ -195,7 +211,7 @@ mod x86 {
                     let quarter = Tile {
                         nr: (t.nr - col).min(16),
                         a: t.a.add(done * t.distance::<RS>()),
-                        b: t.b.add(col),
+                        panel: Panel { b: t.panel.b.add(col), ..t.panel },
                         c: t.c.add(done * t.ldc + col),
                         ..*t
                     };
@@ -217,7 +233,7 @@ mod x86 {
             // Four rows are in reach of one pointer: base, index, twice the index, and three times.
             let [third, fourth, eighth] =
                 [3, 4, 8].map(|rows| if RS == ANY { unknown!(rows * rs) } else { rows * rs });
-            let (mut a, mut b) = ([t.a, t.a.wrapping_add(fourth), t.a.wrapping_add(eighth)], t.b);
+            let (mut a, mut b) = ([t.a, t.a.wrapping_add(fourth), t.a.wrapping_add(eighth)], t.panel.b);
             let offsets = [0, rs, 2 * rs, third];
             for _ in 0..t.k {
                 let columns: [__m512; W] = std::array::from_fn(|w| _mm512_loadu_ps(b.add(16 * w)));
@@ -228,7 +244,7 @@ mod x86 {
                     }
                 }
                 a = a.map(|a| a.wrapping_add(ks));
-                b = b.wrapping_add(NR); // past the end after the last half panel
+                b = b.wrapping_add(t.panel.stride); // past the end after the last half panel
             }
             if t.nr == 16 * W {
                 for (i, row) in sums.into_iter().enumerate() {
@@ -263,7 +279,7 @@ mod x86 {
         unsafe {
             let (rs, ks) = (t.distance::<RS>(), t.distance::<KS>());
             let third = if RS == ANY { unknown!(3 * rs) } else { 3 * rs };
-            let (mut a, mut b) = ([t.a, t.a.wrapping_add(third)], t.b);
+            let (mut a, mut b) = ([t.a, t.a.wrapping_add(third)], t.panel.b);
             for _ in 0..t.k {
                 let b0 = _mm256_loadu_ps(b);
                 let b1 = _mm256_loadu_ps(b.add(8));
@@ -273,7 +289,7 @@ mod x86 {
                     hi[i] = _mm256_fmadd_ps(x, b1, hi[i]);
                 }
                 a = a.map(|a| a.wrapping_add(ks));
-                b = b.wrapping_add(NR); // past the end after the last half panel
+                b = b.wrapping_add(t.panel.stride); // past the end after the last half panel
             }
             for i in 0..M {
                 let c = t.c.add(i * t.ldc);

@@ -9,7 +9,7 @@ mod kernel;
 pub(super) mod pack;
 pub(super) mod prefetch;
 
-pub(super) use kernel::{ANY, HALF, KC, MR, NR, ROW_STRIDE, Rows, Store, micro};
+pub(super) use kernel::{ANY, HALF, KC, MR, NR, Panel, ROW_STRIDE, Rows, Store, micro};
 
 use prefetch::Ahead;
 
@@ -568,7 +568,7 @@ unsafe fn tile(
                     // Of a panel that the diagonal crosses late, the first half is wholly below.
                     let below = part == Part::Upper && cols.start + j + HALF <= rows.start + i;
                     let skip = if below { HALF } else { 0 };
-                    let (panel, nr) = (panel.add(skip), nr - skip);
+                    let (panel, nr) = (Panel::packed(panel.add(skip)), nr - skip);
                     let c = job.c.reach((rows.start + i) * n + cols.start + j + skip, (mr - 1) * n + nr);
                     for row in 0..mr {
                         prefetch::near(c.wrapping_add(row * n), nr);

@@ -176,7 +176,7 @@ fn every_instruction_set_has_the_definition_s_bits() {
                 nr,
                 k,
                 Rows::at(a.as_ptr()),
-                b[lane..].as_ptr(),
+                Panel::packed(b[lane..].as_ptr()),
                 c.as_mut_ptr(),
                 NR,
                 Store::Add,

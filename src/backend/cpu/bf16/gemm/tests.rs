@@ -86,26 +86,6 @@ fn products_are_the_chains_of_the_definition_in_every_layout() {
     }
 }
 
-/// A task of more rows than there is room to widen at once, in the scratch of a backend of f32, gives the bits of its parts.
-#[test]
-fn rows_without_room_are_widened_for_each_tile() {
-    let (m, n, k) = (264, 528, 1024);
-    let (pool, threads) = (Pool::default(), 1);
-    assert!(m / MR * super::super::dot::WIDE_LEN > crate::backend::cpu::workers::SCRATCH_LEN - SUMS_END);
-    let plan = Plan::new(m, n, k, 1, threads);
-    assert_eq!(plan.row_tasks, 1, "all rows are one task's");
-    let workers = Workers::new(threads, &pool).unwrap();
-    let (a, b) = (half(1, m * k), half(2, k * n));
-    let product = |a: &[u16], m: usize| {
-        let mut c = vec![0_u16; m * n];
-        let job = Job::setting(Factor::along(a, m, k), Factor::across(&b[..], n, k), &mut c, &rounded);
-        gemm(&workers, &pool, job).unwrap();
-        c
-    };
-    let (upper, lower) = a.split_at(m / 2 * k);
-    assert_eq!(product(&a, m), [product(upper, m / 2), product(lower, m / 2)].concat());
-}
-
 #[test]
 fn a_packed_side_gives_the_bits_of_a_loose_one() {
     let pool = Pool::default();
