@@ -52,6 +52,7 @@ TOKENS = {
 BENCH = {
     "host": "secret", "threads": 2, "step_seconds": 0.5, "tokens_per_step": 4096, "gflop_per_step": 100.0,
     "gflops_per_second": 200.0, "share_of_sgemm": 0.9, "optimizer_share": 0.2, "data_wait_seconds": 1e-6,
+    "fma_gflops_per_second": 400.0, "moving_seconds": 0.05, "moved_gbytes_per_second": 12.0, "copied_gbytes_per_second": 20.0,
     "process_start_to_first_step_seconds": 0.2, "allocations_after_first_step": 0, "data": TOKENS,
     "scaling": [{"threads": 1, "tokens_per_second": 4000.0}, {"threads": 2, "tokens_per_second": 8000.0}],
 }

@@ -98,7 +98,8 @@ TIME_HEAD = [
 ]
 
 WORK_HEAD = [
-    "shape", "needed GFLOP a step", "GFLOP/s", "of large products", "optimizer share, nanorun / upstream",
+    "shape", "needed GFLOP a step", "GFLOP/s", "of large products", "of the most it does", "ops that move memory, GB/s",
+    "of copying", "optimizer share, nanorun / upstream",
     "waiting for rows a step, nanorun / upstream", "start to first step, nanorun / upstream",
     "tensors allocated after the first step",
 ]
@@ -106,6 +107,19 @@ WORK_HEAD = [
 
 def percent(value: float | None) -> str:
     return "-" if value is None else f"{value * 100:.1f} %"
+
+
+def part(value: float | None, of: float | None) -> float | None:
+    """A share; none where either was not measured, as in older records."""
+    return value / of if value is not None and of else None
+
+
+def most(bench: dict) -> float | None:
+    """What the CPU's arithmetic does at most, in the precision of the run; none where it was not measured."""
+    rates = [bench.get("fma_gflops_per_second")]
+    if bench.get("precision") == "bf16":
+        rates.append(bench.get("bf16_pairs_gflops_per_second"))
+    return max((rate for rate in rates if rate is not None), default=None)
 
 
 def milliseconds(value: float | None) -> str:
@@ -120,10 +134,14 @@ def work_rows(record: dict) -> list[list[str]]:
         if not bench:
             continue
         theirs = better(entry["upstream"]) if entry.get("upstream") else {}
+        moving, moved = part(bench.get("moving_seconds"), bench["step_seconds"]), bench.get("moved_gbytes_per_second")
         goal = " (goal 85 %)" if entry.get("bench_verdicts", {}).get("sgemm", {}).get("verdict") in ("pass", "fail") else ""
         result.append([
             name, count(bench["gflop_per_step"]), count(bench["gflops_per_second"]),
             percent(bench["share_of_sgemm"]) + goal,
+            percent(part(bench["gflops_per_second"], most(bench))),
+            "-" if moved is None else f"{percent(moving)}, {count(moved)}",
+            percent(part(moved, bench.get("copied_gbytes_per_second"))),
             f"{percent(bench['optimizer_share'])} / {percent(theirs.get('optimizer_share'))}",
             f"{milliseconds(bench['data_wait_seconds'])} / {milliseconds(theirs.get('data_wait_seconds'))}",
             f"{count(bench['process_start_to_first_step_seconds'], ' s')} / {count(theirs.get('ready_seconds'), ' s')}",

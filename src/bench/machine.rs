@@ -1,6 +1,8 @@
-//! What this machine's arithmetic can do at most: loops of nothing but its widest instructions.
+//! What this machine can do at most: loops of nothing but its widest instructions, and copying.
 
 use std::hint::black_box;
+use std::mem::MaybeUninit;
+use std::sync::Barrier;
 
 use crate::files::now;
 use crate::simd::{Level, level, pair_instruction};
@@ -13,22 +15,63 @@ const ROUNDS: usize = 1_000_000;
 /// Measurements of which the fastest counts.
 const REPEATS: usize = 5;
 
-/// FLOP/s of all threads at once.
+/// Bytes that are copied: more than the caches near a core hold.
+const COPIED: usize = 128 << 20;
+
+/// Of all threads at once.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Machine {
-    /// Of fused multiply-adds in f32.
-    pub fma: f64,
-    /// Of products of bfloat16 pairs, where there is an instruction for them.
+    /// FLOP/s of fused multiply-adds in f32, where wide instructions are known.
+    pub fma: Option<f64>,
+    /// FLOP/s of products of bfloat16 pairs, where there is an instruction for them.
     pub pairs: Option<f64>,
+    /// Bytes a second that are read and written in copying; none where there was no memory for it.
+    pub copied: Option<f64>,
 }
 
 impl Machine {
-    /// Measures on so many threads, a few hundredths of a second; none where no wide instructions are known.
-    pub fn measured(threads: usize) -> Option<Self> {
-        let fma = rate(threads, fused()?);
-        let pairs = paired().map(|of| rate(threads, of));
-        Some(Self { fma, pairs })
+    /// Measures on so many threads, in some tenths of a second.
+    pub fn measured(threads: usize) -> Self {
+        let rate = |of| rate(threads, of);
+        Self { fma: fused().map(rate), pairs: paired().map(rate), copied: copied(threads) }
     }
+}
+
+/// Memory nobody has written to; none where there is not so much.
+fn memory() -> Option<Vec<u8>> {
+    let mut memory = Vec::new();
+    memory.try_reserve_exact(COPIED).ok()?;
+    Some(memory)
+}
+
+/// Bytes a second of copying [`COPIED`] bytes, each of them read and written.
+fn copied(threads: usize) -> Option<f64> {
+    let (mut source, mut target) = (memory()?, memory()?);
+    let each = COPIED.div_ceil(threads.max(1));
+    let parts = source.spare_capacity_mut()[..COPIED].chunks_mut(each);
+    let parts: Vec<_> = parts.zip(target.spare_capacity_mut()[..COPIED].chunks_mut(each)).collect();
+    let together = Barrier::new(parts.len());
+    let copying = |(source, target): (&mut [MaybeUninit<u8>], &mut [MaybeUninit<u8>])| {
+        // Each thread's memory is near it: it is the first to write there.
+        source.fill(MaybeUninit::new(1));
+        target.fill(MaybeUninit::new(0));
+        std::array::from_fn(|_| {
+            together.wait();
+            let started = now();
+            target.copy_from_slice(black_box(&*source));
+            black_box(&mut *target);
+            started.elapsed().as_secs_f64()
+        })
+    };
+    let copying = &copying;
+    let times: Vec<[f64; REPEATS]> = std::thread::scope(|scope| {
+        let threads: Vec<_> = parts.into_iter().map(|part| scope.spawn(move || copying(part))).collect();
+        threads.into_iter().filter_map(|thread| thread.join().ok()).collect()
+    });
+    // A round takes what its last thread takes.
+    let round = |i: usize| times.iter().map(|of| of[i]).fold(0.0, f64::max);
+    let best = (0..REPEATS).map(round).fold(f64::INFINITY, f64::min);
+    Some(2.0 * COPIED as f64 / best).filter(|rate| rate.is_finite())
 }
 
 /// A loop, and the FLOPs of one of its instructions.

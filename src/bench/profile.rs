@@ -46,6 +46,8 @@ pub struct OpTime {
     pub calls: f64,
     /// Seconds a step.
     pub seconds: f64,
+    /// Bytes that it moves a step; 0 where its time is that of products.
+    pub bytes: f64,
 }
 
 /// Adds up the time of operations.
@@ -55,12 +57,19 @@ pub(super) struct Profile(Mutex<Sums>);
 #[derive(Debug, Default)]
 struct Sums {
     phase: Phase,
-    ops: BTreeMap<(Phase, &'static str), (u64, Duration)>,
+    ops: BTreeMap<(Phase, &'static str), Sum>,
+}
+
+#[derive(Debug, Default)]
+struct Sum {
+    calls: u64,
+    time: Duration,
+    bytes: u64,
 }
 
 impl Profile {
-    /// Runs `f` and counts its time for `op`. What the op is tells where the step stands.
-    pub(super) fn time<R>(&self, op: &'static str, f: impl FnOnce() -> R) -> R {
+    /// Runs `f` and counts its time for `op`, and the bytes that it moves. What the op is tells where the step stands.
+    pub(super) fn time<R>(&self, op: &'static str, bytes: u64, f: impl FnOnce() -> R) -> R {
         let started = now();
         let result = f();
         let elapsed = started.elapsed();
@@ -73,8 +82,9 @@ impl Profile {
         };
         sums.phase = if phase == Phase::Loss { Phase::Backward } else { phase };
         let sum = sums.ops.entry((phase, op)).or_default();
-        sum.0 += 1;
-        sum.1 += elapsed;
+        sum.calls += 1;
+        sum.time += elapsed;
+        sum.bytes += bytes;
         result
     }
 
@@ -89,11 +99,12 @@ impl Profile {
         let mut ops: Vec<OpTime> = sums
             .ops
             .into_iter()
-            .map(|((phase, op), (calls, time))| OpTime {
+            .map(|((phase, op), sum)| OpTime {
                 phase,
                 op,
-                calls: calls as f64 / steps,
-                seconds: time.as_secs_f64() / steps,
+                calls: sum.calls as f64 / steps,
+                seconds: sum.time.as_secs_f64() / steps,
+                bytes: sum.bytes as f64 / steps,
             })
             .collect();
         ops.sort_by(|a, b| a.phase.cmp(&b.phase).then(b.seconds.total_cmp(&a.seconds)));
@@ -110,7 +121,7 @@ mod tests {
         let profile = Profile::default();
         for _ in 0..2 {
             for op in ["tokens", "linear", "cross_entropy_train", "relu_squared", "linear_backward", "muon"] {
-                assert_eq!(profile.time(op, || 7), 7);
+                assert_eq!(profile.time(op, 0, || 7), 7);
             }
         }
         let mut found: Vec<_> = profile.take(2.0).into_iter().map(|op| (op.phase, op.op, op.calls)).collect();

@@ -9,6 +9,7 @@ use super::data::DataSpeed;
 use super::flops::Work;
 use super::machine::Machine;
 use super::profile::{OpTime, Phase};
+use crate::precision::Precision;
 use crate::text::Table;
 
 /// Speed on a number of threads.
@@ -35,11 +36,13 @@ pub struct Bench {
     pub allocations_after_first_step: Option<u64>,
     /// The most memory the process held.
     pub peak_memory_bytes: Option<u64>,
+    /// Of products.
+    pub precision: Precision,
     /// FLOPs that a step needs.
     pub work: Option<Work>,
     /// What the rate beside each step is of.
     pub yardstick: &'static str,
-    /// What the CPU's arithmetic can do at most, where that was measured.
+    /// What CPU and memory can do at most, where that was measured.
     pub machine: Option<Machine>,
     /// Each measured step, with the rate of large products around it or the device's peak, FLOP/s.
     pub steps: Vec<(StepTimes, f64)>,
@@ -92,6 +95,11 @@ impl Bench {
         (all - self.ops.iter().map(|op| op.seconds).sum::<f64>()).max(0.0)
     }
 
+    /// A step, by the sum of its parts.
+    fn seconds_of_all(&self) -> f64 {
+        self.ops.iter().map(|op| op.seconds).sum::<f64>() + self.outside()
+    }
+
     /// FLOP/s of an op. The products of a phase are counted together, so all have their common rate.
     fn op_rate(&self, op: &OpTime) -> Option<f64> {
         let work = self.work?;
@@ -105,6 +113,12 @@ impl Bench {
         Some(products as f64 / all.map(|op| op.seconds).sum::<f64>())
     }
 
+    /// Of the ops whose bytes are known, as their time is that of reading and writing: seconds and bytes a step.
+    fn moving(&self) -> (f64, f64) {
+        let ops = self.ops.iter().filter(|op| op.bytes > 0.0);
+        ops.fold((0.0, 0.0), |(seconds, bytes), op| (seconds + op.seconds, bytes + op.bytes))
+    }
+
     /// As a JSON document.
     pub fn json(&self) -> Value {
         let giga = |rate: Option<f64>| rate.map(|rate| rate / 1e9);
@@ -112,8 +126,10 @@ impl Bench {
             json!({
                 "phase": op.phase.name(), "op": op.op, "calls": op.calls, "seconds": op.seconds,
                 "gflops_per_second": giga(self.op_rate(op)),
+                "gbytes_per_second": giga(byte_rate(op.bytes, op.seconds)),
             })
         });
+        let (moving, moved) = self.moving();
         let phases: serde_json::Map<String, Value> = Phase::ALL
             .iter()
             .map(|phase| (phase.name().to_owned(), json!(self.phase_seconds(*phase))))
@@ -124,6 +140,7 @@ impl Bench {
             .map(|at| json!({ "threads": at.threads, "tokens_per_second": at.tokens_per_second }));
         json!({
             "threads": self.threads,
+            "precision": self.precision,
             "steps": self.steps.len(),
             "tokens_per_step": self.tokens_per_step,
             "step_seconds": self.step_seconds(),
@@ -134,8 +151,11 @@ impl Bench {
             "yardstick": self.yardstick,
             "sgemm_gflops_per_second": median(self.steps.iter().map(|(_, peak)| peak / 1e9)),
             "share_of_sgemm": self.share_of_peak(),
-            "fma_gflops_per_second": giga(self.machine.map(|machine| machine.fma)),
+            "fma_gflops_per_second": giga(self.machine.and_then(|machine| machine.fma)),
             "bf16_pairs_gflops_per_second": giga(self.machine.and_then(|machine| machine.pairs)),
+            "copied_gbytes_per_second": giga(self.machine.and_then(|machine| machine.copied)),
+            "moving_seconds": moving,
+            "moved_gbytes_per_second": giga(byte_rate(moved, moving)),
             "optimizer_share": self.share(|times| times.update),
             "data_share": self.share(|times| times.data),
             "optimizer_seconds": median(self.steps.iter().map(|(times, _)| times.update)),
@@ -167,12 +187,29 @@ impl fmt::Display for Bench {
             let (work, rate, share) = (work.total() as f64 / 1e9, rate / 1e9, share * 100.0);
             writeln!(f, "{work:.1} GFLOP a step, {rate:.1} GFLOP/s: {share:.0} % of {}", self.yardstick)?;
         }
-        if let Some(Machine { fma, pairs }) = self.machine {
-            write!(f, "at most {:.1} GFLOP/s of fused multiply-adds", fma / 1e9)?;
-            if let Some(pairs) = pairs {
-                write!(f, ", {:.1} of bf16 pairs", pairs / 1e9)?;
+        let (moving, moved) = self.moving();
+        if let Some(Machine { fma, pairs, copied }) = self.machine {
+            // What products in bf16 are made of is the faster of both: a CPU may have pairs that are no gain.
+            let by_pairs = self.precision == Precision::Bf16 && pairs > fma;
+            let limits = [
+                (fma, "GFLOP/s of fused multiply-adds", self.rate().filter(|_| !by_pairs)),
+                (pairs, "of bf16 pairs", self.rate().filter(|_| by_pairs)),
+                (copied, "GB/s of memory copied", byte_rate(moved, moving)),
+            ];
+            let limits = limits.into_iter().filter_map(|(limit, of, reached)| {
+                let limit = limit?;
+                let share =
+                    reached.map_or_else(String::new, |rate| format!(" ({:.0} %)", rate / limit * 100.0));
+                Some(format!("{:.1} {of}{share}", limit / 1e9))
+            });
+            let limits: Vec<String> = limits.collect();
+            if !limits.is_empty() {
+                writeln!(f, "at most {}", limits.join(", "))?;
             }
-            writeln!(f)?;
+        }
+        if let Some(rate) = byte_rate(moved, moving) {
+            let (share, rate) = (moving / self.seconds_of_all() * 100.0, rate / 1e9);
+            writeln!(f, "ops that move memory and multiply little: {share:.1} % of a step, {rate:.1} GB/s")?;
         }
         let (update, data) = (self.share(|t| t.update) * 100.0, self.share(|t| t.data) * 100.0);
         writeln!(f, "optimizer {update:.1} % of a step, waiting for data {data:.2} %")?;
@@ -211,23 +248,29 @@ impl fmt::Display for Bench {
 
 impl Bench {
     fn table(&self) -> String {
-        let total = self.ops.iter().map(|op| op.seconds).sum::<f64>() + self.outside();
-        let mut table = Table::new(["phase", "op", ">calls", ">ms", ">%", ">GFLOP/s"]);
-        let mut row = |phase: &str, op: &str, calls: &str, seconds: f64, rate: &str| {
+        let total = self.seconds_of_all();
+        let mut table = Table::new(["phase", "op", ">calls", ">ms", ">%", ">GFLOP/s", ">GB/s"]);
+        let mut row = |phase: &str, op: &str, calls: &str, seconds: f64, rates: [Option<f64>; 2]| {
             let (ms, share) = (format!("{:.2}", seconds * 1e3), format!("{:.1}", seconds / total * 100.0));
             let words = [phase, op, calls].map(str::to_owned);
-            table.push(words.into_iter().chain([ms, share, rate.to_owned()]).collect());
+            let rates = rates.map(|rate| rate.map_or_else(String::new, |rate| format!("{:.1}", rate / 1e9)));
+            table.push(words.into_iter().chain([ms, share]).chain(rates).collect());
         };
         for phase in Phase::ALL {
             for op in self.ops.iter().filter(|op| op.phase == phase) {
-                let rate = self.op_rate(op).map_or_else(String::new, |rate| format!("{:.1}", rate / 1e9));
-                row(phase.name(), op.op, &format!("{:.0}", op.calls), op.seconds, &rate);
+                let rates = [self.op_rate(op), byte_rate(op.bytes, op.seconds)];
+                row(phase.name(), op.op, &format!("{:.0}", op.calls), op.seconds, rates);
             }
-            row(phase.name(), "all", "", self.phase_seconds(phase), "");
+            row(phase.name(), "all", "", self.phase_seconds(phase), [None; 2]);
         }
-        row("", "outside ops", "", self.outside(), "");
+        row("", "outside ops", "", self.outside(), [None; 2]);
         format!("\n{table}")
     }
+}
+
+/// Bytes a second, where bytes are counted.
+fn byte_rate(bytes: f64, seconds: f64) -> Option<f64> {
+    (bytes > 0.0).then(|| bytes / seconds)
 }
 
 /// The middle value; 0 of none.
@@ -248,7 +291,7 @@ mod tests {
         let step = |seconds: f64, peak| {
             (StepTimes { data: 0.0, gradients: seconds * 0.75, update: seconds * 0.25 }, peak)
         };
-        let op = |phase, op, seconds| OpTime { phase, op, calls: 1.0, seconds };
+        let op = |phase, op, seconds| OpTime { phase, op, calls: 1.0, seconds, bytes: 0.0 };
         Bench {
             threads: 2,
             tokens_per_step: 4096,
@@ -257,7 +300,8 @@ mod tests {
             allocations_after_first_step: Some(0),
             peak_memory_bytes: Some(500_000_000),
             yardstick: "large matrix products",
-            machine: Some(Machine { fma: 200e9, pairs: Some(390e9) }),
+            precision: Precision::F32,
+            machine: Some(Machine { fma: Some(200e9), pairs: Some(390e9), copied: Some(20e9) }),
             work: Some(Work {
                 linear: 10_000_000_000,
                 linear_backward: 20_000_000_000,
@@ -273,6 +317,7 @@ mod tests {
                 op(Phase::Loss, "cross_entropy_train", 0.3),
                 op(Phase::Backward, "linear_backward", 0.75),
                 op(Phase::Backward, "relu_squared_linear_backward", 0.25),
+                OpTime { bytes: 1.5e9, ..op(Phase::Backward, "rms_norm_backward", 0.125) },
                 op(Phase::Optimizer, "muon", 0.25),
             ],
             scaling: vec![
@@ -302,7 +347,22 @@ mod tests {
         for (op, rate) in [(0, 50.0), (1, 50.0), (3, 20.0), (4, 20.0)] {
             assert_eq!(json["ops"][op]["gflops_per_second"], rate);
         }
-        assert_eq!(json["outside_ops_seconds"], 0.25);
+        assert_eq!(json["ops"][5]["gbytes_per_second"], 12.0);
+        assert_eq!(json["outside_ops_seconds"], 0.125);
+    }
+
+    #[test]
+    fn arithmetic_is_held_against_what_products_are_made_of() {
+        let limits = |precision, pairs| {
+            let mut bench = Bench { precision, ..sample() };
+            bench.machine = Some(Machine { fma: Some(200e9), pairs, copied: None });
+            bench.to_string().lines().find(|line| line.starts_with("at most")).unwrap_or_default().to_owned()
+        };
+        let fma = "at most 200.0 GFLOP/s of fused multiply-adds";
+        assert_eq!(limits(Precision::F32, Some(400e9)), format!("{fma} (40 %), 400.0 of bf16 pairs"));
+        assert_eq!(limits(Precision::Bf16, Some(400e9)), format!("{fma}, 400.0 of bf16 pairs (20 %)"));
+        assert_eq!(limits(Precision::Bf16, Some(100e9)), format!("{fma} (40 %), 100.0 of bf16 pairs"));
+        assert_eq!(limits(Precision::Bf16, None), format!("{fma} (40 %)"));
     }
 
     #[test]

@@ -14,8 +14,25 @@ pub struct Hardware {
     pub fallbacks: Vec<String>,
 }
 
+/// What an op reads or writes.
+#[derive(Debug)]
+pub enum Operand<'a, B: TrainOps> {
+    /// Activations.
+    Tensor(&'a B::Tensor),
+    /// A weight.
+    Weight(&'a B::Weight),
+    /// Its gradient.
+    Grad(&'a B::Grad),
+    /// Its optimizer state.
+    State(&'a B::State),
+}
+
 /// A backend that trains.
 pub trait Backend: TrainOps {
+    /// Bytes of an operand's values as ops that go through all of them read or write it.
+    fn stored_bytes(&self, of: Operand<'_, Self>) -> u64
+    where
+        Self: Sized;
     /// Bytes held for tensors right now, pooled memory not counted.
     fn live_bytes(&self) -> u64;
     /// The most bytes held for tensors since the backend was made, with those that wait where the backend pools them

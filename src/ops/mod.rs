@@ -20,7 +20,7 @@ mod losses;
 mod train;
 mod types;
 
-pub use backend::{Backend, Hardware};
+pub use backend::{Backend, Hardware, Operand};
 pub use forward::ForwardOps;
 pub use losses::Losses;
 pub use train::TrainOps;

@@ -3,11 +3,19 @@
 use std::sync::atomic::Ordering;
 
 use super::{CpuBackend, environment_class};
-use crate::ops::Backend;
+use crate::ops::{Backend, Operand};
 use crate::precision::Precision;
 use crate::stop::StopFlag;
 
 impl Backend for CpuBackend {
+    fn stored_bytes(&self, of: Operand<'_, Self>) -> u64 {
+        let values = match of {
+            Operand::Tensor(x) => &x.data,
+            Operand::Weight(param) | Operand::Grad(param) | Operand::State(param) => &param.data,
+        };
+        size_of_val(&values[..]) as u64
+    }
+
     fn live_bytes(&self) -> u64 {
         self.pool.live_bytes()
     }

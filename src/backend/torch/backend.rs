@@ -6,7 +6,7 @@ use super::device::{self, DeviceError, TorchDevice};
 use super::fault::{TchResult, caught, named, told};
 use super::{facts, flash, linear, memory, shim};
 use crate::host::cpu_model;
-use crate::ops::{Backend, Hardware, OpError, OpResult};
+use crate::ops::{Backend, Hardware, OpError, OpResult, Operand};
 use crate::precision::Precision;
 
 /// The ops on libtorch.
@@ -164,6 +164,16 @@ impl TorchBackend {
 }
 
 impl Backend for TorchBackend {
+    fn stored_bytes(&self, of: Operand<'_, Self>) -> u64 {
+        let values = match of {
+            Operand::Tensor(x) => x,
+            Operand::Weight(weight) => &weight.master,
+            Operand::Grad(grad) => &grad.0,
+            Operand::State(state) => &state.0,
+        };
+        (values.numel() * values.kind().elt_size_in_bytes()) as u64
+    }
+
     fn live_bytes(&self) -> u64 {
         memory::live_and_peak(self.device).map_or(0, |(live, _)| live)
     }

@@ -1,12 +1,27 @@
 //! What a run needs of the backend besides its ops.
 
 use super::super::environment_class;
+use super::storage::{Data, Stored};
 use super::{Bf16Backend, dot};
-use crate::ops::{Backend, Hardware};
+use crate::ops::{Backend, Hardware, Operand};
 use crate::precision::Precision;
 use crate::stop::StopFlag;
 
 impl Backend for Bf16Backend {
+    fn stored_bytes(&self, of: Operand<'_, Self>) -> u64 {
+        let bytes = match of {
+            Operand::Tensor(x) => match &x.data {
+                Data::Half(values) => size_of_val(&values[..]),
+                Data::Single(values) => size_of_val(&values[..]),
+            },
+            Operand::Weight(values) | Operand::Grad(values) | Operand::State(values) => match values {
+                Stored::Single(param) => size_of_val(&param.data[..]),
+                Stored::Table(table) => size_of_val(&table.data[..]),
+            },
+        };
+        bytes as u64
+    }
+
     fn live_bytes(&self) -> u64 {
         self.0.live_bytes()
     }
