@@ -173,8 +173,10 @@ unsafe fn part_backward(x: &Inputs<'_>, outputs: &Outputs, task: &Task, scratch:
                 pack::panels(chunk.keys, k, kv_cols, d, rows);
             }
         }
-        chunk.key_sums[..rows * width].fill(0.0);
-        chunk.value_sums[..rows * width].fill(0.0);
+        if task.wanted.keys() {
+            chunk.key_sums[..rows * width].fill(0.0);
+            chunk.value_sums[..rows * width].fill(0.0);
+        }
         for h in kv_head * group..(kv_head + 1) * group {
             for tile_start in (from / QUERIES * QUERIES..to).step_by(QUERIES) {
                 let (start, end) = (tile_start.max(from), to.min(tile_start + QUERIES));

@@ -163,11 +163,14 @@ fn symmetric_products_need_one_triangle() {
 fn every_instruction_set_has_the_definition_s_bits() {
     // `micro` takes the best level of this machine; the chain written out is the definition.
     let k = 100;
-    let (a, b) = (values(1, MR * ROW_STRIDE), values(2, k * NR));
+    let a = values(1, MR * ROW_STRIDE);
     // The last two start at lane 16: the second half of a panel alone.
     let whole =
         [(12, 32), (7, 32), (1, 32), (12, 1), (5, 17), (12, 31), (12, 16), (3, 15)].map(|(m, n)| (m, n, 0));
-    for (mr, nr, lane) in whole.into_iter().chain([(12, 16, 16), (3, 5, 16)]) {
+    let parts = whole.into_iter().chain([(12, 16, 16), (3, 5, 16)]);
+    // A packed panel, and one whose rows lie further apart.
+    for ((mr, nr, lane), stride) in parts.flat_map(|part| [(part, NR), (part, NR + 16)]) {
+        let b = values(2, k * stride);
         let mut c = vec![0.5_f32; MR * NR];
         // SAFETY: all in bounds.
         unsafe {
@@ -176,7 +179,7 @@ fn every_instruction_set_has_the_definition_s_bits() {
                 nr,
                 k,
                 Rows::at(a.as_ptr()),
-                Panel::packed(b[lane..].as_ptr()),
+                Panel { b: b[lane..].as_ptr(), stride },
                 c.as_mut_ptr(),
                 NR,
                 Store::Add,
@@ -184,10 +187,10 @@ fn every_instruction_set_has_the_definition_s_bits() {
         }
         for i in 0..MR {
             for j in 0..NR {
-                let terms = (0..k).map(|p| (a[i * ROW_STRIDE + p], b.get(p * NR + j + lane).copied()));
+                let terms = (0..k).map(|p| (a[i * ROW_STRIDE + p], b.get(p * stride + j + lane).copied()));
                 let chain = terms.fold(0.0_f32, |s, (a, b)| a.mul_add(b.unwrap_or(0.0), s));
                 let expected = if i < mr && j < nr { 0.5 + chain } else { 0.5 };
-                assert_eq!(c[i * NR + j].to_bits(), expected.to_bits(), "{mr} {nr} {i} {j}");
+                assert_eq!(c[i * NR + j].to_bits(), expected.to_bits(), "{mr} {nr} {stride} {i} {j}");
             }
         }
     }
