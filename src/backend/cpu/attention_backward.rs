@@ -10,6 +10,7 @@ use super::attention_split::{KEYS, Split, Task};
 use super::backend::CpuBackend;
 use super::gemm::pack::{self, lines};
 use super::gemm::{ANY, MR, NR, Panel, ROW_STRIDE, Rows, Store, micro};
+use super::query_sums::QuerySums;
 use super::simd::{dot, simd_fn};
 use super::tensor::{Tensor, check_shape};
 use super::workers::Shared;
@@ -129,32 +130,19 @@ struct Outputs {
     dv: Shared<f32>,
 }
 
-/// Where a tile's gradients of queries go.
-#[derive(Clone, Copy)]
-struct QuerySums {
-    to: Shared<f32>,
-    /// The row of this query.
-    row: usize,
-    query: usize,
-    store: Store,
-}
-
 /// One task.
 unsafe fn part_backward(x: &Inputs<'_>, outputs: &Outputs, task: &Task, scratch: &mut [f32]) {
     let s = &x.shape;
     let (t, d) = (s.sequence.len, s.head_dim);
-    let (q_cols, kv_cols) = (x.q.cols, x.k.cols);
+    let kv_cols = x.k.cols;
     let width = d.next_multiple_of(NR);
     let group = s.n_head / s.n_kv_head;
     let (b, kv_head) = (task.b, task.kv_head);
     let Outputs { dq, apart, dk, dv } = *outputs;
-    let query_sums = match task.apart {
-        Some(row) => QuerySums { to: apart, row, query: task.queries.start, store: Store::Set },
-        None => QuerySums { to: dq, row: b * t, query: 0, store: Store::Add },
-    };
+    let query_sums = QuerySums::new(task, s, dq, apart);
     let (chunk_room, tile_room) = scratch.split_at_mut(Chunk::len(width));
     let chunk = Chunk::new(chunk_room, width);
-    // Up to here gradients of queries are summed in place; further ones begin at zero when their tile comes, and are near then.
+    // Up to here gradients of queries have begun; further ones do when their tile comes.
     let mut begun = task.queries.start;
     for first in (task.keys.start / KEYS * KEYS..task.keys.end).step_by(KEYS) {
         let (low, high) = (first.max(task.keys.start), task.keys.end.min(first + KEYS));
@@ -185,12 +173,7 @@ unsafe fn part_backward(x: &Inputs<'_>, outputs: &Outputs, task: &Task, scratch:
                 unsafe {
                     tile.scores(x, chunk.keys_t, chunk.values_t);
                     if task.wanted.queries() {
-                        if task.apart.is_none() {
-                            for n in begun.max(start)..end {
-                                let at = (b * t + n) * q_cols + h * d;
-                                dq.slice_mut(at..at + d).fill(0.0);
-                            }
-                        }
+                        query_sums.begin(begun.max(start)..end, h);
                         tile.query_gradients(x, chunk.keys, query_sums);
                     }
                     if task.wanted.keys() {
@@ -344,15 +327,13 @@ impl<'a> Tile<'a> {
 
     /// `dq += dscores k`
     unsafe fn query_gradients(&self, x: &Inputs<'_>, keys: &[f32], sums: QuerySums) {
-        let (d, cols) = (x.shape.head_dim, x.q.cols);
+        let d = x.shape.head_dim;
         let chunk = self.high - self.low;
         let sights = self.sights(x.shape.window);
         for j in (0..d).step_by(NR) {
             let nr = NR.min(d - j);
             for (g, sight) in seeing(&sights) {
                 let columns = sight.columns();
-                let row = sums.row + self.start + g * MR - sums.query;
-                let at = row * cols + self.h * d + j;
                 // SAFETY: dscores and keys hold what is seen; the rows of sums are this task's.
                 unsafe {
                     micro::<ROW_STRIDE, 1>(
@@ -361,8 +342,8 @@ impl<'a> Tile<'a> {
                         columns.len(),
                         Rows::at(self.dscores.as_ptr().add(g * MR * ROW_STRIDE + columns.start)),
                         Panel::packed(keys[j * chunk + columns.start * NR..].as_ptr()),
-                        sums.to.reach(at, (sight.rows - 1) * cols + nr),
-                        cols,
+                        sums.tile(self.start + g * MR, sight.rows, self.h, j, nr),
+                        sums.cols,
                         sums.store,
                     );
                 }

@@ -29,6 +29,7 @@ pub mod memory;
 mod muon;
 mod norm;
 mod pool;
+mod query_sums;
 mod residual;
 mod rotary;
 mod runtime;

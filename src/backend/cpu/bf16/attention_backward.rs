@@ -10,6 +10,7 @@ use super::super::attention_backward::{add_row, row_dot};
 use super::super::attention_scores::{Sight, score_rows};
 use super::super::attention_split::{KEYS, Split, Task, Wanted};
 use super::super::backend::{CpuBackend, ROW_CHUNK};
+use super::super::query_sums::QuerySums;
 use super::super::workers::{Shared, piece};
 use super::attention::{SCORE_STRIDE, check_attention, lines};
 use super::convert::{narrow, widen};
@@ -132,16 +133,6 @@ struct Outputs {
     dv: Shared<u16>,
 }
 
-/// Where a tile's gradients of queries go.
-#[derive(Clone, Copy)]
-struct QuerySums {
-    to: Shared<f32>,
-    /// The row of this query.
-    row: usize,
-    query: usize,
-    store: Store,
-}
-
 /// `sum_d o d_o` of every query, (B, H, T).
 fn row_deltas(
     cpu: &CpuBackend,
@@ -250,12 +241,9 @@ unsafe fn part_backward(x: &Inputs<'_>, outputs: &Outputs, task: &Task, scratch:
         (b * t + n) * x.q_cols + kv_head * group * d..(b * t + n) * x.q_cols + (kv_head + 1) * group * d
     };
     let in_place = task.wanted.queries() && task.apart.is_none();
-    let sums = match task.apart {
-        Some(row) => QuerySums { to: apart, row, query: task.queries.start, store: Store::Set },
-        None => QuerySums { to: query_sums, row: b * t, query: 0, store: Store::Add },
-    };
+    let sums = QuerySums::new(task, s, query_sums, apart);
     let mut room = Room::new(scratch, width);
-    // Up to here gradients of queries are summed in place; further ones begin at zero when their tile comes, and are near then.
+    // Up to here gradients of queries have begun; further ones do when their tile comes.
     let mut begun = task.queries.start;
     for chunk in (task.keys.start / SIDE * SIDE..task.keys.end).step_by(SIDE) {
         let (low, high) = (chunk.max(task.keys.start), task.keys.end.min(chunk + SIDE));
@@ -284,12 +272,7 @@ unsafe fn part_backward(x: &Inputs<'_>, outputs: &Outputs, task: &Task, scratch:
                 unsafe {
                     tile.scores(x, &mut room, task.wanted);
                     if task.wanted.queries() {
-                        if in_place {
-                            for n in begun.max(start)..end {
-                                let at = tile.at(x, n);
-                                query_sums.slice_mut(at..at + d).fill(0.0);
-                            }
-                        }
+                        sums.begin(begun.max(start)..end, h);
                         tile.query_gradients(x, &mut room, sums);
                     }
                     if task.wanted.keys() {
@@ -450,7 +433,6 @@ impl Tile {
                 continue;
             }
             let (from, to) = (columns.start / 2, columns.end.div_ceil(2));
-            let row = sums.row + self.start + i - sums.query;
             let left = Left::rows(room.dscores[i * DSCORE_STRIDE + from..].as_ptr(), DSCORE_STRIDE);
             // SAFETY: dscores hold what is seen.
             let left = unsafe { left.shared::<ANY>(rows, to - from, &mut room.wides[0]) };
@@ -461,8 +443,8 @@ impl Tile {
                     pairs: to - from,
                     left,
                     b: room.keys[j * half + from * NR..].as_ptr(),
-                    c: sums.to.reach(row * x.q_cols + self.h * d + j, (rows - 1) * x.q_cols + nr),
-                    ldc: x.q_cols,
+                    c: sums.tile(self.start + i, rows, self.h, j, nr),
+                    ldc: sums.cols,
                     store: sums.store,
                 };
                 // SAFETY: dscores and keys hold what is seen; the rows of sums are this task's.
