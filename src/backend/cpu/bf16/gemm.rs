@@ -4,15 +4,18 @@
 //! tiles, threads and instruction sets decide only who computes it. It is added to f32 (gradients of weights), or rounded
 //! once, after whatever is done with it in f32.
 
+mod mirror;
 mod packed;
 
 pub(super) use packed::PackedB;
+
+use mirror::mirror;
 
 use std::marker::PhantomData;
 use std::ops::Range;
 
 use super::super::gemm::pack::group_len;
-use super::super::gemm::prefetch::near as prefetch_near;
+use super::super::gemm::prefetch::{Ahead, Block, near as prefetch_near};
 use super::super::gemm::{CROWDED, KC, PREPACK_LIMIT, Part, Plan, TALL_ROWS, TASK_COLS, share};
 use super::super::pool::{Buffer, Pool, Room};
 use super::super::workers::{Shared, Workers, piece};
@@ -252,7 +255,7 @@ pub(super) fn gemm(workers: &Workers, pool: &Pool, job: Job<'_>) -> OpResult<()>
     gemm_batch(workers, pool, &[job], Part::All)
 }
 
-/// Several products of one shape.
+/// Several products of one shape; of symmetric ones [`Part::Upper`] is computed, and if values are set the rest is copied.
 pub(super) fn gemm_batch(workers: &Workers, pool: &Pool, jobs: &[Job<'_>], part: Part) -> OpResult<()> {
     let Some(first) = jobs.first() else { return Ok(()) };
     let (m, n, k) = first.sizes();
@@ -373,6 +376,15 @@ struct Panels<'a> {
     width: usize,
 }
 
+/// The block of A after the one of `rows` that starts at `p`: of the same rows, or of those of the next task, which the
+/// same thread most likely does next; after the last rows come the first, for other columns.
+fn next_block(a: &Factor<'_>, rows: &Range<usize>, p: usize) -> Option<Block> {
+    let (start, p) = if p + KC < a.k { (rows.start, p + KC) } else { (rows.end % a.outer, 0) };
+    let (count, kc) = (rows.len().min(a.outer - start), KC.min(a.k - p));
+    let (lines, len) = if a.along { (count, kc) } else { (kc, count) };
+    (count > 0).then(|| a.at(start, p).block(a.stride(), lines, len))
+}
+
 /// One task's tile of C.
 unsafe fn tile(
     job: &Job<'_>,
@@ -398,9 +410,11 @@ unsafe fn tile(
         Target::Sums(_) => (None, n, Store::Add),
         Target::Values(..) => (Some(Shared::new(sums)), SUM_STRIDE, Store::Set),
     };
+    let calls = groups * cols.len().div_ceil(NR);
     for p in (0..k).step_by(KC) {
         let kc = KC.min(k - p);
         let block = kc.div_ceil(2);
+        let mut ahead = Ahead::new(next_block(a, rows, p), calls);
         // SAFETY: blocks of A and B inside them, the tile inside C.
         unsafe {
             if !a.along {
@@ -459,8 +473,9 @@ unsafe fn tile(
                         (None, Target::Values(..)) => continue,
                     };
                     for row in 0..mr {
-                        prefetch_near(c.wrapping_add(row * ldc), nr);
+                        prefetch_near(c.wrapping_add(row * ldc), NR);
                     }
+                    ahead.step();
                     let own = left(i);
                     let left = match &wides {
                         Some(wides) => own.shared_in(&wides[i / MR]),
@@ -487,6 +502,10 @@ unsafe fn tile(
             }
             // SAFETY: this task's part of C.
             finish(i * n + first, sums, unsafe { values.slice_mut(i * n + first..i * n + cols.end) });
+        }
+        if part == Part::Upper {
+            // SAFETY: what is below the diagonal is written by this task alone, as what it mirrors was.
+            unsafe { mirror(*values, n, rows, cols) };
         }
     }
 }

@@ -13,10 +13,11 @@ use super::super::muon::{
 use super::super::pool::Buffer;
 use super::super::simd::simd_fn;
 use super::super::tensor::{Param, check};
-use super::super::workers::{SCRATCH_LEN, Shared, Workers, piece};
+use super::super::workers::{SCRATCH_LEN, Shared, piece};
 use super::convert::{narrow, near, wide, widen};
 use super::gemm::{Factor, Job, gemm_batch, rounded as round_sums};
 use super::storage::{Half, Stored};
+use crate::math::round_bf16;
 use crate::ops::{MuonParam, MuonStep, OpResult};
 use crate::precision::Precision;
 
@@ -178,8 +179,7 @@ simd_fn! {
     /// `y = p x + q sum`, each operation rounded.
     wide fn combine(sums: &[f32], x: &[u16], p: f32, q: f32, y: &mut [u16]) {
         for ((y, x), sum) in y.iter_mut().zip(x).zip(sums) {
-            let product = wide(near(*sum));
-            *y = near(wide(near(p * wide(*x))) + wide(near(q * product)));
+            *y = near(round_bf16(p * wide(*x)) + round_bf16(q * round_bf16(*sum)));
         }
     }
 }
@@ -203,7 +203,6 @@ fn polar(cpu: &CpuBackend, x: &mut Matrices, step: &MuonStep) -> OpResult<()> {
             .collect();
         gemm_batch(&cpu.workers, &cpu.pool, &jobs, Part::Upper)?;
         drop(jobs);
-        mirror(&cpu.workers, &mut gram.data, n);
         // b A + c A^2.
         let finishes: Vec<_> = (0..x.count)
             .map(|i| {
@@ -221,7 +220,6 @@ fn polar(cpu: &CpuBackend, x: &mut Matrices, step: &MuonStep) -> OpResult<()> {
             .collect();
         gemm_batch(&cpu.workers, &cpu.pool, &jobs, Part::Upper)?;
         drop(jobs);
-        mirror(&cpu.workers, &mut square.data, n);
         // a X + B X, or a X + X B.
         let finishes: Vec<_> = (0..x.count)
             .map(|i| {
@@ -252,33 +250,6 @@ fn polar(cpu: &CpuBackend, x: &mut Matrices, step: &MuonStep) -> OpResult<()> {
 fn each(matrices: &mut Matrices) -> std::slice::ChunksExactMut<'_, u16> {
     let len = matrices.rows * matrices.cols;
     matrices.data.chunks_exact_mut(len)
-}
-
-/// Copies what is above the diagonal of n x n matrices below it.
-fn mirror(workers: &Workers, data: &mut [u16], n: usize) {
-    /// The side of what is read and written at a time.
-    const BLOCK: usize = 32;
-    let count = data.len() / (n * n).max(1);
-    let blocks = n.div_ceil(BLOCK);
-    let data = Shared::new(data);
-    workers.run(count * blocks, |task| {
-        let base = task / blocks * n * n;
-        // These columns below the diagonal, from these rows right of it.
-        let rows = piece(n, BLOCK, task % blocks);
-        for right in (rows.start..n).step_by(BLOCK) {
-            for j in right..n.min(right + BLOCK) {
-                let end = rows.end.min(j);
-                if rows.start >= end {
-                    continue;
-                }
-                let below = data.reach(base + j * n + rows.start, end - rows.start);
-                for i in rows.start..end {
-                    // SAFETY: nobody writes above the diagonal; this task alone writes these columns below it.
-                    unsafe { *below.add(i - rows.start) = *data.reach(base + i * n + j, 1) };
-                }
-            }
-        }
-    });
 }
 
 /// What follows the iteration: Muon+, NorMuon, and the update of the weights.

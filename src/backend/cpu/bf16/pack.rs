@@ -4,7 +4,7 @@
 //! value is +0. Values in f32 (weights) are rounded on the way.
 
 use super::super::gemm::pack::{group_len, transpose};
-use super::super::gemm::prefetch::near as prefetch_near;
+use super::super::gemm::prefetch::{Block, near as prefetch_near};
 use super::super::simd::simd_fn;
 use super::convert::{narrow, near};
 use super::dot::{MR, NR};
@@ -14,8 +14,6 @@ use super::dot::{MR, NR};
 pub(super) const ROW_STRIDE: usize = super::dot::CHAIN + 16;
 /// How many rows ahead memory is asked for: rows are far apart, and the hardware does not follow.
 const AHEAD: usize = 8;
-/// Values of a row that are combined at a time.
-const STRIP: usize = 512;
 
 /// Where values are read from: they are there for `stride`, `lines` and `len` of each function.
 #[derive(Debug, Clone, Copy)]
@@ -32,6 +30,15 @@ impl From {
         }
     }
 
+    /// `lines` of `len` values, `stride` apart, to be asked for.
+    pub(super) fn block(self, stride: usize, lines: usize, len: usize) -> Block {
+        match self {
+            // Two of them are as long as a float.
+            Self::Half(start) => Block::new(start.cast(), stride.div_ceil(2), lines, len.div_ceil(2)),
+            Self::Single(start) => Block::new(start, stride, lines, len),
+        }
+    }
+
     /// Writes `len` values to `to`.
     ///
     /// # Safety
@@ -43,23 +50,6 @@ impl From {
                 Self::Half(start) => to[..len].copy_from_slice(std::slice::from_raw_parts(start, len)),
                 Self::Single(start) => narrow(std::slice::from_raw_parts(start, len), &mut to[..len]),
             }
-        }
-    }
-
-    #[inline]
-    fn ask(self, len: usize) {
-        match self {
-            Self::Half(start) => prefetch_near(start.cast(), len.div_ceil(2)),
-            Self::Single(start) => prefetch_near(start, len),
-        }
-    }
-}
-
-simd_fn! {
-    /// Pairs of two rows.
-    wide fn combine(low: &[u16], high: &[u16], to: &mut [u32]) {
-        for ((to, low), high) in to.iter_mut().zip(low).zip(high) {
-            *to = u32::from(*low) | u32::from(*high) << 16;
         }
     }
 }
@@ -82,30 +72,97 @@ simd_fn! {
     }
 }
 
-/// The pairs of `len` values and those `stride` further on, or of zeros.
+/// A value of a factor as it lies in memory.
+trait Value: Copy + Default {
+    /// Its bfloat16.
+    fn half(self) -> u16;
+}
+
+impl Value for u16 {
+    #[inline(always)]
+    fn half(self) -> u16 {
+        self
+    }
+}
+
+impl Value for f32 {
+    #[inline(always)]
+    fn half(self) -> u16 {
+        near(self)
+    }
+}
+
+/// The pairs of two lines' values, of the second what `keep` has.
+#[inline(always)]
+fn pair<T: Value, const L: usize>(low: &[T; L], high: &[T; L], keep: u32) -> [u32; L] {
+    let mut pairs = [0; L];
+    for j in 0..L {
+        pairs[j] = (u32::from(low[j].half()) | u32::from(high[j].half()) << 16) & keep;
+    }
+    pairs
+}
+
+/// Puts lines beside each other that are neighbours along k: of `k` lines of `len` values, `stride` apart, pair (j, p) goes
+/// to `p * W + j` of group j / W, where groups are `apart` pairs from one another. The last group's missing pairs are zero.
 ///
-/// # Safety
-/// They are readable.
-unsafe fn pairs_across(from: From, stride: Option<usize>, len: usize, to: &mut [u32]) {
-    // SAFETY: the caller's promise.
-    unsafe {
-        match (from, stride) {
-            (From::Half(start), Some(stride)) => {
-                let rows = [start, start.add(stride)].map(|row| std::slice::from_raw_parts(row, len));
-                combine(rows[0], rows[1], to);
-            }
-            (From::Single(start), Some(stride)) => {
-                let rows = [start, start.add(stride)].map(|row| std::slice::from_raw_parts(row, len));
-                combine_rounded(rows[0], rows[1], to);
-            }
-            (From::Half(start), None) => {
-                let row = std::slice::from_raw_parts(start, len);
-                to.iter_mut().zip(row).for_each(|(to, low)| *to = u32::from(*low));
-            }
-            (From::Single(start), None) => {
-                round_low(std::slice::from_raw_parts(start, len), to);
-            }
+/// `L` pairs are written at a time, a vector's; what that is more than `W` is written again with the next p, and after the
+/// last there is room for it.
+#[inline(always)]
+fn weave<const W: usize, const L: usize, T: Value>(
+    to: &mut [u32],
+    values: &[T],
+    stride: usize,
+    len: usize,
+    k: usize,
+    apart: usize,
+) {
+    for p in 0..k.div_ceil(2) {
+        // Without a second line the first one's values are beside zeros.
+        let alone = 2 * p + 1 == k;
+        let low = &values[2 * p * stride..][..len];
+        let high = if alone { low } else { &values[(2 * p + 1) * stride..][..len] };
+        let keep = if alone { 0xFFFF } else { u32::MAX };
+        for line in [2 * p + AHEAD, 2 * p + 1 + AHEAD] {
+            let start = values.as_ptr().wrapping_add(line.min(k - 1) * stride);
+            prefetch_near(start.cast(), (len * size_of::<T>()).div_ceil(4));
         }
+        let (mut at, mut j) = (p * W, 0);
+        while let (Some(low), Some(high)) = (low[j..].first_chunk(), high[j..].first_chunk()) {
+            to[at..at + L].copy_from_slice(&pair::<T, L>(low, high, keep));
+            (at, j) = (at + apart, j + W);
+        }
+        while j < len {
+            let count = W.min(len - j);
+            let mut lines = [[T::default(); W]; 2];
+            lines[0][..count].copy_from_slice(&low[j..j + count]);
+            lines[1][..count].copy_from_slice(&high[j..j + count]);
+            to[at..at + W].copy_from_slice(&pair(&lines[0], &lines[1], keep));
+            (at, j) = (at + apart, j + W);
+        }
+    }
+}
+
+simd_fn! {
+    wide fn columns_of_halves(to: &mut [u32], values: &[u16], stride: usize, len: usize, k: usize) {
+        weave::<MR, 16, u16>(to, values, stride, len, k, group_len(k.div_ceil(2)));
+    }
+}
+
+simd_fn! {
+    wide fn columns_of_singles(to: &mut [u32], values: &[f32], stride: usize, len: usize, k: usize) {
+        weave::<MR, 16, f32>(to, values, stride, len, k, group_len(k.div_ceil(2)));
+    }
+}
+
+simd_fn! {
+    wide fn panels_of_halves(to: &mut [u32], values: &[u16], stride: usize, len: usize, k: usize) {
+        weave::<NR, NR, u16>(to, values, stride, len, k, NR * k.div_ceil(2));
+    }
+}
+
+simd_fn! {
+    wide fn panels_of_singles(to: &mut [u32], values: &[f32], stride: usize, len: usize, k: usize) {
+        weave::<NR, NR, f32>(to, values, stride, len, k, NR * k.div_ceil(2));
     }
 }
 
@@ -139,22 +196,12 @@ pub(super) unsafe fn rows(
 /// # Safety
 /// `k` lines of `rows` values, `stride` apart, are readable; `dst` has room for as many groups as `rows` fill or begin.
 pub(super) unsafe fn columns(dst: &mut [u32], a: From, stride: usize, rows: usize, k: usize) {
-    let pairs = k.div_ceil(2);
-    let mut strip = [0; STRIP];
-    for p in 0..pairs {
-        let other = (2 * p + 1 < k).then_some(stride);
-        for row in 0..2 {
-            a.add((2 * p + row + AHEAD).min(k - 1) * stride).ask(rows);
-        }
-        // Whole groups of 12.
-        for start in (0..rows).step_by(STRIP / MR * MR) {
-            let len = (rows - start).min(STRIP / MR * MR);
-            // SAFETY: the caller's promise.
-            unsafe { pairs_across(a.add(2 * p * stride + start), other, len, &mut strip[..len]) };
-            for (g, group) in strip[..len].chunks(MR).enumerate() {
-                let to = (start / MR + g) * group_len(pairs) + p * MR;
-                dst[to..to + group.len()].copy_from_slice(group);
-            }
+    let Some(len) = k.checked_sub(1).map(|last| last * stride + rows) else { return };
+    // SAFETY: the caller's promise; what is between lines is of the same matrix.
+    unsafe {
+        match a {
+            From::Half(a) => columns_of_halves(dst, std::slice::from_raw_parts(a, len), stride, rows, k),
+            From::Single(a) => columns_of_singles(dst, std::slice::from_raw_parts(a, len), stride, rows, k),
         }
     }
 }
@@ -165,20 +212,20 @@ pub(super) unsafe fn columns(dst: &mut [u32], a: From, stride: usize, rows: usiz
 /// `k` lines of `cols` values, `stride` apart, are readable; `dst` has room for `cols` rounded up to 32, times `k / 2`
 /// rounded up.
 pub(super) unsafe fn panels(dst: &mut [u32], b: From, stride: usize, cols: usize, k: usize) {
-    let pairs = k.div_ceil(2);
-    let mut strip = [0; STRIP];
-    for p in 0..pairs {
-        let other = (2 * p + 1 < k).then_some(stride);
-        for row in 0..2 {
-            b.add((2 * p + row + AHEAD).min(k - 1) * stride).ask(cols);
-        }
-        for start in (0..cols).step_by(STRIP) {
-            let len = (cols - start).min(STRIP);
-            // SAFETY: the caller's promise.
-            unsafe { pairs_across(b.add(2 * p * stride + start), other, len, &mut strip[..len]) };
-            strip[len..].fill(0);
-            for (g, group) in strip[..len.next_multiple_of(NR)].as_chunks::<NR>().0.iter().enumerate() {
-                dst[((start / NR + g) * pairs + p) * NR..][..NR].copy_from_slice(group);
+    /// Columns at a time: of more, whole blocks of k would have as many lines for one set of the first-level cache.
+    const STRIP: usize = 6 * NR;
+    let Some(last) = k.checked_sub(1).map(|last| last * stride) else { return };
+    for j in (0..cols).step_by(STRIP) {
+        let (dst, cols) = (&mut dst[j * k.div_ceil(2)..], STRIP.min(cols - j));
+        // SAFETY: the caller's promise; what is between lines is of the same matrix.
+        unsafe {
+            match b.add(j) {
+                From::Half(b) => {
+                    panels_of_halves(dst, std::slice::from_raw_parts(b, last + cols), stride, cols, k)
+                }
+                From::Single(b) => {
+                    panels_of_singles(dst, std::slice::from_raw_parts(b, last + cols), stride, cols, k)
+                }
             }
         }
     }
@@ -190,39 +237,29 @@ pub(super) unsafe fn panels(dst: &mut [u32], b: From, stride: usize, cols: usize
 /// `cols` lines of `k` values, `stride` apart, are readable; `dst` has room for `cols` rounded up to 32, times `k / 2`
 /// rounded up.
 pub(super) unsafe fn panels_transposed(dst: &mut [u32], b: From, stride: usize, cols: usize, k: usize) {
-    /// Pairs of a line that are turned at a time.
-    const BLOCK: usize = 32;
     let pairs = k.div_ceil(2);
-    // Eight lines as pairs, then turned: values need not be aligned as pairs are, and may have to be rounded.
-    let mut lines = [[0_u32; BLOCK]; 8];
     for j in (0..cols).step_by(8) {
         let present = (cols - j).min(8);
-        if present < 8 {
-            lines = [[0; BLOCK]; 8];
-        }
-        let panel = &mut dst[j / NR * NR * pairs..][..NR * pairs];
-        for p in (0..pairs).step_by(BLOCK) {
-            let len = (k - 2 * p).min(2 * BLOCK);
-            for (i, line) in lines.iter_mut().enumerate().take(present) {
-                let line = halves(line);
-                // SAFETY: the caller's promise.
-                unsafe { b.add((j + i) * stride + 2 * p).read(len, line) };
-                line[len..len.next_multiple_of(2)].fill(0);
-            }
-            for q in (0..len.div_ceil(2)).step_by(8) {
-                let count = 8.min(len.div_ceil(2) - q);
-                let to = &mut panel[(p + q) * NR + j % NR..];
-                assert!((count - 1) * NR + 8 <= to.len());
-                // SAFETY: eight lines of `count` pairs, and as many rows of eight in the panel. Transposing moves bits.
-                unsafe {
-                    transpose(
-                        to.as_mut_ptr().cast(),
-                        NR,
-                        lines.as_ptr().cast::<f32>().wrapping_add(q),
-                        BLOCK,
-                        8,
-                        count,
-                    );
+        let strip = &mut dst[j / NR * NR * pairs..][..NR * pairs][j % NR..];
+        let mut turned = 0;
+        let len = (present - 1) * stride + k;
+        // SAFETY: the caller's promise; what is between lines is of the same matrix.
+        unsafe {
+            match b.add(j * stride) {
+                From::Half(lines) => {
+                    if present == 8 && stride.is_multiple_of(2) {
+                        // As whole pairs they are turned from where they lie.
+                        turned = k / 16 * 8;
+                        for p in (0..turned).step_by(8) {
+                            let to = &mut strip[p * NR..][..7 * NR + 8];
+                            let from = lines.wrapping_add(2 * p).cast();
+                            transpose(to.as_mut_ptr().cast(), NR, from, stride / 2, 8, 8);
+                        }
+                    }
+                    turn_halves(strip, std::slice::from_raw_parts(lines, len), stride, present, k, turned);
+                }
+                From::Single(lines) => {
+                    turn_singles(strip, std::slice::from_raw_parts(lines, len), stride, present, k, turned);
                 }
             }
         }
@@ -232,6 +269,47 @@ pub(super) unsafe fn panels_transposed(dst: &mut [u32], b: From, stride: usize, 
     if !end.is_multiple_of(NR) {
         for row in dst[end / NR * NR * pairs..][..NR * pairs].as_chunks_mut::<NR>().0 {
             row[end % NR..].fill(0);
+        }
+    }
+}
+
+simd_fn! {
+    wide fn turn_halves(strip: &mut [u32], lines: &[u16], stride: usize, count: usize, k: usize, first: usize) {
+        turn(strip, lines, stride, count, k, first);
+    }
+}
+
+simd_fn! {
+    wide fn turn_singles(strip: &mut [u32], lines: &[f32], stride: usize, count: usize, k: usize, first: usize) {
+        turn(strip, lines, stride, count, k, first);
+    }
+}
+
+/// Turns `count` lines, up to eight, of `k` values, `stride` apart, into eight columns of a panel, from pair `first` on: values that
+/// are not aligned as pairs are, or have to be rounded. Those of missing lines are zero.
+#[inline(always)]
+fn turn<T: Value>(strip: &mut [u32], lines: &[T], stride: usize, count: usize, k: usize, first: usize) {
+    /// Pairs of a line that are turned at a time.
+    const BLOCK: usize = 32;
+    let mut block = [[0_u32; BLOCK]; 8];
+    for p in (first..k.div_ceil(2)).step_by(BLOCK) {
+        let len = (k - 2 * p).min(2 * BLOCK);
+        for (i, line) in block.iter_mut().enumerate() {
+            if i == count {
+                break;
+            }
+            let line = halves(line);
+            for (to, value) in line.iter_mut().zip(&lines[i * stride + 2 * p..][..len]) {
+                *to = value.half();
+            }
+            line[len..len.next_multiple_of(2)].fill(0);
+        }
+        for q in (0..len.div_ceil(2)).step_by(8) {
+            let pairs = 8.min(len.div_ceil(2) - q);
+            let to = &mut strip[(p + q) * NR..][..(pairs - 1) * NR + 8];
+            let from = block.as_ptr().cast::<f32>().wrapping_add(q);
+            // SAFETY: eight lines of `pairs` pairs, and as many rows of eight in the panel. Transposing moves bits.
+            unsafe { transpose(to.as_mut_ptr().cast(), NR, from, BLOCK, 8, pairs) };
         }
     }
 }

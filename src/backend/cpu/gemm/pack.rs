@@ -112,7 +112,8 @@ unsafe fn transpose_panel(panel: &mut [f32], b: *const f32, stride: usize, cols:
     }
 }
 
-/// `dst[c * dst_stride + r] = src[r * src_stride + c]` for r below `rows` and c below `cols`; fast where both are 8.
+/// `dst[c * dst_stride + r] = src[r * src_stride + c]` for r below `rows` and c below `cols`; fast where both are 8. Neither
+/// need be aligned: pairs of bfloat16 are turned as floats.
 ///
 /// # Safety
 /// Those elements are in bounds, those of `dst` are nobody else's, and no element is both.
@@ -132,7 +133,9 @@ pub(crate) unsafe fn transpose(
     for r in 0..rows {
         for c in 0..cols {
             // SAFETY: the caller's promise.
-            unsafe { *dst.add(c * dst_stride + r) = *src.add(r * src_stride + c) };
+            unsafe {
+                dst.add(c * dst_stride + r).write_unaligned(src.add(r * src_stride + c).read_unaligned());
+            }
         }
     }
 }

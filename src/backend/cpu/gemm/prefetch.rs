@@ -20,7 +20,7 @@ pub(in super::super) fn near(start: *const f32, len: usize) {
 
 /// `rows` pieces of `len` floats, `stride` apart.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Block {
+pub(in super::super) struct Block {
     start: *const f32,
     stride: usize,
     rows: usize,
@@ -28,14 +28,14 @@ pub(super) struct Block {
 }
 
 impl Block {
-    pub(super) fn new(start: *const f32, stride: usize, rows: usize, len: usize) -> Self {
+    pub(in super::super) fn new(start: *const f32, stride: usize, rows: usize, len: usize) -> Self {
         Self { start, stride, rows, len }
     }
 }
 
 /// Brings a block into the second-level cache bit by bit, between calls of the micro-kernel.
 #[derive(Debug)]
-pub(super) struct Ahead {
+pub(in super::super) struct Ahead {
     block: Block,
     /// Lines asked for in a step.
     share: usize,
@@ -45,14 +45,14 @@ pub(super) struct Ahead {
 
 impl Ahead {
     /// All of `block` within `steps` steps.
-    pub(super) fn new(block: Option<Block>, steps: usize) -> Self {
+    pub(in super::super) fn new(block: Option<Block>, steps: usize) -> Self {
         let block = block.unwrap_or(Block::new(std::ptr::null(), 0, 0, 0));
         let share = (block.rows * block.len.div_ceil(LINE)).div_ceil(steps.max(1));
         Self { block, share, row: 0, at: 0 }
     }
 
     #[inline]
-    pub(super) fn step(&mut self) {
+    pub(in super::super) fn step(&mut self) {
         for _ in 0..self.share {
             if self.row == self.block.rows {
                 return;
