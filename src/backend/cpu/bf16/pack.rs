@@ -221,10 +221,10 @@ pub(super) unsafe fn panels(dst: &mut [u32], b: From, stride: usize, cols: usize
         unsafe {
             match b.add(j) {
                 From::Half(b) => {
-                    panels_of_halves(dst, std::slice::from_raw_parts(b, last + cols), stride, cols, k)
+                    panels_of_halves(dst, std::slice::from_raw_parts(b, last + cols), stride, cols, k);
                 }
                 From::Single(b) => {
-                    panels_of_singles(dst, std::slice::from_raw_parts(b, last + cols), stride, cols, k)
+                    panels_of_singles(dst, std::slice::from_raw_parts(b, last + cols), stride, cols, k);
                 }
             }
         }
