@@ -285,8 +285,8 @@ simd_fn! {
     }
 }
 
-/// Turns `count` lines, up to eight, of `k` values, `stride` apart, into eight columns of a panel, from pair `first` on: values that
-/// are not aligned as pairs are, or have to be rounded. Those of missing lines are zero.
+/// Turns `count` lines, up to eight, of `k` values, `stride` apart, into eight columns of a panel, from pair `first` on:
+/// values that are not aligned as pairs are, or have to be rounded. Those of missing lines are zero.
 #[inline(always)]
 fn turn<T: Value>(strip: &mut [u32], lines: &[T], stride: usize, count: usize, k: usize, first: usize) {
     /// Pairs of a line that are turned at a time.
